@@ -1,0 +1,1 @@
+"""Comparisons, evaluations and reports; used from a checkout, not part of the wheel."""

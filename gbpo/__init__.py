@@ -1,0 +1,20 @@
+"""GBPO: fine-tune language models by Bounded Ratio Reinforcement Learning (arXiv 2604.18578)."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .config import GBPOConfig as GBPOConfig
+    from .trainer import GBPOTrainer as GBPOTrainer
+
+__version__ = "0.1.0"
+__all__ = ["GBPOConfig", "GBPOTrainer", "__version__"]
+
+# loaded when asked for, so that `gbpo.core` does not wait for TRL
+_LAZY = {"GBPOConfig": ".config", "GBPOTrainer": ".trainer"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,117 @@
+"""`GBPOConfig`: the configuration of GRPO plus the four choices that GBPO adds."""
+
+from dataclasses import dataclass, field, fields
+
+from trl import GRPOConfig
+
+from .core.bounds import check_bounds, check_temperature
+from .core.losses import check_loss_options
+from .core.targets import BASELINES
+
+# Values that TRL itself would refuse only after the first generation, or never.
+_CHOICES = {
+    "target_baseline": BASELINES,
+    "loss_type": ("dapo", "grpo", "bnpo", "dr_grpo"),
+    "importance_sampling_level": ("token", "sequence"),
+    "scale_rewards": ("group", "batch", "none", True, False),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "vllm_importance_sampling_mode": ("sequence_mask", "sequence_truncate", "token_mask", "token_truncate"),
+}
+
+# Fields of GRPOConfig that act in its loss and have no counterpart in the bounded-ratio loss.
+_REFUSED = {
+    "delta": "it caps the ratio where the bounded loss pulls it back, and max_log_ratio already keeps it finite",
+    **dict.fromkeys(("sapo_temperature_neg", "sapo_temperature_pos"), "it belongs to the SAPO loss"),
+    **dict.fromkeys(
+        ("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg"), "it belongs to the VESPO loss"
+    ),
+}
+
+
+@dataclass
+class GBPOConfig(GRPOConfig):
+    """Configuration of `GBPOTrainer`; only what changes from `trl.GRPOConfig` is documented here.
+
+    The bounds are TRL's `epsilon` (below, in (0, 1]) and `epsilon_high` (above, > 0, by default the same). `loss_type`
+    names the aggregation over tokens: `"dapo"`, `"grpo"`, `"bnpo"` or `"dr_grpo"`, each with TRL's normaliser. Options
+    of GRPO's loss without a meaning here (`delta`, the other loss types and their parameters) raise ValueError.
+
+    Args:
+        target_baseline: Baseline of the target ratio in each group: `"median"`, the published method; `"exact"`, the
+            optimum with shared ties, whose mean is 1; `"mean"`, the sign of GRPO's advantage.
+        target_temperature: T of σ(Ã / T), in units of the advantage; 0 is the sign.
+        overshoot_slope: Slope of the loss past the target relative to |A|: 1 is the published loss, 0 is flat there, as
+            GRPO's clipped loss is.
+        max_log_ratio: The log-ratio is clamped to ± this value, in (0, 80].
+    """
+
+    target_baseline: str = field(
+        default="median",
+        metadata={
+            "help": "Baseline of the target ratio in each group: 'median' (the published method), 'exact' (the optimum "
+            "with shared ties, mean exactly 1) or 'mean' (the sign of GRPO's advantage)."
+        },
+    )
+    target_temperature: float = field(
+        default=1e-4,
+        metadata={"help": "Temperature T of the target's sigmoid, in units of the advantage; 0 is the sign."},
+    )
+    overshoot_slope: float = field(
+        default=1.0,
+        metadata={"help": "Slope of the loss past the target relative to |A|: 1 is the published loss, 0 is flat."},
+    )
+    max_log_ratio: float = field(
+        default=20.0,
+        metadata={"help": "The log-ratio is clamped to plus or minus this value, in (0, 80]."},
+    )
+
+    def __post_init__(self):
+        self._check_options()
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            if "divisible by num_generations" in str(error):
+                raise _batch_does_not_split(self) from None
+            raise
+
+    def _check_options(self) -> None:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name}={value!r} has no meaning in GBPO. Write one of {', '.join(map(str, choices))}.")
+        defaults = {f.name: f.default for f in fields(self)}
+        for name, reason in _REFUSED.items():
+            value = getattr(self, name)
+            if value != defaults[name]:
+                raise ValueError(f"{name}={value!r} would be ignored by GBPO: {reason}. Remove it.")
+        if self.num_generations is None or self.num_generations < 2:
+            raise ValueError(
+                f"num_generations={self.num_generations} gives every completion advantage 0: a group of one is its own "
+                "baseline, and nothing would be learnt. Write at least 2; 8 is usual."
+            )
+        if not 0.0 <= self.top_entropy_quantile <= 1.0:
+            raise ValueError(
+                f"top_entropy_quantile={self.top_entropy_quantile} is not a share of the tokens. Write a value in "
+                "[0, 1]; 1 keeps all tokens."
+            )
+        check_bounds(self.epsilon, self.epsilon if self.epsilon_high is None else self.epsilon_high)
+        check_temperature(self.target_temperature)
+        check_loss_options(self.overshoot_slope, self.max_log_ratio)
+
+    @property
+    def updates_per_generation(self) -> float:
+        """Optimiser steps taken on each batch of completions."""
+        return self.steps_per_generation * self.num_iterations / self.gradient_accumulation_steps
+
+
+def _batch_does_not_split(args: GRPOConfig) -> ValueError:
+    """TRL's refusal of a batch that holds no whole groups, with the numbers it comes from and the mend."""
+    batch, group = args.generation_batch_size, args.num_generations
+    divisors = [d for d in range(2, batch + 1) if batch % d == 0]
+    nearest = min(divisors, key=lambda d: abs(d - group), default=2)
+    return ValueError(
+        f"A generation batch of {batch} completions (per_device_train_batch_size={args.per_device_train_batch_size} × "
+        f"{args.world_size} processes × steps_per_generation={args.steps_per_generation}) does not split into groups "
+        f"of num_generations={group}. Write num_generations={nearest}, or another per_device_train_batch_size or "
+        f"gradient_accumulation_steps whose product is a multiple of {group}."
+    )

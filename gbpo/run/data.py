@@ -1,0 +1,143 @@
+"""The data sets a recipe can name, brought to the columns that the trainer and the rewards read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset
+from transformers import PreTrainedTokenizerBase
+
+from .arithmetic import arithmetic
+from .recipe import RunArguments
+
+_FILE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+REASONING_GYM = "reasoning_gym:"
+
+
+def load(run: RunArguments, *, evaluation: bool) -> tuple[Dataset, Dataset | None]:
+    """The training set and, when asked for, the evaluation set, with their columns renamed.
+
+    Raises:
+        ValueError: For a missing file, a wrong column, arguments the task does not take, or a set of zero rows.
+    """
+    train = _renamed(_load_split(run, run.dataset_train_split), run)
+    return train, _renamed(_load_split(run, run.dataset_test_split), run) if evaluation else None
+
+
+def format_prompts(dataset: Dataset, run: RunArguments, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """Prompts as the trainer takes them: messages where the tokenizer has a chat template, else plain text."""
+
+    def formatted(row: dict[str, Any]) -> dict[str, Any]:
+        prompt = row["prompt"]
+        if isinstance(prompt, str):
+            if run.prompt_template is not None:
+                prompt = run.prompt_template.replace("{prompt}", prompt)
+            if tokenizer.chat_template is None:
+                return {"prompt": f"{run.system_prompt}\n\n{prompt}" if run.system_prompt else prompt}
+            prompt = [{"role": "user", "content": prompt}]
+        system = [{"role": "system", "content": run.system_prompt}] if run.system_prompt else []
+        return {"prompt": system + prompt}
+
+    # the type of the column changes, so it is built anew
+    prompts = [formatted(row)["prompt"] for row in dataset.select_columns("prompt")]
+    return dataset.remove_columns("prompt").add_column("prompt", prompts)
+
+
+def _load_split(run: RunArguments, split: str) -> Dataset:
+    name = run.dataset_name
+    if name == "arithmetic":
+        return _generated(arithmetic, name, run, split)
+    if name.startswith(REASONING_GYM):
+        return _generated(_reasoning_gym, name, run, split, task=name.removeprefix(REASONING_GYM))
+    if run.dataset_kwargs:
+        raise ValueError(
+            f"dataset_kwargs={run.dataset_kwargs} would be ignored: {name!r} is no generated task. Remove them, or "
+            "name arithmetic or reasoning_gym:<task>."
+        )
+    path = Path(name).expanduser()
+    if path.suffix in _FILE_FORMATS:
+        return _load_file(path, run, split)
+    if name.startswith((".", "/", "~")) or path.exists():
+        raise ValueError(f"dataset_name={name!r} is no {', '.join(_FILE_FORMATS)} file. Give the path of one.")
+    try:
+        return load_dataset(name, run.dataset_config, split=split)
+    except Exception as error:  # the Hub client raises many kinds
+        raise ValueError(
+            f"dataset_name={name!r}, split {split!r}, could not be loaded from the Hub: {_one_line(error)} "
+            "Check the name and the connection, or give a local file."
+        ) from None
+
+
+def _load_file(path: Path, run: RunArguments, split: str) -> Dataset:
+    if not path.is_file():
+        raise ValueError(f"dataset_name={str(path)!r} not found from {Path.cwd()}. Check the path of the file.")
+    if split != run.dataset_train_split:
+        raise ValueError(
+            f"eval_strategy asks for a split {split!r}, but {str(path)!r} is one file. Leave eval_strategy out, or "
+            "name a data set with splits."
+        )
+    if path.stat().st_size == 0:
+        raise ValueError(f"dataset_name={str(path)!r} has zero rows: there is nothing to train on.")
+    try:
+        return load_dataset(_FILE_FORMATS[path.suffix], data_files=str(path), split="train")
+    except Exception as error:
+        raise ValueError(f"dataset_name={str(path)!r} cannot be read as {path.suffix}: {_one_line(error)}") from None
+
+
+def _generated(make: Callable[..., Dataset], name: str, run: RunArguments, split: str, **fixed: Any) -> Dataset:
+    """A generated task; its evaluation split comes from another seed."""
+    kwargs = dict(run.dataset_kwargs)
+    if split != run.dataset_train_split:
+        kwargs["seed"] = kwargs.get("seed", 0) + 1
+    try:
+        return make(**fixed, **kwargs)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise ValueError(f"dataset_kwargs={kwargs} do not fit {name!r}: {_one_line(error)}") from None
+
+
+def _reasoning_gym(task: str, size: int = 2048, seed: int = 0, **kwargs: Any) -> Dataset:
+    """Questions of a reasoning-gym task; `index` tells its scorer which one a completion answers."""
+    try:
+        import reasoning_gym
+    except ImportError:
+        raise ValueError(
+            f"dataset_name='reasoning_gym:{task}' needs the package reasoning-gym: pip install 'gbpo[gemma]' or "
+            "pip install reasoning-gym."
+        ) from None
+    tasks = reasoning_gym.create_dataset(task, size=size, seed=seed, **kwargs)
+    entries = [tasks[i] for i in range(size)]
+    return Dataset.from_dict(
+        {
+            "prompt": [entry["question"] for entry in entries],
+            "solution": [str(entry["answer"]) for entry in entries],
+            "index": list(range(size)),
+        }
+    )
+
+
+def _renamed(dataset: Dataset, run: RunArguments) -> Dataset:
+    columns = dataset.column_names
+    for source, name in run.dataset_columns.items():
+        if source not in columns:
+            raise ValueError(
+                f"dataset_columns names {source!r}, but {run.dataset_name!r} has the columns {', '.join(columns)}. "
+                f"Write one of these for {name!r}."
+            )
+        if name in columns and name != source:
+            dataset = dataset.remove_columns(name)
+    dataset = dataset.rename_columns({source: name for source, name in run.dataset_columns.items() if source != name})
+    if len(dataset) == 0:
+        raise ValueError(f"{run.dataset_name!r} has zero rows: there is nothing to train on.")
+    if "prompt" not in dataset.column_names:
+        raise ValueError(
+            f"{run.dataset_name!r} has no column 'prompt', only {', '.join(columns)}. Say which one it is, for example "
+            f"dataset_columns: {{{columns[0]}: prompt}}."
+        )
+    for i, prompt in enumerate(dataset["prompt"]):
+        if not prompt or not isinstance(prompt, str | list):
+            raise ValueError(f"Row {i} of {run.dataset_name!r} has the prompt {prompt!r}. Give it a text or messages.")
+    return dataset
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error.__cause__ or error).split())[:300]

@@ -1,0 +1,143 @@
+"""The folder a run writes: which one it is, and its config, metrics and curves."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from .recipe import Recipe
+
+_PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "vllm", "deepspeed")
+
+CONFIG, METRICS, CURVES, MODEL = "config.json", "metrics.jsonl", "curves.png", "model"
+
+
+def choose(recipe: Recipe) -> Path:
+    """The output folder: `output_dir` where it is given, else the first free `runs/<recipe>[-N]`.
+
+    Raises:
+        ValueError: For a folder that already holds a run, unless that run is resumed; nothing is overwritten.
+    """
+    resume = recipe.training.resume_from_checkpoint
+    if "output_dir" not in recipe.given:
+        if resume:
+            raise ValueError(
+                f"resume_from_checkpoint={resume!r} without output_dir would continue in a new folder. Give the run's "
+                "own folder: --output_dir runs/…"
+            )
+        stem = Path("runs") / recipe.path.stem
+        candidates = (stem if n == 1 else stem.with_name(f"{stem.name}-{n}") for n in range(1, sys.maxsize))
+        return next(folder for folder in candidates if not folder.exists())
+    folder = Path(recipe.training.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"output_dir={str(folder)!r} is a file. Give a folder.")
+    taken = [name for name in (CONFIG, METRICS, MODEL) if (folder / name).exists()]
+    if taken and not resume:
+        raise ValueError(
+            f"output_dir={str(folder)!r} already holds {', '.join(taken)}, which this run would overwrite. Give "
+            "another folder, or continue that run with --resume_from_checkpoint true."
+        )
+    return folder
+
+
+def write_config(folder: Path, recipe: Recipe) -> None:
+    """Write what this run is: command, code revision, versions and every field, resolved."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "recipe": str(recipe.path),
+        "command": sys.argv,
+        "gbpo": __version__,
+        "git_revision": _git_revision(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "run": dataclasses.asdict(recipe.run),
+        "model": dataclasses.asdict(recipe.model),
+        "training": recipe.training.to_dict(),
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n")
+
+
+def append_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """Add one logging step to `metrics.jsonl`; what is not a finite number becomes null."""
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
+    with (folder / METRICS).open("a") as file:
+        file.write(json.dumps(clean) + "\n")
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """All logging steps so far; an incomplete last line, of a run that was killed, is left out."""
+    path = folder / METRICS
+    rows = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def rewind_metrics(folder: Path, step: int) -> None:
+    """Drop what was logged after `step`, so that a resumed run does not log it twice."""
+    rows = [row for row in read_metrics(folder) if row["step"] <= step]
+    temporary = folder / f"{METRICS}.new"
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    temporary.replace(folder / METRICS)
+
+
+def draw_curves(folder: Path, title: str) -> None:
+    """Draw reward, entropy, ratio and length against steps into `curves.png`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels: dict[str, dict[str, str]] = {
+        "reward": {"reward": "training", "eval_reward": "evaluation"},
+        "entropy (nats per token)": {"entropy": "training"},
+        "ratio (share of tokens)": {
+            "gbpo/outside_bounds": "outside the bounds",
+            "gbpo/overshoot": "past the bound of the target",
+            "clip_ratio/region_mean": "GRPO clips",
+        },
+        "length (tokens)": {"completions/mean_length": "mean", "completions/max_length": "longest"},
+    }
+    rows = read_metrics(folder)
+    figure, axes = pyplot.subplots(2, 2, figsize=(10, 6.5), sharex=True, layout="constrained")
+    for axis, (panel, series) in zip(axes.flat, panels.items(), strict=True):
+        for key, label in series.items():
+            points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 40 else None)
+        axis.set_title(panel, fontsize=10)
+        axis.grid(alpha=0.3)
+        axis.set_ylim(bottom=0)
+        if len(axis.lines) > 1:
+            axis.legend(fontsize=8)
+    for axis in axes[1]:
+        axis.set_xlabel("optimiser step")
+    figure.suptitle(title)
+    figure.savefig(folder / CURVES, dpi=120)
+    pyplot.close(figure)
+
+
+def _git_revision() -> str | None:
+    """Commit of the code that runs, with `-dirty` when it was changed; None outside a checkout."""
+    result = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.stdout.strip() or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,208 @@
+"""One run: recipe in, model, metrics and curves out."""
+
+import inspect
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from transformers import AutoConfig, AutoTokenizer, PrinterCallback, ProgressCallback
+from trl import GRPOTrainer, get_peft_config, get_quantization_config
+
+from ..trainer import GBPOTrainer
+from . import data, folder, models
+from .progress import MetricsFile, ProgressBar
+from .recipe import Recipe, RunArguments, parse
+
+# What TRL passes to every reward beside the columns of the data set.
+_PASSED_BY_TRL = {
+    "prompts",
+    "completions",
+    "completion_ids",
+    "trainer_state",
+    "log_extra",
+    "log_metric",
+    "environments",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the recipe named on the command line; on bad input print one line and exit with status 2."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        recipe = parse(argv)
+        train_set, eval_set = data.load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
+        rewards = load_rewards(recipe.run, train_set)
+        models.check_model_name(recipe.model.model_name_or_path)
+        output = _agreed(lambda: folder.choose(recipe))
+        model = models.local_model(recipe.model.model_name_or_path)
+        _check_model_loads(model)
+    except (ValueError, ImportError) as error:
+        print(f"gbpo: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    train(recipe, train_set, eval_set, rewards, model, output)
+
+
+def train(
+    recipe: Recipe,
+    train_set: Dataset,
+    eval_set: Dataset | None,
+    rewards: list[Callable[..., Any]],
+    model: str,
+    output: Path,
+) -> None:
+    """Train and leave config, metrics, completions, curves and the model under `output`."""
+    args = recipe.training
+    args.output_dir = str(output)
+    tokenizer = AutoTokenizer.from_pretrained(
+        model, revision=recipe.model.model_revision, trust_remote_code=args.trust_remote_code, padding_side="left"
+    )
+    if recipe.run.chat_template_path is not None:
+        tokenizer.chat_template = Path(recipe.run.chat_template_path).expanduser().read_text()
+    args.model_init_kwargs = {
+        "revision": recipe.model.model_revision,
+        "attn_implementation": recipe.model.attn_implementation,
+        "dtype": recipe.model.dtype,
+        **(args.model_init_kwargs or {}),
+    }
+    trainer = (GBPOTrainer if recipe.run.algorithm == "gbpo" else GRPOTrainer)(
+        model,
+        rewards,
+        args,
+        train_dataset=data.format_prompts(train_set, recipe.run, tokenizer),
+        eval_dataset=eval_set and data.format_prompts(eval_set, recipe.run, tokenizer),
+        processing_class=tokenizer,
+        quantization_config=get_quantization_config(recipe.model),
+        peft_config=get_peft_config(recipe.model),
+    )
+    show = trainer.accelerator.is_main_process
+    trainer.remove_callback(PrinterCallback)
+    if trainer.pop_callback(ProgressCallback) is not None:
+        trainer.add_callback(ProgressBar)
+    trainer.add_callback(MetricsFile(output, show))
+    if show:
+        folder.write_config(output, recipe)
+        print(_plan(recipe, len(train_set)), flush=True)
+
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=_checkpoint(args.resume_from_checkpoint))
+    seconds = time.perf_counter() - start
+    trainer.save_model(str(output / folder.MODEL))
+    if show:
+        folder.draw_curves(output, f"{recipe.path.stem}, {recipe.run.algorithm}")
+        print(_summary(recipe, output, seconds), flush=True)
+    trainer.end()
+
+
+def load_rewards(run: RunArguments, dataset: Dataset) -> list[Callable[..., Any]]:
+    """The rewards of a recipe, after a check that the data set has the columns they read.
+
+    Raises:
+        ValueError: For an unknown reward or option, or a missing column.
+    """
+    get_reward = _rewards_package().get_reward
+    names = run.reward_funcs
+    config = dict(run.reward_kwargs)
+    if not names and run.dataset_name.startswith(data.REASONING_GYM):
+        names = ["reasoning_gym"]
+        config["reasoning_gym"] = {
+            "task": run.dataset_name.removeprefix(data.REASONING_GYM),
+            **run.dataset_kwargs,
+            **config.get("reasoning_gym", {}),
+        }
+    if not names:
+        raise ValueError("reward_funcs is missing: write a reward's name, for example reward_funcs: [math].")
+    unused = set(config) - set(names)
+    if unused:
+        raise ValueError(f"reward_kwargs names {', '.join(sorted(unused))}, which reward_funcs does not list.")
+    rewards = []
+    for name in names:
+        reward = get_reward(name, **config.get(name, {}))
+        for column in _columns_read(reward):
+            if column not in dataset.column_names:
+                raise ValueError(
+                    f"The reward {name!r} reads the column {column!r}, but {run.dataset_name!r} has "
+                    f"{', '.join(dataset.column_names)}. Rename one, for example "
+                    f"dataset_columns: {{answer: {column}}}."
+                )
+        rewards.append(reward)
+    return rewards
+
+
+def _rewards_package():
+    """`rewards` of the checkout, or the copy that a wheel carries as `gbpo.rewards`."""
+    if (Path(__file__).parents[1] / "rewards").is_dir():
+        from gbpo import rewards
+    else:
+        import rewards
+    return rewards
+
+
+def _columns_read(reward: Callable[..., Any]) -> list[str]:
+    """The parameters that only a column of the data set can fill."""
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [
+        name
+        for name, parameter in inspect.signature(reward).parameters.items()
+        if parameter.kind in kinds and parameter.default is parameter.empty and name not in _PASSED_BY_TRL
+    ]
+
+
+def _agreed(choose: Callable[[], Path]) -> Path:
+    """What the main process chooses, on every process; its error likewise."""
+    state = PartialState()
+    answer: list[Any] = [None]
+    if state.is_main_process:
+        try:
+            answer = [choose()]
+        except ValueError as error:
+            answer = [error]
+    if state.num_processes > 1:
+        broadcast_object_list(answer)
+    if isinstance(answer[0], ValueError):
+        raise answer[0]
+    return answer[0]
+
+
+def _check_model_loads(model: str) -> None:
+    try:
+        AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"model_name_or_path={model!r} cannot be loaded: {reason} Check the name and the connection, or give a "
+            "local folder."
+        ) from None
+
+
+def _checkpoint(resume: str | None) -> str | bool | None:
+    """`true` on the command line means the last checkpoint of the output folder."""
+    return resume.lower() == "true" if resume and resume.lower() in ("true", "false") else resume
+
+
+def _plan(recipe: Recipe, rows: int) -> str:
+    args = recipe.training
+    updates = args.steps_per_generation * args.num_iterations / args.gradient_accumulation_steps
+    return (
+        f"{recipe.run.algorithm} on {recipe.run.dataset_name} ({rows} prompts), {args.device}, {args.world_size} "
+        f"process(es): {args.generation_batch_size // args.num_generations} prompts × {args.num_generations} "
+        f"completions per generation, {updates:g} optimiser step(s) on each; output in {args.output_dir}"
+    )
+
+
+def _summary(recipe: Recipe, output: Path, seconds: float) -> str:
+    """Where everything lies, and the reward of the first and the last logging step."""
+    rewards = [row["reward"] for row in folder.read_metrics(output) if row.get("reward") is not None]
+    name = recipe.training.run_name or recipe.path.stem
+    change = f"reward {rewards[0]:.2f} -> {rewards[-1]:.2f}" if rewards else "no reward logged"
+    lines = [f"curves:  {output / folder.CURVES}", f"metrics: {output / folder.METRICS}"]
+    if recipe.training.log_completions:
+        lines.append(f"samples: {output / 'completions'}")
+    lines += [f"model:   {output / folder.MODEL}", f"{name}: {change} in {seconds:.0f} s, {output}"]
+    return "\n".join(lines)

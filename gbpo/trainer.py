@@ -1,0 +1,334 @@
+"""`GBPOTrainer`: TRL's GRPOTrainer with the bounded-ratio loss in place of the clipped one."""
+
+import textwrap
+from typing import Any
+
+import torch
+from accelerate.logging import get_logger
+from trl import GRPOTrainer
+from trl.trainer.utils import get_config_model_id, nanmax, nanmin
+
+from .config import GBPOConfig
+from .core import bounded_ratio_loss, group_median, group_target_ratio, target_ratio
+
+logger = get_logger(__name__)
+
+# What a vision-language model needs beside the tokens; passed on untouched.
+_MULTIMODAL_KEYS = (
+    "pixel_values",
+    "image_grid_thw",
+    "num_images",
+    "pixel_attention_mask",
+    "spatial_shapes",
+    "num_tiles",
+    "image_sizes",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "image_position_ids",
+)
+
+
+class GBPOTrainer(GRPOTrainer):
+    """Group-relative Bounded Policy Optimization (arXiv 2604.18578), on everything that TRL's GRPOTrainer does.
+
+    Used like `trl.GRPOTrainer`, with a `GBPOConfig`. It overrides three methods: `_calculate_rewards` keeps the rewards
+    of all ranks, `_generate_and_score_completions` adds the target ratio of each completion, and `_compute_loss`
+    regresses the probability ratio towards it: `|A| · |ρ - ρ*|`. Generation, rewards, KL to the reference, entropy
+    bonus, masks, importance weights of vLLM, logging, saving and resuming are TRL's.
+
+    Example:
+
+    ```python
+    from datasets import Dataset
+    from gbpo import GBPOConfig, GBPOTrainer
+
+
+    def shorter(completions, **kwargs):
+        return [-float(len(completion)) for completion in completions]
+
+
+    trainer = GBPOTrainer(
+        model="Qwen/Qwen2.5-0.5B-Instruct",
+        reward_funcs=shorter,
+        args=GBPOConfig(output_dir="runs/shorter", epsilon=0.3, num_iterations=4),
+        train_dataset=Dataset.from_dict({"prompt": ["The sky is", "The sun is"]}),
+    )
+    trainer.train()
+    ```
+    """
+
+    _tag_names = ["trl", "gbpo"]
+    _name = "GBPO"
+    _paper = {
+        "title": "Bounded Ratio Reinforcement Learning",
+        "id": "2604.18578",
+        "citation": textwrap.dedent("""\
+            @article{ao2026bounded,
+                title        = {{Bounded Ratio Reinforcement Learning}},
+                author       = {Ao and Chen and Lee and Wahd and Czarnobai and Fürnstahl and Schölkopf and Krause},
+                year         = 2026,
+                eprint       = {arXiv:2604.18578}
+            }"""),
+    }
+
+    def __init__(self, model, reward_funcs=None, args: GBPOConfig | None = None, **kwargs):
+        if args is None:
+            name = model if isinstance(model, str) else get_config_model_id(model.config)
+            args = GBPOConfig(f"{name.split('/')[-1]}-GBPO")
+        elif not isinstance(args, GBPOConfig):
+            raise TypeError(
+                f"GBPOTrainer takes a GBPOConfig, got {type(args).__name__}: it has no target_baseline. Build the "
+                "arguments with GBPOConfig(...), which accepts every field of GRPOConfig."
+            )
+        super().__init__(model, reward_funcs, args, **kwargs)
+        self._rewards_per_func = torch.empty(0, 0)  # (B_global, n_funcs), of the batch being scored
+        if args.updates_per_generation <= 1:
+            logger.warning(
+                "One optimiser step per generation: every ratio is 1 when its loss is computed, so that neither "
+                "epsilon nor target_temperature matters and GBPO differs from GRPO only where the target pulls against "
+                f"the sign of the advantage (target_baseline={args.target_baseline!r}; never with 'mean', nor with "
+                "'exact' and two-valued rewards). To use the bound, set num_iterations above 1, or "
+                "steps_per_generation above gradient_accumulation_steps."
+            )
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        self._rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        return self._rewards_per_func
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        scored = ~self._rewards_per_func.isnan().all(dim=1)  # (B_global,)
+        advantages = self.accelerator.gather(output["advantages"])  # (B_global,); groups may span ranks
+        target, centred = self._targets(advantages, scored)
+        self._log_targets(target[scored], centred[scored], advantages[scored])
+        local = slice(
+            self.accelerator.process_index * len(inputs),
+            (self.accelerator.process_index + 1) * len(inputs),
+        )
+        # (B,) tensors travel with the batch through TRL's shuffle and split
+        output["target_ratio"], output["centred_advantages"] = target[local], centred[local]
+        return output
+
+    def _targets(self, advantages: torch.Tensor, scored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Target ratio ρ* and centred signal Ã of every completion of the global batch, each (B_global,).
+
+        Inside a group the advantage is an increasing affine function of the reward, whatever `scale_rewards` and
+        `multi_objective_aggregation`: it has the reward's order and ties, and `(r - median) / std = A - median(A)`.
+        Completions that no reward function scored have A = 0 but no say in the median: they get ρ* = 1 and Ã = 0.
+        """
+        num_generations = self.num_generations if self.model.training else self.num_generations_eval
+        bounds = {
+            "epsilon_low": self.epsilon_low,
+            "epsilon_high": self.epsilon_high,
+            "temperature": self.args.target_temperature,
+        }
+        if self.args.target_baseline == "mean":  # TRL has subtracted it
+            return torch.where(scored, target_ratio(advantages, **bounds), 1.0), advantages
+        signal = advantages.masked_fill(~scored, torch.nan)
+        target = group_target_ratio(
+            signal, num_generations, baseline=self.args.target_baseline, scale_rewards="none", **bounds
+        )
+        groups = signal.view(-1, num_generations)
+        return target, (groups - group_median(groups)).nan_to_num(nan=0.0).view(-1)
+
+    def _log_targets(self, target: torch.Tensor, centred: torch.Tensor, advantages: torch.Tensor) -> None:
+        """Metrics of one generation over the completions that were scored, each argument (N,)."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics["gbpo/target_ratio_mean"].append(target.mean().item())
+        metrics["gbpo/target_ratio_std"].append(target.std(correction=0).item())
+        metrics["gbpo/tied_fraction"].append((centred == 0).float().mean().item())
+        pulls_against = torch.sign(target - 1) != torch.sign(advantages)
+        metrics["gbpo/sign_disagreement"].append(pulls_against.float().mean().item())
+
+    def _compute_loss(self, model, inputs):
+        mode = "train" if self.model.training else "eval"
+        completion_ids, completion_mask = inputs["completion_ids"], inputs["completion_mask"]  # (B, T)
+        mask = completion_mask if "tool_mask" not in inputs else completion_mask * inputs["tool_mask"]
+        logps, entropies, aux_loss = self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([inputs["prompt_ids"], completion_ids], dim=1),  # (B, P + T)
+            torch.cat([inputs["prompt_mask"], completion_mask], dim=1),
+            completion_ids.size(1),
+            compute_entropy=True,
+            compute_aux_loss=self.aux_loss_enabled,
+            **{key: inputs.get(key) for key in _MULTIMODAL_KEYS},
+        )  # (B, T), (B, T), scalar
+        # TRL leaves the old log-probs out where they equal the current ones
+        old_logps = inputs.get("old_per_token_logps")
+        old_logps = logps.detach() if old_logps is None else old_logps
+        log_ratio = self._log_ratio(logps, old_logps, mask)  # (B, T), or (B, 1) at sequence level
+        target = inputs["target_ratio"].unsqueeze(1)  # (B, 1)
+        advantages = inputs["advantages"].unsqueeze(1)  # (B, 1)
+
+        policy_term = bounded_ratio_loss(
+            log_ratio,
+            target,
+            advantages,
+            overshoot_slope=self.args.overshoot_slope,
+            max_log_ratio=self.args.max_log_ratio,
+        )
+        entropy_mask = None
+        if self.top_entropy_quantile < 1.0:
+            entropy_mask = self.get_high_entropy_mask(entropies, mask, 1 - self.top_entropy_quantile)
+        weights = self._token_weights(inputs, logps, old_logps, mask, entropy_mask)  # (B, T)
+        per_token_loss = policy_term * weights
+        if self.beta != 0.0:
+            per_token_kl = self._per_token_kl(logps, inputs["ref_per_token_logps"], log_ratio)
+            per_token_loss = per_token_loss + self.beta * per_token_kl
+
+        loss, policy_loss = self._aggregate(per_token_loss, mask, inputs["num_items_in_batch"], mode)
+        accumulation = self.current_gradient_accumulation_steps if mode == "train" else 1.0
+        if self._entropy_bonus_enabled:
+            bonus_mask = mask if entropy_mask is None else mask * entropy_mask
+            mean_entropy = (entropies * bonus_mask).sum() / bonus_mask.sum().clamp(min=1.0)
+            loss = loss - self._applied_entropy_coef() * mean_entropy / accumulation
+            self._metrics[mode]["policy_loss"].append(self.accelerator.gather(policy_loss).nanmean().item())
+            if mode == "train":
+                self._update_entropy_coef(entropies.detach(), bonus_mask)
+        if self.aux_loss_enabled:
+            loss = loss + self.router_aux_loss_coef * aux_loss / accumulation
+            self._metrics[mode]["aux_loss"].append(self.accelerator.gather_for_metrics(aux_loss).mean().item())
+
+        with torch.no_grad():
+            means = {"entropy": (entropies, mask)}
+            if self.beta != 0.0:
+                means["kl"] = (per_token_kl, mask)
+            ratio = self._ratio(log_ratio)
+            means |= self._ratio_means(ratio, policy_term, mask, weights, inputs)
+            means |= self._clip_means(mode, ratio, advantages, mask)
+            self._log_means(mode, means)
+        return loss
+
+    def _log_ratio(self, logps: torch.Tensor, old_logps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """log ρ: of each token, (B, T), or its mean over the sequence, (B, 1)."""
+        log_ratio = logps - old_logps
+        if self.importance_sampling_level == "token":
+            return log_ratio
+        return (log_ratio * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1.0)
+
+    def _ratio(self, log_ratio: torch.Tensor) -> torch.Tensor:
+        return log_ratio.clamp(-self.args.max_log_ratio, self.args.max_log_ratio).exp()
+
+    def _token_weights(self, inputs, logps, old_logps, mask, entropy_mask) -> torch.Tensor:
+        """What multiplies the policy term besides |A|: off-policy mask, entropy quantile, vLLM ratio; (B, T)."""
+        weights = torch.ones_like(logps)
+        if self.off_policy_mask_threshold is not None:
+            weights = weights * self.get_off_policy_mask(
+                advantages=inputs["advantages"].unsqueeze(1),
+                per_token_logps=logps,
+                sampling_per_token_logps=inputs.get("sampling_per_token_logps", old_logps),
+                mask=mask,
+                off_policy_threshold=self.off_policy_mask_threshold,
+            )  # (B, 1)
+        if entropy_mask is not None:
+            weights = weights * entropy_mask  # (B, T)
+        if self.use_vllm and self.vllm_importance_sampling_correction:
+            weights = weights * inputs["importance_sampling_ratio"]  # (B, T) or (B, 1)
+        return weights
+
+    def _per_token_kl(self, logps: torch.Tensor, ref_logps: torch.Tensor, log_ratio: torch.Tensor) -> torch.Tensor:
+        """k3 estimate of the KL divergence to the reference, times ρ where TRL corrects its bias."""
+        difference = ref_logps - logps
+        per_token_kl = difference.exp() - difference - 1
+        return per_token_kl * self._ratio(log_ratio) if self.args.use_bias_correction_kl else per_token_kl
+
+    def _aggregate(
+        self, per_token_loss: torch.Tensor, mask: torch.Tensor, num_items_in_batch: torch.Tensor, mode: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The scalar of TRL's `loss_type`, ready for accumulation, and its value for the log.
+
+        `per_token_loss` is (B, T), or (B, 1) where every term is at sequence level.
+        """
+        accumulation = self.current_gradient_accumulation_steps if mode == "train" else 1.0
+        if self.loss_type == "dapo":
+            # the mean over the tokens of all ranks and micro-batches of this optimiser step; the count spans the
+            # whole generation batch
+            share = accumulation / self.args.steps_per_generation if mode == "train" else 1.0
+            tokens = num_items_in_batch.clamp(min=1.0) / self.accelerator.num_processes * share
+            loss = (per_token_loss * mask).sum() / tokens
+            return loss, loss.detach()
+        if self.loss_type == "grpo":
+            loss = ((per_token_loss * mask).sum(-1) / mask.sum(-1).clamp(min=1.0)).mean()
+        elif self.loss_type == "bnpo":
+            loss = (per_token_loss * mask).sum() / mask.sum().clamp(min=1.0)
+        else:  # dr_grpo
+            loss = (per_token_loss * mask).sum() / (mask.size(0) * self.max_completion_length)
+        return loss / accumulation, loss.detach()
+
+    def _applied_entropy_coef(self) -> float:
+        """The coefficient of the entropy bonus; under adaptive control 0 while the entropy is above its target."""
+        if self.use_adaptive_entropy and self._last_world_entropy > self.args.entropy_target:
+            return 0.0
+        return self.entropy_coef
+
+    def _update_entropy_coef(self, entropies: torch.Tensor, mask: torch.Tensor) -> None:
+        """At the end of an optimiser step, log the coefficient and let adaptive control move it for the next step.
+
+        The measured entropy is the token mean over all micro-batches and ranks of the step.
+        """
+        if self.use_adaptive_entropy:
+            sums = torch.stack([(entropies * mask).sum(), mask.sum()])
+            window = self._entropy_window_stats
+            self._entropy_window_stats = sums if window is None else window + sums
+            if self.accelerator.sync_gradients:
+                total, count = self.accelerator.reduce(self._entropy_window_stats, reduction="sum").tolist()
+                self._last_world_entropy = total / max(count, 1.0)
+                self._entropy_window_stats = None
+                if self._last_world_entropy <= self.args.entropy_target:
+                    self.entropy_coef = min(
+                        self.entropy_coef + self.args.entropy_coef_delta, self.args.entropy_coef_max
+                    )
+                else:
+                    self.entropy_coef = max(
+                        self.entropy_coef - self.args.entropy_coef_delta, self.args.entropy_coef_min
+                    )
+        if self.accelerator.sync_gradients:
+            self._metrics["train"]["entropy_coef"].append(self.entropy_coef)
+
+    def _ratio_means(
+        self, ratio: torch.Tensor, policy_term: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor, inputs
+    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """GBPO's own metrics of one micro-batch, as (values, weights) for `_log_means`; defined in the README.
+
+        `ratio` and `policy_term` are (B, T), or (B, 1) at sequence level; `mask` and `weights` (B, T).
+        """
+        weights = weights * mask
+        if self.loss_type == "grpo":  # each completion counts once
+            weights = weights / mask.sum(-1, keepdim=True).clamp(min=1.0)
+        target = inputs["target_ratio"].unsqueeze(1)
+        magnitude = inputs["advantages"].unsqueeze(1).abs()
+        gain = (target - 1) * inputs["centred_advantages"].unsqueeze(1)
+        above, below = ratio > 1 + self.epsilon_high, ratio < 1 - self.epsilon_low
+        return {
+            "gbpo/ratio_error": ((ratio - target).abs(), weights * magnitude),
+            "gbpo/outside_bounds": ((above | below).float(), weights),
+            "gbpo/overshoot": (((above & (target > 1)) | (below & (target < 1))).float(), weights),
+            "gbpo/improvement_estimate": (gain - policy_term, weights),
+        }
+
+    def _clip_means(
+        self, mode: str, ratio: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor
+    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """TRL's `clip_ratio/*`: what GRPO would have clipped at these ratios. GBPO clips nothing."""
+        weights = mask if ratio.size(1) > 1 else torch.ones_like(ratio)  # at sequence level each sequence counts once
+        low = ((ratio < 1 - self.epsilon_low) & (advantages < 0)).float()
+        high = ((ratio > 1 + self.epsilon_high) & (advantages > 0)).float()
+        per_sequence = torch.stack([(x * weights).sum(-1) / weights.sum(-1) for x in (low, high)], dim=1)  # (B, 2)
+        gathered = self.accelerator.gather(per_sequence)
+        self._metrics[mode]["clip_ratio/low_min"].append(nanmin(gathered[:, 0]).item())
+        self._metrics[mode]["clip_ratio/high_max"].append(nanmax(gathered[:, 1]).item())
+        return {
+            "clip_ratio/low_mean": (low, weights),
+            "clip_ratio/high_mean": (high, weights),
+            "clip_ratio/region_mean": (low + high, weights),
+        }
+
+    def _log_means(self, mode: str, means: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Log the weighted mean of each (values, weights) over the micro-batch of all ranks, in one collective."""
+        sums = [
+            torch.stack([(values * weights).sum(), (torch.ones_like(values) * weights).sum()])
+            for values, weights in means.values()
+        ]
+        totals = self.accelerator.reduce(torch.stack(sums).float(), reduction="sum")
+        for name, (total, weight) in zip(means, totals.tolist(), strict=True):
+            self._metrics[mode][name].append(total / weight if weight else 0.0)

@@ -1,0 +1,13 @@
+"""Run a recipe: `accelerate launch launch/gbpo.py recipes/qwen_math.yaml [--field value …]`, from any directory."""
+
+import sys
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+# this folder comes first on the path, where this very file would pass for the package gbpo
+sys.path = [str(_HERE.parent)] + [entry for entry in sys.path if Path(entry or ".").resolve() != _HERE]
+
+from gbpo.run.train import main  # noqa: E402
+
+if __name__ == "__main__":
+    main()

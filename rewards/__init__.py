@@ -1,0 +1,84 @@
+r"""Verifiable rewards with TRL's signature, one family a file.
+
+A reward is a picklable callable `(completions, *, <columns>, log_extra=None, log_metric=None, **kwargs)` that returns
+one `float` or `None` per completion. `0.0` is the model's fault; `None` means that the completion cannot be graded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+_REGISTERED = {"exact_match": "ExactMatch", "math": "Math"}  # name, its module's too -> class; imported when asked
+
+
+def reward_names() -> tuple[str, ...]:
+    """The registered names that `get_reward` takes.
+
+    >>> reward_names()
+    ('exact_match', 'math')
+    """
+    return tuple(_REGISTERED)
+
+
+def get_reward(name: str, **config: Any) -> Callable[..., Any]:
+    """Build the reward called `name`: a registered name, or the dotted path of your own.
+
+    Args:
+        name: One of `reward_names()`, or `package.module.attribute`. A class is constructed with `config`; a function
+            is returned as it is, or as a `functools.partial` when there is `config`.
+        config: Keywords of the reward.
+
+    Returns:
+        A picklable callable with TRL's signature.
+
+    Raises:
+        ValueError: The name is unknown, the path does not lead to a callable, or a class's keyword is missing or a
+            keyword unknown.
+
+    >>> get_reward("exact_match")(["57", " 58 "], solution=[57, 57])
+    [1.0, 0.0]
+    """
+    if name in _REGISTERED:
+        target = getattr(importlib.import_module(f".{name}", __package__), _REGISTERED[name])
+    elif "." in name:
+        target = _import_dotted(name)
+    else:
+        nearest = difflib.get_close_matches(name.lower(), _REGISTERED, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"Unknown reward {name!r}; the nearest known one is {nearest!r}. Write one of {', '.join(_REGISTERED)}, "
+            "or the dotted path of your own, such as 'my_package.my_module.my_reward'."
+        )
+    signature = inspect.signature(target)
+    try:
+        (signature.bind if inspect.isclass(target) else signature.bind_partial)(**config)
+    except TypeError as error:
+        known = ", ".join(signature.parameters) or "none"
+        raise ValueError(f"Reward {name!r}: {error}; the keywords it knows: {known}.") from error
+    if not inspect.isclass(target):
+        return functools.partial(target, **config) if config else target
+    reward = target(**config)
+    if not callable(reward):
+        raise ValueError(f"Reward {name!r}: instances of the class cannot be called; give it a `__call__`.")
+    return reward
+
+
+def _import_dotted(path: str) -> Callable[..., Any]:
+    module_name, _, attribute = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever a user's module raises while it is imported
+        raise ValueError(
+            f"Reward {path!r}: importing {module_name!r} failed with {type(error).__name__}: {error}. Write "
+            f"'package.module.attribute' with the package on PYTHONPATH, or one of {', '.join(_REGISTERED)}."
+        ) from error
+    if not hasattr(module, attribute):
+        raise ValueError(f"Reward {path!r}: the module {module_name!r} has no attribute {attribute!r}.")
+    target = getattr(module, attribute)
+    if not callable(target):
+        raise ValueError(f"Reward {path!r}: {attribute!r} is of type {type(target).__name__}, which cannot be called.")
+    return target

@@ -1,0 +1,86 @@
+"""What every reward reads from TRL's batch, and what it reports back."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+Completion = str | list[dict[str, Any]]
+
+# What each status pays. 0.0 is the model's fault; None is not, and TRL leaves such a completion out.
+REWARDS: dict[str, float | None] = {
+    "ok": 1.0,
+    "wrong": 0.0,
+    "unparsed": 0.0,  # no answer could be read from the completion
+    "timeout": 0.0,
+    "died": 0.0,  # grading this completion killed the process that did it
+    "no_gold": None,  # the gold is missing, or cannot be read
+    "infra": None,  # the grader itself failed
+}
+
+
+def completion_text(completion: Completion) -> str:
+    """The text of a completion: the string itself, or the content of the last assistant message.
+
+    >>> completion_text([{"role": "assistant", "content": "57"}])
+    '57'
+    """
+    if isinstance(completion, str):
+        return completion
+    replies = [message for message in completion if message["role"] == "assistant"]
+    return (replies[-1].get("content") or "") if replies else ""  # a tool call has no content
+
+
+def gold_text(gold: Any) -> str:
+    """The gold as stripped text; empty when there is none.
+
+    A float is written without an exponent, which a mathematical parser would read as a product with e.
+
+    >>> gold_text(" 57 "), gold_text(57), gold_text(1e-07), gold_text(None), gold_text(float("nan"))
+    ('57', '57', '0.0000001', '', '')
+    """
+    if isinstance(gold, float):
+        return f"{Decimal(repr(gold)):f}" if math.isfinite(gold) else ""
+    return str(gold).strip() if isinstance(gold, (str, int)) else ""
+
+
+def report(
+    family: str,
+    statuses: Sequence[str],
+    log_extra: Callable[[str, list[str]], None] | None,
+    log_metric: Callable[[str, float], None] | None,
+    check: str = "",
+) -> list[float | None]:
+    """Log the statuses of a batch and turn them into rewards.
+
+    Logs the column `<family>/status` and, for every status of `REWARDS` whether it occurred or not (ranks must agree
+    on the names), the metric `rewards/<family>/<status>`: its share of the batch, in [0, 1].
+
+    Args:
+        family: The reward's name.
+        statuses: One key of `REWARDS` per completion.
+        log_extra: TRL's callable for a column, or None.
+        log_metric: TRL's callable for a scalar, or None.
+        check: What to look at when the grader itself fails; ends the error.
+
+    Raises:
+        RuntimeError: More than 1 % of the batch is `infra`.
+
+    >>> report("demo", ["ok", "wrong", "no_gold"], None, None)
+    [1.0, 0.0, None]
+    """
+    counts, total = Counter(statuses), len(statuses)
+    if log_extra is not None:
+        log_extra(f"{family}/status", list(statuses))
+    if log_metric is not None and total:
+        for status in REWARDS:
+            log_metric(f"rewards/{family}/{status}", counts[status] / total)
+    if counts["infra"] > 0.01 * total:
+        raise RuntimeError(
+            f"The reward {family!r} could not grade {counts['infra']} of {total} completions because the grader "
+            f"itself failed, not the model. Training would go on with holes in its batches, so it stops here. {check}"
+        )
+    return [REWARDS[status] for status in statuses]

@@ -1,0 +1,405 @@
+r"""The math reward: what it pays, and that no completion, killed worker or lost pool disturbs another."""
+
+import asyncio
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pebble
+import pytest
+from math_verify.errors import TimeoutException
+
+import rewards
+from rewards.batch import REWARDS
+from rewards.math import MAX_BOX, Math, _default_workers, _grade, _settle
+
+ROOT = Path(rewards.__file__).parents[1]
+TOWER = r"\boxed{9^{9^{9^9}}}"  # keeps a worker busy until the soft limit
+KILL_TIME = 4  # seconds that Pebble may take to end a worker past its limit, and a busy machine to notice
+
+
+@pytest.fixture(scope="module")
+def shared():
+    reward = Math(workers=2)
+    yield reward
+    reward.close()
+
+
+@pytest.fixture
+def alone():
+    """A reward with one worker of its own, already started, and the worker's pid."""
+    others = worker_pids()
+    reward = Math(workers=1, hard_limit=3.5)
+    assert reward.grade([r"\boxed{4}"], [4]) == ["ok"]
+    (pid,) = worker_pids() - others
+    yield reward, pid
+    reward.close()
+
+
+def worker_pids():
+    return {child.pid for child in multiprocessing.active_children() if child.name == "pebble_pool_worker"}
+
+
+def gone(pid, patience=5.0):
+    """Whether the process ends within `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def in_thread(reward, completions):
+    """Start to grade against the gold 4 in another thread, and be half a second into it."""
+    thread = ThreadPoolExecutor(1)
+    future = thread.submit(reward.grade, completions, [4] * len(completions))
+    thread.shutdown(wait=False)
+    time.sleep(0.5)
+    return future
+
+
+@pytest.mark.parametrize(
+    ("completion", "gold", "status"),
+    [
+        # values, not text
+        (r"So it is \boxed{142}.", "142.0", "ok"),
+        (r"\boxed{142}", 142, "ok"),
+        (r"\boxed{142.0}", 142.0, "ok"),
+        (r"\boxed{0.0000001}", 1e-7, "ok"),
+        (r"\boxed{25}", "025", "ok"),
+        (r"\boxed{0.5}", r"\frac{1}{2}", "ok"),
+        (r"\boxed{x(x+1)}", "x^2+x", "ok"),
+        (r"\boxed{2x + 3}", "y = 2x + 3", "ok"),
+        (r"\boxed{143}", "142.0", "wrong"),
+        (r"\boxed{x(x+2)}", "x^2+x", "wrong"),
+        (r"\boxed{\sqrt{2} + 10^{-20}}", r"\sqrt{2}", "wrong"),  # 15 digits would not tell
+        # a bare gold is wrapped: math-verify alone reads each of these as 3
+        (r"\boxed{3}", r"3\pi", "wrong"),
+        (r"\boxed{3}", "(2, 3)", "wrong"),
+        (r"\boxed{3}", "y = 2x + 3", "wrong"),
+        (r"\boxed{36}", r"\$36", "ok"),  # a currency, not a delimiter
+        # a delimited gold is not
+        (r"\boxed{0.5}", r"$\frac12$", "ok"),
+        (r"\boxed{0.5}", r"Hence \(\frac12\)", "ok"),
+        (r"\boxed{0.5}", r"Hence \[\frac12\]", "ok"),
+        (r"\boxed{0.5}", r"As $x = 7$, it is \boxed{\frac12}", "ok"),
+        # the order of the two matters: a set answers an inequality, not the reverse
+        (r"\boxed{(1,2)}", "1<x<2", "ok"),
+        (r"\boxed{1<x<2}", "(1,2)", "wrong"),
+        # which answer counts
+        (r"\boxed{5.0}. The final answer is $7$.", "5", "ok"),  # the box first
+        (r"\boxed{4} or rather \boxed{5}", "5", "ok"),
+        (r"$\boxed{4.0}$, or $\boxed{(}$", "4", "unparsed"),  # no second choice when the last is unreadable
+        (r"The final answer is $5$.", "5", "ok"),
+        ("So $x = 4$.", "4", "unparsed"),  # nothing says that this is the answer
+        ("4", "4", "unparsed"),
+        (r"\boxed{}", "4", "unparsed"),
+        # identical boxes need no parser; a long one is not read at all
+        (r"\boxed{ ( }", "(", "ok"),
+        (r"\boxed{" + "1+" * MAX_BOX + "1}", "1+" * MAX_BOX + "1", "ok"),
+        (r"\boxed{" + "0" * MAX_BOX + "4}", "4", "unparsed"),
+        (r"\boxed{" + "0" * (MAX_BOX - 1) + "4}", "4", "ok"),
+        # the gold's fault
+        (r"\boxed{5}", "(", "no_gold"),
+        (r"\boxed{}", r"\boxed{}", "no_gold"),
+        (r"\boxed{5}", None, "no_gold"),
+        (r"\boxed{5}", " ", "no_gold"),
+        (r"\boxed{5}", float("nan"), "no_gold"),
+    ],
+)
+def test_the_status_of_one_completion(shared, completion, gold, status):
+    assert shared.grade([completion], [gold]) == [status]
+
+
+def test_what_each_exception_of_math_verify_means(monkeypatch):
+    """Called here rather than in a worker; TimeoutException is no Exception."""
+
+    def fail(step, error):
+        def stand_in(*args, **kwargs):
+            steps.append(None)
+            if len(steps) == step:
+                raise error
+            return [4]
+
+        steps = []
+        monkeypatch.setattr("rewards.math.parse", stand_in)
+        monkeypatch.setattr("rewards.math.verify", stand_in)
+        return _grade(r"\boxed{4.0}", "4")
+
+    assert [fail(step, ValueError()) for step in (1, 2, 3)] == ["no_gold", "unparsed", "wrong"]
+    assert [fail(step, RecursionError()) for step in (1, 2, 3)] == ["no_gold", "unparsed", "wrong"]
+    assert [fail(step, TimeoutException()) for step in (1, 2, 3)] == ["no_gold", "timeout", "timeout"]
+    monkeypatch.setattr("os._exit", sys.exit)
+    for step in (1, 2, 3):
+        with pytest.raises(SystemExit):
+            fail(step, MemoryError())
+
+
+HOSTILE = {
+    "tower": TOWER,
+    "tower after an anchor": "The final answer is $" + "9^{" * 50 + "9" + "}" * 50 + "$.",
+    "tower in a remainder": r"\boxed{9^{9^8} \mod 7}",
+    "factorial": r"\boxed{(10^{8})!}",
+    "binomial": r"\boxed{\binom{10^9}{5 \cdot 10^8}}",
+    "integral": r"\boxed{\int_0^1 e^{e^{e^x}} dx}",
+    "power of a sum": r"\boxed{(x+1)^{100000}}",
+    "long decimal": r"\boxed{10^{10^7}.0}",
+    "memory": r"\boxed{2^{10^{10}}}",
+    "division by zero": r"\boxed{\frac{1}{0}}",
+    "parentheses": r"\boxed{" + "(" * 150 + "1" + ")" * 150 + "}",
+    "braces": r"\boxed{" + "{" * 190 + "1" + "}" * 190 + "}",
+    "fractions": r"\boxed{" + r"\frac{1}{" * 39 + "2" + "}" * 39 + "}",
+    "unbalanced": "}{" * 50_000 + r"\boxed{{{4}",
+    "megabyte of words": "x " * 500_000,
+    "megabyte of dollars": "$" * 1_000_000,
+    "megabyte of anchors": "answer " * 150_000 + "$5$",
+    "many boxes": r"\boxed{5} " * 20_000,
+    "many boxes, none closed": r"\boxed{" * 100_000,
+    "long number": r"\boxed{" + "9" * 399 + "}",
+    "NUL": "\\boxed{\x00}",
+    "lone surrogate": "\\boxed{\ud800}",
+    "right to left, and bells": "\u202e\\boxed{\a\u0664}",
+    "empty": "",
+    "no content": [{"role": "assistant", "content": None}],
+    "no assistant": [],
+}
+
+
+@pytest.mark.parametrize("hostile", [pytest.param(text, id=name) for name, text in HOSTILE.items()])
+def test_a_hostile_completion_earns_nothing_in_time_and_disturbs_nobody(shared, hostile):
+    start = time.monotonic()
+    first, status, last = shared.grade([r"\boxed{4.0}", hostile, r"\boxed{3.0}"], [4, 44, 4])
+    assert REWARDS[status] == 0.0
+    assert (first, last) == ("ok", "wrong")
+    assert time.monotonic() - start < shared.hard_limit + KILL_TIME
+
+
+def test_python_in_a_box_is_not_run(shared, tmp_path):
+    code = f"__import__('os').system('touch {tmp_path}/pwned')"
+    assert shared.grade([rf"\boxed{{{code}}}", f"The final answer is ${code}$."], [4, 4]) == ["unparsed", "unparsed"]
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_killed_worker_costs_its_own_completion_only(alone):
+    reward, pid = alone
+    grading = in_thread(reward, [TOWER, TOWER, TOWER, r"\boxed{4}"])
+    os.kill(pid, signal.SIGKILL)
+    statuses = grading.result(30)
+    assert sorted(statuses[:3]) == ["died", "timeout", "timeout"] and statuses[3] == "ok"
+
+
+def test_a_worker_deaf_to_the_soft_limit_is_killed_at_the_hard_one(alone):
+    reward, pid = alone
+    start = time.monotonic()
+    grading = in_thread(reward, [TOWER, r"\boxed{4}"])
+    os.kill(pid, signal.SIGSTOP)  # it hears neither its alarm nor SIGTERM
+    assert grading.result(30) == ["timeout", "ok"]
+    assert reward.hard_limit < time.monotonic() - start < reward.hard_limit + 3 + KILL_TIME
+    assert gone(pid, 0.1)
+
+
+def test_a_pool_whose_idle_worker_died_is_replaced_before_the_next_batch(alone):
+    reward, pid = alone
+    os.kill(pid, signal.SIGKILL)
+    assert gone(pid)
+    time.sleep(0.3)  # Pebble finds it out
+    assert reward([r"\boxed{4}"], solution=[4]) == [1.0]
+
+
+def test_workers_that_cannot_start_stop_the_run_and_are_tried_again(monkeypatch):
+    reward = Math(workers=1, memory_mb=1000)
+    columns = {}
+    with monkeypatch.context() as patch:
+        patch.setattr("rewards.math._start_worker", len)  # fails on an int
+        assert reward.grade([r"\boxed{4}", "5"], [4, None]) == ["infra", "no_gold"]
+        with pytest.raises(RuntimeError, match="'math' could not grade 1 of 2 .* traceback on stderr"):
+            reward([r"\boxed{4}", "5"], solution=[4, None], log_extra=columns.__setitem__)
+    assert columns == {"math/status": ["infra", "no_gold"]}
+    assert reward.grade([r"\boxed{4}"], [4]) == ["ok"]
+    reward.close()
+
+
+def test_closing_ends_the_workers_and_leaves_no_batch_waiting(alone):
+    reward, pid = alone
+    grading = in_thread(reward, [TOWER] * 20)
+    reward.close()
+    assert "infra" in grading.result(10)
+    assert gone(pid)
+    reward.close()  # twice is no error
+    assert reward.grade([r"\boxed{4}"], [4]) == ["ok"]
+
+
+def test_an_interrupt_ends_the_batch(alone):
+    reward, pid = alone
+    threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        reward.grade([TOWER] * 20, [4] * 20)
+    assert gone(pid)
+    assert reward.grade([r"\boxed{4}"], [4]) == ["ok"]
+
+
+def test_workers_are_replaced_in_the_middle_of_a_batch(monkeypatch):
+    monkeypatch.setattr("rewards.math.WORKER_TASKS", 2)
+    reward = Math(workers=1, memory_mb=1001)
+    others = worker_pids()
+    assert reward.grade([r"\boxed{4}", r"\boxed{5}"] * 2 + [r"\boxed{4.0}"], [4] * 5) == ["ok", "wrong"] * 2 + ["ok"]
+    (first,) = worker_pids() - others
+    assert reward.grade([r"\boxed{4}"], [4]) == ["ok"]
+    assert gone(first)
+    reward.close()
+
+
+def test_a_batch_goes_on_while_results_come_and_is_given_up_when_none_do():
+    first, last = Future(), Future()
+    for future, delay in ((first, 0.5), (last, 2.5)):
+        threading.Timer(delay, future.set_result, ["ok"]).start()
+    _settle(SimpleNamespace(active=True), [first, last], patience=1.5)
+    assert first.done() and last.done()
+    with pytest.raises(RuntimeError, match="No worker graded anything"):
+        _settle(SimpleNamespace(active=True), [Future()], patience=0.5)
+
+
+def test_ranks_of_one_machine_share_its_cpus(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(32)), raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 32)
+    for ranks, workers in ((1, 8), (8, 4), (64, 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+        assert _default_workers() == workers
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_is_spawned_has_a_memory_limit_and_dies_of_sigterm_whatever_it_computes(alone):
+    import resource
+
+    _, pid = alone
+    assert "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_AS)
+    assert 2**30 < soft == hard < 2**31  # 1024 MiB and the imports
+    status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    caught_or_ignored = int(status["SigCgt"], 16) | int(status["SigIgn"], 16)
+    assert not caught_or_ignored & 1 << (signal.SIGTERM - 1)
+
+
+def test_rewards_and_every_status_reach_trl(shared):
+    columns, metrics = {}, {}
+    completions = [[{"role": "assistant", "content": text}] for text in (r"\boxed{4}", r"\boxed{5}", "4", TOWER, "4")]
+    pays = shared(
+        completions=completions,
+        prompts=["?"] * 5,
+        solution=["4", "4", "4", "4", None],
+        trainer_state=None,
+        log_extra=columns.__setitem__,
+        log_metric=metrics.__setitem__,
+    )
+    assert pays == [1.0, 0.0, 0.0, 0.0, None]
+    assert columns == {"math/status": ["ok", "wrong", "unparsed", "timeout", "no_gold"]}
+    seen = ("ok", "wrong", "unparsed", "timeout", "no_gold")
+    assert metrics == {f"rewards/math/{status}": 0.2 if status in seen else 0.0 for status in REWARDS}
+
+
+def test_columns_of_unequal_length_are_refused(shared):
+    with pytest.raises(ValueError):
+        shared(["4", "5"], solution=["4"])
+
+
+@pytest.mark.parametrize("option", [{"workers": 0}, {"hard_limit": 3}, {"memory_mb": 0}])
+def test_an_option_out_of_range_is_refused_before_anything_starts(option):
+    (name,) = option
+    with pytest.raises(ValueError, match=f"{name}={option[name]} "):
+        Math(**option)
+
+
+def test_a_pickled_copy_shares_the_workers(shared):
+    assert shared.grade([r"\boxed{4}"], [4]) == ["ok"]
+    before = worker_pids()
+    copy = pickle.loads(pickle.dumps(shared))
+    assert copy == shared and copy([r"\boxed{4.0}"], solution=[4]) == [1.0]
+    assert worker_pids() == before
+
+
+def test_threads_and_event_loops_grade_at_once(shared):
+    def grade(answer):
+        assert threading.current_thread() is not threading.main_thread()
+        return shared([rf"\boxed{{{n}.0}}" for n in range(10)], solution=[answer] * 10)
+
+    async def from_a_loop():
+        return await asyncio.gather(*(asyncio.to_thread(grade, answer) for answer in range(5)))
+
+    async def on_a_loop():
+        return grade(5)
+
+    with ThreadPoolExecutor(2) as threads:
+        results = threads.submit(asyncio.run, from_a_loop()), threads.submit(asyncio.run, on_a_loop())
+    graded = [*results[0].result(), results[1].result()]
+    assert graded == [[float(n == answer) for n in range(10)] for answer in range(6)]
+
+
+def test_threads_that_come_first_together_start_one_pool(monkeypatch):
+    class SlowPool(pebble.ProcessPool):
+        def __init__(self, **config):
+            time.sleep(0.3)
+            super().__init__(**config)
+
+    monkeypatch.setattr("rewards.math.ProcessPool", SlowPool)
+    reward = Math(workers=1, memory_mb=1002)
+    others = worker_pids()
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(reward.grade, [[r"\boxed{4}"]] * 2, [[4]] * 2)) == [["ok"], ["ok"]]
+    assert len(worker_pids() - others) == 1
+    reward.close()
+
+
+SCRIPT = """
+import atexit, multiprocessing, sys
+import pebble  # registers its exit hook first, so that it runs last
+from {package} import get_reward
+
+def count_workers():
+    print(len(multiprocessing.active_children()))
+
+if __name__ == "__main__":
+    atexit.register(count_workers)
+    statuses = get_reward("math", workers=1).grade([r"\\boxed{{4.0}}", r"\\boxed{{5}}"], [4, 4])
+    print(*statuses, "gbpo" in sys.modules, *[child.pid for child in multiprocessing.active_children()])
+"""
+
+
+def test_processes_grade_at_once_under_any_package_name_and_leave_no_worker(tmp_path):
+    shutil.copytree(ROOT / "rewards", tmp_path / "renamed", ignore=shutil.ignore_patterns("__pycache__"))
+    processes = []
+    for package, path in (("rewards", ROOT), ("renamed", tmp_path)):
+        script = tmp_path / f"with_{package}.py"
+        script.write_text(SCRIPT.format(package=package))
+        environment = {**os.environ, "PYTHONPATH": str(path)}
+        command = [sys.executable, str(script)]
+        processes.append(subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True))
+    for process in processes:
+        output, _ = process.communicate(timeout=60)
+        *line, pid, workers_left = output.split()
+        assert (line, workers_left, process.returncode) == (["ok", "wrong", "False"], "0", 0)
+        assert gone(int(pid))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_grades_with_its_own_workers_and_leaves_its_parents_alone(alone):
+    reward, pid = alone
+    child = os.fork()
+    if child == 0:
+        graded = reward.grade([r"\boxed{4.0}"], [4]) == ["ok"]
+        reward.close()
+        os._exit(0 if graded else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not gone(pid, 0.3)
+    assert reward.grade([r"\boxed{4.0}"], [4]) == ["ok"]

@@ -1,0 +1,133 @@
+"""The registry: names, dotted paths, and what it says when one is wrong."""
+
+import doctest
+import functools
+import importlib
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rewards
+from rewards import get_reward, reward_names
+
+ROOT = Path(rewards.__file__).parents[1]
+
+USER_MODULE = """
+def shorter(completions, limit=10, **kwargs):
+    return [float(len(text) < limit) for text in completions]
+
+def strict(completions, *, solution):
+    return [0.0 for _ in completions]
+
+class Judge:
+    def __init__(self, model, strictness=1):
+        self.strictness = strictness
+    def __call__(self, completions, **kwargs):
+        return [float(self.strictness) for _ in completions]
+
+class Mute:
+    pass
+
+NUMBER = 3
+"""
+
+
+@pytest.fixture
+def user_package(tmp_path, monkeypatch):
+    """A user's own rewards, importable as `own_rewards.kinds`, beside a module that does not import."""
+    package = tmp_path / "own_rewards"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "kinds.py").write_text(USER_MODULE)
+    (package / "broken.py").write_text("raise OSError('no licence')")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield package
+    for name in [name for name in sys.modules if name.startswith("own_rewards")]:
+        del sys.modules[name]
+
+
+def error_of(name, **config):
+    with pytest.raises(ValueError) as caught:
+        get_reward(name, **config)
+    return str(caught.value)
+
+
+def test_every_registered_name_builds_a_reward_of_that_name_that_trl_calls_synchronously():
+    trl = pytest.importorskip("trl.trainer.utils")
+    assert reward_names() == ("exact_match", "math")
+    for name in reward_names():
+        reward = get_reward(name)
+        assert trl.get_callable_name(reward) == name
+        assert not trl.is_async_callable(reward)
+
+
+def test_config_reaches_a_registered_reward():
+    assert get_reward("math", workers=3).workers == 3
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("Maths", "math"), ("EXACT", "exact_match"), ("", "math")])
+def test_an_unknown_name_is_told_the_nearest_the_list_and_the_way_out(name, nearest):
+    message = error_of(name)
+    assert repr(name) in message and f"nearest known one is '{nearest}'" in message
+    assert "exact_match, math" in message and "my_package.my_module.my_reward" in message
+
+
+@pytest.mark.parametrize(("name", "known"), [("math", "workers, hard_limit, memory_mb"), ("exact_match", "none")])
+def test_an_unknown_option_of_a_registered_reward_is_refused(name, known):
+    message = error_of(name, wokers=2)
+    assert name in message and "'wokers'" in message and message.endswith(f"knows: {known}.")
+
+
+def test_a_dotted_function_is_returned_as_it_is(user_package):
+    reward = get_reward("own_rewards.kinds.shorter")
+    assert reward is importlib.import_module("own_rewards.kinds").shorter
+
+
+def test_a_dotted_function_with_config_is_a_partial_that_pickles(user_package):
+    reward = get_reward("own_rewards.kinds.shorter", limit=3)
+    assert isinstance(reward, functools.partial)
+    assert pickle.loads(pickle.dumps(reward))(completions=["ab", "abc"]) == [1.0, 0.0]
+
+
+def test_a_dotted_class_is_constructed_with_its_config(user_package):
+    reward = get_reward("own_rewards.kinds.Judge", model="m", strictness=2)
+    assert pickle.loads(pickle.dumps(reward))(completions=["a"]) == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("path", "config", "parts"),
+    [
+        ("own_rewards.missing.shorter", {}, ["importing 'own_rewards.missing'", "ModuleNotFoundError", "PYTHONPATH"]),
+        ("own_rewards.broken.shorter", {}, ["importing 'own_rewards.broken'", "OSError: no licence"]),
+        ("own_rewards.kinds.longer", {}, ["'own_rewards.kinds' has no attribute 'longer'"]),
+        ("own_rewards.kinds.NUMBER", {}, ["'NUMBER' is of type int, which cannot be called"]),
+        ("own_rewards.kinds.Mute", {}, ["instances of the class cannot be called"]),
+        ("own_rewards.kinds.Judge", {}, ["missing a required argument: 'model'"]),
+        ("own_rewards.kinds.Judge", {"model": "m", "strict": 1}, ["'strict'", "knows: model, strictness."]),
+        ("own_rewards.kinds.strict", {"limit": 1}, ["'limit'", "knows: completions, solution."]),
+        (".shorter", {}, ["importing ''"]),
+    ],
+)
+def test_a_bad_dotted_path_or_config_is_one_line_that_names_the_part(user_package, path, config, parts):
+    message = error_of(path, **config)
+    assert repr(path) in message and "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_importing_the_package_imports_no_backend():
+    code = (
+        "import sys, rewards; rewards.reward_names(); rewards.get_reward('exact_match')\n"
+        "print([name for name in ('math_verify', 'sympy', 'pebble', 'torch', 'trl', 'gbpo') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["rewards", "rewards.batch", "rewards.exact_match", "rewards.math"])
+def test_the_examples_in_the_docstrings_run(module):
+    result = doctest.testmod(importlib.import_module(module))
+    assert result.attempted > 0 and result.failed == 0
