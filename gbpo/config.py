@@ -78,7 +78,9 @@ class GBPOConfig(GRPOConfig):
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                raise ValueError(f"{name}={value!r} has no meaning in GBPO. Write one of {', '.join(map(str, choices))}.")
+                raise ValueError(
+                    f"{name}={value!r} has no meaning in GBPO. Write one of {', '.join(map(str, choices))}."
+                )
         defaults = {f.name: f.default for f in fields(self)}
         for name, reason in _REFUSED.items():
             value = getattr(self, name)

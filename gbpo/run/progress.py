@@ -24,11 +24,15 @@ _SHOWN = {
 
 
 class MetricsFile(TrainerCallback):
-    """Writes `metrics.jsonl`, one object per logging step, and prints one line that a person can read."""
+    """Writes `metrics.jsonl`, one object per logging step, and prints one line that a person can read.
 
-    def __init__(self, folder: Path, show: bool):
+    What TRL logs only when it generates (reward, lengths, targets) stands in every object: it holds for all the
+    optimiser steps that train on that generation.
+    """
+
+    def __init__(self, folder: Path):
         self._folder = folder
-        self._show = show
+        self._latest: dict[str, Any] = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
@@ -37,12 +41,16 @@ class MetricsFile(TrainerCallback):
     def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
         if not state.is_world_process_zero or not logs or "train_runtime" in logs:  # the summary of the whole run
             return
+        if "loss" in logs:
+            logs = self._latest = {**self._latest, **logs}
         append_metrics(self._folder, {"step": state.global_step, **logs})
-        if self._show:
-            shown = [text.format(logs[key]) for key, text in _SHOWN.items() if logs.get(key) is not None]
-            if "gbpo/outside_bounds" in logs:  # nothing is clipped
-                shown = [part for part in shown if not part.startswith("clipped")]
-            tqdm.write(f"step {state.global_step}/{state.max_steps}  " + "  ".join(shown))
+        clips = "gbpo/outside_bounds" not in logs
+        shown = [
+            text.format(logs[key])
+            for key, text in _SHOWN.items()
+            if logs.get(key) is not None and (clips or not key.startswith("clip_ratio"))
+        ]
+        tqdm.write(f"step {state.global_step}/{state.max_steps}  " + "  ".join(shown))
 
 
 class ProgressBar(ProgressCallback):

@@ -85,7 +85,7 @@ def train(
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(ProgressBar)
-    trainer.add_callback(MetricsFile(output, show))
+    trainer.add_callback(MetricsFile(output))
     if show:
         folder.write_config(output, recipe)
         print(_plan(recipe, len(train_set)), flush=True)
@@ -95,6 +95,8 @@ def train(
     seconds = time.perf_counter() - start
     trainer.save_model(str(output / folder.MODEL))
     if show:
+        trainer.create_model_card(model_name=output.name, dataset_name=recipe.run.dataset_name)
+        (output / "README.md").replace(output / folder.MODEL / "README.md")
         folder.draw_curves(output, f"{recipe.path.stem}, {recipe.run.algorithm}")
         print(_summary(recipe, output, seconds), flush=True)
     trainer.end()

@@ -243,9 +243,13 @@ def test_closing_ends_the_workers_and_leaves_no_batch_waiting(alone):
 
 def test_an_interrupt_ends_the_batch(alone):
     reward, pid = alone
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
-        reward.grade([TOWER] * 20, [4] * 20)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            reward.grade([TOWER] * 20, [4] * 20)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert gone(pid)
     assert reward.grade([r"\boxed{4}"], [4]) == ["ok"]
 

@@ -1,0 +1,114 @@
+"""Trainers on a tiny model, and batches with every tensor that the loss can read."""
+
+import pytest
+import torch
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+
+from gbpo import GBPOConfig, GBPOTrainer
+
+# the member of the family whose gradient is GRPO's
+GRPO_END = {"target_baseline": "mean", "target_temperature": 0.0, "overshoot_slope": 0.0}
+
+
+def no_reward(completions, **kwargs):
+    return [0.0] * len(completions)
+
+
+@pytest.fixture
+def make_trainer(random_model, tmp_path):
+    """`make_trainer("gbpo" | "grpo", **config)`; GBPO fields are left out for GRPO."""
+
+    def make(algorithm="gbpo", *, model=random_model, reward_funcs=no_reward, dataset=None, trainer=None, **config):
+        defaults = {
+            "output_dir": str(tmp_path / algorithm),
+            "use_cpu": True,
+            "bf16": False,
+            "num_generations": 4,
+            "per_device_train_batch_size": 8,
+            "max_completion_length": 6,
+            "activation_checkpointing": False,
+            "disable_tqdm": True,
+            "save_strategy": "no",
+            "logging_steps": 1,
+            "num_iterations": 2,
+            "learning_rate": 1e-2,
+        }
+        trainer_class, config_class = (GBPOTrainer, GBPOConfig) if algorithm == "gbpo" else (GRPOTrainer, GRPOConfig)
+        fields = config_class.__dataclass_fields__
+        values = {key: value for key, value in (defaults | config).items() if key in fields}
+        dataset = dataset or Dataset.from_dict({"prompt": [f"{i}+1=" for i in range(8)]})
+        return trainer_class(model, reward_funcs, config_class(**values), train_dataset=dataset, **(trainer or {}))
+
+    return make
+
+
+@pytest.fixture
+def make_batch():
+    """`make_batch(trainer)`: 8 rows of 4 prompt and 6 completion tokens, with ratios inside and outside the bounds."""
+
+    def make(trainer, seed=0):
+        rng = torch.Generator().manual_seed(seed)
+        lengths = torch.tensor([6, 5, 4, 6, 3, 6, 2, 6]).unsqueeze(1)
+        batch = {
+            "prompt_ids": torch.randint(6, 100, (8, 4), generator=rng),
+            "prompt_mask": torch.ones(8, 4, dtype=torch.long),
+            "completion_ids": torch.randint(6, 100, (8, 6), generator=rng),
+            "completion_mask": (torch.arange(6) < lengths).long(),
+            "advantages": torch.tensor([1.5, -0.5, -0.5, -0.5, 0.9, 0.9, -0.9, -0.9]),
+        }
+        batch["num_items_in_batch"] = batch["completion_mask"].sum()
+        with torch.no_grad():
+            logps = trainer._get_per_token_logps_and_entropies(
+                trainer.model,
+                torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1),
+                torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1),
+                6,
+            )[0]
+        batch["old_per_token_logps"] = logps + 0.4 * torch.randn(8, 6, generator=rng)
+        batch["ref_per_token_logps"] = logps + 0.3 * torch.randn(8, 6, generator=rng)
+        batch["sampling_per_token_logps"] = logps + 0.6 * torch.randn(8, 6, generator=rng)
+        batch["tool_mask"] = (torch.rand(8, 6, generator=rng) < 0.8).long()
+        batch["importance_sampling_ratio"] = 0.5 + torch.rand(8, 6, generator=rng)
+        return batch
+
+    return make
+
+
+@pytest.fixture
+def add_targets():
+    """Add to a batch what `GBPOTrainer._generate_and_score_completions` adds from its advantages."""
+
+    def add(trainer, batch):
+        scored = torch.ones(len(batch["advantages"]), dtype=torch.bool)
+        target, centred = trainer._targets(batch["advantages"], scored)
+        return batch | {"target_ratio": target, "centred_advantages": centred}
+
+    return add
+
+
+def _gradient(trainer, batch):
+    model = trainer.model
+    model.train()
+    model.zero_grad()
+    trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
+    loss = trainer._compute_loss(model, batch)
+    loss.backward()
+    return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.fixture
+def gradient():
+    """`gradient(trainer, batch)` → loss and flat gradient of one micro-batch."""
+    return _gradient
+
+
+@pytest.fixture
+def distance():
+    """Relative distance of two gradients."""
+    return lambda a, b: ((a - b).norm() / b.norm()).item()
+
+
+@pytest.fixture
+def grpo_end():
+    return dict(GRPO_END)

@@ -1,0 +1,92 @@
+"""GBPOConfig: what it adds, and what of GRPO's loss it refuses instead of ignoring."""
+
+import pytest
+
+from gbpo import GBPOConfig
+
+CPU = {"use_cpu": True, "bf16": False}
+
+
+def config(**fields):
+    return GBPOConfig("unused", **CPU, **fields)
+
+
+def test_defaults_are_the_published_method():
+    args = config()
+    assert (args.target_baseline, args.target_temperature, args.overshoot_slope, args.max_log_ratio) == (
+        "median",
+        1e-4,
+        1.0,
+        20.0,
+    )
+
+
+REFUSED = {
+    "target_baseline": "mode",
+    "target_temperature": -1.0,
+    "overshoot_slope": -0.1,
+    "max_log_ratio": 100.0,
+    "epsilon": 1.5,
+    "epsilon_high": 0.0,
+    "num_generations": 1,
+    "loss_type": "cispo",
+    "delta": 4.0,
+    "sapo_temperature_neg": 2.0,
+    "sapo_temperature_pos": 2.0,
+    "vespo_k_pos": 1.0,
+    "vespo_lambda_pos": 1.0,
+    "vespo_k_neg": 1.0,
+    "vespo_lambda_neg": 1.0,
+    "importance_sampling_level": "word",
+    "scale_rewards": "world",
+    "multi_objective_aggregation": "sum",
+    "vllm_importance_sampling_mode": "clip",
+    "top_entropy_quantile": 1.2,
+}
+
+
+@pytest.mark.parametrize("field", REFUSED)
+def test_refused_with_the_value_and_the_mend(field):
+    with pytest.raises(ValueError) as refusal:
+        config(**{field: REFUSED[field]})
+    message = str(refusal.value)
+    assert str(REFUSED[field]) in message
+    assert "Write" in message or "Remove" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("loss_type", ["sapo", "luspo", "vespo"])
+def test_other_losses_are_refused(loss_type):
+    with pytest.raises(ValueError, match="dapo, grpo, bnpo, dr_grpo"):
+        config(loss_type=loss_type)
+
+
+@pytest.mark.parametrize(
+    ("fields", "mend"),
+    [
+        ({"per_device_train_batch_size": 6, "num_generations": 4}, "num_generations=3"),
+        ({"per_device_train_batch_size": 7, "num_generations": 4}, "multiple of 4"),
+        ({"generation_batch_size": 20, "per_device_train_batch_size": 10, "num_generations": 8}, "num_generations=10"),
+    ],
+)
+def test_a_batch_without_whole_groups_is_explained(fields, mend):
+    with pytest.raises(ValueError, match="groups") as refusal:
+        config(**fields)
+    assert mend in str(refusal.value)
+    assert str(fields["num_generations"]) in str(refusal.value)
+
+
+def test_other_errors_of_trl_pass_through():
+    with pytest.raises(ValueError, match="can not be both configured"):
+        config(generation_batch_size=16, steps_per_generation=2)
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_trls_boolean_scale_is_accepted(scale):
+    assert config(scale_rewards=scale).scale_rewards == ("group" if scale else "none")
+
+
+def test_updates_per_generation():
+    assert config().updates_per_generation == 1
+    assert config(num_iterations=3).updates_per_generation == 3
+    assert config(gradient_accumulation_steps=4, steps_per_generation=8, num_iterations=2).updates_per_generation == 4

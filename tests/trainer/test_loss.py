@@ -1,0 +1,350 @@
+"""The loss of GBPOTrainer: against the published formula, against GRPOTrainer, option by option."""
+
+import math
+
+import pytest
+import torch
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+from gbpo.run.tiny import character_tokenizer
+
+AGGREGATIONS = ["dapo", "grpo", "bnpo", "dr_grpo"]
+
+
+def published_loss(logps, old_logps, mask, rewards, group, epsilon_low, epsilon_high, temperature):
+    """GBPO as published, in plain Python over a batch: token-mean of |A|·|ρ - t|; also its gradient by each logp."""
+    total, tokens, gradient = 0.0, 0, torch.zeros_like(logps)
+    for start in range(0, len(rewards), group):
+        members = rewards[start : start + group]
+        ordered = sorted(members)
+        median = (ordered[(group - 1) // 2] + ordered[group // 2]) / 2
+        mean = sum(members) / group
+        std = math.sqrt(sum((r - mean) ** 2 for r in members) / (group - 1))
+        for i in range(start, start + group):
+            advantage = (rewards[i] - mean) / (std + 1e-4)  # TRL's epsilon
+            z = (rewards[i] - median) / (std + 1e-4) / temperature
+            target = 1 - epsilon_low + (epsilon_low + epsilon_high) * (1 / (1 + math.exp(-max(min(z, 500), -500))))
+            for t in range(logps.size(1)):
+                if mask[i, t]:
+                    ratio = math.exp(logps[i, t] - old_logps[i, t])
+                    total += abs(advantage) * abs(ratio - target)
+                    gradient[i, t] = abs(advantage) * math.copysign(1, ratio - target) * ratio
+                    tokens += 1
+    return total / tokens, gradient / tokens
+
+
+REWARDS = [1.0, 0.0, 0.0, 0.0, 0.9, 0.9, 0.1, 0.3]
+
+
+def with_rewards(trainer, batch, rewards=REWARDS):
+    """The batch with advantages and targets as the trainer derives them from rewards, in groups of 4."""
+    groups = torch.tensor(rewards).view(-1, 4)
+    advantages = ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).view(-1)
+    batch = {key: value for key, value in batch.items() if key != "tool_mask"} | {"advantages": advantages}
+    target, centred = trainer._targets(advantages, torch.ones(len(rewards), dtype=torch.bool))
+    return batch | {"target_ratio": target, "centred_advantages": centred}
+
+
+@pytest.mark.parametrize(("epsilon", "epsilon_high", "temperature"), [(0.2, None, 1e-4), (0.2, 0.28, 0.7)])
+def test_median_target_is_the_published_formula(
+    make_trainer, make_batch, gradient, distance, epsilon, epsilon_high, temperature
+):
+    trainer = make_trainer(epsilon=epsilon, epsilon_high=epsilon_high, target_temperature=temperature)
+    batch = with_rewards(trainer, make_batch(trainer))
+    loss, actual = gradient(trainer, batch)
+
+    trainer.model.zero_grad()
+    logps = trainer._get_per_token_logps_and_entropies(
+        trainer.model,
+        torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1),
+        torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1),
+        6,
+    )[0]
+    expected, by_logps = published_loss(
+        logps.detach().double(),
+        batch["old_per_token_logps"].double(),
+        batch["completion_mask"],
+        REWARDS,
+        4,
+        epsilon,
+        epsilon_high or epsilon,
+        temperature,
+    )
+    logps.backward(by_logps.float())
+    reference = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert distance(actual, reference) < 1e-5  # float32 log-probs against float64 arithmetic
+
+
+@pytest.mark.parametrize("baseline", ["exact", "mean"])
+@pytest.mark.parametrize("loss_type", AGGREGATIONS)
+def test_first_step_is_grpos_for_binary_rewards(make_trainer, make_batch, gradient, distance, baseline, loss_type):
+    """At ρ = 1 the gradient is -|A|·sign(ρ* - 1): with the exact target and two-valued rewards, GRPO's."""
+    gbpo = make_trainer("gbpo", target_baseline=baseline, loss_type=loss_type)
+    grpo = make_trainer("grpo", loss_type=loss_type)
+    batch = with_rewards(gbpo, make_batch(gbpo), [1.0, 0, 0, 0, 1, 1, 1, 0])
+    del batch["old_per_token_logps"]
+    _, actual = gradient(gbpo, batch)
+    _, expected = gradient(grpo, batch)
+    assert distance(actual, expected) < 1e-6
+
+
+def test_first_step_of_the_median_target_is_not_grpos(make_trainer, make_batch, gradient, distance):
+    """The majority of a binary group ties with the median and is not moved."""
+    gbpo, grpo = make_trainer("gbpo"), make_trainer("grpo")
+    batch = with_rewards(gbpo, make_batch(gbpo), [1.0, 0, 0, 0, 1, 1, 1, 0])
+    del batch["old_per_token_logps"]
+    minority = torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 1])  # rows whose reward is not the median
+    _, actual = gradient(gbpo, batch)
+    _, grpo_gradient = gradient(grpo, batch)
+    _, expected = gradient(grpo, batch | {"advantages": batch["advantages"] * minority})
+    assert distance(actual, expected) < 1e-6
+    assert distance(actual, grpo_gradient) > 0.1
+
+
+# Every option of GRPOConfig that acts inside the loss and is honoured, each with the value of a batch entry it needs.
+OPTIONS = {
+    **{f"loss_type={name}": ({"loss_type": name}, set()) for name in AGGREGATIONS},
+    "asymmetric epsilon": ({"epsilon": 0.1, "epsilon_high": 0.4}, set()),
+    "importance_sampling_level": ({"importance_sampling_level": "sequence", "loss_type": "grpo"}, set()),
+    "sequence level, dapo": ({"importance_sampling_level": "sequence"}, set()),
+    "beta": ({"beta": 0.3, "use_bias_correction_kl": False}, {"ref_per_token_logps"}),
+    "use_bias_correction_kl": ({"beta": 0.3, "use_bias_correction_kl": True}, {"ref_per_token_logps"}),
+    "beta, sequence level": (
+        {"beta": 0.3, "importance_sampling_level": "sequence", "loss_type": "grpo"},
+        {"ref_per_token_logps"},
+    ),
+    "off_policy_mask_threshold": ({"off_policy_mask_threshold": 0.05}, set()),
+    "off-policy mask with vLLM's log-probs": ({"off_policy_mask_threshold": 0.05}, {"sampling_per_token_logps"}),
+    "top_entropy_quantile": ({"top_entropy_quantile": 0.4}, set()),
+    "entropy_coef": ({"entropy_coef": 0.5}, set()),
+    "entropy_coef and top_entropy_quantile": ({"entropy_coef": 0.5, "top_entropy_quantile": 0.4}, set()),
+    "tool_mask": ({}, {"tool_mask"}),
+    "tool_mask, grpo": ({"loss_type": "grpo"}, {"tool_mask"}),
+    "tool_mask, sequence level": ({"loss_type": "grpo", "importance_sampling_level": "sequence"}, {"tool_mask"}),
+    "everything": (
+        {
+            "beta": 0.1,
+            "entropy_coef": 0.2,
+            "top_entropy_quantile": 0.6,
+            "off_policy_mask_threshold": 0.05,
+            "loss_type": "bnpo",
+        },
+        {"ref_per_token_logps", "tool_mask"},
+    ),
+}
+OPTIONAL_TENSORS = {"ref_per_token_logps", "sampling_per_token_logps", "tool_mask", "importance_sampling_ratio"}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_is_honoured_as_in_grpo(make_trainer, make_batch, add_targets, gradient, distance, grpo_end, option):
+    """With mean, temperature 0 and overshoot_slope 0 the gradient is GRPO's, for ratios inside and outside the bounds.
+
+    Each option must also change the gradient, or the comparison would prove nothing.
+    """
+    config, tensors = OPTIONS[option]
+    gbpo, grpo = make_trainer("gbpo", **grpo_end, **config), make_trainer("grpo", **config)
+    whole = make_batch(gbpo)
+    ratio = (gbpo_logps(gbpo, whole) - whole["old_per_token_logps"]).exp()
+    assert (ratio > 1.4).any() and (ratio < 0.6).any() and ((ratio > 0.9) & (ratio < 1.1)).any()
+    batch = {key: value for key, value in whole.items() if key not in OPTIONAL_TENSORS - tensors}
+    _, expected = gradient(grpo, batch)
+    _, actual = gradient(gbpo, add_targets(gbpo, batch))
+    assert distance(actual, expected) < 1e-6
+    assert_shared_metrics_agree(gbpo, grpo)
+    if option not in ("loss_type=dapo", "loss_type=bnpo"):  # bnpo is dapo when one micro-batch is all
+        plain = {key: value for key, value in whole.items() if key not in OPTIONAL_TENSORS}
+        _, without = gradient(make_trainer("grpo"), plain)
+        assert distance(actual, without) > 1e-3
+
+
+def gbpo_logps(trainer, batch):
+    with torch.no_grad():
+        return trainer._get_per_token_logps_and_entropies(
+            trainer.model,
+            torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1),
+            torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1),
+            6,
+        )[0]
+
+
+def assert_shared_metrics_agree(gbpo, grpo):
+    shared = grpo._metrics["train"]
+    assert set(shared) <= set(gbpo._metrics["train"])
+    for name in set(shared) - {"policy_loss"}:  # GBPO's loss is another number than GRPO's
+        assert gbpo._metrics["train"][name] == pytest.approx(shared[name], rel=1e-5, abs=1e-7), name
+
+
+@pytest.mark.parametrize("shape", [(8, 6), (8, 1)], ids=["token modes", "sequence modes"])
+def test_vllm_importance_weights_are_honoured(
+    make_trainer, make_batch, add_targets, gradient, distance, grpo_end, shape
+):
+    """The four modes differ in the (B, T) or (B, 1) ratio that TRL computes; the loss multiplies by it."""
+    gbpo, grpo = make_trainer("gbpo", **grpo_end), make_trainer("grpo")
+    batch = {key: value for key, value in make_batch(gbpo).items() if key != "tool_mask"}
+    batch["importance_sampling_ratio"] = batch["importance_sampling_ratio"][:, : shape[1]]
+    _, without = gradient(grpo, batch)
+    for trainer in (gbpo, grpo):
+        trainer.use_vllm = True  # the engine itself is not needed once the ratio is in the batch
+    _, expected = gradient(grpo, batch)
+    _, actual = gradient(gbpo, add_targets(gbpo, batch))
+    assert distance(actual, expected) < 1e-6
+    assert distance(actual, without) > 1e-2
+
+
+def test_truncated_completions_are_masked(make_trainer, make_batch, add_targets, gradient, distance, grpo_end):
+    """`mask_truncated_completions` empties rows of the mask: no weight, no division by zero."""
+    for loss_type in AGGREGATIONS:
+        gbpo = make_trainer("gbpo", **grpo_end, loss_type=loss_type, mask_truncated_completions=True)
+        grpo = make_trainer("grpo", loss_type=loss_type, mask_truncated_completions=True)
+        batch = {key: value for key, value in make_batch(gbpo).items() if key not in OPTIONAL_TENSORS}
+        _, without = gradient(grpo, batch)
+        batch["completion_mask"][[0, 3]] = 0
+        batch["num_items_in_batch"] = batch["completion_mask"].sum()
+        _, expected = gradient(grpo, batch)
+        _, actual = gradient(gbpo, add_targets(gbpo, batch))
+        assert distance(actual, expected) < 1e-6, loss_type
+        assert distance(actual, without) > 1e-2
+
+
+def test_gradient_accumulation_is_honoured(make_trainer, make_batch, add_targets, gradient, distance, grpo_end):
+    for loss_type in AGGREGATIONS:
+        config = {"gradient_accumulation_steps": 4, "loss_type": loss_type, "entropy_coef": 0.3, "num_iterations": 2}
+        gbpo, grpo = make_trainer("gbpo", **grpo_end, **config), make_trainer("grpo", **config)
+        batch = {key: value for key, value in make_batch(gbpo).items() if key not in OPTIONAL_TENSORS}
+        _, expected = gradient(grpo, batch)
+        _, actual = gradient(gbpo, add_targets(gbpo, batch))
+        assert distance(actual, expected) < 1e-6, loss_type
+
+
+def test_adaptive_entropy_follows_trl(make_trainer, make_batch, add_targets, gradient, distance, grpo_end):
+    """Same coefficient after every step, entropies above and below the target, over accumulation windows."""
+    for target in (0.01, 100.0):
+        config = {
+            "use_adaptive_entropy": True,
+            "entropy_coef": 0.1,
+            "entropy_target": target,
+            "entropy_coef_max": 0.12,
+            "entropy_coef_delta": 0.03,
+        }
+        gbpo, grpo = make_trainer("gbpo", **grpo_end, **config), make_trainer("grpo", **config)
+        seen = []
+        for step in range(6):
+            batch = {key: value for key, value in make_batch(gbpo, seed=step).items() if key not in OPTIONAL_TENSORS}
+            for trainer in (gbpo, grpo):
+                trainer.accelerator.gradient_state._set_sync_gradients(step % 2 == 1)
+            _, expected = gradient(grpo, batch)
+            _, actual = gradient(gbpo, add_targets(gbpo, batch))
+            assert distance(actual, expected) < 1e-6
+            assert gbpo.entropy_coef == grpo.entropy_coef
+            assert gbpo._last_world_entropy == pytest.approx(grpo._last_world_entropy)
+            seen.append(gbpo.entropy_coef)
+        assert len(set(seen)) > 1
+        assert_shared_metrics_agree(gbpo, grpo)
+
+
+def test_moe_loss_is_honoured(make_trainer, make_batch, add_targets, gradient, distance, grpo_end, tmp_path):
+    tokenizer = character_tokenizer()
+    torch.manual_seed(0)
+    Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            moe_intermediate_size=32,
+            num_experts=4,
+            num_experts_per_tok=2,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=16,
+            router_aux_loss_coef=0.5,
+        )
+    ).save_pretrained(tmp_path / "moe")
+    tokenizer.save_pretrained(tmp_path / "moe")
+    model = str(tmp_path / "moe")
+    gbpo, grpo = make_trainer("gbpo", model=model, **grpo_end), make_trainer("grpo", model=model)
+    assert gbpo.aux_loss_enabled
+    batch = {key: value for key, value in make_batch(gbpo).items() if key not in OPTIONAL_TENSORS}
+    _, expected = gradient(grpo, batch)
+    _, actual = gradient(gbpo, add_targets(gbpo, batch))
+    _, without = gradient(make_trainer("grpo", model=model, router_aux_loss_coef=0.0), batch)
+    assert distance(actual, expected) < 1e-6
+    assert distance(actual, without) > 1e-3
+    assert_shared_metrics_agree(gbpo, grpo)
+
+
+def test_multimodal_inputs_reach_the_model_untouched(make_trainer, make_batch, add_targets, monkeypatch):
+    """Whatever TRL hands to the model's forward pass from its batch, GBPO hands on as well."""
+    keys = [
+        "pixel_values",
+        "image_grid_thw",
+        "num_images",
+        "pixel_attention_mask",
+        "spatial_shapes",
+        "num_tiles",
+        "image_sizes",
+        "token_type_ids",
+        "mm_token_type_ids",
+        "image_position_ids",
+    ]
+    received = {}
+    for algorithm in ("gbpo", "grpo"):
+        trainer = make_trainer(algorithm)
+        batch = make_batch(trainer) | {key: object() for key in keys}
+        if algorithm == "gbpo":
+            batch = add_targets(trainer, batch)
+        forward = trainer._get_per_token_logps_and_entropies
+
+        def spy(*args, algorithm=algorithm, forward=forward, batch=batch, **kwargs):
+            received[algorithm] = {key for key in keys if kwargs.get(key) is batch[key]}
+            text_only = {key: value for key, value in kwargs.items() if key not in keys}
+            return forward(*args, **text_only)
+
+        monkeypatch.setattr(trainer, "_get_per_token_logps_and_entropies", spy)
+        trainer._compute_loss(trainer.model, batch)
+    assert received["gbpo"] == received["grpo"] == set(keys)
+
+
+def test_extreme_ratios_stay_finite(make_trainer, make_batch, add_targets, gradient):
+    trainer = make_trainer(max_log_ratio=20.0)
+    batch = add_targets(trainer, {k: v for k, v in make_batch(trainer).items() if k not in OPTIONAL_TENSORS})
+    batch["old_per_token_logps"] = batch["old_per_token_logps"] + torch.tensor([200.0, -200.0] * 4).unsqueeze(1)
+    loss, actual = gradient(trainer, batch)
+    assert loss.isfinite() and actual.isfinite().all()
+
+
+def test_metrics_by_hand(make_trainer, make_batch, gradient):
+    """ρ set token by token; G = 4, rewards 1 0 0 0 twice, exact target: ρ* = 1.2 and, for the others, 1 - 0.2/3."""
+    trainer = make_trainer(target_baseline="exact", epsilon=0.2)
+    batch = with_rewards(trainer, make_batch(trainer), [1.0, 0, 0, 0, 1, 0, 0, 0])
+    batch["completion_mask"] = torch.ones(8, 6, dtype=torch.long)
+    batch["num_items_in_batch"] = torch.tensor(48)
+    log_ratio = torch.zeros(8, 6)
+    log_ratio[0] = math.log(1.3)  # a rewarded row past its target 1.2, above 1 + ε
+    log_ratio[1, :3] = math.log(1.25)  # half a wrong row outside, on the side away from its target
+    batch["old_per_token_logps"] = gbpo_logps(trainer, batch) - log_ratio
+    loss, _ = gradient(trainer, batch)
+    metrics = {name: values[0] for name, values in trainer._metrics["train"].items()}
+    low = 1 - 0.2 / 3
+    # A is 1.5 and -0.5 (to TRL's 1e-4 in the denominator): |A| sums to 2·(1.5 + 3·0.5) = 6 rows, 36 with tokens
+    assert metrics["gbpo/outside_bounds"] == pytest.approx(9 / 48)
+    assert metrics["gbpo/overshoot"] == pytest.approx(6 / 48)
+    error = 6 * 1.5 * 0.1 + 6 * 1.5 * 0.2 + 3 * 0.5 * (1.25 - low) + 33 * 0.5 * (1 - low)
+    assert metrics["gbpo/ratio_error"] == pytest.approx(error / 36, rel=1e-5)
+    assert loss.item() == pytest.approx(error / 48, rel=1e-3)  # A is not quite ±: see above
+    # ε·mean|Ã| - loss: Ã is 2 for the rewarded quarter (its A minus the median's) and 0 for the others
+    assert metrics["gbpo/improvement_estimate"] == pytest.approx((0.2 * 2 / 4) - error / 48, rel=1e-3)
+
+
+def test_target_metrics_by_hand(make_trainer):
+    trainer = make_trainer(target_baseline="median", epsilon=0.2)
+    trainer.model.train()
+    advantages = torch.tensor([1.5, -0.5, -0.5, -0.5])
+    target, centred = trainer._targets(advantages, torch.ones(4, dtype=torch.bool))
+    trainer._log_targets(target, centred, advantages)
+    metrics = {name: values[0] for name, values in trainer._metrics["train"].items()}
+    assert metrics["gbpo/target_ratio_mean"] == pytest.approx(1.05)  # (1.2 + 3) / 4
+    assert metrics["gbpo/target_ratio_std"] == pytest.approx(0.2 * math.sqrt(3) / 4)
+    assert metrics["gbpo/tied_fraction"] == 0.75
+    assert metrics["gbpo/sign_disagreement"] == 0.75  # the ties stay, where GRPO lowers them

@@ -1,0 +1,237 @@
+"""Whole steps: the same step whatever the batch is split into, ungraded rows, learning, saving, resuming, PEFT."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM
+
+from gbpo import GBPOConfig, GBPOTrainer
+
+ONE_STEP = Path(__file__).with_name("one_step.py")
+
+
+def one_step(model, folder, *, processes=1, **config):
+    output = folder / "step.pt"
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [*launcher, str(ONE_STEP), model, str(output), str(processes), json.dumps(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(output)
+
+
+# 16 completions in two groups of 8
+SPLITS = {
+    "1 process, 16 × 1": {"per_device_train_batch_size": 16},
+    "1 process, 1 × 16": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 16},
+    "2 processes, 8 × 1": {"processes": 2, "per_device_train_batch_size": 8},
+    "2 processes, 1 × 8": {"processes": 2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
+}
+CASES = {
+    "dapo, median": {"loss_type": "dapo"},
+    "grpo, exact, sequence": {
+        "loss_type": "grpo",
+        "target_baseline": "exact",
+        "importance_sampling_level": "sequence",
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_same_step_however_the_batch_is_split(random_model, tmp_path, case):
+    steps = {}
+    for i, (split, config) in enumerate(SPLITS.items()):
+        (tmp_path / str(i)).mkdir()
+        steps[split] = one_step(random_model, tmp_path / str(i), num_generations=8, **config, **CASES[case])
+    reference = steps.pop("1 process, 16 × 1")
+    assert reference["update"].norm() > 1e-3
+    for split, step in steps.items():
+        error = (step["update"] - reference["update"]).norm() / reference["update"].norm()
+        assert error < 2e-6, (split, error)
+        for name, value in reference["metrics"].items():
+            if name.startswith(("gbpo/target", "gbpo/tied", "gbpo/sign", "reward")):
+                assert step["metrics"][name] == pytest.approx(value, rel=1e-5), (split, name)
+
+
+def test_a_group_over_two_ranks_is_one_group(random_model, tmp_path):
+    """One prompt, 16 generations, 8 on each rank: medians of the halves would give another step."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    whole = one_step(random_model, tmp_path / "one", num_generations=16, per_device_train_batch_size=16)
+    split = one_step(random_model, tmp_path / "two", num_generations=16, per_device_train_batch_size=8, processes=2)
+    assert (split["update"] - whole["update"]).norm() / whole["update"].norm() < 2e-6
+
+
+def graded_by(values):
+    """A reward that gives the rows of every batch these values in turn."""
+
+    def reward(completions, **kwargs):
+        return [values[i % len(values)] for i in range(len(completions))]
+
+    return reward
+
+
+def scored(make_trainer, values, reward_funcs=None, **config):
+    """The trainer and the batch it makes of 8 completions with these rewards, groups of 4."""
+    trainer = make_trainer(reward_funcs=reward_funcs or graded_by(values), **config)
+    trainer.model.train()
+    rows = [{"prompt": "1+1="}] * 4 + [{"prompt": "2+2="}] * 4
+    return trainer, trainer._generate_and_score_completions(rows)
+
+
+@pytest.mark.parametrize("baseline", ["median", "exact", "mean"])
+def test_ungraded_rows_move_neither_policy_nor_target(make_trainer, baseline):
+    """Group one: 1, 0, 0 and an ungraded row. As 0 (its advantage in TRL) it would enter median and knapsack."""
+    trainer, batch = scored(make_trainer, [1.0, 0.0, 0.0, None, 2.0, 1.0, None, 0.5], target_baseline=baseline)
+    target = batch["target_ratio"]
+    expected = {
+        "median": [1.2, 1.0, 1.0, 1.0, 1.2, 1.0, 1.0, 0.8],  # medians 0 and 1
+        "exact": [1.2, 0.9, 0.9, 1.0, 1.2, 1.0, 1.0, 0.8],  # 1.5 lifts to three rows
+        "mean": [1.2, 0.8, 0.8, 1.0, 1.2, 0.8, 1.0, 0.8],  # means 1/3 and 7/6
+    }[baseline]
+    assert target.tolist() == pytest.approx(expected, abs=1e-5)
+    assert batch["advantages"][3] == batch["advantages"][6] == batch["centred_advantages"][3] == 0
+    assert trainer._metrics["train"]["gbpo/target_ratio_mean"][0] == pytest.approx((sum(expected) - 2) / 6, rel=1e-5)
+
+
+def test_a_batch_without_any_grade_is_no_step(make_trainer, gradient):
+    trainer, batch = scored(make_trainer, [None])
+    loss, grads = gradient(trainer, batch)
+    assert loss == 0 and grads.abs().max() == 0
+
+
+@pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_target_follows_the_aggregated_reward(make_trainer, aggregation, scale):
+    """Two rewards, the first weighted 2, the second partly ungraded: the order is that of the aggregate."""
+    first, second = [10.0, 0.0, 0.0, 1.0], [0.0, 1.0, None, 0.0]
+    _, batch = scored(
+        make_trainer,
+        None,
+        reward_funcs=[graded_by(first), graded_by(second)],
+        reward_weights=[2.0, 1.0],
+        multi_objective_aggregation=aggregation,
+        scale_rewards=scale,
+        target_temperature=0.0,
+    )
+    if aggregation == "sum_then_normalize":  # 20, 1, 0, 2: median 1.5
+        assert batch["target_ratio"].tolist() == pytest.approx([1.2, 0.8, 0.8, 1.2] * 2)
+    else:  # 2·(1.49, -0.57, -0.57, -0.36) + (-0.58, 1.15, none, -0.58) = 2.40, 0.02, -1.13, -1.30
+        assert batch["target_ratio"].tolist() == pytest.approx([1.2, 1.2, 0.8, 0.8] * 2)
+
+
+def digits(completions, **kwargs):
+    return [float(sum(c.isdigit() for c in completion)) for completion in completions]
+
+
+@pytest.mark.parametrize("baseline", ["median", "exact"])
+def test_training_raises_the_reward(make_trainer, baseline):
+    trainer = make_trainer(
+        reward_funcs=digits,
+        dataset=Dataset.from_dict({"prompt": ["1+1="] * 64}),
+        target_baseline=baseline,
+        per_device_train_batch_size=32,
+        num_generations=8,
+        learning_rate=3e-3,
+        max_steps=40,
+    )
+    trainer.train()
+    rewards = [log["reward"] for log in trainer.state.log_history if "reward" in log]
+    assert sum(rewards[-6:]) / 6 > sum(rewards[:6]) / 6 + 1.0  # of 6 characters
+    logged = trainer.state.log_history[4]  # a step that generated
+    for name in (
+        "target_ratio_mean",
+        "target_ratio_std",
+        "ratio_error",
+        "outside_bounds",
+        "overshoot",
+        "sign_disagreement",
+        "tied_fraction",
+        "improvement_estimate",
+    ):
+        assert isinstance(logged[f"gbpo/{name}"], float)
+
+
+def test_evaluation_uses_its_own_group_size(make_trainer):
+    trainer = make_trainer(
+        reward_funcs=digits,
+        num_generations_eval=2,
+        per_device_eval_batch_size=8,
+        trainer={"eval_dataset": Dataset.from_dict({"prompt": ["1+1=", "2+2=", "3+3=", "4+4="]})},
+    )
+    metrics = trainer.evaluate()
+    assert metrics["eval_gbpo/target_ratio_mean"] == pytest.approx(1.0, abs=0.2)
+    assert "eval_reward" in metrics
+
+
+def test_save_resume_and_model_card(make_trainer, tmp_path):
+    """A run of 4 steps and one resumed after 2 end with the same weights: the same prompts, seeds and optimiser."""
+    config = {"reward_funcs": digits, "max_steps": 4, "save_strategy": "steps", "save_steps": 2, "num_iterations": 1}
+    whole = make_trainer(**config)
+    whole.train()
+    folder = Path(whole.args.output_dir)
+    card = (folder / "README.md").read_text()
+    assert "2604.18578" in card and "gbpo" in card and "GBPO" in card
+    assert (folder / "checkpoint-2" / "model.safetensors").is_file()
+    resumed = make_trainer(**config)
+    resumed.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+    assert resumed.state.global_step == 4
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_lora_trains_the_adapter_alone_with_the_base_as_reference(make_trainer, random_model):
+    trainer = make_trainer(
+        reward_funcs=digits,
+        max_steps=3,
+        beta=0.1,
+        trainer={"peft_config": LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")},
+    )
+    trainer.train()
+    assert trainer.state.log_history[0]["kl"] is not None
+    trainer.save_model()
+    folder = Path(trainer.args.output_dir)
+    assert (folder / "adapter_model.safetensors").is_file() and not (folder / "model.safetensors").exists()
+    base = AutoModelForCausalLM.from_pretrained(random_model)
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(random_model), folder)
+    ids = torch.tensor([[6, 7, 8]])
+    assert not torch.allclose(base(ids).logits, adapted(ids).logits)
+    with adapted.disable_adapter():
+        torch.testing.assert_close(base(ids).logits, adapted(ids).logits)
+
+
+def test_one_update_per_generation_is_warned_of(make_trainer, caplog):
+    make_trainer(num_iterations=1)
+    assert "num_iterations" in caplog.text and "steps_per_generation" in caplog.text
+    caplog.clear()
+    make_trainer(num_iterations=2)
+    make_trainer(num_iterations=1, steps_per_generation=2)
+    assert "steps_per_generation" not in caplog.text
+
+
+def test_a_grpo_config_is_refused(random_model, tmp_path):
+    from trl import GRPOConfig
+
+    with pytest.raises(TypeError, match="GBPOConfig"):
+        GBPOTrainer(random_model, digits, GRPOConfig(str(tmp_path), use_cpu=True, bf16=False))
+
+
+def test_default_arguments_name_the_method(random_model, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    made = []
+
+    def config(output_dir):
+        made.append(GBPOConfig(output_dir, use_cpu=True, bf16=False))
+        return made[0]
+
+    # the default is meant for a machine with a GPU
+    monkeypatch.setattr("gbpo.trainer.GBPOConfig", type("Config", (GBPOConfig,), {"__new__": lambda cls, d: config(d)}))
+    GBPOTrainer(random_model, digits, train_dataset=Dataset.from_dict({"prompt": ["1+1="]}))
+    assert made[0].output_dir.endswith("-GBPO")
