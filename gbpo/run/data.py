@@ -77,10 +77,12 @@ def _load_file(path: Path, run: RunArguments, split: str) -> Dataset:
             "name a data set with splits."
         )
     if path.stat().st_size == 0:
-        raise ValueError(f"dataset_name={str(path)!r} has zero rows: there is nothing to train on.")
+        raise _zero_rows(str(path))
     try:
         return load_dataset(_FILE_FORMATS[path.suffix], data_files=str(path), split="train")
     except Exception as error:
+        if "corresponds to no data" in str(error):  # a header or blank lines alone
+            raise _zero_rows(str(path)) from None
         raise ValueError(f"dataset_name={str(path)!r} cannot be read as {path.suffix}: {_one_line(error)}") from None
 
 
@@ -127,7 +129,7 @@ def _renamed(dataset: Dataset, run: RunArguments) -> Dataset:
             dataset = dataset.remove_columns(name)
     dataset = dataset.rename_columns({source: name for source, name in run.dataset_columns.items() if source != name})
     if len(dataset) == 0:
-        raise ValueError(f"{run.dataset_name!r} has zero rows: there is nothing to train on.")
+        raise _zero_rows(run.dataset_name)
     if "prompt" not in dataset.column_names:
         raise ValueError(
             f"{run.dataset_name!r} has no column 'prompt', only {', '.join(columns)}. Say which one it is, for example "
@@ -137,6 +139,10 @@ def _renamed(dataset: Dataset, run: RunArguments) -> Dataset:
         if not prompt or not isinstance(prompt, str | list):
             raise ValueError(f"Row {i} of {run.dataset_name!r} has the prompt {prompt!r}. Give it a text or messages.")
     return dataset
+
+
+def _zero_rows(name: str) -> ValueError:
+    return ValueError(f"dataset_name={name!r} has zero rows: there is nothing to train on. Give one with prompts.")
 
 
 def _one_line(error: Exception) -> str:

@@ -101,10 +101,13 @@ def parse(argv: Sequence[str]) -> Recipe:
     if not argv or argv[0].startswith("-"):
         raise ValueError("No recipe given. Write: launch/gbpo.py RECIPE.yaml [--field value …]")
     path = Path(argv[0]).expanduser()
-    flags = _as_flags(_read(path)) + list(argv[1:])
+    recipe, overrides = _read(path), list(argv[1:])
+    if "dataset_name" in _names(overrides):
+        recipe.pop("dataset_kwargs", None)  # they belong to the recipe's own data set
+    flags = _as_flags(recipe) + overrides
     parser = _Parser(_dataclasses(flags), allow_abbrev=False)
     _refuse_unknown(parser, flags)
-    given = {flag.removeprefix("--").split("=")[0].replace("-", "_") for flag in flags if flag.startswith("--")}
+    given = _names(flags)
     if not torch.accelerator.is_available():
         defaults = {"use_cpu": True, "bf16": False}
         flags = [*_as_flags({name: value for name, value in defaults.items() if name not in given}), *flags]
@@ -114,7 +117,7 @@ def parse(argv: Sequence[str]) -> Recipe:
 
 class _Parser(TrlParser):
     def error(self, message: str):
-        raise ValueError(message)
+        raise ValueError(f"{message}. Write a value of the field's type.")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -142,6 +145,10 @@ def _as_flags(recipe: dict[str, Any]) -> list[str]:
     return flags
 
 
+def _names(flags: Sequence[str]) -> set[str]:
+    return {flag.removeprefix("--").split("=")[0].replace("-", "_") for flag in flags if flag.startswith("--")}
+
+
 def _dataclasses(flags: list[str]) -> list[type]:
     """The configuration classes of the algorithm that the flags name.
 
@@ -160,7 +167,7 @@ def _refuse_unknown(parser: _Parser, flags: list[str]) -> None:
     known = [action.dest for action in parser._actions]
     unknown = parser.parse_known_args(flags)[1]
     if unknown:
-        name = unknown[0].removeprefix("--").split("=")[0].replace("-", "_")
+        name = next(iter(_names(unknown)), unknown[0])
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise ValueError(f"Unknown field {name!r} in the recipe or on the command line. Did you mean {nearest!r}?")
 

@@ -4,13 +4,14 @@ import inspect
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer, PrinterCallback, ProgressCallback
 from trl import GRPOTrainer, get_peft_config, get_quantization_config
 
@@ -33,11 +34,12 @@ _PASSED_BY_TRL = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the recipe named on the command line; on bad input print one line and exit with status 2."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    _quiet()
     argv = sys.argv[1:] if argv is None else argv
     try:
         recipe = parse(argv)
         train_set, eval_set = data.load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
+        _check_enough_prompts(recipe, len(train_set))
         rewards = load_rewards(recipe.run, train_set)
         models.check_model_name(recipe.model.model_name_or_path)
         output = _agreed(lambda: folder.choose(recipe))
@@ -49,10 +51,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     train(recipe, train_set, eval_set, rewards, model, output)
 
 
+def _quiet() -> None:
+    """No telemetry, and only messages that a user can act on."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what fails is said in one line
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
+
+
 def train(
     recipe: Recipe,
-    train_set: Dataset,
-    eval_set: Dataset | None,
+    train_set: datasets.Dataset,
+    eval_set: datasets.Dataset | None,
     rewards: list[Callable[..., Any]],
     model: str,
     output: Path,
@@ -102,7 +112,7 @@ def train(
     trainer.end()
 
 
-def load_rewards(run: RunArguments, dataset: Dataset) -> list[Callable[..., Any]]:
+def load_rewards(run: RunArguments, dataset: datasets.Dataset) -> list[Callable[..., Any]]:
     """The rewards of a recipe, after a check that the data set has the columns they read.
 
     Raises:
@@ -135,6 +145,17 @@ def load_rewards(run: RunArguments, dataset: Dataset) -> list[Callable[..., Any]
                 )
         rewards.append(reward)
     return rewards
+
+
+def _check_enough_prompts(recipe: Recipe, rows: int) -> None:
+    args = recipe.training
+    prompts = args.generation_batch_size // args.num_generations
+    if rows < prompts:
+        raise ValueError(
+            f"{recipe.run.dataset_name!r} has {rows} prompts, but every generation takes {prompts} different ones "
+            f"(generation_batch_size={args.generation_batch_size} / num_generations={args.num_generations}): no step "
+            f"would be taken. Give more prompts, or write generation_batch_size={rows * args.num_generations} or less."
+        )
 
 
 def _rewards_package():

@@ -212,7 +212,7 @@ def test_a_bound_or_temperature_without_meaning_is_refused(function, option, val
 
 @every_function
 def test_the_outermost_bounds_are_accepted(function):
-    target = function(double([0, 1, 0, 1]), epsilon_low=1.0, epsilon_high=1e6, temperature=0.0)
+    target = function(double([-1, 1, -1, 1]), epsilon_low=1.0, epsilon_high=1e6, temperature=0.0)
     assert target.min() == 0.0
 
 
@@ -375,6 +375,9 @@ def test_exact_target_has_mean_one(values, low, high, power):
         narrow = exact_target_ratio(torch.tensor(values, dtype=torch.float32), **options)
         assert wide.mean().item() == pytest.approx(1.0, rel=0, abs=1e-12)
         assert narrow.double().mean().item() == pytest.approx(1.0, rel=0, abs=1e-6)
+        # solved in float64 and rounded once
+        rounded = exact_target_ratio(torch.tensor(values, dtype=torch.float32).double(), **options).float()
+        assert torch.equal(narrow, rounded)
 
 
 @pytest.mark.parametrize(
@@ -595,6 +598,16 @@ def test_group_target_is_the_published_formula(size, temperature, baseline, scal
         assert_close(target, published_target(rewards, size, **options), atol=2e-11)
 
 
+@pytest.mark.parametrize("offset", [1.0, 100.0, 1e4])
+def test_group_target_in_float32_keeps_its_digits_when_the_rewards_have_an_offset(offset):
+    # neighbours of the median, as close as float32 has them: z is of the order of the temperature
+    rewards = torch.tensor([offset], dtype=torch.float32) * torch.tensor([0.97, 1 - 2**-23, 1, 1 + 2**-23, 1.03])
+    for bounds in (SYMMETRIC, ASYMMETRIC):
+        options = {"baseline": "median", "temperature": 1e-4, "scale_rewards": "group", **bounds}
+        expected = published_target(rewards.double().numpy(), 5, **options)
+        assert_close(group_target_ratio(rewards, 5, **options), expected, atol=1e-6)
+
+
 def test_a_group_of_one_is_as_published():
     # median 0 and std 1, so the sign of the reward decides; T = (1/ln 3) / (1 + 1e-6): σ(r ln 3) = 1/4, 1/2, 3/4
     temperature = 1 / (math.log(3) * (1 + 1e-6))
@@ -632,8 +645,7 @@ def test_a_group_of_equal_rewards_has_nothing_to_learn(temperature, baseline, sc
 
 
 def test_each_scale_divides_by_its_own_standard_deviation():
-    # two groups about 0 with std 1 and √(8²/2 · 2)... chosen so that each one's z is known:
-    # (-1, 0, 1): variance 2/2 = 1; (-3, 0, 3): 18/2 = 9; both: (2 + 18) / 5 = 4
+    # (-1, 0, 1): variance 2/2 = 1; (-3, 0, 3): variance 18/2 = 9; both together, mean 0: (2 + 18)/5 = 4
     rewards = double([-1, 0, 1, -3, 0, 3])
     deviations = {"group": [1, 1, 1, 3, 3, 3], "batch": [2] * 6}
     for scale, deviation in deviations.items():

@@ -20,7 +20,7 @@ from math_verify.errors import TimeoutException
 
 import rewards
 from rewards.batch import REWARDS
-from rewards.math import MAX_BOX, Math, _default_workers, _grade, _settle
+from rewards.math import MAX_BOX, SOFT_LIMIT, Math, _default_workers, _grade, _settle
 
 ROOT = Path(rewards.__file__).parents[1]
 TOWER = r"\boxed{9^{9^{9^9}}}"  # keeps a worker busy until the soft limit
@@ -177,13 +177,15 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("hostile", [pytest.param(text, id=name) for name, text in HOSTILE.items()])
-def test_a_hostile_completion_earns_nothing_in_time_and_disturbs_nobody(shared, hostile):
+def test_hostile_completions_earn_nothing_in_time_and_disturb_nobody(shared):
+    batch = [completion for hostile in HOSTILE.values() for completion in (hostile, r"\boxed{4.0}", r"\boxed{3.0}")]
     start = time.monotonic()
-    first, status, last = shared.grade([r"\boxed{4.0}", hostile, r"\boxed{3.0}"], [4, 44, 4])
-    assert REWARDS[status] == 0.0
-    assert (first, last) == ("ok", "wrong")
-    assert time.monotonic() - start < shared.hard_limit + KILL_TIME
+    statuses = shared.grade(batch, [44, 4, 4] * len(HOSTILE))
+    assert time.monotonic() - start < 3 * SOFT_LIMIT * len(HOSTILE)
+    pays = {name: REWARDS[status] for name, status in zip(HOSTILE, statuses[::3], strict=True)}
+    assert pays == dict.fromkeys(HOSTILE, 0.0)
+    assert statuses[1::3] == ["ok"] * len(HOSTILE)
+    assert statuses[2::3] == ["wrong"] * len(HOSTILE)
 
 
 def test_python_in_a_box_is_not_run(shared, tmp_path):
@@ -231,6 +233,16 @@ def test_workers_that_cannot_start_stop_the_run_and_are_tried_again(monkeypatch)
     reward.close()
 
 
+def test_workers_that_never_take_a_completion_are_given_up_and_replaced(alone, monkeypatch):
+    reward, pid = alone
+    monkeypatch.setattr("rewards.math.START_LIMIT", -3)  # half a second in all
+    os.kill(pid, signal.SIGSTOP)
+    assert reward.grade([r"\boxed{4}"], [4]) == ["infra"]
+    monkeypatch.undo()
+    assert gone(pid)
+    assert reward.grade([r"\boxed{4}"], [4]) == ["ok"]
+
+
 def test_closing_ends_the_workers_and_leaves_no_batch_waiting(alone):
     reward, pid = alone
     grading = in_thread(reward, [TOWER] * 20)
@@ -265,14 +277,12 @@ def test_workers_are_replaced_in_the_middle_of_a_batch(monkeypatch):
     reward.close()
 
 
-def test_a_batch_goes_on_while_results_come_and_is_given_up_when_none_do():
+def test_a_batch_goes_on_while_results_come():
     first, last = Future(), Future()
     for future, delay in ((first, 0.5), (last, 2.5)):
         threading.Timer(delay, future.set_result, ["ok"]).start()
     _settle(SimpleNamespace(active=True), [first, last], patience=1.5)
     assert first.done() and last.done()
-    with pytest.raises(RuntimeError, match="No worker graded anything"):
-        _settle(SimpleNamespace(active=True), [Future()], patience=0.5)
 
 
 def test_ranks_of_one_machine_share_its_cpus(monkeypatch):

@@ -1,0 +1,183 @@
+"""Imports point one way: what each part of the source tree may load, read from its text and from fresh interpreters."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gbpo
+
+ROOT = Path(__file__).parents[2]
+INSTALLED = Path(gbpo.__file__).parents[1]  # where the gbpo under test lies
+SOURCES = ("gbpo", "rewards", "evals", "launch", "recipes")
+HEAVY = {"torch", "trl", "transformers", "stable_baselines3"}
+TRAINING = ("gbpo.trainer", "gbpo.config", "gbpo.run", "gbpo.GBPOTrainer", "gbpo.GBPOConfig")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# fresh interpreters
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def run_python(code):
+    """What `code`, run in a fresh interpreter that finds the gbpo under test, prints as JSON."""
+    path = os.pathsep.join(filter(None, [str(INSTALLED), os.environ.get("PYTHONPATH")]))
+    process = subprocess.run(
+        [sys.executable, "-c", f"import json, sys\n{code}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        timeout=120,
+    )
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
+
+
+def test_core_loads_nothing_beyond_torch_and_the_standard_library():
+    loaded = run_python(
+        "import torch; with_torch = set(sys.modules)\n"
+        "import gbpo.core; print(json.dumps(sorted(set(sys.modules) - with_torch)))"
+    )
+    assert {"gbpo.core.targets", "gbpo.core.losses"} <= set(loaded)
+    top_level = {name.partition(".")[0] for name in loaded} - set(sys.stdlib_module_names) - {"torch"}
+    assert top_level == {"gbpo"}
+    assert not [name for name in loaded if name.startswith(TRAINING)]
+
+
+def test_importing_gbpo_waits_for_nothing():
+    loaded = run_python(
+        "import gbpo; gbpo.__version__, gbpo.__all__, dir(gbpo)\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    assert "gbpo" in loaded
+    assert HEAVY.isdisjoint(loaded)
+
+
+def test_a_public_name_is_loaded_when_asked_for_and_another_is_refused():
+    # a stand-in for gbpo.config, so that TRL itself need not load here
+    found, loaded, message = run_python(
+        "import types, gbpo\n"
+        "config = sys.modules['gbpo.config'] = types.ModuleType('gbpo.config'); config.GBPOConfig = 'the class'\n"
+        "try: gbpo.GBPOConfg\n"
+        "except AttributeError as error: message = str(error)\n"
+        "print(json.dumps([gbpo.GBPOConfig, 'gbpo.trainer' in sys.modules, message]))"
+    )
+    assert found == "the class"
+    assert not loaded
+    assert message == "module 'gbpo' has no attribute 'GBPOConfg'"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the text of the source tree
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def imports_of(path, root):
+    """Absolute names of all that a file imports: `from a import b` as `a` and `a.b`; `import_module("a")` as `a`."""
+    package = list(path.relative_to(root).with_suffix("").parts[:-1])
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parent = package[: len(package) + 1 - node.level] if node.level else []
+            base = ".".join([*parent, *([node.module] if node.module else [])])
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if function in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                name = node.args[0].value
+                names.add(".".join([*package, name.lstrip(".")]) if name.startswith(".") else name)
+    return names
+
+
+def within(name, *modules):
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def forbidden(importer, name):
+    """Whether `importer`, a module, may not import `name`."""
+    if within(name, "launch", "recipes", "tests"):
+        return True
+    if within(importer, "gbpo.core"):
+        return not within(name, "torch", "gbpo.core", *sys.stdlib_module_names)
+    if within(importer, "rewards"):
+        return within(name, "gbpo", "torch", "trl")
+    if within(importer, "gbpo") and not within(importer, "gbpo.run"):
+        if within(name, "rewards", "gbpo.rewards", "evals"):
+            return True
+        if within(importer, "gbpo.control"):
+            return within(name, *TRAINING)
+    return within(importer, "gbpo") and within(name, "gbpo.control")
+
+
+def violations(root):
+    found = []
+    for path in sorted(path for source in SOURCES for path in (root / source).rglob("*.py")):
+        importer = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        found += [f"{importer} imports {name}" for name in sorted(imports_of(path, root)) if forbidden(importer, name)]
+    return found
+
+
+def test_imports_point_one_way():
+    assert (ROOT / "gbpo" / "core" / "targets.py").is_file()  # else there would be nothing to find
+    assert violations(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "names"),
+    [
+        ("gbpo/core/targets.py", "import numpy as np", ["numpy"]),
+        ("gbpo/core/targets.py", "from scipy.special import expit", ["scipy.special", "scipy.special.expit"]),
+        ("gbpo/core/targets.py", "from ..config import GBPOConfig", ["gbpo.config", "gbpo.config.GBPOConfig"]),
+        ("gbpo/core/__init__.py", "def late():\n    import trl.trainer", ["trl.trainer"]),
+        ("gbpo/core/targets.py", "from .. import config", ["gbpo", "gbpo.config"]),
+        ("rewards/math.py", "import torch.nn", ["torch.nn"]),
+        ("rewards/math.py", "from gbpo.core import target_ratio", ["gbpo.core", "gbpo.core.target_ratio"]),
+        ("rewards/deep/code.py", "import trl", ["trl"]),
+        ("gbpo/trainer.py", "from rewards import get_reward", ["rewards", "rewards.get_reward"]),
+        ("gbpo/trainer.py", "from gbpo import rewards", ["gbpo.rewards"]),
+        ("gbpo/trainer.py", "from . import rewards", ["gbpo.rewards"]),
+        ("gbpo/config.py", "importlib.import_module('evals.statistics')", ["evals.statistics"]),
+        ("gbpo/__init__.py", "import_module('.rewards', __name__)", ["gbpo.rewards"]),
+        ("gbpo/control/bpo.py", "from ..trainer import GBPOTrainer", ["gbpo.trainer", "gbpo.trainer.GBPOTrainer"]),
+        ("gbpo/control/bpo.py", "from gbpo import GBPOConfig", ["gbpo.GBPOConfig"]),
+        ("gbpo/control/deep/bpo.py", "from ...run import folder", ["gbpo.run", "gbpo.run.folder"]),
+        ("gbpo/trainer.py", "from .control import bpo", ["gbpo.control", "gbpo.control.bpo"]),
+        ("gbpo/config.py", "import gbpo.control", ["gbpo.control"]),
+        ("gbpo/run/train.py", "from ..control import bpo", ["gbpo.control", "gbpo.control.bpo"]),
+        ("gbpo/run/train.py", "import launch.gbpo", ["launch.gbpo"]),
+        ("evals/compare.py", "from tests.core import test_losses", ["tests.core", "tests.core.test_losses"]),
+        ("launch/gbpo.py", "import recipes", ["recipes"]),
+    ],
+)
+def test_an_import_against_the_direction_is_found(path, line, names, tmp_path):
+    file = tmp_path / path
+    file.parent.mkdir(parents=True)
+    file.write_text(line + "\n")
+    importer = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    assert violations(tmp_path) == [f"{importer} imports {name}" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("gbpo/core/losses.py", "import math\nimport torch.nn.functional\nfrom .bounds import check_bounds"),
+        ("gbpo/core/losses.py", "from gbpo.core.targets import at_least_float32"),
+        ("gbpo/trainer.py", "import torch, trl\nfrom .core import target_ratio\nfrom .config import GBPOConfig"),
+        ("gbpo/control/bpo.py", "import stable_baselines3\nfrom ..core import median_loss\nfrom .policy import Policy"),
+        ("gbpo/run/train.py", "import rewards\nfrom gbpo import rewards\nfrom ..trainer import GBPOTrainer"),
+        ("rewards/math.py", "import torchless\nfrom .batch import completion_text\nfrom trl_free import gbpo"),
+        ("evals/compare.py", "import rewards, gbpo.control, gbpo.trainer"),
+        ("launch/gbpo.py", "from gbpo.run.train import main\nfrom accelerate.commands import launch"),
+    ],
+)
+def test_an_import_in_the_direction_is_accepted(path, line, tmp_path):
+    file = tmp_path / path
+    file.parent.mkdir(parents=True)
+    file.write_text(line + "\n")
+    assert violations(tmp_path) == []
