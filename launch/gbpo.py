@@ -7,7 +7,7 @@ _HERE = Path(__file__).resolve().parent
 # this folder comes first on the path, where this very file would pass for the package gbpo
 sys.path = [str(_HERE.parent)] + [entry for entry in sys.path if Path(entry or ".").resolve() != _HERE]
 
-from gbpo.run.train import main  # noqa: E402
+if __name__ == "__main__":  # not in the worker processes of the rewards, which import this file again
+    from gbpo.run.train import main
 
-if __name__ == "__main__":
     main()

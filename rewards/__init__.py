@@ -13,14 +13,15 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-_REGISTERED = {"exact_match": "ExactMatch", "math": "Math"}  # name, its module's too -> class; imported when asked
+# name, also the module's -> class; imported when asked for
+_REGISTERED = {"exact_match": "ExactMatch", "math": "Math", "reasoning_gym": "ReasoningGym"}
 
 
 def reward_names() -> tuple[str, ...]:
     """The registered names that `get_reward` takes.
 
     >>> reward_names()
-    ('exact_match', 'math')
+    ('exact_match', 'math', 'reasoning_gym')
     """
     return tuple(_REGISTERED)
 

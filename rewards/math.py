@@ -1,9 +1,9 @@
 r"""Mathematical answers, compared by math-verify in worker processes that can be killed.
 
-A completion is hostile input: `\boxed{9^{9^{9^9}}}` holds sympy for ever inside C code, where no alarm is heard. So
-each one is graded in a spawned worker with a memory limit. math-verify's own alarm stops what listens after
-`SOFT_LIMIT`; Pebble kills the worker after `hard_limit`; only a status leaves it, never a sympy object, whose pickling
-or printing can hang as well. Unix only.
+A completion is hostile input: `\boxed{9^{9^{9^9}}}` holds sympy for ever, and C code need not hear an alarm. So each
+one is graded in a spawned worker with a memory limit. math-verify's own alarm stops what listens after `SOFT_LIMIT`;
+Pebble kills the worker after `hard_limit`; only a status leaves it, never a sympy object, whose pickling or printing
+can hang as well. Unix only.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Math:
     Instances are their configuration: equal ones share one pool of workers in a process, started at the first batch,
     restarted for the next batch when it breaks, and ended by `close` or at exit. Batches of one process are graded
     one after another, from any thread. A script that uses this reward needs `if __name__ == "__main__":`, because
-    every worker imports the main module anew.
+    every worker imports the main module anew. What is imported above that line is paid for at every start of a
+    worker: with torch and trl, 475 MB instead of 65 and several seconds instead of one.
 
     Args:
         workers: Worker processes; by default the CPUs of this process over LOCAL_WORLD_SIZE, from 1 to 8.

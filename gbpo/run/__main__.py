@@ -1,4 +1,4 @@
-from .train import main
+if __name__ == "__main__":  # not in the worker processes of the rewards, which import this file again
+    from .train import main
 
-if __name__ == "__main__":
     main()

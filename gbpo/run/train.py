@@ -101,7 +101,8 @@ def train(
         print(_plan(recipe, len(train_set)), flush=True)
 
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=_checkpoint(args.resume_from_checkpoint))
+    resume = args.resume_from_checkpoint
+    trainer.train(resume_from_checkpoint=resume and folder.last_checkpoint(output, resume))
     seconds = time.perf_counter() - start
     trainer.save_model(str(output / folder.MODEL))
     if show:
@@ -202,11 +203,6 @@ def _check_model_loads(model: str) -> None:
             f"model_name_or_path={model!r} cannot be loaded: {reason} Check the name and the connection, or give a "
             "local folder."
         ) from None
-
-
-def _checkpoint(resume: str | None) -> str | bool | None:
-    """`true` on the command line means the last checkpoint of the output folder."""
-    return resume.lower() == "true" if resume and resume.lower() in ("true", "false") else resume
 
 
 def _plan(recipe: Recipe, rows: int) -> str:

@@ -55,10 +55,10 @@ def error_of(name, **config):
     return str(caught.value)
 
 
-def test_every_registered_name_builds_a_reward_of_that_name_that_trl_calls_synchronously():
+def test_a_registered_name_builds_a_reward_of_that_name_that_trl_calls_synchronously():
     trl = pytest.importorskip("trl.trainer.utils")
-    assert reward_names() == ("exact_match", "math")
-    for name in reward_names():
+    for name in ("exact_match", "math"):
+        assert name in reward_names()
         reward = get_reward(name)
         assert trl.get_callable_name(reward) == name
         assert not trl.is_async_callable(reward)
@@ -68,11 +68,11 @@ def test_config_reaches_a_registered_reward():
     assert get_reward("math", workers=3).workers == 3
 
 
-@pytest.mark.parametrize(("name", "nearest"), [("Maths", "math"), ("EXACT", "exact_match"), ("", "math")])
+@pytest.mark.parametrize(("name", "nearest"), [("Maths", "math"), ("EXACT", "exact_match")])
 def test_an_unknown_name_is_told_the_nearest_the_list_and_the_way_out(name, nearest):
     message = error_of(name)
     assert repr(name) in message and f"nearest known one is '{nearest}'" in message
-    assert "exact_match, math" in message and "my_package.my_module.my_reward" in message
+    assert ", ".join(reward_names()) in message and "my_package.my_module.my_reward" in message
 
 
 @pytest.mark.parametrize(("name", "known"), [("math", "workers, hard_limit, memory_mb"), ("exact_match", "none")])

@@ -58,8 +58,6 @@ def launch(tmp_path):
         command = [*launcher, str(ROOT / "launch" / "gbpo.py"), str(recipe), *map(str, flags)]
         # as a newcomer has it: nothing on the path but the environment
         env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        return subprocess.run(
-            command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
 
     return run
