@@ -1,0 +1,117 @@
+"""The command as users run it: the demo, other data, own rewards, several processes, killed and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "recipes" / "tiny_math.yaml"
+ACCELERATE = (sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "1")
+SMALL = ("--per_device_train_batch_size", 16, "--logging_steps", 1)
+
+
+def read_rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_demo_from_nothing(launch, tmp_path, monkeypatch):
+    """An empty cache: the starting model is made, is neither useless nor good, and learns within 60 steps."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    done = launch(TINY, "--max_steps", 60, launcher=ACCELERATE, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = read_rows(tmp_path / "runs" / "tiny_math")
+    assert 0.15 <= rows[0]["reward"] <= 0.35
+    assert rows[-1]["reward"] > rows[0]["reward"] + 0.1
+    assert done.stdout.strip().splitlines()[-1].startswith(f"demo: reward {rows[0]['reward']:.2f} -> ")
+    assert "Traceback" not in done.stderr
+    built = list((tmp_path / "cache" / "gbpo").glob("tiny_math-*/model.safetensors"))
+    assert len(built) == 1
+    stamp = built[0].stat().st_mtime_ns
+    # again: nothing is built, and nothing of the first run is touched
+    first = (tmp_path / "runs" / "tiny_math" / "metrics.jsonl").read_bytes()
+    done = launch(TINY, "--max_steps", 2, "--logging_steps", 1, launcher=ACCELERATE)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert built[0].stat().st_mtime_ns == stamp
+    assert (tmp_path / "runs" / "tiny_math" / "metrics.jsonl").read_bytes() == first
+    assert len(read_rows(tmp_path / "runs" / "tiny_math-2")) == 2
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_other_files_own_reward_and_evaluation(launch, boxing_model, tmp_path, suffix):
+    """A CSV or Parquet file with other column names, and a reward from a module in the working directory."""
+    table = pandas.DataFrame({"question": [f"{i} mod 3?" for i in range(32)], "gold": [str(i % 3) for i in range(32)]})
+    path = tmp_path / f"table.{suffix}"
+    getattr(table, {"csv": "to_csv", "parquet": "to_parquet"}[suffix])(path, index=False)
+    (tmp_path / "my_rewards.py").write_text(
+        "def has_gold(completions, gold, **kwargs):\n"
+        "    return [float(str(g) in c[0]['content']) for c, g in zip(completions, gold)]\n"
+    )
+    done = launch(
+        TINY,
+        *("--model_name_or_path", boxing_model, "--dataset_name", path.name, "--dataset_columns", "{question: prompt}"),
+        *("--reward_funcs", "my_rewards.has_gold", "--max_steps", 4, "--max_completion_length", 12),
+        *("--system_prompt", "Digits only.", "--prompt_template", "Q {prompt} A", *SMALL),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = tmp_path / "runs" / "tiny_math"
+    rows = read_rows(folder)
+    # two updates on each generation: its reward stands in both objects
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert all(row["reward"] is not None for row in rows) and rows[0]["reward"] == rows[1]["reward"]
+    prompt = pandas.read_parquet(sorted((folder / "completions").glob("*.parquet"))[0])["prompt"][0]
+    assert [m["role"] for m in prompt] == ["system", "user"] and prompt[0]["content"] == "Digits only."
+    assert prompt[1]["content"].startswith("Q ") and prompt[1]["content"].endswith(" mod 3? A")
+
+
+def test_evaluation_of_a_generated_task(launch, boxing_model, tmp_path):
+    done = launch(
+        TINY,
+        *("--model_name_or_path", boxing_model, "--eval_strategy", "steps", "--eval_steps", 2, "--max_steps", 2),
+        *("--dataset_kwargs", "{size: 64}", "--per_device_eval_batch_size", 64, "--output_dir", "here", *SMALL),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "eval_reward" in read_rows(tmp_path / "here")[-1]
+
+
+def test_two_processes_write_one_run(launch, boxing_model, tmp_path):
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = launch(TINY, "--model_name_or_path", boxing_model, "--max_steps", 4, *SMALL, launcher=torchrun)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 process(es): 8 prompts × 8 completions" in done.stdout
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["tiny_math"]
+    assert [row["step"] for row in read_rows(tmp_path / "runs" / "tiny_math")] == [1, 2, 3, 4]
+    assert done.stdout.count("demo: reward") == 1
+
+
+def test_killed_and_resumed(launch, boxing_model, tmp_path):
+    """kill -9 between checkpoints: the resumed run logs every step once and ends like any other."""
+    flags = [
+        *("--model_name_or_path", boxing_model, "--output_dir", "run", "--save_strategy", "steps", "--save_steps", 4),
+        *("--max_steps", 40, *SMALL),
+    ]
+    command = [sys.executable, str(ROOT / "launch" / "gbpo.py"), str(TINY), *map(str, flags)]
+    with open(tmp_path / "killed.log", "w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / "checkpoint-8" / "trainer_state.json").exists():
+            assert time.monotonic() < deadline and process.poll() is None, (tmp_path / "killed.log").read_text()[-2000:]
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "run" / "model").exists()
+    logged = len(read_rows(tmp_path / "run"))
+    assert 8 <= logged < 40
+    refused = launch(TINY, *flags)
+    assert refused.returncode == 2 and "--resume_from_checkpoint true" in refused.stderr
+    assert len(read_rows(tmp_path / "run")) == logged
+    done = launch(TINY, *flags, "--resume_from_checkpoint", "true")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [row["step"] for row in read_rows(tmp_path / "run")] == list(range(1, 41))
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
