@@ -48,7 +48,7 @@ def build(directory: Path) -> None:
             quantization_config=GgufConfig(dequantize=True),
         )
         tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=gguf_file)
-    line_ends = tokenizer.convert_tokens_to_ids(["\n", "\n\n"])
+    line_ends = sorted(i for token, i in tokenizer.get_vocab().items() if set(token) == {"\n"})  # one to 31 line feeds
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, *line_ends]
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

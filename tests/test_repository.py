@@ -1,0 +1,90 @@
+"""The repository itself: its layout, what a wheel carries, imports from anywhere, documents that keep up with code."""
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from trl import GRPOConfig
+
+from gbpo import GBPOConfig
+from gbpo.config import _CHOICES, _REFUSED
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_top_level_holds_the_fixed_layout_and_nothing_else():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert {name.split("/")[0] for name in tracked} == {
+        *("gbpo", "recipes", "rewards", "tests", "launch", "evals"),
+        *("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "constraints.txt"),
+        *(".ci", ".gitignore"),
+    }
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return next(folder.glob("gbpo-*.whl"))
+
+
+def test_wheel_has_one_top_level_name(wheel):
+    names = {name.split("/")[0] for name in ZipFile(wheel).namelist()}
+    assert {name for name in names if not name.endswith(".dist-info")} == {"gbpo"}
+
+
+def test_wheel_works_without_the_checkout(wheel, tmp_path):
+    """Rewards travel as gbpo.rewards, and the runner finds them there."""
+    ZipFile(wheel).extractall(tmp_path)
+    code = (
+        "import gbpo, gbpo.rewards, gbpo.run.train as train, sys\n"
+        f"assert gbpo.__file__.startswith({str(tmp_path)!r}), gbpo.__file__\n"
+        "assert train._rewards_package() is gbpo.rewards\n"
+        "assert gbpo.rewards.get_reward('exact_match')(['4'], solution=['4']) == [1.0]\n"
+        "assert 'rewards' not in sys.modules\n"
+        "try:\n    train.main(['nowhere.yaml'])\nexcept SystemExit as stop:\n    assert stop.code == 2\n"
+    )
+    script = tmp_path / "use.py"
+    script.write_text(code)
+    done = subprocess.run([sys.executable, str(script)], cwd="/", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_checkout_imports_from_any_directory(tmp_path):
+    code = "import gbpo, rewards, evals; print(gbpo.__file__, rewards.__file__, evals.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(Path(path).is_relative_to(ROOT) for path in done.stdout.split())
+
+
+def test_readme_names_every_field_option_and_metric():
+    readme = (ROOT / "README.md").read_text()
+    own = {f.name for f in fields(GBPOConfig)} - {f.name for f in fields(GRPOConfig)}
+    for name in own | set(_CHOICES) | set(_REFUSED):
+        assert f"`{name}`" in readme, name
+    metrics = set(re.findall(r'"(gbpo/\w+)"', (ROOT / "gbpo" / "trainer.py").read_text()))
+    assert len(metrics) == 8
+    for name in metrics:
+        assert readme.count(f"`{name}`") == 1, f"{name} is to be defined once"
+
+
+def test_readme_commands_exist():
+    readme = (ROOT / "README.md").read_text()
+    for path in re.findall(r"\b(?:recipes|launch|gbpo|rewards|evals|tests)/[\w/.]+\.(?:yaml|py)\b", readme):
+        assert (ROOT / path).is_file(), path
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`make (\w+)", readme):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_nothing_names_a_machine():
+    """No absolute path of a developer's machine in what is shipped."""
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("recipes/*.yaml"), *ROOT.glob("*/**/*.py")):
+        if ".venv" not in path.parts:
+            assert not re.search(r"/(?:work|home/\w+|root)/", path.read_text()), path
