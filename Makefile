@@ -7,7 +7,7 @@ DEMO_ARGS ?=
 .PHONY: demo test check clean
 
 demo: $(VENV)/.core  ## train the embedded default and print where its curve, samples and model lie
-	$(BIN)/accelerate launch $(LAUNCH_CPU) launch/gbpo.py recipes/tiny_math.yaml $(DEMO_ARGS)
+	$(BIN)/accelerate launch --quiet $(LAUNCH_CPU) launch/gbpo.py recipes/tiny_math.yaml $(DEMO_ARGS)
 
 test: $(VENV)/.dev  ## the whole suite
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest -n 2 --dist loadfile

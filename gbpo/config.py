@@ -13,7 +13,7 @@ _CHOICES = {
     "target_baseline": BASELINES,
     "loss_type": ("dapo", "grpo", "bnpo", "dr_grpo"),
     "importance_sampling_level": ("token", "sequence"),
-    "scale_rewards": ("group", "batch", "none", True, False),
+    "scale_rewards": ("group", "batch", "none"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
     "vllm_importance_sampling_mode": ("sequence_mask", "sequence_truncate", "token_mask", "token_truncate"),
 }
@@ -75,12 +75,11 @@ class GBPOConfig(GRPOConfig):
             raise
 
     def _check_options(self) -> None:
+        self.scale_rewards = reward_scale(self.scale_rewards)
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                raise ValueError(
-                    f"{name}={value!r} has no meaning in GBPO. Write one of {', '.join(map(str, choices))}."
-                )
+                raise ValueError(f"{name}={value!r} has no meaning in GBPO. Write one of {', '.join(choices)}.")
         defaults = {f.name: f.default for f in fields(self)}
         for name, reason in _REFUSED.items():
             value = getattr(self, name)
@@ -104,6 +103,11 @@ class GBPOConfig(GRPOConfig):
     def updates_per_generation(self) -> float:
         """Optimiser steps taken on each batch of completions."""
         return self.steps_per_generation * self.num_iterations / self.gradient_accumulation_steps
+
+
+def reward_scale(value: bool | str) -> str:
+    """`scale_rewards` by name; TRL's booleans, which a YAML file or a command line hands over as text, included."""
+    return {"true": "group", "false": "none"}.get(str(value).lower(), str(value))
 
 
 def _batch_does_not_split(args: GRPOConfig) -> ValueError:

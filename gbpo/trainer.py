@@ -71,7 +71,7 @@ class GBPOTrainer(GRPOTrainer):
             }"""),
     }
 
-    def __init__(self, model, reward_funcs=None, args: GBPOConfig | None = None, **kwargs):
+    def __init__(self, model, reward_funcs=None, args: GBPOConfig | None = None, *others, **kwargs):
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = GBPOConfig(f"{name.split('/')[-1]}-GBPO")
@@ -80,7 +80,7 @@ class GBPOTrainer(GRPOTrainer):
                 f"GBPOTrainer takes a GBPOConfig, got {type(args).__name__}: it has no target_baseline. Build the "
                 "arguments with GBPOConfig(...), which accepts every field of GRPOConfig."
             )
-        super().__init__(model, reward_funcs, args, **kwargs)
+        super().__init__(model, reward_funcs, args, *others, **kwargs)
         self._rewards_per_func = torch.empty(0, 0)  # (B_global, n_funcs), of the batch being scored
         if args.updates_per_generation <= 1:
             logger.warning(

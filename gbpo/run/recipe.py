@@ -13,7 +13,7 @@ import torch
 import yaml
 from trl import GRPOConfig, ModelConfig, TrlParser
 
-from ..config import GBPOConfig
+from ..config import GBPOConfig, reward_scale
 
 if TYPE_CHECKING:
     Mapping = dict[str, Any]
@@ -116,6 +116,7 @@ def parse(argv: Sequence[str]) -> Recipe:
         defaults = {"use_cpu": True, "bf16": False}
         flags = [*_as_flags({name: value for name, value in defaults.items() if name not in given}), *flags]
     run, training, model, *_ = parser.parse_args_into_dataclasses(flags)
+    training.scale_rewards = reward_scale(training.scale_rewards)
     if (training.resume_from_checkpoint or "").lower() in ("false", "none"):
         training.resume_from_checkpoint = None
     return Recipe(path, given, run, training, model)

@@ -44,9 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         models.check_model_name(recipe.model.model_name_or_path)
         output = _agreed(lambda: folder.choose(recipe))
         model = models.local_model(recipe.model.model_name_or_path)
-        _check_model_loads(model)
+        _check_model_loads(model, recipe)
     except (ValueError, ImportError) as error:
-        print(f"gbpo: error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"gbpo: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     train(recipe, train_set, eval_set, rewards, model, output)
 
@@ -194,9 +195,11 @@ def _agreed(choose: Callable[[], Path]) -> Path:
     return answer[0]
 
 
-def _check_model_loads(model: str) -> None:
+def _check_model_loads(model: str, recipe: Recipe) -> None:
     try:
-        AutoConfig.from_pretrained(model)
+        AutoConfig.from_pretrained(
+            model, revision=recipe.model.model_revision, trust_remote_code=recipe.training.trust_remote_code
+        )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(

@@ -81,9 +81,9 @@ def test_other_errors_of_trl_pass_through():
         config(generation_batch_size=16, steps_per_generation=2)
 
 
-@pytest.mark.parametrize("scale", [True, False])
+@pytest.mark.parametrize("scale", [True, False, "True", "false"])
 def test_trls_boolean_scale_is_accepted(scale):
-    assert config(scale_rewards=scale).scale_rewards == ("group" if scale else "none")
+    assert config(scale_rewards=scale).scale_rewards == ("group" if str(scale) == "True" else "none")
 
 
 def test_updates_per_generation():
