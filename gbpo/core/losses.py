@@ -46,8 +46,8 @@ def bounded_ratio_loss(
     target = at_least_float32(target_ratio.detach())
     weight = at_least_float32(advantages.detach()).abs()
     error = ratio - target
-    slope = torch.where(error.detach() * (target - 1) > 0, overshoot_slope, 1.0)
-    return weight * slope * error.abs()
+    distance = error.abs()
+    return weight * torch.where(error.detach() * (target - 1) > 0, overshoot_slope * distance, distance)
 
 
 def median_loss(
@@ -80,10 +80,10 @@ def median_loss(
     check_bounds(epsilon_low, epsilon_high)
     check_temperature(temperature)
     excess = at_least_float32(values.detach()) - at_least_float32(medians)
-    if temperature == 0.0:
+    if temperature < torch.finfo(excess.dtype).tiny:
         smooth = excess.relu()
     else:
-        smooth = temperature * torch.logaddexp(excess / temperature, torch.zeros_like(excess))
+        smooth = torch.nn.functional.softplus(excess, beta=1 / temperature, threshold=40.0)
     return smooth - excess * (epsilon_low / (epsilon_low + epsilon_high))
 
 

@@ -42,7 +42,7 @@ def target_ratio(centred: torch.Tensor, *, epsilon_low: float, epsilon_high: flo
     check_temperature(temperature)
     centred = at_least_float32(centred.detach())
     if temperature < torch.finfo(centred.dtype).tiny:
-        lift = (torch.sign(centred) + 1) / 2
+        lift = torch.where(centred.isnan(), centred, (torch.sign(centred) + 1) / 2)  # sign(NaN) is 0
     else:
         lift = torch.sigmoid(centred / temperature)
     return _lifted(lift, epsilon_low, epsilon_high)
@@ -80,7 +80,7 @@ def exact_target_ratio(
     # float64 where the device has it, so that the mean is 1 to the last digit of the result
     exact = values if values.device.type == "mps" else values.double()
     present = ~exact.isnan()
-    lifts = present.sum(-1, keepdim=True) * (epsilon_low / (epsilon_low + epsilon_high))  # m, (..., 1)
+    lifts = present.sum(-1, keepdim=True).to(exact.dtype) * (epsilon_low / (epsilon_low + epsilon_high))  # m, (..., 1)
     # comparisons with NaN are false, so absent samples are counted nowhere
     better = (exact.unsqueeze(-2) > exact.unsqueeze(-1)).sum(-1)  # (..., G)
     equal = (exact.unsqueeze(-2) == exact.unsqueeze(-1)).sum(-1)  # (..., G), the sample itself included
@@ -129,15 +129,16 @@ def group_target_ratio(
     if scale_rewards not in SCALES:
         raise ValueError(f"scale_rewards={scale_rewards!r} is not a reward scale. Write one of {', '.join(SCALES)}.")
     groups = at_least_float32(_in_groups(rewards.detach(), num_generations))  # (N/G, G)
+    spread = _std(groups) if scale_rewards == "group" else _std(groups.reshape(1, -1))
+    if num_generations > 1:
+        groups = groups - group_median(groups)  # equal rewards become 0 exactly, whatever the baseline
+        if baseline == "mean":
+            groups = groups - groups.nanmean(-1, keepdim=True)
     if scale_rewards != "none":
-        spread = _std(groups) if scale_rewards == "group" else _std(groups.reshape(1, -1))
         groups = groups / (spread + _STD_EPSILON)
     bounds = {"epsilon_low": epsilon_low, "epsilon_high": epsilon_high, "temperature": temperature}
     if baseline == "exact":
         return exact_target_ratio(groups, **bounds).reshape(-1)
-    if num_generations > 1:
-        centre = group_median(groups) if baseline == "median" else groups.nanmean(-1, keepdim=True)
-        groups = groups - centre
     return target_ratio(groups, **bounds).nan_to_num(nan=1.0).reshape(-1)
 
 
