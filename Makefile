@@ -20,8 +20,8 @@ check: $(VENV)/.dev  ## lint, format and types
 clean:  ## remove the environment and what tools left behind; runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
-# accelerate guesses these and warns when they are not said
-LAUNCH_CPU := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process 2
+# accelerate guesses these and warns when they are not said; one thread is as fast as two for so small a model
+LAUNCH_CPU := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process 1
 
 # torch first: the build that the machine's package index offers for it is then kept
 $(VENV)/.core: pyproject.toml constraints.txt
