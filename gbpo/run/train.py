@@ -1,5 +1,6 @@
 """One run: recipe in, model, metrics and curves out."""
 
+import gc
 import inspect
 import os
 import sys
@@ -50,6 +51,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"gbpo: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     train(recipe, train_set, eval_set, rewards, model, output)
+    _leave_together()
+
+
+def _leave_together() -> None:
+    """Let go of the process group on all processes at once.
+
+    The trainer, in cycles of references, holds DDP's share of the group. Freed after the group is destroyed, or after
+    another process has left, it can wait for ever.
+    """
+    gc.collect()
+    state = PartialState()
+    state.wait_for_everyone()
+    state.destroy_process_group()
 
 
 def _quiet() -> None:
@@ -111,7 +125,6 @@ def train(
         (output / "README.md").replace(output / folder.MODEL / "README.md")
         folder.draw_curves(output, f"{recipe.path.stem}, {recipe.run.algorithm}")
         print(_summary(recipe, output, seconds), flush=True)
-    trainer.end()
 
 
 def load_rewards(run: RunArguments, dataset: datasets.Dataset) -> list[Callable[..., Any]]:
