@@ -543,9 +543,12 @@ def test_group_target_as_published_leaves_the_tied_majority_in_the_middle():
 
 
 def test_the_default_is_the_published_method():
-    rewards = double(np.random.default_rng(0).normal(size=12))
-    published = group_target_ratio(rewards, 4, baseline="median", temperature=1e-4, scale_rewards="group", **ASYMMETRIC)
-    assert torch.equal(group_target_ratio(rewards, 4, **ASYMMETRIC), published)
+    published = {"baseline": "median", "temperature": 1e-4, "scale_rewards": "group"}
+    rewards = double([-1, 0, 2e-4, 1, -9, 0, 2e-4, 9])  # from the median by about T times a standard deviation
+    target = group_target_ratio(rewards, 4, **ASYMMETRIC)
+    assert torch.equal(target, group_target_ratio(rewards, 4, **ASYMMETRIC, **published))
+    for other in ({"baseline": "mean"}, {"temperature": 1e-3}, {"scale_rewards": "batch"}):
+        assert (target - group_target_ratio(rewards, 4, **ASYMMETRIC, **{**published, **other})).abs().max() > 0.01
     # near the median, where the temperature shows: z = 1e-4 · ln 3 · std/(std + 1e-6), σ(ln 3) = 3/4 to 6 digits
     rewards = double([-1, 0, 0, 1])
     rewards[2] = 2 * 1e-4 * math.log(3) * rewards.std().item()
@@ -674,6 +677,16 @@ def test_exact_baseline_is_the_exact_target_of_the_scaled_rewards(scale_rewards)
         assert target.shape == (30,)
         assert_close(target, exact_target_ratio(double(rewards / std), **options).reshape(-1))
         assert_close(target.reshape(6, 5).mean(-1), [1.0] * 6)
+
+
+@pytest.mark.parametrize("scale_rewards", SCALES)
+def test_exact_baseline_keeps_apart_what_the_rewards_keep_apart(scale_rewards):
+    # m = 5 · 0.4/0.5 = 4: the three 1s and the 2e-9 reach 1.1, nothing is left for the 1e-9: 0.6. Measured from the
+    # median, 1, the two small ones would be the same number in float32
+    rewards = torch.tensor([1.0, 1e-9, 1.0, 2e-9, 1.0], dtype=torch.float32)
+    options = {"baseline": "exact", "temperature": 0.0, "scale_rewards": scale_rewards}
+    target = group_target_ratio(rewards, 5, epsilon_low=0.4, epsilon_high=0.1, **options)
+    assert_close(target, [1.1, 0.6, 1.1, 1.1, 1.1], atol=2e-7)
 
 
 def test_exact_and_median_targets_agree_where_nothing_ties_at_the_median_of_symmetric_bounds():
