@@ -130,8 +130,8 @@ def group_target_ratio(
         raise ValueError(f"scale_rewards={scale_rewards!r} is not a reward scale. Write one of {', '.join(SCALES)}.")
     groups = at_least_float32(_in_groups(rewards.detach(), num_generations))  # (N/G, G)
     spread = _std(groups) if scale_rewards == "group" else _std(groups.reshape(1, -1))
-    if num_generations > 1:
-        groups = groups - group_median(groups)  # equal rewards become 0 exactly, whatever the baseline
+    if num_generations > 1 and baseline != "exact":  # the exact optimum is measured from its own pivot
+        groups = groups - group_median(groups)  # before scaling: equal rewards become 0 exactly
         if baseline == "mean":
             groups = groups - groups.nanmean(-1, keepdim=True)
     if scale_rewards != "none":
