@@ -133,6 +133,8 @@ class GBPOTrainer(GRPOTrainer):
 
     def _log_targets(self, target: torch.Tensor, centred: torch.Tensor, advantages: torch.Tensor) -> None:
         """Metrics of one generation over the completions that were scored, each argument (N,)."""
+        if not target.numel():
+            return
         metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["gbpo/target_ratio_mean"].append(target.mean().item())
         metrics["gbpo/target_ratio_std"].append(target.std(correction=0).item())

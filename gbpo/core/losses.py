@@ -66,7 +66,7 @@ def median_loss(
 
     Args:
         values: Returns R, any shape. No gradient flows through them.
-        medians: The critic's estimates u, same shape.
+        medians: The critic's estimates u, same shape; (B, 1) against (B,) would broadcast to (B, B).
         temperature: τ ≥ 0, in the unit of `values`; 0 is the pinball loss.
         epsilon_low: Distance of the lower bound from 1, in (0, 1].
         epsilon_high: Distance of the upper bound from 1, > 0.

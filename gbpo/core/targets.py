@@ -76,9 +76,10 @@ def exact_target_ratio(
     """
     check_bounds(epsilon_low, epsilon_high)
     check_temperature(temperature)
-    values = at_least_float32(values.detach())
-    # float64 where the device has it, so that the mean is 1 to the last digit of the result
-    exact = values if values.device.type == "mps" else values.double()
+    values = values.detach()
+    result_type = torch.promote_types(values.dtype, torch.float32)
+    # float64 where the device has it, so that large integers stay apart and the mean is 1 to the last digit
+    exact = values.to(torch.float32 if values.device.type == "mps" else torch.float64)
     present = ~exact.isnan()
     lifts = present.sum(-1, keepdim=True).to(exact.dtype) * (epsilon_low / (epsilon_low + epsilon_high))  # m, (..., 1)
     # comparisons with NaN are false, so absent samples are counted nowhere
@@ -86,11 +87,9 @@ def exact_target_ratio(
     equal = (exact.unsqueeze(-2) == exact.unsqueeze(-1)).sum(-1)  # (..., G), the sample itself included
     lift = ((lifts - better) / equal.clamp(min=1)).clamp(0.0, 1.0)
     if temperature > 0.0:
-        lift = _regularised_lift(
-            exact, lifts, pivot=(better < lifts) & (better + equal >= lifts), temperature=temperature
-        )
+        lift = _regularised_lift(exact, lifts, pivot=better + equal >= lifts, temperature=temperature)
     ratio = _lifted(lift, epsilon_low, epsilon_high)
-    return torch.where(present, ratio, 1.0).to(values.dtype)
+    return torch.where(present, ratio, 1.0).to(result_type)
 
 
 def group_target_ratio(
@@ -109,7 +108,7 @@ def group_target_ratio(
     median and std the unbiased one; a group of one has median 0, mean 0 and std 1, as published.
 
     Args:
-        rewards: (N,), groups contiguous. NaN marks a completion that no reward function could score.
+        rewards: (N,), finite, groups contiguous. NaN marks a completion that no reward function could score.
         num_generations: Group size G; N must be a multiple of it.
         epsilon_low: Distance of the lower bound from 1, in (0, 1].
         epsilon_high: Distance of the upper bound from 1, > 0.
@@ -122,13 +121,16 @@ def group_target_ratio(
         Target ratios, (N,), at least float32, without gradient; 1 where the reward is NaN.
 
     Raises:
-        ValueError: For an unknown baseline or scale, bounds or a temperature without meaning, or N not a multiple of G.
+        ValueError: For an unknown baseline or scale, bounds or a temperature without meaning, N not a multiple of G, or
+            an infinite reward.
     """
     if baseline not in BASELINES:
         raise ValueError(f"baseline={baseline!r} is not a target baseline. Write one of {', '.join(BASELINES)}.")
     if scale_rewards not in SCALES:
         raise ValueError(f"scale_rewards={scale_rewards!r} is not a reward scale. Write one of {', '.join(SCALES)}.")
     groups = at_least_float32(_in_groups(rewards.detach(), num_generations))  # (N/G, G)
+    if not groups.numel():
+        return groups.reshape(-1)
     spread = _std(groups) if scale_rewards == "group" else _std(groups.reshape(1, -1))
     if num_generations > 1 and baseline != "exact":  # the exact optimum is measured from its own pivot
         groups = groups - group_median(groups)  # before scaling: equal rewards become 0 exactly
@@ -153,7 +155,12 @@ def _in_groups(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
             f"{tuple(rewards.shape)} rewards do not split into groups of num_generations={num_generations}. Pass a "
             "vector whose length is a multiple of the group size, groups contiguous."
         )
-    return rewards.view(-1, num_generations)
+    if rewards.isinf().any():
+        raise ValueError(
+            "Infinite rewards have no mean or standard deviation to be measured by. Return None (here: NaN) for what "
+            "could not be graded, or a finite reward."
+        )
+    return rewards.view(rewards.numel() // num_generations, num_generations)
 
 
 def _std(groups: torch.Tensor) -> torch.Tensor:

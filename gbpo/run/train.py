@@ -1,6 +1,5 @@
 """One run: recipe in, model, metrics and curves out."""
 
-import gc
 import inspect
 import os
 import sys
@@ -11,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from transformers import AutoConfig, AutoTokenizer, PrinterCallback, ProgressCallback
 from trl import GRPOTrainer, get_peft_config, get_quantization_config
 
 from ..trainer import GBPOTrainer
 from . import data, folder, models
+from .processes import agreed, leave_together
 from .progress import MetricsFile, ProgressBar
 from .recipe import Recipe, RunArguments, parse
 
@@ -43,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _check_enough_prompts(recipe, len(train_set))
         rewards = load_rewards(recipe.run, train_set)
         models.check_model_name(recipe.model.model_name_or_path)
-        output = _agreed(lambda: folder.choose(recipe))
+        output = agreed(lambda: folder.choose(recipe))
         model = models.local_model(recipe.model.model_name_or_path)
         _check_model_loads(model, recipe)
     except (ValueError, ImportError) as error:
@@ -51,19 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"gbpo: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     train(recipe, train_set, eval_set, rewards, model, output)
-    _leave_together()
-
-
-def _leave_together() -> None:
-    """Let go of the process group on all processes at once.
-
-    The trainer, in cycles of references, holds DDP's share of the group. Freed after the group is destroyed, or after
-    another process has left, it can wait for ever.
-    """
-    gc.collect()
-    state = PartialState()
-    state.wait_for_everyone()
-    state.destroy_process_group()
+    leave_together()
 
 
 def _quiet() -> None:
@@ -190,22 +176,6 @@ def _columns_read(reward: Callable[..., Any]) -> list[str]:
         for name, parameter in inspect.signature(reward).parameters.items()
         if parameter.kind in kinds and parameter.default is parameter.empty and name not in _PASSED_BY_TRL
     ]
-
-
-def _agreed(choose: Callable[[], Path]) -> Path:
-    """What the main process chooses, on every process; its error likewise."""
-    state = PartialState()
-    answer: list[Any] = [None]
-    if state.is_main_process:
-        try:
-            answer = [choose()]
-        except ValueError as error:
-            answer = [error]
-    if state.num_processes > 1:
-        broadcast_object_list(answer)
-    if isinstance(answer[0], ValueError):
-        raise answer[0]
-    return answer[0]
 
 
 def _check_model_loads(model: str, recipe: Recipe) -> None:

@@ -267,6 +267,11 @@ def test_exact_target_of_infinite_values_counts_only_their_order():
     assert_close(exact_target_ratio(double([-INF, 0, -INF]), **SYMMETRIC), [0.9, 1.2, 0.9])
 
 
+def test_exact_target_tells_large_integers_apart():
+    target = exact_target_ratio(torch.tensor([2**24, 2**24 + 1]), **SYMMETRIC)
+    assert target.dtype == torch.float32 and target[0] < 1 < target[1]
+
+
 @pytest.mark.parametrize("seed", range(300))
 def test_exact_target_solves_the_linear_programme(seed):
     """maximise Σ ρ v subject to mean(ρ) = 1 and the bounds, by scipy's own solver; a third of the groups with NaN."""
@@ -633,6 +638,20 @@ def test_rewards_that_no_function_scored_get_one_and_change_nothing(temperature,
     assert_close(target[~absent], group_target_ratio(double(scored), 3, **options))
     assert torch.equal(group_target_ratio(double([NAN] * 4), 4, **options), double([1.0] * 4))
     assert torch.equal(group_target_ratio(double([NAN] * 4), 1, **options), double([1.0] * 4))
+
+
+@pytest.mark.parametrize("scale_rewards", SCALES)
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_no_completions_have_no_targets(baseline, scale_rewards):
+    target = group_target_ratio(torch.zeros(0), 4, baseline=baseline, scale_rewards=scale_rewards, **SYMMETRIC)
+    assert target.shape == (0,) and target.dtype == torch.float32
+
+
+@pytest.mark.parametrize("reward", [torch.inf, -torch.inf])
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_an_infinite_reward_is_refused(baseline, reward):
+    with pytest.raises(ValueError, match="Infinite rewards .* Return None"):
+        group_target_ratio(torch.tensor([0.0, 1.0, reward, 0.5]), 4, baseline=baseline, **SYMMETRIC)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

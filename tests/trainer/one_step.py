@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 
 from gbpo import GBPOConfig, GBPOTrainer
+from gbpo.run.processes import leave_together
 
 
 def rollout(prompts, trainer):
@@ -61,8 +62,8 @@ def main(model: str, output: str, num_processes: str, config: str) -> None:
     update = torch.cat([(b - a).flatten() for a, b in zip(before, after, strict=True)])
     if trainer.accelerator.is_main_process:
         torch.save({"update": update, "metrics": trainer.state.log_history[0]}, output)
-    trainer.end()
 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave_together()
