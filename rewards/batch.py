@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from decimal import Decimal
 from typing import Any
 
@@ -47,12 +50,33 @@ def gold_text(gold: Any) -> str:
     return str(gold).strip() if isinstance(gold, (str, int)) else ""
 
 
+async def in_thread(work: Callable[..., Any], *args: Any) -> Any:
+    """Await `work(*args)` in a thread of its own, so that rewards of different kinds grade at the same time.
+
+    Unlike `asyncio.to_thread`'s, the thread is a daemon: an interrupted run does not wait for its batch.
+
+    >>> asyncio.run(in_thread(sum, [1, 2]))
+    3
+    """
+    outcome: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work(*args))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name=f"reward {getattr(work, '__qualname__', work)}", daemon=True).start()
+    return await asyncio.wrap_future(outcome)
+
+
 def report(
     family: str,
     statuses: Sequence[str],
     log_extra: Callable[[str, list[str]], None] | None,
     log_metric: Callable[[str, float], None] | None,
     check: str = "",
+    values: Sequence[float] | None = None,
 ) -> list[float | None]:
     """Log the statuses of a batch and turn them into rewards.
 
@@ -65,12 +89,15 @@ def report(
         log_extra: TRL's callable for a column, or None.
         log_metric: TRL's callable for a scalar, or None.
         check: What to look at when the grader itself fails; ends the error.
+        values: What each completion earns where its status does not say it; a status of None stays None.
 
     Raises:
         RuntimeError: More than 1 % of the batch is `infra`.
 
     >>> report("demo", ["ok", "wrong", "no_gold"], None, None)
     [1.0, 0.0, None]
+    >>> report("demo", ["ok", "wrong", "no_gold"], None, None, values=[0.9, -0.5, 0.0])
+    [0.9, -0.5, None]
     """
     counts, total = Counter(statuses), len(statuses)
     if log_extra is not None:
@@ -83,4 +110,7 @@ def report(
             f"The reward {family!r} could not grade {counts['infra']} of {total} completions because the grader "
             f"itself failed, not the model. Training would go on with holes in its batches, so it stops here. {check}"
         )
-    return [REWARDS[status] for status in statuses]
+    earned = [REWARDS[status] for status in statuses]
+    if values is None:
+        return earned
+    return [None if reward is None else value for reward, value in zip(earned, values, strict=True)]

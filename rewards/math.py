@@ -28,7 +28,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.errors import TimeoutException
 from pebble import ProcessExpired, ProcessPool
 
-from .batch import Completion, completion_text, gold_text, report
+from .batch import Completion, completion_text, gold_text, in_thread, report
 
 SOFT_LIMIT = 1  # seconds for each of: read the gold, read the answer, compare. An int: a float limit parses nothing
 MAX_BOX = 400  # characters of an answer; a longer box is refused unread
@@ -79,7 +79,10 @@ class Math:
         - "The final answer is $4$. I hope it is correct" ties with a box.
         - A gold that hangs a worker beyond the alarm is charged to the completion, as `timeout`.
 
-    >>> Math()([r"So it is \boxed{0.5}.", r"\boxed{\frac13}", "0.5"], solution=[r"\frac12"] * 3)
+    Asynchronous, so that TRL grades with it and with other rewards at the same time; in a script of your own:
+
+    >>> import asyncio
+    >>> asyncio.run(Math()([r"So it is \boxed{0.5}.", r"\boxed{\frac13}", "0.5"], solution=[r"\frac12"] * 3))
     [1.0, 0.0, 0.0]
     """
 
@@ -100,7 +103,7 @@ class Math:
         if self.memory_mb < 1:
             raise ValueError(f"memory_mb={self.memory_mb} leaves no memory to grade in; the default is 1024.")
 
-    def __call__(
+    async def __call__(
         self,
         completions: Sequence[Completion],
         *,
@@ -115,7 +118,8 @@ class Math:
             f"the machine has memory for the workers ({self.memory_mb} MiB each beyond their imports), and that "
             "nothing kills them."
         )
-        return report(self.__name__, self.grade(completions, solution), log_extra, log_metric, check)
+        statuses = await in_thread(self.grade, completions, solution)
+        return report(self.__name__, statuses, log_extra, log_metric, check)
 
     def grade(self, completions: Sequence[Completion], solution: Sequence[Any]) -> list[str]:
         r"""The status of each completion, a key of `rewards.batch.REWARDS`; for checks that need the reason.
