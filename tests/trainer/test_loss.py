@@ -209,12 +209,14 @@ def test_truncated_completions_are_masked(make_trainer, make_batch, add_targets,
 
 def test_gradient_accumulation_is_honoured(make_trainer, make_batch, add_targets, gradient, distance, grpo_end):
     for loss_type in AGGREGATIONS:
-        config = {"gradient_accumulation_steps": 4, "loss_type": loss_type, "entropy_coef": 0.3, "num_iterations": 2}
-        gbpo, grpo = make_trainer("gbpo", **grpo_end, **config), make_trainer("grpo", **config)
-        batch = {key: value for key, value in make_batch(gbpo).items() if key not in OPTIONAL_TENSORS}
-        _, expected = gradient(grpo, batch)
-        _, actual = gradient(gbpo, add_targets(gbpo, batch))
-        assert distance(actual, expected) < 1e-6, loss_type
+        for slices in (4, 8):  # with 8, a generation is split into two optimiser steps
+            config = {"gradient_accumulation_steps": 4, "steps_per_generation": slices, "loss_type": loss_type}
+            config |= {"entropy_coef": 0.3}
+            gbpo, grpo = make_trainer("gbpo", **grpo_end, **config), make_trainer("grpo", **config)
+            batch = {key: value for key, value in make_batch(gbpo).items() if key not in OPTIONAL_TENSORS}
+            _, expected = gradient(grpo, batch)
+            _, actual = gradient(gbpo, add_targets(gbpo, batch))
+            assert distance(actual, expected) < 1e-6, (loss_type, slices)
 
 
 def test_adaptive_entropy_follows_trl(make_trainer, make_batch, add_targets, gradient, distance, grpo_end):
@@ -314,6 +316,14 @@ def test_extreme_ratios_stay_finite(make_trainer, make_batch, add_targets, gradi
     assert loss.isfinite() and actual.isfinite().all()
 
 
+def test_the_ratio_is_clamped_where_the_config_says(make_trainer, make_batch, add_targets, gradient):
+    trainer = make_trainer(max_log_ratio=0.5)
+    batch = add_targets(trainer, {k: v for k, v in make_batch(trainer).items() if k not in OPTIONAL_TENSORS})
+    batch["old_per_token_logps"] = gbpo_logps(trainer, batch) - 2.0  # every log-ratio is 2
+    _, actual = gradient(trainer, batch)
+    assert actual.norm() == 0  # beyond the clamp nothing moves
+
+
 def test_metrics_by_hand(make_trainer, make_batch, gradient):
     """ρ set token by token; G = 4, rewards 1 0 0 0 twice, exact target: ρ* = 1.2 and, for the others, 1 - 0.2/3."""
     trainer = make_trainer(target_baseline="exact", epsilon=0.2)
@@ -335,6 +345,23 @@ def test_metrics_by_hand(make_trainer, make_batch, gradient):
     assert loss.item() == pytest.approx(error / 48, rel=1e-3)  # A is not quite ±: see above
     # ε·mean|Ã| - loss: Ã is 2 for the rewarded quarter (its A minus the median's) and 0 for the others
     assert metrics["gbpo/improvement_estimate"] == pytest.approx((0.2 * 2 / 4) - error / 48, rel=1e-3)
+
+
+def test_ratio_error_weighs_as_the_loss_does(make_trainer, make_batch, gradient):
+    """With loss_type grpo a completion counts once however long: rows 0 (6 tokens) and 1 (1 token) off by 0.1 and 0.3."""
+    trainer = make_trainer(target_baseline="exact", epsilon=0.2, loss_type="grpo")
+    batch = with_rewards(trainer, make_batch(trainer), [1.0, 1, 0, 0, 0, 0, 0, 0])
+    mask = torch.ones(8, 6, dtype=torch.long)
+    mask[1, 1:] = 0
+    batch["completion_mask"] = mask
+    target = batch["target_ratio"].unsqueeze(1)  # 1.2, 1.2, 0.8, 0.8; the second group has A = 0
+    ratio = target.expand(8, 6).clone()
+    ratio[0] += 0.1
+    ratio[1] += 0.3
+    batch["old_per_token_logps"] = gbpo_logps(trainer, batch) - ratio.log()
+    gradient(trainer, batch)
+    # four rows with the same |A|: (0.1 + 0.3 + 0 + 0) / 4; counting tokens it would be (0.6 + 0.3) / 19
+    assert trainer._metrics["train"]["gbpo/ratio_error"][0] == pytest.approx(0.1, rel=1e-4)
 
 
 def test_target_metrics_by_hand(make_trainer):

@@ -160,15 +160,21 @@ def test_training_raises_the_reward(make_trainer, baseline):
 
 
 def test_evaluation_uses_its_own_group_size(make_trainer):
+    """Groups of 8, where training has 4: the upper half rises. In groups of 4 half of each half would."""
     trainer = make_trainer(
-        reward_funcs=digits,
-        num_generations_eval=2,
+        reward_funcs=graded_by([0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.2, 0.1]),
+        num_generations_eval=8,
         per_device_eval_batch_size=8,
+        epsilon=0.2,
+        target_temperature=0.0,
         trainer={"eval_dataset": Dataset.from_dict({"prompt": ["1+1=", "2+2=", "3+3=", "4+4="]})},
     )
+    seen = []
+    targets = trainer._targets
+    trainer._targets = lambda *batch: seen.append(targets(*batch)) or seen[-1]
     metrics = trainer.evaluate()
-    assert metrics["eval_gbpo/target_ratio_mean"] == pytest.approx(1.0, abs=0.2)
-    assert "eval_reward" in metrics
+    assert torch.allclose(seen[0][0], torch.tensor([1.2] * 4 + [0.8] * 4))
+    assert metrics["eval_gbpo/tied_fraction"] == 0.0 and "eval_reward" in metrics
 
 
 def test_save_resume_and_model_card(make_trainer, tmp_path):
