@@ -13,15 +13,27 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-# name, also the module's -> class; imported when asked for
-_REGISTERED = {"exact_match": "ExactMatch", "math": "Math", "reasoning_gym": "ReasoningGym"}
+# name -> module and class; imported when asked for
+_REGISTERED = {
+    "boxed": "format.Boxed",
+    "code": "code.Code",
+    "cosine": "length.Cosine",
+    "exact_match": "exact_match.ExactMatch",
+    "format": "format.Format",
+    "length": "length.Length",
+    "majority_vote": "majority_vote.MajorityVote",
+    "math": "math.Math",
+    "reasoning_gym": "reasoning_gym.ReasoningGym",
+    "repetition": "repetition.Repetition",
+    "soft_overlong": "length.SoftOverlong",
+}
 
 
 def reward_names() -> tuple[str, ...]:
     """The registered names that `get_reward` takes.
 
-    >>> reward_names()
-    ('exact_match', 'math', 'reasoning_gym')
+    >>> reward_names()[:4]
+    ('boxed', 'code', 'cosine', 'exact_match')
     """
     return tuple(_REGISTERED)
 
@@ -45,7 +57,8 @@ def get_reward(name: str, **config: Any) -> Callable[..., Any]:
     [1.0, 0.0]
     """
     if name in _REGISTERED:
-        target = getattr(importlib.import_module(f".{name}", __package__), _REGISTERED[name])
+        module, _, attribute = _REGISTERED[name].partition(".")
+        target = getattr(importlib.import_module(f".{module}", __package__), attribute)
     elif "." in name:
         target = _import_dotted(name)
     else:

@@ -113,13 +113,17 @@ class Math:
         **kwargs: Any,
     ) -> list[float | None]:
         """Grade a batch; the class says how."""
-        check = (
+        statuses = await in_thread(self.grade, completions, solution)
+        return report(self.__name__, statuses, log_extra, log_metric, self.check)
+
+    @property
+    def check(self) -> str:
+        """What to look at when the workers fail; ends the error."""
+        return (
             "Look for a worker's traceback on stderr; check that the script has `if __name__ == '__main__':`, that "
             f"the machine has memory for the workers ({self.memory_mb} MiB each beyond their imports), and that "
             "nothing kills them."
         )
-        statuses = await in_thread(self.grade, completions, solution)
-        return report(self.__name__, statuses, log_extra, log_metric, check)
 
     def grade(self, completions: Sequence[Completion], solution: Sequence[Any]) -> list[str]:
         r"""The status of each completion, a key of `rewards.batch.REWARDS`; for checks that need the reason.
@@ -235,8 +239,8 @@ def _start_worker(memory_mb: int) -> None:
 def _grade(text: str, gold: str, soft_limit: int = SOFT_LIMIT) -> str:
     if not _DELIMITED.search(gold):
         gold = rf"\boxed{{{gold}}}"  # math-verify reads a bare 3\pi as 3, and a bare (2, 3) as 3
-    box = _last_box(text)
-    if box and box == _last_box(gold):
+    box = last_box(text)
+    if box and box == last_box(gold):
         return "ok"
     if box and len(box) > MAX_BOX:
         return "unparsed"
@@ -260,10 +264,10 @@ def _grade(text: str, gold: str, soft_limit: int = SOFT_LIMIT) -> str:
         return fault
 
 
-def _last_box(text: str) -> str | None:
+def last_box(text: str) -> str | None:
     r"""What the last `\boxed{}` of the text holds; None when there is none, or it is not closed.
 
-    >>> _last_box(r"\boxed{1}, no: \boxed{\{2, \frac{3}{4}\}}.")
+    >>> last_box(r"\boxed{1}, no: \boxed{\{2, \frac{3}{4}\}}.")
     '\\{2, \\frac{3}{4}\\}'
     """
     start = text.rfind(r"\boxed{")

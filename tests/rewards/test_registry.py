@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from trl.trainer.utils import get_callable_name, is_async_callable
 
 import rewards
 from rewards import get_reward, reward_names
@@ -55,13 +56,19 @@ def error_of(name, **config):
     return str(caught.value)
 
 
-def test_a_registered_name_builds_a_reward_of_that_name_that_trl_calls_synchronously():
-    trl = pytest.importorskip("trl.trainer.utils")
-    for name in ("exact_match", "math"):
-        assert name in reward_names()
-        reward = get_reward(name)
-        assert trl.get_callable_name(reward) == name
-        assert not trl.is_async_callable(reward)
+REQUIRED_OPTIONS = {
+    "soft_overlong": {"max_completion_length": 100, "soft_buffer": 20},
+    "cosine": {"max_completion_length": 100},
+}
+
+
+# reasoning_gym needs its package: tests/run/test_reasoning_gym.py has a stand-in
+@pytest.mark.parametrize("name", [name for name in reward_names() if name != "reasoning_gym"])
+def test_a_registered_name_builds_a_reward_of_that_name_that_pickles(name):
+    reward = get_reward(name, **REQUIRED_OPTIONS.get(name, {}))
+    assert get_callable_name(reward) == name
+    assert is_async_callable(reward) == (name in ("code", "cosine", "math"))
+    pickle.loads(pickle.dumps(reward))
 
 
 def test_config_reaches_a_registered_reward():
@@ -127,7 +134,10 @@ def test_importing_the_package_imports_no_backend():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["rewards", "rewards.batch", "rewards.exact_match", "rewards.math"])
+MODULES = "batch plain groups exact_match format length repetition majority_vote math assertions code".split()
+
+
+@pytest.mark.parametrize("module", ["rewards", *(f"rewards.{name}" for name in MODULES)])
 def test_the_examples_in_the_docstrings_run(module):
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0 and result.failed == 0

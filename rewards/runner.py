@@ -1,0 +1,189 @@
+"""What runs inside the box: one untrusted program, each test in a forked child of its own.
+
+`box.py` sends this file as text, after `plain.py`, to a bare interpreter: standard library alone, nothing of this
+project. It reads one JSON request from standard input, writes `ready` once its own side is in order, and then a line of
+JSON for each test. What goes wrong before `ready` is the sandbox's fault, what goes wrong after it the program's.
+"""
+
+import atexit
+import base64
+import ctypes
+import io
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+import types
+
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
+_SECCOMP_MODE_FILTER = 2
+_BPF_INSTRUCTION = 8  # bytes
+
+
+def main():
+    request = json.loads(sys.stdin.buffer.read())
+    if request["user"] is not None:
+        os.setgroups([])
+        os.setresgid(*[request["user"]] * 3)
+        os.setresuid(*[request["user"]] * 3)
+    null = os.open("/dev/null", os.O_RDWR)
+    libc = ctypes.CDLL(None, use_errno=True)
+    _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
+    _install(libc, request["box_filter"])
+    _write(1, b"ready\n")
+    for test in request["tests"]:
+        end, data = _run(request, test, null, libc)
+        _write(1, json.dumps({"end": end, "data": base64.b64encode(data).decode()}).encode() + b"\n")
+
+
+def _prctl(libc, option, *arguments):
+    if libc.prctl(option, *arguments, *[0] * (4 - len(arguments))):
+        raise OSError(ctypes.get_errno(), f"prctl {option}")
+
+
+def _install(libc, encoded):
+    """Put this process and its children under a filter of system calls, for good."""
+    if encoded:
+        code = base64.b64decode(encoded)
+        buffer = ctypes.create_string_buffer(code, len(code))
+        program = _FilterProgram(len(code) // _BPF_INSTRUCTION, ctypes.addressof(buffer))
+        _prctl(libc, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program))
+
+
+class _FilterProgram(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
+
+
+def _run(request, test, null, libc):
+    """How the child ended, and what it wrote."""
+    given = os.memfd_create("stdin")
+    _write(given, test.get("stdin", "").encode("utf-8", "surrogatepass"))
+    os.lseek(given, 0, os.SEEK_SET)
+    out, into = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            _enter(request, given, into if "stdin" in test else null, into, null, libc)
+            code = _solve(request["program"], test)
+        finally:
+            os._exit(code)
+    os.close(given)
+    os.close(into)
+    deadline = time.monotonic() + request["wall_seconds"]
+    data, end = _read(out, request["output_bytes"], deadline)
+    os.close(out)
+    status, usage = _reap(child, deadline if end is None else 0.0)
+    if end is not None:
+        return end, b""
+    if status is None or (os.WIFSIGNALED(status) and usage.ru_utime + usage.ru_stime > 0.9 * request["cpu_seconds"]):
+        return "timeout", b""
+    return ("ok", data) if os.waitstatus_to_exitcode(status) == 0 else ("died", b"")
+
+
+def _read(out, cap, deadline):
+    """All that comes until the end of the pipe, and None or why reading stopped before."""
+    chunks: list[bytes] = []
+    size = 0
+    poll = select.poll()
+    poll.register(out, select.POLLIN)
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            return b"", "timeout"
+        chunk = os.read(out, 65536)
+        if not chunk:
+            return b"".join(chunks), None
+        size += len(chunk)
+        if size > cap:
+            return b"", "overflow"
+        chunks.append(chunk)
+
+
+def _reap(child, deadline):
+    """Status and usage of a child that has closed its output; at the deadline it is killed, and its status is None."""
+    pause = 0.0002
+    while time.monotonic() < deadline:
+        pid, status, usage = os.wait4(child, os.WNOHANG)
+        if pid:
+            return status, usage
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
+    os.kill(child, signal.SIGKILL)
+    return None, os.wait4(child, 0)[2]
+
+
+def _write(fd, data):
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+# Below: in the child.
+
+
+def _enter(request, given, output, into, null, libc):
+    """Standard streams, nothing else open but descriptor 3, the way out for returned values; then the limits."""
+    for descriptor, place in ((given, 0), (output, 1), (null, 2), (into, 3)):
+        os.dup2(descriptor, place)
+    os.closerange(4, 4096)
+    for name, limit in request["limits"].items():
+        kind = getattr(resource, name)
+        hard = resource.getrlimit(kind)[1]
+        soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (soft, soft + 1 if kind == resource.RLIMIT_CPU else soft))
+    _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGKILL)
+    _install(libc, request["test_filter"])
+
+
+def _solve(program, test):
+    """Run the program, and in a call test its functions; the exit code."""
+    sys.argv = ["solution.py"]
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
+    sys.stderr = io.TextIOWrapper(io.BufferedWriter(io.FileIO(2, "w", closefd=False)), encoding="utf-8")
+    for name in ("stdin", "stdout", "stderr"):
+        setattr(sys, f"__{name}__", getattr(sys, name))
+    calls = test.get("calls")
+    if calls is None:
+        os.close(3)
+    name = "__main__" if calls is None else "solution"  # a demonstration below the guard is not for call tests
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    sys.modules["__main__"] = module
+    code = 0
+    try:
+        exec(compile(program, "solution.py", "exec"), module.__dict__)
+        if calls is not None:
+            _answer([_call(module, **call) for call in calls])
+    except SystemExit as end:
+        code = 0 if end.code is None else end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        code = 1
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    return code & 0xFF
+
+
+def _answer(values):
+    try:
+        text = encode(values)  # type: ignore[name-defined]  # noqa: F821  (plain.py is sent before this file)
+    except (TypeError, ValueError):
+        return  # no plain data, so no answer
+    _write(3, text.encode("ascii"))
+
+
+def _call(module, function, args, kwargs):
+    """Call a function of the program, or a method of its class `Solution`."""
+    if not hasattr(module, function) and hasattr(module, "Solution"):
+        module = module.Solution()
+    return getattr(module, function)(*decode(args), **decode(kwargs))  # type: ignore[name-defined]  # noqa: F821
+
+
+main()

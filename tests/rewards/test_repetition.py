@@ -1,0 +1,104 @@
+"""The repetition penalty: its number, its bounds, and what it reads."""
+
+import pickle
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rewards.batch import REWARDS
+from rewards.repetition import Repetition
+
+check = settings(max_examples=150, deadline=None, derandomize=True)
+tokens = st.lists(st.integers(0, 3), max_size=40)
+sizes = st.integers(1, 5)
+
+
+def pay(ids, **options):
+    return Repetition(**options)(["…"], completion_ids=[ids])[0]
+
+
+@pytest.mark.parametrize(
+    ("ids", "size", "reward"),
+    [
+        ([1, 2, 3, 4], 2, 0.0),
+        ([1, 2, 1, 2, 1], 2, -0.5),  # 12 21 12 21: 1 - 2/4
+        ([5, 5, 5, 5, 5], 2, -0.75),  # 55 four times: 1 - 1/4
+        ([1, 2, 3, 1, 2, 3], 3, -0.25),  # 123 231 312 123: 1 - 3/4
+        ([1, 2, 3, 1, 2, 3], 1, -0.5),  # 1 - 3/6
+        ([1, 2, 2, 1], 2, 0.0),  # 12 22 21: order matters
+        ([1, 1, 1], 3, 0.0),  # one n-gram
+        ([1, 1], 3, 0.0),  # none
+        ([], 1, 0.0),
+    ],
+)
+def test_the_share_of_repeated_ngrams(ids, size, reward):
+    assert pay(ids, ngram_size=size) == reward
+
+
+def test_the_penalty_scales_and_zero_has_no_sign():
+    assert pay([5, 5, 5, 5, 5], ngram_size=2, max_penalty=-0.4) == pytest.approx(-0.3)  # -0.4 · 3/4
+    assert pay([5, 5, 5, 5, 5], ngram_size=2, max_penalty=0) == 0
+    assert str(pay([1, 2, 3], ngram_size=2)) == str(pay([])) == "0.0"
+
+
+def test_the_default_finds_a_loop_and_spares_a_repeated_phrase():
+    phrase = list(range(39))
+    assert pay(phrase + [100] + phrase + [101]) == 0.0  # 39 tokens in common, one too few
+    # 80 tokens twice: 160 - 39 = 121 n-grams; those that start in the first 80 are unique, 41 come again
+    assert pay(list(range(80)) * 2) == pytest.approx(-41 / 121)
+
+
+@check
+@given(tokens, sizes)
+def test_bounds_and_agreement_with_a_count_of_earlier_occurrences(ids, size):
+    ngrams = [ids[start : start + size] for start in range(len(ids) - size + 1)]
+    seen_before = sum(ngram in ngrams[:place] for place, ngram in enumerate(ngrams))
+    assert pay(ids, ngram_size=size, max_penalty=-2.0) == pytest.approx(-2 * seen_before / max(1, len(ngrams)))
+    assert -2.0 < pay(ids, ngram_size=size, max_penalty=-2.0) <= 0.0
+
+
+@check
+@given(tokens, sizes)
+def test_which_token_is_which_does_not_matter_and_neither_does_the_direction(ids, size):
+    assert pay(ids, ngram_size=size) == pay([7 - token for token in ids], ngram_size=size)
+    assert pay(ids, ngram_size=size) == pay(ids[::-1], ngram_size=size)
+
+
+@check
+@given(tokens.filter(len), sizes)
+def test_to_go_on_with_a_loop_costs_more(ids, size):
+    loop = [pay(ids * (size + times), ngram_size=size) for times in (1, 2, 5)]
+    assert 0.0 > loop[0] > loop[1] > loop[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "way_out"), [({"ngram_size": 0}, "give 1 or more"), ({"max_penalty": 0.5}, "such as -0.5")]
+)
+def test_an_option_out_of_range_is_refused(options, way_out):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"{name}={value} .*{way_out}"):
+        Repetition(**options)
+
+
+def test_it_pickles_takes_chats_and_reports():
+    columns, metrics = {}, {}
+    reward = pickle.loads(pickle.dumps(Repetition(ngram_size=1)))
+    pays = reward(
+        completions=[[{"role": "assistant", "content": "ab"}], []],
+        prompts=["?"] * 2,
+        completion_ids=[[1, 2], [1, 1]],
+        trainer_state=None,
+        log_extra=columns.__setitem__,
+        log_metric=metrics.__setitem__,
+    )
+    assert pays == [0.0, -0.5]
+    assert columns == {"repetition/status": ["ok", "wrong"]}
+    shares = {"ok": 0.5, "wrong": 0.5}
+    assert metrics == {f"rewards/repetition/{status}": shares.get(status, 0.0) for status in REWARDS}
+
+
+def test_the_name_and_kind_that_trl_sees():
+    trl = pytest.importorskip("trl.trainer.utils")
+    assert trl.get_callable_name(Repetition()) == "repetition"
+    assert not trl.is_async_callable(Repetition())
