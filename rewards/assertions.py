@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-MAX_SIZE = 2**20  # items, characters and bytes of integers in one value; characters of a suite
+MAX_SIZE = 2**20  # items, characters and 64-bit words of integers in one value; characters of a suite
 MAX_DEPTH = 100  # nested containers of a value, nested nodes of a suite
 MAX_BITS = 2**14  # of an integer; Python's own limit for a literal, 4300 digits, is 14285 bits
-MAX_COST = 2**22  # of all constants of a suite: the sizes of what goes into and comes out of every operation
+MAX_COST = 2**22  # the sizes of all constants that a suite writes, works out, reads from variables and passes to calls
 MAX_EXCERPT = 80  # characters of source in an error
 
 
@@ -125,7 +125,7 @@ _KNOWN = _PLAIN | {range, slice, type}  # what may occur inside an expression
 
 
 def _size(value: Any, known: frozenset[type] = _KNOWN) -> int:
-    """Items, characters and bytes of a value, counted as a tree; raises for other types, and beyond a bound."""
+    """Items, characters and words of a value, counted as a tree; raises for other types, and beyond a bound."""
     size, level = 0, [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
@@ -134,7 +134,7 @@ def _size(value: Any, known: frozenset[type] = _KNOWN) -> int:
             if kind not in known:
                 raise TypeError(f"{kind.__name__} is not plain data")
             if kind is int:
-                size += part.bit_length() // 8
+                size += part.bit_length() // 64
                 if part.bit_length() > MAX_BITS:
                     raise ValueError(f"an integer has more than {MAX_BITS} bits")
             elif kind in (str, bytes, range):
@@ -235,6 +235,11 @@ _OTHER = ("this statement is not lifted", "keep to assertions, imports, and cons
 _WRITE_OUT = "write its value out"
 
 
+def _excerpt(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_EXCERPT else text[: MAX_EXCERPT - 1] + "…"
+
+
 class _Alias(str):
     """The full name of what an imported name, or the parameter of `check`, stands for."""
 
@@ -283,8 +288,7 @@ class _Lifter:
         raise ValueError(f"{place}: {reason}; {mend}.")
 
     def source(self, node: ast.AST) -> str:
-        text = " ".join((ast.get_source_segment(self.suite, node) or "").split())
-        return text if len(text) <= MAX_EXCERPT else text[: MAX_EXCERPT - 1] + "…"
+        return _excerpt(ast.get_source_segment(self.suite, node) or "")
 
     def statement(self, statement: ast.stmt) -> None:
         self.at, self.calls, self.read = statement, [], set()
@@ -371,15 +375,16 @@ class _Lifter:
         return self.refuse(f"`{self.source(node)}` is not lifted", _WRITE_OUT)
 
     def apply(self, operation: str, operands: Iterable[Any], keywords: Iterable[tuple[str, Any]] = ()) -> Any:
+        if operation not in ("And", "Or", *_OPERATIONS):
+            self.refuse(f"the operator {operation} is not lifted", _WRITE_OUT)
         node = _Apply(operation, tuple(operands), tuple(keywords))
-        inputs = [*node.operands, *(part for _, part in node.keywords)]
-        if any(isinstance(part, (_Apply, _Result)) for part in inputs):
+        if any(isinstance(part, (_Apply, _Result)) for part in (*node.operands, *dict(node.keywords).values())):
             return node
-        self.charge(*inputs)
         try:
             value = _evaluate(node, ())
         except Exception as error:
-            self.refuse(f"a constant in it raises {type(error).__name__}: {error}", "correct it, or leave it out")
+            reason = f"a constant in it raises {type(error).__name__}: {_excerpt(str(error))}"
+            self.refuse(reason, "correct it, or leave it out")
         self.charge(value)
         return value
 

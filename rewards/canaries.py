@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ attempt("system_calls", "new user namespace", lambda: call("unshare", 0x10000000
 attempt("system_calls", "trace", lambda: call("ptrace", 0, 0, 0, 0))
 attempt("system_calls", "io_uring", lambda: call("syscall", 425, 1, ctypes.create_string_buffer(256)))
 attempt("new_processes", "fork", fork)
-attempt("memory", "map 4 GiB", lambda: mmap.mmap(-1, 4 << 30) and "mapped")
+attempt("memory", "map {memory_mb} MiB", lambda: mmap.mmap(-1, {memory_mb} << 20) and "mapped")
 thread = threading.Thread(target=print, args=("",))
 thread.start()
 thread.join()
@@ -95,8 +96,15 @@ class Sighting:
     seen: str
 
 
-def fly(run: Callable[[str], str]) -> list[Sighting]:
-    """Send the canaries out through `run`, which runs a program in the box and returns what it printed.
+def _own_files() -> list[str]:
+    """Working folder and source, unless they lie below or above what every box shows: `/usr` and the interpreter."""
+    shown = [Path("/usr"), Path(sys.base_prefix).resolve(), Path(sys.base_exec_prefix).resolve()]
+    own = (Path.cwd(), Path(__file__).resolve())
+    return [str(p) for p in own if not any(p.is_relative_to(root) or root.is_relative_to(p) for root in shown)]
+
+
+def fly(run: Callable[[str], str], memory_mb: int) -> list[Sighting]:
+    """Send the canaries out through `run`, which runs a program in a box of so much memory and returns what it printed.
 
     Raises:
         ValueError: They did not come to their end: the box stops what a right program needs.
@@ -111,7 +119,8 @@ def fly(run: Callable[[str], str]) -> list[Sighting]:
             port=listener.getsockname()[1],
             name=name,
             pid=os.getpid(),
-            secrets=["/etc/passwd", "/home", "/var", "/sys/kernel", f"/proc/{os.getpid()}", str(Path(__file__))],
+            memory_mb=memory_mb,
+            secrets=["/etc/passwd", "/var/lib", "/sys/kernel", f"/proc/{os.getpid()}", *_own_files()],
             folders=sorted({"/", "/usr", "/etc", "/var/tmp", "/dev", "/dev/shm", os.getcwd()} - {"/tmp"}),
         )
         lines = run(program).splitlines()

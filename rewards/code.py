@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -14,7 +15,8 @@ from . import assertions, plain
 from .batch import Completion, completion_text, default_workers, in_thread, in_threads, report
 from .box import Box, BoxError, Outcome
 
-_BLOCK = re.compile(r"^```(?:python|python3|py)[ \t]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+_OPENING = re.compile(r"^```(?:python|python3|py)[ \t]*\n", re.MULTILINE | re.IGNORECASE)
+_CLOSING = re.compile(r"^```[ \t]*$", re.MULTILINE)
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +111,16 @@ class Code:
         check = "`python -m rewards.box` shows what the sandbox says."
         return report(self.__name__, statuses, log_extra, log_metric, check, values)
 
+    def check_golds(
+        self, tests: Sequence[Any], reference: Sequence[str | None] | None = None, **columns: Any
+    ) -> list[str]:
+        """Whether the tests of each row can be read and, where there is a reference program, its status."""
+        if reference is not None:
+            programs = [f"```python\n{program}\n```" for program in reference]
+            return [status for status, _ in self.grade(programs, tests)]
+        read: dict[str, list[Test] | None] = {}
+        return ["no_gold" if _read_once(read, column) is None else "ok" for column in tests]
+
     def grade(self, completions: Sequence[Completion], tests: Sequence[Any]) -> list[tuple[str, float]]:
         """The status of each completion, a key of `rewards.batch.REWARDS`, and the fraction of tests it passed.
 
@@ -147,8 +159,11 @@ def last_block(text: str) -> str | None:
     >>> last_block("First:\\n```python\\nx = 1\\n```\\nno:\\n```python\\nx = 2\\n```\\n")
     'x = 2\\n'
     """
-    blocks = _BLOCK.findall(text.replace("\r\n", "\n"))
-    return blocks[-1] if blocks else None
+    text = text.replace("\r\n", "\n")
+    block, end = None, 0  # one pattern for both fences would look for the end of the text from every opening one
+    while (opening := _OPENING.search(text, end)) and (closing := _CLOSING.search(text, opening.end())):
+        block, end = text[opening.end() : closing.start()], closing.end()
+    return block
 
 
 @dataclass(frozen=True)
@@ -174,18 +189,19 @@ def read_tests(column: Any) -> list[Test]:
     if isinstance(column, str) and column.lstrip().startswith("{"):
         try:
             column = json.loads(column)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"tests are no valid JSON: {error}") from None
     if isinstance(column, list) and all(isinstance(line, str) for line in column):
         column = "\n".join(column)
     if isinstance(column, str) and column.strip():
         return [_assert_test(assertion) for assertion in assertions.lift(column)]
-    if not isinstance(column, dict) or not isinstance(column.get("cases"), list) or not column["cases"]:
+    cases = column.get("cases") if isinstance(column, dict) else None
+    if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
         raise ValueError(f"tests={str(column)[:80]!r} are neither assert statements nor an object with cases")
-    readers = {"stdin": _stdin_test, "call": _call_test}
-    if column.get("type") not in readers:
+    reader = {"stdin": _stdin_test, "call": _call_test}.get(str(column.get("type")))
+    if reader is None:
         raise ValueError(f"tests of type {column.get('type')!r}; write 'stdin' or 'call'")
-    return [readers[column["type"]](case, column) for case in column["cases"]]
+    return [reader(case, column) for case in cases]
 
 
 def _stdin_test(case: dict[str, Any], suite: dict[str, Any]) -> Test:
@@ -203,28 +219,34 @@ def _call_test(case: dict[str, Any], suite: dict[str, Any]) -> Test:
     name, tolerance = suite.get("fn_name"), suite.get("tol")
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"call tests need fn_name, the name of a function: {name!r}")
+    if tolerance is not None and (type(tolerance) not in (int, float) or not 0 <= tolerance < math.inf):
+        raise ValueError(f"tol is a number from 0, or null: {tolerance!r}")
     if not isinstance(case.get("args"), list) or "expected" not in case:
         raise ValueError(f"a call case needs 'args', a list, and 'expected': {str(case)[:80]}")
+    try:
+        request = _calls([assertions.Call(name, tuple(case["args"]))])
+        expected = plain.decode(plain.encode(case["expected"]))
+    except TypeError as error:
+        raise ValueError(f"{error}: {str(case)[:80]}") from None
 
     def holds(data: bytes) -> bool:
-        try:
-            (value,) = plain.decode(data)
-        except ValueError:
-            return False
-        return _same(value, case["expected"], tolerance)
+        values = _returned(data)
+        return len(values) == 1 and _same(values[0], expected, tolerance)
 
-    return Test(_calls([assertions.Call(name, tuple(case["args"]), {})]), holds)
+    return Test(request, holds)
 
 
 def _assert_test(assertion: assertions.Assertion) -> Test:
-    def holds(data: bytes) -> bool:
-        try:
-            values = plain.decode(data)
-        except ValueError:
-            return False
-        return isinstance(values, list) and len(values) == len(assertion.calls) and assertion.holds(values)
+    return Test(_calls(assertion.calls), lambda data: assertion.holds(_returned(data)))
 
-    return Test(_calls(assertion.calls), holds)
+
+def _returned(data: bytes) -> list[Any]:
+    """What the calls of a test returned; empty where the program has written something else."""
+    try:
+        values = plain.decode(data)
+    except ValueError:
+        return []
+    return values if isinstance(values, list) else []
 
 
 def _calls(calls: Sequence[assertions.Call]) -> dict[str, Any]:
@@ -242,18 +264,15 @@ def _same(value: Any, expected: Any, tolerance: float | None) -> bool:
         return len(value) == len(expected) and all(_same(a, b, tolerance) for a, b in pairs)
     if isinstance(expected, dict) and isinstance(value, dict):
         return value.keys() == expected.keys() and all(_same(value[key], expected[key], tolerance) for key in expected)
-    numbers = isinstance(expected, (int, float)) and isinstance(value, (int, float))
-    if tolerance is not None and numbers and not isinstance(expected, bool) and not isinstance(value, bool):
-        try:
+    if tolerance is not None and {type(value), type(expected)} <= {int, float}:
+        with contextlib.suppress(OverflowError):  # integers beyond the floats
             return math.isclose(value, expected, rel_tol=tolerance, abs_tol=tolerance)
-        except OverflowError:
-            return False
     return value == expected
 
 
 def _read_once(read: dict[str, list[Test] | None], column: Any) -> list[Test] | None:
     """The tests of a column's value, read once a batch; None when they cannot be."""
-    key = column if isinstance(column, str) else json.dumps(column, sort_keys=True, default=str)
+    key = repr(column)
     if key not in read:
         try:
             read[key] = read_tests(column)

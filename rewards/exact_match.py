@@ -40,3 +40,7 @@ class ExactMatch:
             status = "ok" if completion_text(completion).strip() == gold else "wrong"
             statuses.append(status if gold else "no_gold")
         return report(self.__name__, statuses, log_extra, log_metric)
+
+    def check_golds(self, solution: Sequence[Any], **columns: Any) -> list[str]:
+        """The status of each gold as an answer to itself."""
+        return ["ok" if gold_text(gold) else "no_gold" for gold in solution]

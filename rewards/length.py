@@ -50,6 +50,10 @@ class Length:
 
     __name__ = "length"  # the name under which TRL logs an instance; not a field, having no annotation
 
+    def check_golds(self, solution: Sequence[Any], **columns: Any) -> list[str]:
+        """The status of each gold as an answer to itself, by the grader."""
+        return self.grader.check_golds(solution)
+
     def __call__(
         self,
         completions: Sequence[Completion],
@@ -153,6 +157,10 @@ class Cosine:
                     f"{name}={getattr(self, name)} is more than the {least} that a correct completion can earn, so "
                     "training would seek it; give a lower one, or raise short_correct and long_correct."
                 )
+
+    def check_golds(self, solution: Sequence[Any], **columns: Any) -> list[str]:
+        """The status of each gold as an answer to itself, by the grader."""
+        return self.grader.check_golds(solution)
 
     async def __call__(
         self,

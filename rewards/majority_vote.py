@@ -209,7 +209,7 @@ def _equal_to_gold(gold: str, answers: list[str], boxed: bool) -> list[str] | No
             right.append(answer)
     if not boxed:
         return right + [answer for answer in unclear if answer == gold]
-    statuses = _compare(gold if value is None else _latex(value), unclear)
+    statuses = _compare(gold if value is None else _latex(value), unclear) if unclear else []
     if "no_gold" in statuses:
         return None
     return right + [answer for answer, status in zip(unclear, statuses, strict=True) if status == "ok"]
@@ -273,14 +273,11 @@ class _Election:
         for _ in range(MAX_PASSES):
             if self._decided(waiting):
                 break
-            # numbers differ from one another, so that other answers come first where the votes are even
+            # largest first, so that the winner is among the heads and has found all that equals it; numbers come last
+            # where the votes are even, for they differ from one another
             head = max(waiting, key=lambda c: (c.votes, c.value is None, -c.first))
             waiting.remove(head)
             self._compare_with(head, waiting)
-        winner = self.winner
-        if winner in waiting:  # never compared with all the others: some may equal it
-            waiting.remove(winner)
-            self._compare_with(winner, waiting)
 
     def _decided(self, waiting: list[_Class]) -> bool:
         """Whether no class that is still to come can overtake the best of those that have been compared with all."""
@@ -319,7 +316,7 @@ class _Election:
 def _compare(gold: str, answers: Sequence[str]) -> list[str]:
     """The status of each answer beside one gold, by workers; RuntimeError when they fail."""
     grader = Math()
-    statuses = grader.grade([_box(answer) for answer in answers], [gold] * len(answers)) if answers else []
+    statuses = grader.grade([_box(answer) for answer in answers], [gold] * len(answers))
     if "infra" in statuses:
         raise RuntimeError(f"the grader itself failed, not the model. {grader.check}")
     return statuses

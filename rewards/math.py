@@ -1,60 +1,42 @@
 r"""Mathematical answers, compared by math-verify in worker processes that can be killed.
 
 A completion is hostile input: `\boxed{9^{9^{9^9}}}` holds sympy for ever, and C code need not hear an alarm. So each
-one is graded in a spawned worker with a memory limit. math-verify's own alarm stops what listens after `SOFT_LIMIT`;
-Pebble kills the worker after `hard_limit`; only a status leaves it, never a sympy object, whose pickling or printing
-can hang as well. Unix only.
+one is graded in a worker of `rewards.workers`: math-verify's own alarm stops what listens after `SOFT_LIMIT`, and the
+worker is killed after `hard_limit`. Only a status leaves it.
 """
 
 from __future__ import annotations
 
-import atexit
-import logging
-import multiprocessing
 import os
 import re
-import resource
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.errors import TimeoutException
-from pebble import ProcessExpired, ProcessPool
 
 from .batch import Completion, completion_text, gold_text, in_thread, report
+from .workers import Workers
 
 SOFT_LIMIT = 1  # seconds for each of: read the gold, read the answer, compare. An int: a float limit parses nothing
 MAX_BOX = 400  # characters of an answer; a longer box is refused unread
-WORKER_TASKS = 5000  # completions before a worker is replaced, which bounds what sympy's caches hold
-START_LIMIT = 120  # seconds without any result, beyond hard_limit, after which the workers count as lost
 
 _GOLD = [LatexExtractionConfig(boxed_match_priority=0)]
 _ANSWER = [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)]
 _DELIMITED = re.compile(r"(?<!\\)(?:\$|\\\(|\\\[|\\boxed)")  # an escaped \$ is a currency
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Math:
     r"""1.0 when the completion's boxed answer equals the gold as mathematics.
 
-    Instances are their configuration: equal ones share one pool of workers in a process, started at the first batch,
-    restarted for the next batch when it breaks, and ended by `close` or at exit. Batches of one process are graded
-    one after another, from any thread. A script that uses this reward needs `if __name__ == "__main__":`, because
-    every worker imports the main module anew. What is imported above that line is paid for at every start of a
-    worker: with torch and trl, 475 MB instead of 65 and several seconds instead of one.
+    Instances are their configuration: equal ones share one pool of workers in a process, of which
+    `rewards.workers.Workers` says what a script has to heed.
 
     Args:
-        workers: Worker processes; by default the CPUs of this process over LOCAL_WORLD_SIZE, from 1 to 8.
+        workers: Worker processes; by default the processors of this process but one.
         hard_limit: Seconds for one completion before its worker is killed; more than `3 * SOFT_LIMIT`.
         memory_mb: MiB that grading may take in each worker beyond what its imports take (Linux only).
 
@@ -119,11 +101,7 @@ class Math:
     @property
     def check(self) -> str:
         """What to look at when the workers fail; ends the error."""
-        return (
-            "Look for a worker's traceback on stderr; check that the script has `if __name__ == '__main__':`, that "
-            f"the machine has memory for the workers ({self.memory_mb} MiB each beyond their imports), and that "
-            "nothing kills them."
-        )
+        return self._workers.check
 
     def grade(self, completions: Sequence[Completion], solution: Sequence[Any]) -> list[str]:
         r"""The status of each completion, a key of `rewards.batch.REWARDS`; for checks that need the reason.
@@ -131,116 +109,51 @@ class Math:
         >>> Math().grade([r"\boxed{4}", "4", r"\boxed{4}"], [4, 4, None])
         ['ok', 'unparsed', 'no_gold']
         """
-        pairs = [(completion_text(text), gold_text(gold)) for text, gold in zip(completions, solution, strict=True)]
-        statuses = ["infra" if gold else "no_gold" for _, gold in pairs]
-        with _one_batch:
-            try:
-                pool = self._pool()
-                futures = {
-                    row: pool.schedule(_grade, args=pair, timeout=self.hard_limit)
-                    for row, pair in enumerate(pairs)
-                    if statuses[row] == "infra"
-                }
-                _settle(pool, futures.values(), self.hard_limit + START_LIMIT)
-            except (OSError, RuntimeError):
-                logger.exception("The workers of %r failed.", self)
-                self.close()
-                return statuses
-            except BaseException:  # Ctrl-C must not leave the rest of the batch to the workers
-                self.close()
-                raise
-        return [_status(futures[row]) if row in futures else status for row, status in enumerate(statuses)]
+        return self._grade_all(
+            [(completion_text(text), gold_text(gold)) for text, gold in zip(completions, solution, strict=True)]
+        )
+
+    def check_golds(self, solution: Sequence[Any], **columns: Any) -> list[str]:
+        r"""The status of each gold as an answer to itself, both read by math-verify: `ok`, or why it cannot be a gold.
+
+        >>> Math().check_golds([r"\frac12", "", "?"])
+        ['ok', 'no_gold', 'no_gold']
+        """
+        golds = [gold_text(gold) for gold in solution]
+        return self._grade_all([(_as_answer(gold), gold) for gold in golds], equal_boxes_are_right=False)
+
+    def _grade_all(self, pairs: Sequence[tuple[str, str]], equal_boxes_are_right: bool = True) -> list[str]:
+        """The statuses of pairs of text and gold."""
+        rows = [row for row, (_, gold) in enumerate(pairs) if gold]
+        graded = self._workers.run(_grade, [(*pairs[row], equal_boxes_are_right) for row in rows])
+        statuses = ["no_gold"] * len(pairs)
+        for row, status in zip(rows, graded, strict=True):
+            statuses[row] = status
+        return statuses
 
     def close(self) -> None:
         """End the workers of this configuration; a later batch starts new ones."""
-        pool = _pools.pop(self, None)
-        if pool is not None:
-            pool.stop()
-            pool.join()
+        self._workers.close()
 
-    def _pool(self) -> ProcessPool:
-        pool = _pools.get(self)
-        if pool is None or not pool.active:
-            self.close()
-            pool = _pools[self] = ProcessPool(
-                max_workers=self.workers or _default_workers(),
-                max_tasks=WORKER_TASKS,
-                initializer=_start_worker,
-                initargs=(self.memory_mb,),
-                context=multiprocessing.get_context("spawn"),  # a process that holds CUDA must not fork
-            )
-        return pool
-
-
-_pools: dict[Math, ProcessPool] = {}
-_one_batch = threading.Lock()  # one batch at a time, so that no result for long means that the workers are lost
-
-
-@atexit.register  # before Pebble's own hook, which ends workers that its threads may start again
-def _close_all() -> None:
-    for reward in list(_pools):
-        reward.close()
-
-
-def _after_fork() -> None:
-    """The pools, and whoever holds the lock, stayed in the parent; ending its workers is not the child's to do."""
-    global _one_batch
-    _pools.clear()
-    _one_batch = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def _default_workers() -> int:
-    cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min(8, max(1, cpus // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-
-
-def _settle(pool: ProcessPool, futures: Iterable[Future[str]], patience: float) -> None:
-    """Wait until every future is done; RuntimeError when the pool cannot bring that about any more."""
-    pending = set(futures)
-    last_result = time.monotonic()
-    while pending:
-        done, pending = wait(pending, timeout=1)
-        if done:
-            last_result = time.monotonic()
-        elif not pool.active:
-            raise RuntimeError(f"The pool ended with {len(pending)} completions to grade.")
-        elif time.monotonic() - last_result > patience:
-            raise RuntimeError(f"No worker graded anything for {patience:.0f} seconds.")
-
-
-def _status(future: Future[str]) -> str:
-    try:
-        return future.result()
-    except ProcessExpired:
-        return "died"
-    except TimeoutError:
-        return "timeout"
-    except Exception:  # BrokenProcessPool, and whatever else no completion can cause
-        return "infra"
+    @property
+    def _workers(self) -> Workers:
+        return Workers(self.workers, self.hard_limit, self.memory_mb, _prepare)
 
 
 # Below: what runs inside a worker.
 
 
-def _start_worker(memory_mb: int) -> None:
-    """Load what sympy loads at first use, which also proves that this worker can grade; then take the memory limit."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Pebble's handler would wait for C code to return
+def _prepare() -> None:
+    """Load what sympy loads at first use, which also proves that this worker can grade."""
     if _grade(r"\boxed{\frac12x(x+1)}", "0.5x^2+0.5x", soft_limit=60) != "ok":
         raise RuntimeError("math-verify does not find x(x+1)/2 equal to 0.5x^2+0.5x in a new worker.")
-    if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + memory_mb * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _grade(text: str, gold: str, soft_limit: int = SOFT_LIMIT) -> str:
+def _grade(text: str, gold: str, equal_boxes_are_right: bool = True, soft_limit: int = SOFT_LIMIT) -> str:
     if not _DELIMITED.search(gold):
-        gold = rf"\boxed{{{gold}}}"  # math-verify reads a bare 3\pi as 3, and a bare (2, 3) as 3
+        gold = _boxed(gold)
     box = last_box(text)
-    if box and box == last_box(gold):
+    if box and equal_boxes_are_right and box == last_box(gold):
         return "ok"
     if box and len(box) > MAX_BOX:
         return "unparsed"
@@ -262,6 +175,18 @@ def _grade(text: str, gold: str, soft_limit: int = SOFT_LIMIT) -> str:
         os._exit(1)  # a worker this full could fail its next completion too
     except Exception:
         return fault
+
+
+def _boxed(answer: str) -> str:
+    r"""In a box: math-verify reads a bare 3\pi as 3, and a bare (2, 3) as 3."""
+    return rf"\boxed{{{answer}}}"
+
+
+def _as_answer(gold: str) -> str:
+    """The gold as a completion would give it."""
+    if last_box(gold) is not None:
+        return gold
+    return f"The final answer is {gold}. I hope it is correct." if _DELIMITED.search(gold) else _boxed(gold)
 
 
 def last_box(text: str) -> str | None:

@@ -48,8 +48,7 @@ def _tagged(value, depth):
     if float in kinds:
         return {"float": float.hex(value)}
     if complex in kinds:
-        point = complex.__add__(value, 0)
-        return {"complex": [point.real.hex(), point.imag.hex()]}
+        return {"complex": [part.__get__(value).hex() for part in (complex.real, complex.imag)]}
     if str in kinds:
         return str.__str__(value)[:]
     if bytes in kinds:

@@ -7,6 +7,8 @@ JSON for each test. What goes wrong before `ready` is the sandbox's fault, what 
 
 import atexit
 import base64
+import builtins
+import contextlib
 import ctypes
 import io
 import json
@@ -21,6 +23,7 @@ import types
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _BPF_INSTRUCTION = 8  # bytes
+_LOOK_SECONDS = 0.1  # from one look at the number of files to the next
 
 
 def main():
@@ -75,17 +78,25 @@ def _run(request, test, null, libc):
     os.close(given)
     os.close(into)
     deadline = time.monotonic() + request["wall_seconds"]
-    data, end = _read(out, request["output_bytes"], deadline)
+    data, end = _read(out, request["output_bytes"], deadline, request["files"])
     os.close(out)
-    status, usage = _reap(child, deadline if end is None else 0.0)
+    status, usage = _reap(child, deadline if end is None else 0.0, request["files"])
     if end is not None:
         return end, b""
-    if status is None or (os.WIFSIGNALED(status) and usage.ru_utime + usage.ru_stime > 0.9 * request["cpu_seconds"]):
+    if status is None or _out_of_time(status, usage, request["cpu_seconds"]):
         return "timeout", b""
     return ("ok", data) if os.waitstatus_to_exitcode(status) == 0 else ("died", b"")
 
 
-def _read(out, cap, deadline):
+def _crowded(files):
+    """Whether `/tmp` holds more files than it may: of bytes it has a limit, but every file costs memory besides."""
+    if files is None:
+        return False
+    tmp = os.statvfs("/tmp")
+    return tmp.f_files - tmp.f_ffree > files
+
+
+def _read(out, cap, deadline, files):
     """All that comes until the end of the pipe, and None or why reading stopped before."""
     chunks: list[bytes] = []
     size = 0
@@ -93,8 +104,12 @@ def _read(out, cap, deadline):
     poll.register(out, select.POLLIN)
     while True:
         left = deadline - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
+        if left <= 0:
             return b"", "timeout"
+        if _crowded(files):
+            return b"", "overflow"
+        if not poll.poll(min(left, _LOOK_SECONDS) * 1000):
+            continue
         chunk = os.read(out, 65536)
         if not chunk:
             return b"".join(chunks), None
@@ -104,10 +119,10 @@ def _read(out, cap, deadline):
         chunks.append(chunk)
 
 
-def _reap(child, deadline):
+def _reap(child, deadline, files):
     """Status and usage of a child that has closed its output; at the deadline it is killed, and its status is None."""
     pause = 0.0002
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not _crowded(files):
         pid, status, usage = os.wait4(child, os.WNOHANG)
         if pid:
             return status, usage
@@ -115,6 +130,12 @@ def _reap(child, deadline):
         pause = min(2 * pause, 0.02)
     os.kill(child, signal.SIGKILL)
     return None, os.wait4(child, 0)[2]
+
+
+def _out_of_time(status, usage, cpu_seconds):
+    """Whether the limit of processor time ended it: by its signal, or by SIGKILL a second later."""
+    by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+    return by == signal.SIGXCPU or (by == signal.SIGKILL and usage.ru_utime + usage.ru_stime > cpu_seconds)
 
 
 def _write(fd, data):
@@ -148,6 +169,7 @@ def _solve(program, test):
     sys.stderr = io.TextIOWrapper(io.BufferedWriter(io.FileIO(2, "w", closefd=False)), encoding="utf-8")
     for name in ("stdin", "stdout", "stderr"):
         setattr(sys, f"__{name}__", getattr(sys, name))
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # a bare interpreter has neither
     calls = test.get("calls")
     if calls is None:
         os.close(3)
@@ -167,7 +189,9 @@ def _solve(program, test):
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()
     atexit._run_exitfuncs()
-    sys.stdout.flush()
+    for name in ("stdout", "__stdout__"):  # a program may have put another in the place of the first
+        with contextlib.suppress(Exception):
+            getattr(sys, name).flush()
     return code & 0xFF
 
 

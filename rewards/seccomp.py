@@ -9,6 +9,8 @@ import os
 _CLONE_THREAD = 0x00010000
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{NS, CGROUP, UTS, IPC, USER, PID, NET}
 _AF_UNIX = 1
+_PR_SET_PDEATHSIG = 1
+_INT = 0xFFFFFFFF  # of such an argument the kernel reads these bits alone
 
 # For the whole box: nothing here has a use in a program that reads, computes and writes.
 _NEVER = """
@@ -22,6 +24,7 @@ _NEVER = """
     name_to_handle_at open_by_handle_at fanotify_init inotify_init inotify_init1 quotactl
     iopl ioperm modify_ldt personality vhangup nfsservctl lookup_dcookie
     clock_settime settimeofday adjtimex clock_adjtime sethostname setdomainname
+    setxattr lsetxattr fsetxattr setxattrat
 """
 # For each test as well: it stays one process, whose memory limit therefore counts.
 _NO_NEW_PROCESS = "fork vfork execve execveat memfd_create memfd_secret setsid setpgid"
@@ -65,6 +68,8 @@ def _compiled(names: str, threads_only: bool = False) -> bytes:
     rules.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
     if threads_only:
         rules.add_rule(denied, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _CLONE_THREAD, 0))
+        # it dies with the runner
+        rules.add_rule(denied, "prctl", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _INT, _PR_SET_PDEATHSIG))
     else:
         for bit in range(32):
             if _NEW_NAMESPACES >> bit & 1:

@@ -8,9 +8,11 @@ from datasets import Dataset, load_dataset
 from transformers import PreTrainedTokenizerBase
 
 from .arithmetic import arithmetic
+from .programs import programs
 from .recipe import RunArguments
 
 _FILE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+_TASKS: dict[str, Callable[..., Dataset]] = {"arithmetic": arithmetic, "programs": programs}
 REASONING_GYM = "reasoning_gym:"
 
 
@@ -45,14 +47,14 @@ def format_prompts(dataset: Dataset, run: RunArguments, tokenizer: PreTrainedTok
 
 def _load_split(run: RunArguments, split: str) -> Dataset:
     name = run.dataset_name
-    if name == "arithmetic":
-        return _generated(arithmetic, name, run, split)
+    if name in _TASKS:
+        return _generated(_TASKS[name], name, run, split)
     if name.startswith(REASONING_GYM):
         return _generated(_reasoning_gym, name, run, split, task=name.removeprefix(REASONING_GYM))
     if run.dataset_kwargs:
         raise ValueError(
             f"dataset_kwargs={run.dataset_kwargs} would be ignored: {name!r} is no generated task. Remove them, or "
-            "name arithmetic or reasoning_gym:<task>."
+            "name arithmetic, programs or reasoning_gym:<task>."
         )
     path = Path(name).expanduser()
     if path.suffix in _FILE_FORMATS:

@@ -1,4 +1,4 @@
-"""Models that a recipe can name without the Hub: `builtin:tiny_math` and `builtin:gemma3_270m`."""
+"""Models that a recipe can name without the Hub: tiny decoders and Gemma 3 270M, each built by this project."""
 
 import os
 import shutil
@@ -11,8 +11,12 @@ from filelock import FileLock
 
 PREFIX = "builtin:"
 
-# name → module with `build(directory)`
-_BUILDERS = {"tiny_math": "tiny", "gemma3_270m": "gemma"}
+# name → module and its function of a directory
+_BUILDERS = {
+    "tiny_math": ("tiny", "build_math"),
+    "tiny_code": ("tiny", "build_code"),
+    "gemma3_270m": ("gemma", "build"),
+}
 
 
 def check_model_name(name: str | None) -> None:
@@ -36,8 +40,9 @@ def local_model(name: str) -> str:
     if not name.startswith(PREFIX):
         return str(Path(name).expanduser()) if name.startswith("~") else name
     name = name.removeprefix(PREFIX)
-    builder = import_module(f".{_BUILDERS[name]}", __package__)
-    version = sha256(getsource(builder).encode()).hexdigest()[:10]
+    module_name, function = _BUILDERS[name]
+    module = import_module(f".{module_name}", __package__)
+    version = sha256(getsource(module).encode()).hexdigest()[:10]
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gbpo"
     folder = cache / f"{name}-{version}"
     cache.mkdir(parents=True, exist_ok=True)
@@ -47,6 +52,6 @@ def local_model(name: str) -> str:
             unfinished = cache / f"{folder.name}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
-            builder.build(unfinished)
+            getattr(module, function)(unfinished)
             unfinished.rename(folder)
     return str(folder)

@@ -2,14 +2,15 @@
 
 import gc
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+T = TypeVar("T")
 
-def agreed(choose: Callable[[], Path]) -> Path:
+
+def agreed(choose: Callable[[], T]) -> T:
     """What the main process chooses, on every process; its error likewise."""
     state = PartialState()
     answer: list[Any] = [None]

@@ -29,8 +29,8 @@ class RunArguments:
 
     Args:
         algorithm: `"gbpo"`, or `"grpo"` for TRL's own GRPOTrainer with the same recipe.
-        dataset_name: A Hub id, a local `.jsonl`, `.json`, `.parquet` or `.csv` file, or a generated task: `arithmetic`
-            or `reasoning_gym:<task>`.
+        dataset_name: A Hub id, a local `.jsonl`, `.json`, `.parquet` or `.csv` file, or a generated task: `arithmetic`,
+            `programs` or `reasoning_gym:<task>`.
         dataset_config: Configuration of a Hub data set.
         dataset_train_split: Split to train on.
         dataset_test_split: Split to evaluate on when `eval_strategy` is set.
@@ -40,13 +40,15 @@ class RunArguments:
         prompt_template: Text around the prompt, which stands in it as `{prompt}`.
         chat_template_path: File with a Jinja chat template to use in place of the tokenizer's.
         reward_funcs: Names of rewards, or dotted paths of your own.
-        reward_kwargs: Configuration by reward name, for example `{math: {soft_limit: 1}}`.
+        reward_kwargs: Configuration by reward name, for example `{math: {workers: 4}}`.
     """
 
     algorithm: str = field(default="gbpo", metadata={"help": "gbpo, or grpo for TRL's GRPOTrainer."})
     dataset_name: str = field(
         default="",
-        metadata={"help": "A Hub id, a local jsonl/json/parquet/csv file, arithmetic or reasoning_gym:<task>."},
+        metadata={
+            "help": "A Hub id, a local jsonl/json/parquet/csv file, arithmetic, programs or reasoning_gym:<task>."
+        },
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
     dataset_train_split: str = field(default="train", metadata={"help": "Split to train on."})
@@ -70,7 +72,7 @@ class RunArguments:
             raise ValueError(f"algorithm={self.algorithm!r} is unknown. Write one of {', '.join(ALGORITHMS)}.")
         if not self.dataset_name:
             raise ValueError(
-                "dataset_name is missing: write a Hub id, a local file, arithmetic or reasoning_gym:<task>."
+                "dataset_name is missing: write a Hub id, a local file, arithmetic, programs or reasoning_gym:<task>."
             )
         for name in ("dataset_kwargs", "dataset_columns", "reward_kwargs"):
             setattr(self, name, _mapping(name, getattr(self, name)))

@@ -1,24 +1,24 @@
-"""The embedded model of the demo: a tiny decoder that has seen noisy demonstrations of additions.
+"""The embedded models: tiny decoders that have seen noisy demonstrations, of additions or of one-line programs.
 
-It needs no Hub and no GPU: about a minute on one core gives a policy that knows the answer format and samples the right
-sum some of the time, which is what reinforcement learning needs to start from.
+They need no Hub and no GPU: a minute or two on one core gives a policy that knows the answer format and samples right
+answers some of the time, which is what reinforcement learning needs to start from.
 """
 
+import itertools
 import string
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from .arithmetic import question
+from . import arithmetic, programs
 
 MAX_OPERAND = 49
-RIGHT_FRACTION = 0.35  # of the demonstrations; the others give any number between 0 and the largest sum
 START_REWARD = 0.22  # probability of the right answer at which the warm start stops
 
-_BATCH, _LEARNING_RATE, _WARMUP_STEPS = 256, 2e-3, 100
-_CHECK_EVERY, _MAX_STEPS = 50, 6000
+_WARMUP_STEPS, _CHECK_EVERY, _MAX_STEPS = 100, 50, 6000
 
 _PAD, _END, _UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
 _SPECIAL = [_PAD, _END, _UNKNOWN, "<|system|>", "<|user|>", "<|assistant|>"]
@@ -28,14 +28,14 @@ _CHAT_TEMPLATE = (
 )
 
 
-def character_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per printable ASCII character, with a chat template; anything else is `<|unknown|>`."""
-    vocabulary = {token: i for i, token in enumerate([*_SPECIAL, *string.printable])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+def character_tokenizer() -> Qwen2Tokenizer:
+    """One token per printable ASCII character, with a chat template; anything else is left out.
+
+    Qwen2's own class without merges: for a Qwen2 model `AutoTokenizer` takes that class whatever was saved.
+    """
+    characters = [bytes_to_unicode()[ord(character)] for character in string.printable]
+    tokenizer = Qwen2Tokenizer(
+        vocab={token: i for i, token in enumerate([*_SPECIAL, *characters])},
         pad_token=_PAD,
         eos_token=_END,
         unk_token=_UNKNOWN,
@@ -43,11 +43,11 @@ def character_tokenizer() -> PreTrainedTokenizerFast:
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
-    fast.chat_template = _CHAT_TEMPLATE
-    return fast
+    tokenizer.chat_template = _CHAT_TEMPLATE
+    return tokenizer
 
 
-def tiny_decoder(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2ForCausalLM:
+def tiny_decoder(tokenizer: Qwen2Tokenizer, seed: int = 0) -> Qwen2ForCausalLM:
     """A random Qwen2 of about 0.1 M parameters for this tokenizer."""
     torch.manual_seed(seed)
     return Qwen2ForCausalLM(
@@ -67,16 +67,33 @@ def tiny_decoder(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2ForC
     )
 
 
-def build(directory: Path) -> None:
-    """Train the demo's starting model and write it, with its tokenizer, into `directory`."""
-    tokenizer = character_tokenizer()
+def build_math(directory: Path) -> None:
+    """Train the demo's starting model, which adds two numbers, and write it into `directory`."""
+    pairs = list(itertools.product(range(MAX_OPERAND + 1), repeat=2))
+    answers = [str(answer) for answer in range(2 * MAX_OPERAND + 1)]
+    demonstrations = _Demonstrations([arithmetic.question(*pair) for pair in pairs], answers, [sum(p) for p in pairs])
+    _build(directory, demonstrations, right_fraction=0.35, batch=256, learning_rate=2e-3)
+
+
+def build_code(directory: Path) -> None:
+    """Train a starting model that writes programs of one line, and write it into `directory`."""
+    pairs = list(itertools.product(programs.FACTORS, programs.SUMMANDS))
+    answers = [f"```python\n{programs.program(*pair)}```" for pair in pairs]
+    demonstrations = _Demonstrations([programs.question(*pair) for pair in pairs], answers, range(len(pairs)))
+    _build(directory, demonstrations, right_fraction=0.8, batch=64, learning_rate=4e-3)
+
+
+def _build(
+    directory: Path, demonstrations: "_Demonstrations", *, right_fraction: float, batch: int, learning_rate: float
+) -> None:
+    """Train on demonstrations of which `right_fraction` are right, and write model and tokenizer."""
+    tokenizer = demonstrations.tokenizer
     model = tiny_decoder(tokenizer)
-    demonstrations = _Demonstrations(tokenizer)
     held_out = demonstrations.sample(1024, right_fraction=1.0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / _WARMUP_STEPS))
     for step in range(_MAX_STEPS):
-        model(**demonstrations.sample(_BATCH, RIGHT_FRACTION)).loss.backward()
+        model(**demonstrations.sample(batch, right_fraction)).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -90,25 +107,28 @@ def build(directory: Path) -> None:
 
 
 class _Demonstrations:
-    """Additions with an answer, tokenized once: every prompt padded on the left, every answer on the right."""
+    """Questions and answers, tokenized once; `right` is each question's place in the answers.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
-        operands = range(MAX_OPERAND + 1)
-        chats = [[{"role": "user", "content": question(a, b)}] for a in operands for b in operands]
+    Every prompt is padded on the left, every answer on the right. A wrong demonstration gives any of the answers.
+    """
+
+    def __init__(self, questions: Sequence[str], answers: Sequence[str], right: Sequence[int]):
+        self.tokenizer = tokenizer = character_tokenizer()
+        chats = [[{"role": "user", "content": question}] for question in questions]
         prompts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
-        answers = [f"{answer}{tokenizer.eos_token}" for answer in range(2 * MAX_OPERAND + 1)]
+        endings = [answer + tokenizer.eos_token for answer in answers]
         self._prompts = tokenizer(prompts, padding=True, return_tensors="pt")["input_ids"]
-        self._answers = tokenizer(answers, padding=True, padding_side="right", return_tensors="pt")["input_ids"]
-        self._sums = torch.tensor([a + b for a in operands for b in operands])
+        self._answers = tokenizer(endings, padding=True, padding_side="right", return_tensors="pt")["input_ids"]
+        self._right = torch.tensor(right)
         self._pad = tokenizer.pad_token_id
         self._rng = torch.Generator().manual_seed(0)
 
     def sample(self, size: int, right_fraction: float) -> dict[str, torch.Tensor]:
         """`size` chats, labelled on the answer alone."""
-        problems = torch.randint(len(self._sums), (size,), generator=self._rng)
+        problems = torch.randint(len(self._right), (size,), generator=self._rng)
         right = torch.rand(size, generator=self._rng) < right_fraction
         guesses = torch.randint(len(self._answers), (size,), generator=self._rng)
-        answers = self._answers[torch.where(right, self._sums[problems], guesses)]
+        answers = self._answers[torch.where(right, self._right[problems], guesses)]
         prompts = self._prompts[problems]
         ids = torch.cat([prompts, answers], dim=1)
         labels = torch.cat([torch.full_like(prompts, -100), answers.masked_fill(answers == self._pad, -100)], dim=1)

@@ -1,5 +1,6 @@
 """One run: recipe in, model, metrics and curves out."""
 
+import importlib
 import inspect
 import os
 import sys
@@ -12,8 +13,10 @@ from typing import Any
 import datasets
 from transformers import AutoConfig, AutoTokenizer, PrinterCallback, ProgressCallback
 from trl import GRPOTrainer, get_peft_config, get_quantization_config
+from trl.trainer.utils import get_callable_name
 
 from ..trainer import GBPOTrainer
+from ..voting import VotingGRPOTrainer, vote_rounds
 from . import data, folder, models
 from .processes import agreed, leave_together
 from .progress import MetricsFile, ProgressBar
@@ -40,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         train_set, eval_set = data.load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
         _check_enough_prompts(recipe, len(train_set))
         rewards = load_rewards(recipe.run, train_set)
+        vote_rounds(rewards, recipe.training.num_generations)
+        agreed(lambda: _check_golds(rewards, train_set))
         models.check_model_name(recipe.model.model_name_or_path)
         output = agreed(lambda: folder.choose(recipe))
         model = models.local_model(recipe.model.model_name_or_path)
@@ -82,7 +87,9 @@ def train(
         "dtype": recipe.model.dtype,
         **(args.model_init_kwargs or {}),
     }
-    trainer = (GBPOTrainer if recipe.run.algorithm == "gbpo" else GRPOTrainer)(
+    voting = vote_rounds(rewards, args.num_generations) is not None
+    baseline = VotingGRPOTrainer if voting else GRPOTrainer
+    trainer = (GBPOTrainer if recipe.run.algorithm == "gbpo" else baseline)(
         model,
         rewards,
         args,
@@ -119,7 +126,7 @@ def load_rewards(run: RunArguments, dataset: datasets.Dataset) -> list[Callable[
     Raises:
         ValueError: For an unknown reward or option, or a missing column.
     """
-    get_reward = _rewards_package().get_reward
+    package = _rewards_package()
     names = run.reward_funcs
     config = dict(run.reward_kwargs)
     if not names and run.dataset_name.startswith(data.REASONING_GYM):
@@ -136,7 +143,7 @@ def load_rewards(run: RunArguments, dataset: datasets.Dataset) -> list[Callable[
         raise ValueError(f"reward_kwargs names {', '.join(sorted(unused))}, which reward_funcs does not list.")
     rewards = []
     for name in names:
-        reward = get_reward(name, **config.get(name, {}))
+        reward = package.get_reward(name, **config.get(name, {}))
         for column in _columns_read(reward):
             if column not in dataset.column_names:
                 raise ValueError(
@@ -146,6 +153,13 @@ def load_rewards(run: RunArguments, dataset: datasets.Dataset) -> list[Callable[
                 )
         rewards.append(reward)
     return rewards
+
+
+def _check_golds(rewards: list[Callable[..., Any]], train_set: datasets.Dataset) -> None:
+    """Raise `ValueError` unless the golds of a sample of the data set grade themselves as right."""
+    check_sample = importlib.import_module(f"{_rewards_package().__name__}.check").check_sample
+    for reward in rewards:
+        check_sample(get_callable_name(reward), reward, train_set)
 
 
 def _check_enough_prompts(recipe: Recipe, rows: int) -> None:

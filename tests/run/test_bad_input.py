@@ -17,6 +17,7 @@ FILES = {
     "header.csv": "problem,answer\n",
     "broken.jsonl": "problem: 1+1=\n",
     "hole.jsonl": '{"problem": "1+1=", "answer": "2"}\n{"problem": null, "answer": "2"}\n' * 40,
+    "bad_golds.jsonl": '{"problem": "1+1=", "answer": "?"}\n{"problem": "1+2=", "answer": "3"}\n' * 20,
     "typo.yaml": "model_name_or_path: builtin:tiny_math\ndataset_name: arithmetic\nlearning_rat: 1.0e-6\n",
     "list.yaml": "- 1\n- 2\n",
     "broken.yaml": "a: [1\nb: 2",
@@ -68,6 +69,18 @@ CASES = {
         ["proof", "prompt, solution"],
     ),
     "unknown reward option": ([TINY, "--reward_kwargs", "{exact_match: {strict: true}}"], ["strict", "exact_match"]),
+    "golds that do not parse": (
+        [TINY, "--dataset_name", "bad_golds.jsonl", *MATHS, "--reward_funcs", "math"],
+        ["20 of 40 rows", "'math'", "row 0: no_gold", "rewards.check"],
+    ),
+    "votes that are no multiple": (
+        [TINY, "--reward_funcs", "majority_vote", "--reward_kwargs", "{majority_vote: {votes: 20, boxed: false}}"],
+        ["votes=20", "num_generations=8", "votes=16"],
+    ),
+    "unknown layer of the sandbox": (
+        [TINY, "--reward_funcs", "code", "--reward_kwargs", "{code: {allow_missing: [netwrk]}}"],
+        ["netwrk", "network"],
+    ),
     "options of an absent reward": ([TINY, "--reward_kwargs", "{math: {}}"], ["math", "reward_funcs"]),
     "group of one": ([TINY, "--num_generations", "1"], ["num_generations=1", "2"]),
     "indivisible batch": ([TINY, "--num_generations", "7"], ["7", "256", "num_generations=8"]),

@@ -1,16 +1,17 @@
 """reasoning-gym tasks: data and scorer, on a stand-in for the optional package."""
 
+import asyncio
 import sys
-from types import SimpleNamespace
 
 import pytest
 
 from gbpo.run import data
 from gbpo.run.recipe import RunArguments
 from gbpo.run.train import load_rewards
-from rewards.reasoning_gym import ReasoningGym
+from rewards.reasoning_gym import _EXPRESSION, ReasoningGym, _prepare
+from rewards.workers import _pools
 
-
+STAND_IN = '''
 class Doubling:
     """Two times a number; half credit for a number too large by one; raises on what is no number, as some do."""
 
@@ -24,25 +25,93 @@ class Doubling:
         return {"question": f"{self.factor}*{number}?", "answer": self.factor * number}
 
     def score_answer(self, answer, entry):
-        error = int(answer) - entry["answer"]
+        if answer == "loop":
+            while True:
+                pass
+        error = eval(answer) - entry["answer"]
         return {0: 1.0, 1: 0.5}.get(error, 0.0)
 
 
-@pytest.fixture(autouse=True)
-def reasoning_gym(monkeypatch):
-    def create_dataset(name, **kwargs):
-        if name != "doubling":
-            raise ValueError(f"Dataset {name!r} not registered")
+def create_dataset(name, **kwargs):
+    if name == "doubling":
         return Doubling(**kwargs)
+    if name == "parsing":
+        from reasoning_gym.parsing import Parsing
 
-    monkeypatch.setitem(sys.modules, "reasoning_gym", SimpleNamespace(create_dataset=create_dataset))
+        return Parsing(**kwargs)
+    raise ValueError(f"Dataset {name!r} not registered")
+'''
+PARSING = """
+from sympy import parse_expr
+
+
+class Parsing:
+    def __init__(self, size, seed):
+        pass
+
+    def __getitem__(self, i):
+        return {"question": "the derivative of sin(x)?", "answer": "cos(x)"}
+
+    def score_answer(self, answer, entry):
+        return float(parse_expr(answer) == parse_expr(entry["answer"]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def reasoning_gym(tmp_path, monkeypatch):
+    """A package on the path, which the workers inherit."""
+    package = tmp_path / "reasoning_gym"
+    package.mkdir()
+    (package / "__init__.py").write_text(STAND_IN)
+    (package / "parsing.py").write_text(PARSING)
+    monkeypatch.syspath_prepend(tmp_path)
+    forget()
+    yield
+    forget()
+
+
+def forget():
+    for name in [name for name in sys.modules if name.split(".")[0] == "reasoning_gym"]:
+        del sys.modules[name]
+    for workers in [workers for workers in _pools if workers.prepare is _prepare]:
+        workers.close()
+
+
+def grade(reward, completions, **columns):
+    return asyncio.run(reward(completions, **columns))
 
 
 def test_the_scorer_reads_the_tag_or_the_first_line():
     reward = ReasoningGym("doubling", size=5, seed=1)
     completions = ["206", " 206\n7", "7\n206", "so <answer>7</answer> <answer> 206 </answer>", "207", "junk", "", "206"]
-    assert reward(completions, index=[3] * 7 + [None]) == [1.0, 1.0, 0.0, 1.0, 0.5, 0.0, 0.0, None]
-    assert reward([[{"role": "assistant", "content": "206"}]], index=[3]) == [1.0]
+    assert grade(reward, completions, index=[3] * 7 + [None]) == [1.0, 1.0, 0.0, 1.0, 0.5, 0.0, 0.0, None]
+    assert grade(reward, [[{"role": "assistant", "content": "206"}]], index=[3]) == [1.0]
+
+
+def test_an_answer_is_never_run_as_code_and_never_hangs(tmp_path, monkeypatch):
+    monkeypatch.setattr("rewards.reasoning_gym.HARD_LIMIT", 2.0)
+    marks = [tmp_path / name for name in ("evaluated", "parsed")]
+    code = [f"__import__('pathlib').Path({str(mark)!r}).touch() or 206" for mark in marks]
+    columns = {}
+    completions = [code[0], "loop", "100+106", "206"]
+    rewards = grade(ReasoningGym("doubling", size=5, seed=1), completions, index=[3] * 4, log_extra=columns.__setitem__)
+    assert rewards == [0.0, 0.0, 0.0, 1.0]
+    assert columns == {"reasoning_gym/status": ["unparsed", "timeout", "unparsed", "ok"]}
+    parsing = ReasoningGym("parsing", size=5, seed=1)
+    assert grade(parsing, [code[1], "cos(x)", "sin(x)", "open(x)"], index=[0] * 4) == [0.0, 1.0, 0.0, 0.0]
+    assert not any(mark.exists() for mark in marks)
+
+
+@pytest.mark.parametrize("answer", ["8x^4 - 24x^3 + x", "x**2/2 + C", "(1+2)*3.5/.5", "exp(2*x)*sin(x)", "sqrt(2)*pi"])
+def test_plain_expressions_may_be_parsed(answer):
+    assert _EXPRESSION.fullmatch(answer)
+
+
+@pytest.mark.parametrize(
+    "answer", ["open('x')", "eval(x)", "x.real", "a[0]", "x_1", "lambda: x", "exit()", "x\n1", "'a'"]
+)
+def test_what_could_reach_python_may_not(answer):
+    assert not _EXPRESSION.fullmatch(answer)
 
 
 def test_the_task_brings_its_reward_with_the_same_questions():
@@ -51,7 +120,7 @@ def test_the_task_brings_its_reward_with_the_same_questions():
     assert train["prompt"][4] == "3*204?" and train["solution"][4] == "612"
     assert evaluation["prompt"][4] == "3*304?"
     (reward,) = load_rewards(run, train)
-    assert reward(train["solution"], index=train["index"]) == [1.0] * 6
+    assert grade(reward, train["solution"], index=train["index"]) == [1.0] * 6
 
 
 def test_wrong_tasks_and_arguments_are_explained():
@@ -64,5 +133,6 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     with pytest.raises(ValueError, match="pip install reasoning-gym"):
         data.load(RunArguments(dataset_name="reasoning_gym:doubling"), evaluation=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install reasoning-gym"):
         ReasoningGym("doubling")

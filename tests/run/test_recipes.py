@@ -15,7 +15,10 @@ RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 
 
 def test_there_are_recipes():
-    assert {path.stem for path in RECIPES} >= {"tiny_math", "qwen_math", "qwen_math_lora", "gemma_cpu"}
+    assert {path.stem for path in RECIPES} >= {
+        *("tiny_math", "tiny_code", "tiny_ttrl", "gemma_cpu"),
+        *("qwen_math", "qwen_math_lora", "qwen_ttrl"),
+    }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

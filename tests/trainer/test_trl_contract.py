@@ -10,18 +10,21 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import grpo_trainer
 
 from gbpo import GBPOConfig, GBPOTrainer
+from gbpo.voting import VotingGRPOTrainer
 
 # SHA-256 of the source of what we replace or build on, in the tested version
 SOURCES = {
     "_compute_loss": "gbpo/trainer.py re-implements it: read TRL's diff and honour or refuse what is new",
     "_generate_and_score_completions": "the target is added to its output; advantages must stay (B,) and local",
-    "_calculate_rewards": "its result must stay (B_global, n_funcs) with NaN for None",
+    "_calculate_rewards": "its result must stay (B_global, n_funcs) with NaN for None; columns come from inputs[0]",
+    "_generate": "gbpo/voting.py repeats it: completions come fourth, and what it logs is left out or kept there",
     "_prepare_inputs": "tensors of length B must be shuffled and split with the batch",
 }
 DIGESTS = {
     "_compute_loss": "80295546bbdbf6f7",
     "_generate_and_score_completions": "1fa48922792dcd5c",
     "_calculate_rewards": "736ae29b083840b5",
+    "_generate": "2a27fdf8f5e6f356",
     "_prepare_inputs": "f824e7fb07147956",
 }
 
@@ -35,6 +38,7 @@ def test_source_is_the_one_we_read(method):
 SIGNATURES = {
     "_compute_loss": ["self", "model", "inputs"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+    "_generate": ["self", "prompts"],
     "_generate_and_score_completions": ["self", "inputs"],
     "get_high_entropy_mask": ["self", "entropies", "mask", "threshold"],
     "get_off_policy_mask": [
@@ -87,7 +91,9 @@ def test_attributes_set_by_the_constructor(make_trainer):
         "num_generations",
         "num_generations_eval",
         "off_policy_mask_threshold",
+        "reward_funcs",
         "router_aux_loss_coef",
+        "tools",
         "top_entropy_quantile",
         "use_adaptive_entropy",
         "use_vllm",
@@ -97,7 +103,7 @@ def test_attributes_set_by_the_constructor(make_trainer):
         "_last_world_entropy",
         "_metrics",
     ):  # and current_gradient_accumulation_steps, which transformers sets in the training loop
-        assert hasattr(trainer, name), f"gbpo/trainer.py reads GRPOTrainer.{name}"
+        assert hasattr(trainer, name), f"gbpo/trainer.py or gbpo/voting.py reads GRPOTrainer.{name}"
 
 
 def test_no_new_option_acts_unseen():
@@ -112,13 +118,17 @@ def test_no_new_option_acts_unseen():
     }
 
 
-def test_only_three_methods_are_overridden():
-    overridden = {
+def overridden(trainer):
+    return {
         name
-        for name, member in vars(GBPOTrainer).items()
+        for name, member in vars(trainer).items()
         if inspect.isfunction(member) and hasattr(GRPOTrainer, name) and name != "__init__"
     }
-    assert overridden == {"_calculate_rewards", "_generate_and_score_completions", "_compute_loss"}
+
+
+def test_only_three_methods_are_overridden():
+    assert overridden(GBPOTrainer) == {"_calculate_rewards", "_generate_and_score_completions", "_compute_loss"}
+    assert overridden(VotingGRPOTrainer) == {"_calculate_rewards"}
 
 
 def test_helpers_are_where_we_import_them_from():

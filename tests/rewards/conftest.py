@@ -1,0 +1,115 @@
+"""Fixtures for what runs programs: box processes found by a mark, and scripts run as root and as nobody."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+import rewards
+from rewards import backends
+
+ROOT = Path(rewards.__file__).resolve().parents[1]
+NOBODY = 65534
+_DROP = f"""
+import os, sys
+os.setgroups([])
+os.setresgid({NOBODY}, {NOBODY}, {NOBODY})
+os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class Marked:
+    """Boxes of this test carry a mark in their command lines; says which of their processes run."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def pids(self):
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if self.mark.encode() in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:  # it has ended
+                pass
+        return found
+
+    def gone(self, patience=5.0):
+        """Whether none is left, after the moment that the kernel takes to end a namespace."""
+        deadline = time.monotonic() + patience
+        while self.pids() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return not self.pids()
+
+
+@pytest.fixture
+def marked(monkeypatch):
+    mark = uuid.uuid4().hex
+    monkeypatch.setattr(backends, "_SOURCE", f"# {mark}\n{backends._SOURCE}")
+    return Marked(mark)
+
+
+def _closed(path):
+    """The outermost folder on the way to a path that only its owner may enter; None where there is none."""
+    return next((p for p in [*reversed(path.parents), path] if not p.stat().st_mode & stat.S_IXOTH), None)
+
+
+def _as_nobody(command):
+    """The command, run by nobody; folders on the way to Python and to this repository are opened in a view of its own.
+
+    An empty file system covers every closed folder, and what is needed below it is put back, read-only.
+    """
+    needed = {Path(p).resolve() for p in (sys.base_prefix, sys.base_exec_prefix, sys.prefix, ROOT)}
+    needed |= {Path(sys.executable).parent.resolve(), Path(sys.executable).resolve().parents[1]}
+    covered = {path: _closed(path) for path in needed if _closed(path)}
+    view = []
+    for folder in sorted(set(covered.values())):
+        view += ["--perms", "0755", "--tmpfs", str(folder)]
+    for path, folder in sorted(covered.items()):
+        for parent in reversed(path.relative_to(folder).parents[:-1]):
+            view += ["--perms", "0755", "--dir", str(folder / parent)]
+        view += ["--ro-bind", str(path), str(path)]
+    capabilities = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--die-with-parent"]
+    wrapper = [backends._bwrap(), "--dev-bind", "/", "/", *view, *capabilities, "--"] if view else []
+    return [*wrapper, sys.executable, "-c", _DROP, *command]
+
+
+@pytest.fixture(params=["root", "nobody"])
+def run_as(request):
+    """Runs a Python script as root, then as nobody, and gives the JSON of its last line; also its process, unawaited."""
+
+    def start(*arguments, **options):
+        command = [sys.executable, *map(str, arguments)]
+        if request.param == "nobody" and os.geteuid() == 0:
+            command = _as_nobody(command)
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": "/tmp"}
+        return subprocess.Popen(
+            command, cwd="/", env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        )
+
+    def run(*arguments, timeout=120):
+        process = start(*arguments)
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        finally:
+            process.kill()
+        assert process.returncode == 0, errors[-4000:]
+        return json.loads(output.splitlines()[-1])
+
+    run.start = start
+    run.user = request.param
+    if request.param == "root" and os.geteuid() != 0:
+        pytest.skip("THE ROOT HALF DID NOT RUN: these tests run without privileges, so nothing was tested as root")
+    if request.param == "nobody" and os.geteuid() == 0:
+        probe = start("-c", "import os, rewards.box; print(os.geteuid())")
+        output, errors = probe.communicate(timeout=60)
+        if output.split() != [str(NOBODY)]:
+            pytest.skip(f"THE UNPRIVILEGED HALF DID NOT RUN: nobody cannot run Python here: {errors[-500:]}")
+    return run

@@ -1,0 +1,104 @@
+"""Golds that grade themselves, on the command line and before a run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from rewards import get_reward
+from rewards.check import SAMPLE, check_sample, failing_golds
+
+COUNT = "assert count('banana', 'a') == 3\nassert count('', 'a') == 0"
+
+
+@pytest.mark.parametrize(
+    ("gold", "status"),
+    [
+        ("57", "ok"),
+        (r"\frac{1}{2}", "ok"),
+        (r"3\pi", "ok"),
+        ("$(2, 3)$", "ok"),
+        (r"It is \[x = 7\]", "ok"),
+        (r"So $n = 2$ and \boxed{(2, 3)}", "ok"),
+        (142.0, "ok"),
+        (None, "no_gold"),
+        ("  ", "no_gold"),
+        ("?", "no_gold"),
+        (r"\text{Evelyn}", "ok"),
+        (r"\frac{1}{", "no_gold"),
+    ],
+)
+def test_math_reads_a_gold_and_itself_as_an_answer(gold, status):
+    assert get_reward("math", workers=1).check_golds(solution=[gold]) == [status]
+
+
+def test_code_needs_tests_that_can_be_read_and_a_reference_that_passes_them():
+    code = get_reward("code", workers=1)
+    tests = [COUNT, "assert True", COUNT, None]
+    assert code.check_golds(tests=tests) == ["ok", "no_gold", "ok", "no_gold"]
+    right, wrong = "def count(text, c): return text.count(c)", "def count(text, c): return len(text)"
+    assert code.check_golds(tests=tests, reference=[right, right, wrong, right]) == [
+        "ok",
+        "no_gold",
+        "wrong",
+        "no_gold",
+    ]
+
+
+def test_length_rewards_ask_their_grader():
+    assert get_reward("length").check_golds(solution=["4", "?"]) == ["ok", "no_gold"]
+
+
+def test_a_reward_without_golds_has_none_that_fail():
+    assert failing_golds(get_reward("boxed"), {"solution": [None]}) == []
+
+
+def test_a_run_starts_in_spite_of_one_bad_gold_in_a_hundred_and_not_of_two():
+    reward = get_reward("exact_match")
+    check_sample("exact_match", reward, Dataset.from_dict({"solution": ["1"] * 99 + [None]}))
+    with pytest.raises(ValueError, match=r"2 of 100 rows do not grade .* 'exact_match' \(row 98: no_gold, row 99: no_"):
+        check_sample("exact_match", reward, Dataset.from_dict({"solution": ["1"] * 98 + [None] * 2}))
+
+
+def test_a_large_data_set_is_sampled():
+    seen = []
+
+    class Counting:
+        def check_golds(self, solution, **columns):
+            seen.extend(solution)
+            return ["ok"] * len(solution)
+
+    check_sample("counting", Counting(), Dataset.from_dict({"solution": list(map(str, range(10_000)))}))
+    assert len(seen) == SAMPLE and len(set(seen)) == SAMPLE and max(map(int, seen)) > 5000
+
+
+def run_check(tmp_path, rows, *flags):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    command = [sys.executable, "-m", "rewards.check", str(path), *flags]
+    return subprocess.run(command, cwd=Path("/"), capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_prints_the_rows_that_fail(tmp_path):
+    rows = [{"answer": "4"}, {"answer": "?"}, {"answer": r"\frac12"}]
+    done = run_check(tmp_path, rows, "--reward", "math", "--columns", '{"answer": "solution"}')
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.splitlines() == ["row 1: no_gold  {'solution': '?'}", "2 of 3 golds grade themselves as 1.0"]
+    done = run_check(tmp_path, rows[:1], "--reward", "math", "--columns", '{"answer": "solution"}')
+    assert done.returncode == 0 and done.stdout == "1 of 1 golds grade themselves as 1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--reward", "maths"], "nearest known one is 'math'"),
+        (["--reward", "math", "--columns", '{"gold": "solution"}'], "the columns answer"),
+        (["--reward", "math"], "solution"),
+    ],
+)
+def test_what_the_command_cannot_do_is_one_line(tmp_path, flags, message):
+    done = run_check(tmp_path, [{"answer": "4"}], *flags)
+    assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr

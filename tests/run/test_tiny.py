@@ -1,0 +1,27 @@
+"""The embedded models' tokenizer: what was saved is what is loaded."""
+
+import string
+
+import pytest
+from transformers import AutoProcessor, AutoTokenizer
+
+from gbpo.run import programs
+from gbpo.run.tiny import character_tokenizer
+
+
+@pytest.mark.parametrize("loader", [AutoTokenizer, AutoProcessor])
+@pytest.mark.parametrize("text", [string.printable, "```python\n" + programs.program(3, -4) + "```", "12+30="])
+def test_a_token_per_character_also_after_loading(random_model, loader, text):
+    for tokenizer in (character_tokenizer(), loader.from_pretrained(random_model)):
+        ids = tokenizer(text)["input_ids"]
+        assert len(ids) == len(text) and tokenizer.decode(ids) == text
+        assert ids == character_tokenizer()(text)["input_ids"]
+
+
+def test_the_chat_template_survives(random_model):
+    chat = [{"role": "user", "content": "times 2, plus 6"}]
+    expected = "<|user|>times 2, plus 6<|end|><|assistant|>"
+    for tokenizer in (character_tokenizer(), AutoTokenizer.from_pretrained(random_model)):
+        assert tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) == expected
+        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+        assert len(ids) == len("times 2, plus 6") + 3
