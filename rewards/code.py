@@ -47,6 +47,8 @@ class Code:
               within `tol` (relative and absolute) where it is given;
             - assert statements as text, or a list of them, which `rewards.assertions.lift` can take apart.
             The first two also as JSON text. None or blank text is no gold.
+        entry_point: If there is such a column, the function that assert statements test; for suites that end with
+            `def check(candidate)`, as HumanEval's, and for functions with the name of a builtin.
 
     Returns:
         Per completion: 1.0 (`ok`), 0.0 or with `partial` a fraction (`wrong`, `unparsed`, `timeout`, `died`), or None
@@ -98,12 +100,13 @@ class Code:
         completions: Sequence[Completion],
         *,
         tests: Sequence[Any],
+        entry_point: Sequence[str | None] | None = None,
         log_extra: Callable[[str, list[str]], None] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
         """Grade a batch; the class says how."""
-        graded = await in_thread(self.grade, completions, tests)
+        graded = await in_thread(self.grade, completions, tests, entry_point)
         if log_metric is not None:
             log_metric("rewards/code/missing_layers", float(len(self.box.ready().missing)))
         statuses, fractions = [status for status, _ in graded], [fraction for _, fraction in graded]
@@ -112,22 +115,26 @@ class Code:
         return report(self.__name__, statuses, log_extra, log_metric, check, values)
 
     def check_golds(
-        self, tests: Sequence[Any], reference: Sequence[str | None] | None = None, **columns: Any
+        self,
+        tests: Sequence[Any],
+        entry_point: Sequence[str | None] | None = None,
+        reference: Sequence[str | None] | None = None,
+        **columns: Any,
     ) -> list[str]:
         """Whether the tests of each row can be read and, where there is a reference program, its status."""
         if reference is not None:
             programs = [f"```python\n{program}\n```" for program in reference]
-            return [status for status, _ in self.grade(programs, tests)]
-        read: dict[str, list[Test] | None] = {}
-        return ["no_gold" if _read_once(read, column) is None else "ok" for column in tests]
+            return [status for status, _ in self.grade(programs, tests, entry_point)]
+        return ["no_gold" if suite is None else "ok" for suite in _read_all(tests, entry_point)]
 
-    def grade(self, completions: Sequence[Completion], tests: Sequence[Any]) -> list[tuple[str, float]]:
+    def grade(
+        self, completions: Sequence[Completion], tests: Sequence[Any], entry_point: Sequence[str | None] | None = None
+    ) -> list[tuple[str, float]]:
         """The status of each completion, a key of `rewards.batch.REWARDS`, and the fraction of tests it passed.
 
         Without `partial` the first failure ends a program's tests, and the fraction is 0 or 1.
         """
-        read: dict[str, list[Test] | None] = {}
-        suites = [_read_once(read, column) for column in tests]
+        suites = _read_all(tests, entry_point)
         pairs = list(zip(completions, suites, strict=True))
         return in_threads(lambda pair: self._grade(*pair), pairs, self.workers or default_workers())
 
@@ -180,8 +187,8 @@ class Test:
         return {"timeout": "timeout"}.get(outcome.end, "died")
 
 
-def read_tests(column: Any) -> list[Test]:
-    """The tests of one row, in any form that `Code` takes.
+def read_tests(column: Any, entry_point: str | None = None) -> list[Test]:
+    """The tests of one row, in any form that `Code` takes; `entry_point` names what assert statements test.
 
     Raises:
         ValueError: They cannot be read, are none, or hold an assertion that cannot be lifted.
@@ -194,7 +201,7 @@ def read_tests(column: Any) -> list[Test]:
     if isinstance(column, list) and all(isinstance(line, str) for line in column):
         column = "\n".join(column)
     if isinstance(column, str) and column.strip():
-        return [_assert_test(assertion) for assertion in assertions.lift(column)]
+        return [_assert_test(assertion) for assertion in assertions.lift(column, entry_point)]
     cases = column.get("cases") if isinstance(column, dict) else None
     if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
         raise ValueError(f"tests={str(column)[:80]!r} are neither assert statements nor an object with cases")
@@ -270,13 +277,17 @@ def _same(value: Any, expected: Any, tolerance: float | None) -> bool:
     return value == expected
 
 
-def _read_once(read: dict[str, list[Test] | None], column: Any) -> list[Test] | None:
-    """The tests of a column's value, read once a batch; None when they cannot be."""
-    key = repr(column)
-    if key not in read:
-        try:
-            read[key] = read_tests(column)
-        except ValueError as error:
-            logger.warning("These tests are left out: %s.", error)
-            read[key] = None
-    return read[key]
+def _read_all(tests: Sequence[Any], entry_point: Sequence[str | None] | None) -> list[list[Test] | None]:
+    """The tests of each row, or None where they cannot be read; equal ones are read once."""
+    read: dict[tuple[str, str | None], list[Test] | None] = {}
+    suites = []
+    for column, name in zip(tests, entry_point or [None] * len(tests), strict=True):
+        key = repr(column), name
+        if key not in read:
+            try:
+                read[key] = read_tests(column, name)
+            except ValueError as error:
+                logger.warning("These tests are left out: %s.", error)
+                read[key] = None
+        suites.append(read[key])
+    return suites

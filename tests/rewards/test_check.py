@@ -48,6 +48,15 @@ def test_code_needs_tests_that_can_be_read_and_a_reference_that_passes_them():
     ]
 
 
+def test_code_takes_the_entry_point_of_a_suite_that_does_not_name_it():
+    code = get_reward("code", workers=1)
+    tests = ["def check(candidate):\n    assert candidate([1, 2]) == 3\n", "assert sum([1, 2]) == 3"]
+    reference = ["def total(x): return x[0] + x[1]", "def sum(x): return x[0] + x[1]"]
+    assert code.check_golds(tests=tests) == ["no_gold"] * 2
+    assert code.check_golds(tests=tests, entry_point=["total", "sum"], reference=reference) == ["ok"] * 2
+    assert code.check_golds(tests=tests, entry_point=["sum", "total"], reference=reference) != ["ok"] * 2
+
+
 def test_length_rewards_ask_their_grader():
     assert get_reward("length").check_golds(solution=["4", "?"]) == ["ok", "no_gold"]
 
