@@ -34,8 +34,8 @@ class GBPOTrainer(VotingGRPOTrainer):
     Used like `trl.GRPOTrainer`, with a `GBPOConfig`. It overrides three methods: `_calculate_rewards` keeps the rewards
     of all ranks, `_generate_and_score_completions` adds the target ratio of each completion, and `_compute_loss`
     regresses the probability ratio towards it: `|A| · |ρ - ρ*|`. Generation, rewards, KL to the reference, entropy
-    bonus, masks, importance weights of vLLM, logging, saving and resuming are TRL's. Rewards with `votes` are given them
-    as `VotingGRPOTrainer` does.
+    bonus, masks, importance weights of vLLM, logging, saving and resuming are TRL's. Rewards with `votes`
+    are given them as `VotingGRPOTrainer` does.
 
     Example:
 

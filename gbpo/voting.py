@@ -1,4 +1,4 @@
-"""`VotingGRPOTrainer`: TRL's GRPOTrainer that draws more completions than it trains on, for rewards that hold a vote."""
+"""`VotingGRPOTrainer`: TRL's GRPOTrainer that draws more completions than it trains on, for rewards that vote."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def vote_rounds(reward_funcs: Sequence[Any], num_generations: int) -> int | None
         return None
     if len(asked) > 1:
         raise ValueError(
-            f"Rewards ask for {' and '.join(map(str, sorted(asked)))} votes, but all are given the same ones. Write one "
+            f"Rewards ask for {' and '.join(map(str, sorted(asked)))} votes, but all are given the same. Write one "
             "number."
         )
     (votes,) = asked
@@ -55,25 +55,25 @@ class VotingGRPOTrainer(GRPOTrainer):
         self._vote_rounds = vote_rounds(self.reward_funcs, self.num_generations)
         if self._vote_rounds and self.tools:
             raise ValueError(
-                f"A reward asks for {self._vote_rounds} more round(s) of votes, but tools and environments keep what the "
-                "first round did to them, so that the votes would differ from the completions. Leave out votes or tools."
+                f"A reward asks for {self._vote_rounds} more round(s) of votes, but tools and environments keep what "
+                "the first round did to them, so that these votes would be of another kind. Leave out votes or tools."
             )
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         if self._vote_rounds is not None:
-            votes = self._draw_votes(prompts)
+            votes = self._draw_votes(prompts, self._vote_rounds)
             inputs = [{**row, "extra_votes": extra} for row, extra in zip(inputs, votes, strict=True)]
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
-    def _draw_votes(self, prompts: list[Any]) -> list[list[Any]]:
+    def _draw_votes(self, prompts: list[Any], rounds: int) -> list[list[Any]]:
         """For each row of this rank, one further completion a round."""
         if not self.model.training:
             return [[] for _ in prompts]
         metrics = self._metrics["train"]
         self._metrics["train"] = defaultdict(list)  # the lengths on record are those of what is trained on
         try:
-            rounds = [self._generate(prompts)[3] for _ in range(self._vote_rounds)]
+            drawn = [self._generate(prompts)[3] for _ in range(rounds)]
         finally:
             self._metrics["train"] = metrics
         metrics["num_tokens"] = [self.state.num_input_tokens_seen]
-        return [[completions[row] for completions in rounds] for row in range(len(prompts))]
+        return [[completions[row] for completions in drawn] for row in range(len(prompts))]

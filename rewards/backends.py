@@ -82,13 +82,12 @@ def e2b(request: Request, total_seconds: float, line_bytes: int) -> Lines:
     except ImportError:
         raise BoxError("the backend e2b needs its package (pip install e2b) and a key in E2B_API_KEY") from None
     request = request | {"user": None, "files": None, "box_filter": "", "test_filter": ""}
-    output, size, timed_out = [], 0, False
+    output, room, timed_out = [], line_bytes * (len(request["tests"]) + 1), False
 
     def collect(text: str) -> None:
-        nonlocal size
-        size += len(text)
-        if size <= line_bytes * (len(request["tests"]) + 1):
-            output.append(text)
+        nonlocal room
+        output.append(text[:room])
+        room -= len(output[-1])
 
     try:
         machine = Sandbox.create(timeout=int(total_seconds) + START_SECONDS, allow_internet_access=False)

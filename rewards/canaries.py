@@ -40,10 +40,12 @@ def listing(paths):
 def written(folders):
     done = []
     for folder in folders:
+        path = os.path.join(folder, "gbpo-canary-{port}")
         try:
-            with open(os.path.join(folder, "canary"), "w") as file:
+            with open(path, "w") as file:
                 file.write("x")
             done.append(folder)
+            os.remove(path)
         except OSError:
             pass
     return done or None
@@ -73,9 +75,9 @@ attempt("host_files", "read", lambda: listing({secrets!r}))
 attempt("host_writes", "write", lambda: written({folders!r}))
 attempt("host_processes", "signal the trainer", lambda: os.kill({pid}, 0) or "reached {pid}")
 attempt("system_calls", "new user namespace", lambda: call("unshare", 0x10000000))
-attempt("system_calls", "trace", lambda: call("ptrace", 0, 0, 0, 0))
 attempt("system_calls", "io_uring", lambda: call("syscall", 425, 1, ctypes.create_string_buffer(256)))
 attempt("new_processes", "fork", fork)
+attempt("system_calls", "trace", lambda: call("ptrace", 0, 0, 0, 0))  # late: whoever is traced stops at a signal
 attempt("memory", "map {memory_mb} MiB", lambda: mmap.mmap(-1, {memory_mb} << 20) and "mapped")
 thread = threading.Thread(target=print, args=("",))
 thread.start()
@@ -97,8 +99,8 @@ class Sighting:
 
 
 def _own_files() -> list[str]:
-    """Working folder and source, unless they lie below or above what every box shows: `/usr` and the interpreter."""
-    shown = [Path("/usr"), Path(sys.base_prefix).resolve(), Path(sys.base_exec_prefix).resolve()]
+    """Working folder and source, unless they lie below or above what a box shows of its own or of every host."""
+    shown = [Path("/tmp"), Path("/usr"), Path(sys.base_prefix).resolve(), Path(sys.base_exec_prefix).resolve()]
     own = (Path.cwd(), Path(__file__).resolve())
     return [str(p) for p in own if not any(p.is_relative_to(root) or root.is_relative_to(p) for root in shown)]
 

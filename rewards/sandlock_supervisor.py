@@ -1,7 +1,7 @@
 """Run by `backends.sandlock` in a process of its own: sandlock forks, which a process that holds a GPU must not.
 
-Usage: sandlock_supervisor.py POLICY, a JSON object with a command, the folder that is its `/tmp`, the bytes and the files
-that this may hold, and a user's number or null. The streams are the command's.
+Usage: sandlock_supervisor.py POLICY, a JSON object with a command, the folder that is its `/tmp`, how many bytes and
+files that may hold, and a user's number or null. The streams are the command's.
 """
 
 import contextlib

@@ -348,7 +348,7 @@ def test_metrics_by_hand(make_trainer, make_batch, gradient):
 
 
 def test_ratio_error_weighs_as_the_loss_does(make_trainer, make_batch, gradient):
-    """With loss_type grpo a completion counts once however long: rows 0 (6 tokens) and 1 (1 token) off by 0.1 and 0.3."""
+    """With loss_type grpo a completion counts once however long: row 0 (6 tokens) is off by 0.1, row 1 (1) by 0.3."""
     trainer = make_trainer(target_baseline="exact", epsilon=0.2, loss_type="grpo")
     batch = with_rewards(trainer, make_batch(trainer), [1.0, 1, 0, 0, 0, 0, 0, 0])
     mask = torch.ones(8, 6, dtype=torch.long)

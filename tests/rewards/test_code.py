@@ -1,0 +1,698 @@
+"""The reward `code`: what it pays for which tests, which programs it runs, and what it reports."""
+
+import asyncio
+import inspect
+import json
+import logging
+import pickle
+import time
+
+import pytest
+from trl.trainer.utils import is_async_callable
+
+from rewards import backends, box, canaries, plain
+from rewards.batch import REWARDS
+from rewards.box import Box, BoxError
+from rewards.code import Code, last_block, read_tests
+
+WORKERS = 3
+
+
+def block(program):
+    return f"```python\n{program}\n```"
+
+
+def stdin(*cases):
+    return {"type": "stdin", "cases": [{"input": text, "output": output} for text, output in cases]}
+
+
+def call(*cases, **more):
+    return {
+        "type": "call",
+        "fn_name": "f",
+        "cases": [{"args": args, "expected": expected} for args, expected in cases],
+    } | more
+
+
+def statuses(pairs, **options):
+    """Of pairs of a program and its tests."""
+    reward = Code(workers=WORKERS, **options)
+    return [
+        status for status, _ in reward.grade([block(program) for program, _ in pairs], [tests for _, tests in pairs])
+    ]
+
+
+def run(reward, completions, tests, **more):
+    return asyncio.run(reward(completions, tests=tests, **more))
+
+
+# Programs as people write them.
+
+SQUARE = stdin(("3\n", "9\n"), ("-4\n", "16\n"))
+LISTED = stdin(("3\n1 2 3\n", "6\n"), ("0\n\n", "0\n"))
+READERS = {
+    "input": "n = int(input())\nprint(sum(map(int, input().split())))",
+    "input with a prompt for nobody": "n = int(input(''))\nprint(sum(map(int, input().split())))",
+    "sys.stdin": "import sys\nn, *rest = sys.stdin.read().split()\nprint(sum(map(int, rest)))",
+    "lines of sys.stdin": "import sys\nlines = [line.strip() for line in sys.stdin]\nprint(sum(map(int, lines[1].split())))",
+    "readline": "from sys import stdin\nn = int(stdin.readline())\nprint(sum(map(int, stdin.readline().split())))",
+    "open(0)": "n, *rest = open(0).read().split()\nprint(sum(map(int, rest)))",
+    "sys.stdin.buffer": "import sys\nn, *rest = sys.stdin.buffer.read().split()\nprint(sum(map(int, rest)))",
+    "os.read": "import os\nn, *rest = os.read(0, os.fstat(0).st_size).split()\nprint(sum(map(int, rest)))",
+    "fileinput": "import fileinput\nlines = list(fileinput.input())\nprint(sum(map(int, lines[1].split())))",
+    "map over int": "n = int(input())\na = list(map(int, input().split()))\nt = 0\nfor x in a: t += x\nprint(t)",
+    "the guard of scripts": (
+        "def main():\n    n = int(input())\n    print(sum(map(int, input().split())))\n\n"
+        "if __name__ == '__main__':\n    main()"
+    ),
+    "exit": "input()\nprint(sum(map(int, input().split())))\nexit(0)",
+    "quit": "input()\nprint(sum(map(int, input().split())))\nquit()",
+    "sys.exit": "import sys\ninput()\nprint(sum(map(int, input().split())))\nsys.exit()",
+    "os._exit": "import os\ninput()\nprint(sum(map(int, input().split())), flush=True)\nos._exit(0)",
+    "output in one go": "import sys\ninput()\nsys.stdout.write(str(sum(map(int, input().split()))) + '\\n')",
+    "output as bytes": "import sys\ninput()\nsys.stdout.buffer.write(b'%d' % sum(map(int, input().split())))",
+    "os.write": "import os\ninput()\nos.write(1, b'%d\\n' % sum(map(int, input().split())))",
+    "output kept until the end": (
+        "import atexit, io, sys\nbuffer = io.StringIO()\nsys.stdout = buffer\n"
+        "atexit.register(lambda: sys.__stdout__.write(buffer.getvalue()))\n"
+        "input()\nprint(sum(map(int, input().split())))"
+    ),
+    "fast input and output": """
+import os, sys
+from io import BytesIO, IOBase
+class FastIO(IOBase):
+    newlines = 0
+    def __init__(self, file):
+        self._fd = file.fileno()
+        self.buffer = BytesIO()
+        self.writable = "x" in file.mode or "r" not in file.mode
+        self.write = self.buffer.write if self.writable else None
+    def readline(self):
+        while self.newlines == 0:
+            b = os.read(self._fd, max(os.fstat(self._fd).st_size, 8192))
+            self.newlines = b.count(b"\\n") + (not b)
+            ptr = self.buffer.tell()
+            self.buffer.seek(0, 2), self.buffer.write(b), self.buffer.seek(ptr)
+        self.newlines -= 1
+        return self.buffer.readline()
+    def flush(self):
+        if self.writable:
+            os.write(self._fd, self.buffer.getvalue())
+            self.buffer.truncate(0), self.buffer.seek(0)
+class Wrapper(IOBase):
+    def __init__(self, file):
+        self.buffer = FastIO(file)
+        self.flush = self.buffer.flush
+        self.write = lambda s: self.buffer.write(s.encode())
+        self.readline = lambda: self.buffer.readline().decode()
+sys.stdin, sys.stdout = Wrapper(sys.stdin), Wrapper(sys.stdout)
+input = lambda: sys.stdin.readline().rstrip()
+input()
+print(sum(map(int, input().split())))
+""",
+    "printing from threads": """
+import threading
+input()
+result = []
+thread = threading.Thread(target=lambda: result.append(sum(map(int, input().split()))))
+thread.start()
+thread.join()
+threading.Thread(target=lambda: print(result[0])).start()
+""",
+    "a large stack in a thread": """
+import sys, threading
+def main():
+    def down(n): return n and 1 + down(n - 1)
+    down(20_000)
+    input()
+    print(sum(map(int, input().split())))
+sys.setrecursionlimit(10**6)
+threading.stack_size(128 * 2**20)
+thread = threading.Thread(target=main)
+thread.start()
+thread.join()
+""",
+    "a pool of threads": """
+from concurrent.futures import ThreadPoolExecutor
+input()
+with ThreadPoolExecutor(8) as pool:
+    print(sum(pool.map(int, input().split())))
+""",
+    "asyncio": """
+import asyncio
+async def main():
+    input()
+    numbers = await asyncio.gather(*(asyncio.to_thread(int, text) for text in input().split()))
+    await asyncio.sleep(0.01)
+    print(sum(numbers))
+asyncio.run(main())
+""",
+    "recursion": """
+import sys
+sys.setrecursionlimit(10**6)
+def down(n): return n and 1 + down(n - 1)
+assert down(50_000) == 50_000
+input()
+print(sum(map(int, input().split())))
+""",
+    "recursion through a cache": """
+import sys
+from functools import lru_cache
+sys.setrecursionlimit(10**6)
+@lru_cache(None)
+def down(n): return n and 1 + down(n - 1)
+assert down(50_000) == 50_000
+input()
+print(sum(map(int, input().split())))
+""",
+    "files": """
+import os, tempfile
+with open('/tmp/numbers', 'w') as file: file.write(open(0).read())
+with open('numbers') as file: numbers = file.read().split()[1:]
+with tempfile.TemporaryDirectory() as folder: os.makedirs(folder + '/a/b'); os.rename(folder + '/a', folder + '/c')
+with tempfile.NamedTemporaryFile() as file: file.write(bytes(10**6))
+os.remove('/tmp/numbers')
+print(sum(map(int, numbers)))
+""",
+    "the standard library": """
+import bisect, collections, copy, dataclasses, datetime, decimal, enum, fractions, functools, heapq, itertools, json
+import math, operator, random, re, statistics, string, struct, time, typing, uuid, zlib, hashlib, array, cmath, sqlite3
+@dataclasses.dataclass(order=True, frozen=True)
+class Item:
+    value: int
+    name: str = dataclasses.field(default="x", compare=False)
+class Kind(enum.Enum):
+    A = enum.auto()
+random.seed(1); random.shuffle(list(range(9)))
+heap = [Item(int(text)) for text in re.findall(r'\\d+', open(0).read())[1:]]
+heapq.heapify(heap)
+total = decimal.Decimal(0)
+while heap: total += heapq.heappop(heap).value
+assert collections.Counter("aab").most_common(1) == [("a", 2)] and pickle_free
+print(total)
+""".replace(" and pickle_free", ""),
+    "signals and an alarm": """
+import signal
+signal.signal(signal.SIGALRM, lambda *a: None)
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+signal.pause()
+input()
+print(sum(map(int, input().split())))
+""",
+    "half a gigabyte": "x = bytearray(500 << 20)\ninput()\nprint(sum(map(int, input().split())))",
+    "other white space": "input()\nprint(sum(map(int, input().split())), end='  \\r\\n\\n\\n')",
+    "errors on stderr": "import sys\nprint('debug', file=sys.stderr)\ninput()\nprint(sum(map(int, input().split())))",
+    "a class named as the file": "input()\nclass solution: pass\nimport __main__\n__main__.x = 1\nprint(x - 1 + sum(map(int, input().split())))",
+}
+
+
+def test_right_programs_on_standard_input_are_paid():
+    got = dict(zip(READERS, statuses([(program, LISTED) for program in READERS.values()]), strict=True))
+    assert got == dict.fromkeys(READERS, "ok")
+
+
+FUNCTIONS = {
+    "plain": "def f(x): return x * x",
+    "that prints": "def f(x):\n    print('thinking', x)\n    return x * x",
+    "that prints much": "def f(x):\n    for _ in range(10**5): print('thinking' * 10)\n    return x * x",
+    "lambda": "f = lambda x: x * x",
+    "method": "class Solution:\n    def f(self, x): return x * x",
+    "method with a helper": "class Solution:\n    def f(self, x): return self.g(x)\n    def g(self, x): return x * x",
+    "method, types from typing": "from typing import *\nclass Solution:\n    def f(self, x: int) -> Optional[int]: return x * x",
+    "function beside a Solution": "class Solution: pass\ndef f(x): return x * x",
+    "nested": "def outer():\n    def f(x): return x * x\n    return f\nf = outer()",
+    "partial": "import functools, operator\nf = functools.partial(lambda y, x: x * x, 0)",
+    "cached": "import functools\n@functools.cache\ndef f(x): return x * x",
+    "with a demonstration": "def f(x): return x * x\nif __name__ == '__main__':\n    print(f(int(input())))\n    exit(1)",
+    "that reads nothing": "import sys\nassert sys.stdin.read() == ''\ndef f(x): return x * x",
+    "in threads": (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "def f(x):\n    with ThreadPoolExecutor(4) as pool: return sum(pool.map(lambda y: abs(x), range(abs(x))))"
+    ),
+    "whose result is a subclass": "class Number(int): pass\ndef f(x): return Number(x * x)",
+    "whose result is of an enumeration": "import enum\nN = enum.IntEnum('N', {'A': 9, 'B': 16})\ndef f(x): return N(x * x)",
+    "whose result is a float": "def f(x): return float(x * x)",
+    "coroutine run": "import asyncio\nasync def g(x): return x * x\ndef f(x): return asyncio.run(g(x))",
+    "after global state": "seen = []\ndef f(x):\n    seen.append(x)\n    return x * x * len(seen)",
+    "dataclass inside": (
+        "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\ndef f(x): return P(x).x * P(x=x).x"
+    ),
+}
+
+
+def test_right_functions_are_paid():
+    tests = call(([3], 9), ([-4], 16))
+    got = dict(zip(FUNCTIONS, statuses([(program, tests) for program in FUNCTIONS.values()]), strict=True))
+    assert got == dict.fromkeys(FUNCTIONS, "ok")
+
+
+def test_assertions_of_the_usual_forms_are_paid():
+    suites = [
+        "assert f(3) == 9",
+        ["assert f(3) == 9", "assert f(-4) == 16"],
+        "def check(candidate):\n    assert candidate(3) == 9\n    assert candidate(0) == 0\ncheck(f)",
+        "import math\nassert math.isclose(f(1.5), 2.25, rel_tol=1e-9)",
+        "assert f(2) == 4 and f(3) in (8, 9)\nassert abs(f(0.1) - 0.01) < 1e-9, 'close'",
+        "assert f(x=3) == 9",
+    ]
+    assert statuses([("def f(x): return x * x", suite) for suite in suites]) == ["ok"] * len(suites)
+    assert statuses([("def f(x): return x + x", suite) for suite in suites]) == ["wrong"] * len(suites)
+
+
+def test_large_inputs_and_outputs_pass():
+    numbers = " ".join(["123456"] * 750_000)  # 5 MB
+    text = "x" * 99 + "\n"
+    cases = [
+        ("print(sum(map(int, input().split())))", stdin((numbers, str(123456 * 750_000)))),
+        ("print(('x' * 99 + '\\n') * 30_000)", stdin(("", text * 30_000))),  # 3 MB
+        ("for _ in range(30_000): print('x' * 99)", stdin(("", text * 30_000))),
+        ("def f(n): return ['x' * 99] * n", call(([25_000], ["x" * 99] * 25_000))),
+        ("def f(items): return len(items)", call(([[1] * 500_000], 500_000))),
+        ("def f(n): return 10**n", call(([100_000], 10**100_000))),
+    ]
+    assert statuses(cases) == ["ok"] * len(cases)
+
+
+def test_a_hundred_tests_of_one_program():
+    cases = stdin(*((f"{n}\n", f"{n * n}\n") for n in range(100)))
+    assert statuses([("print(int(input()) ** 2)", cases)]) == ["ok"]
+
+
+# What counts as the same.
+
+
+@pytest.mark.parametrize(
+    ("output", "expected", "status"),
+    [
+        ("9", "9\n", "ok"),
+        ("9\n\n\n", "9", "ok"),
+        ("9  \t\n", "9", "ok"),
+        ("9\r\n8\r\n", "9\n8", "ok"),
+        ("9\n8", "9\r\n8\r\n", "ok"),
+        ("", "", "ok"),
+        ("\n \n", "", "ok"),
+        ("a b", "a  b", "wrong"),
+        (" 9", "9", "wrong"),
+        ("\n9", "9", "wrong"),
+        ("9\n\n8", "9\n8", "wrong"),
+        ("9\n8", "9", "wrong"),
+        ("9", "9\n8", "wrong"),
+        ("9\n", "9\n\n8", "wrong"),
+        ("", "9", "wrong"),
+        ("9", "", "wrong"),
+        ("YES", "Yes", "wrong"),
+        ("9.0", "9", "wrong"),
+        ("é 漢 \U0001f600", "é 漢 \U0001f600", "ok"),
+        ("e\u0301", "\u00e9", "wrong"),
+    ],
+)
+def test_lines_are_compared_up_to_white_space_at_their_ends(output, expected, status):
+    (test,) = read_tests(stdin(("", expected)))
+    assert test.verdict(box.Outcome("ok", output.encode())) == status
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "tolerance", "status"),
+    [
+        (9, 9, None, "ok"),
+        (9.0, 9, None, "ok"),  # as Python compares
+        (True, 1, None, "ok"),
+        (1, True, None, "ok"),
+        ("9", 9, None, "wrong"),
+        (None, None, None, "ok"),
+        (None, False, None, "wrong"),
+        ([], None, None, "wrong"),
+        ((1, 2), [1, 2], None, "ok"),
+        ([1, (2, [3])], [1, [2, (3,)]], None, "ok"),
+        ([1, 2], [1, 2, 3], None, "wrong"),
+        ([1, 2, 3], [1, 2], None, "wrong"),
+        ([], [1], None, "wrong"),
+        ({"a": (1,)}, {"a": [1]}, None, "ok"),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, None, "ok"),
+        ({"a": 1}, {"a": 1, "b": None}, None, "wrong"),
+        ({1: 2}, {"1": 2}, None, "wrong"),
+        ({1, 2}, {2, 1}, None, "ok"),
+        ({1, 2}, [1, 2], None, "wrong"),
+        (b"x", "x", None, "wrong"),
+        (0.1 + 0.2, 0.3, None, "wrong"),
+        (0.1 + 0.2, 0.3, 0, "wrong"),
+        (0.1 + 0.2, 0.3, 1e-9, "ok"),
+        (1e6 + 1, 1e6, 1e-6, "ok"),  # relative
+        (1e-7, 0, 1e-6, "ok"),  # absolute
+        (1e-5, 0, 1e-6, "wrong"),
+        ([(0.1 + 0.2,)], [[0.3]], 1e-9, "ok"),
+        ({"a": [0.1 + 0.2]}, {"a": [0.3]}, 1e-9, "ok"),
+        (2, 3, 1, "ok"),
+        (True, 1.0000001, 1e-3, "wrong"),  # a truth value is not close to a number
+        (1.0000001, True, 1e-3, "wrong"),
+        (True, 1, 1e-3, "ok"),
+        (float("nan"), float("nan"), None, "wrong"),
+        (float("nan"), float("nan"), 1e-3, "wrong"),
+        (float("inf"), float("inf"), 1e-3, "ok"),
+        (float("inf"), 1e308, 1e-3, "wrong"),
+        (10**400, 10**400, 1e-3, "ok"),
+        (10**400, 10**400 + 1, 1e-3, "wrong"),  # beyond the floats, exactly
+        (10**400, 1.0, 1e-3, "wrong"),
+        ("0.3", 0.3, 1e-3, "wrong"),
+    ],
+)
+def test_values_are_compared_as_python_compares(value, expected, tolerance, status):
+    (test,) = read_tests(call(([], expected), tol=tolerance))
+    assert test.verdict(box.Outcome("ok", plain.encode([value]).encode())) == status
+
+
+@pytest.mark.parametrize("end", ["died", "overflow", "timeout"])
+def test_an_end_before_the_end_is_no_pass_whatever_was_written(end):
+    (test,) = read_tests(stdin(("", "")))
+    assert test.verdict(box.Outcome(end, b"")) == ("timeout" if end == "timeout" else "died")
+
+
+# Which tests a column may hold.
+
+
+def test_tests_may_be_json_text_and_have_empty_fields():
+    wide = {"input": None, "output": None, "args": None, "expected": None}
+    stdin_case, call_case = wide | {"input": "3", "output": "9"}, wide | {"args": [3], "expected": 9}
+    columns = [
+        SQUARE,
+        json.dumps(SQUARE),
+        " \n" + json.dumps(SQUARE, indent=1),
+        {"type": "stdin", "fn_name": None, "tol": None, "cases": [stdin_case]},
+        {"type": "call", "fn_name": "f", "tol": None, "cases": [call_case]},
+        json.dumps(call(([3], 9))),
+    ]
+    program = "def f(x): return x * x\nif __name__ == '__main__': print(f(int(input())))"
+    assert statuses([(program, column) for column in columns]) == ["ok"] * len(columns)
+
+
+def deep(depth):
+    return "[" * depth + "]" * depth
+
+
+NO_GOLD = {
+    "nothing": None,
+    "no text": "",
+    "blank text": " \n",
+    "a number": 3,
+    "an empty list": [],
+    "a list of numbers": [1, 2],
+    "a list of cases": [{"input": "3", "output": "9"}],
+    "an empty object": {},
+    "an empty JSON object": "{}",
+    "cut JSON": '{"type": "stdin", "cases": [',
+    "deep JSON": '{"type": "stdin", "cases": ' + deep(10**5) + "}",
+    "no cases": {"type": "stdin", "cases": []},
+    "cases of None": {"type": "stdin", "cases": None},
+    "cases that are an object": {"type": "stdin", "cases": {"input": "3", "output": "9"}},
+    "cases that are text": {"type": "stdin", "cases": ["3", "9"]},
+    "a case of None": {"type": "stdin", "cases": [{"input": "3", "output": "9"}, None]},
+    "no type": {"cases": [{"input": "3", "output": "9"}]},
+    "another type": {"type": "unit", "cases": [{"input": "3", "output": "9"}]},
+    "a type that is a list": {"type": ["stdin"], "cases": [{"input": "3", "output": "9"}]},
+    "no output": {"type": "stdin", "cases": [{"input": "3"}]},
+    "output of None": stdin(("3", None)),
+    "a number as input": stdin((3, "9")),
+    "lines in a list": stdin((["3"], ["9"])),
+    "no name": {"type": "call", "cases": [{"args": [3], "expected": 9}]},
+    "a name that is none": call(([3], 9), fn_name="f(3)"),
+    "a dotted name": call(([3], 9), fn_name="os.system"),
+    "a name that is a number": call(([3], 9), fn_name=3),
+    "no args": {"type": "call", "fn_name": "f", "cases": [{"expected": 9}]},
+    "args that are no list": call((3, 9)),
+    "args of another type": call(([object()], 9)),
+    "args too deep": call(([json.loads(deep(200))], 9)),
+    "no expected value": {"type": "call", "fn_name": "f", "cases": [{"args": [3]}]},
+    "an expected value of another type": call(([3], range(9))),
+    "an expected value too deep": call(([3], json.loads(deep(200)))),
+    "a tolerance that is text": call(([3], 9), tol="1e-6"),
+    "a negative tolerance": call(([3], 9), tol=-1),
+    "a tolerance that is not a number": call(([3], 9), tol=float("nan")),
+    "a tolerance that is true": call(([3], 9), tol=True),
+    "no assertion": "print(f(3))",
+    "no Python": "f(3) should be 9",
+    "an assertion that cannot be lifted": "for x in range(3): assert f(x) == x * x",
+    "assertions and something else": ["assert f(3) == 9", "assert f(x) == 9"],
+    "an assertion without a call": "assert 9 == 9",
+    "JSON that is a list": '[{"input": "3", "output": "9"}]',
+}
+
+
+@pytest.mark.parametrize("column", NO_GOLD.values(), ids=NO_GOLD)
+def test_a_column_that_cannot_be_read_is_no_gold_and_one_line_of_warning(column, caplog):
+    with pytest.raises(ValueError) as error:
+        read_tests(column)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+    reward = Code(workers=WORKERS)
+    with caplog.at_level(logging.WARNING):
+        assert reward.grade(["no program"] * 3, [column, column, "assert f(3) == 9"]) == [
+            ("no_gold", 0.0),
+            ("no_gold", 0.0),
+            ("unparsed", 0.0),
+        ]
+    (record,) = caplog.records
+    assert "These tests are left out: " in record.getMessage() and "\n" not in record.getMessage()
+    assert reward.check_golds([column, "assert f(3) == 9"]) == ["no_gold", "ok"]
+
+
+def test_columns_that_differ_in_type_alone_are_told_apart():
+    """One batch reads equal columns once; these are not equal."""
+    program = "def f(x): return {1: x}"
+    pairs = [(program, call(([3], expected))) for expected in ({1: 3}, {"1": 3}, {1: 3, "a": 2})]
+    assert statuses(pairs) == ["ok", "wrong", "wrong"]
+    assert statuses([("print(1)", json.dumps(stdin(("", "1")))), ("print(1)", stdin(("", "1")))]) == ["ok", "ok"]
+
+
+# Which program of a completion counts.
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("```python\nx = 1\n```", "x = 1\n"),
+        ("Thus:\n\n```py\nx = 1\n```\nDone.", "x = 1\n"),
+        ("```Python3 \nx = 1\n```  \n", "x = 1\n"),
+        ("```python\r\nx = 1\r\n```\r\n", "x = 1\n"),
+        ("```python\nx = 1\n```\n```python\nx = 2\n```", "x = 2\n"),
+        ("```python\nx = 1\n```\n```text\nx = 2\n```", "x = 1\n"),
+        ("```python\nx = 1\n```\nand now\n```python\nx = 2", "x = 1\n"),  # cut off
+        ("```python\n```", ""),
+        ("```python\nx = '```'\n```", "x = '```'\n"),
+        ("```python\nx = 1\n ```\ny\n```", "x = 1\n ```\ny\n"),
+        ("```python\nx = 1\n```python\nx = 2\n```", "x = 1\n```python\nx = 2\n"),
+        ("x = 1", None),
+        ("```\nx = 1\n```", None),
+        ("```javascript\nx = 1\n```", None),
+        ("```python x = 1\n```", None),
+        (" ```python\nx = 1\n```", None),
+        ("```python\nx = 1", None),
+        ("```python\nx = 1```", None),
+        ("", None),
+        ("```python", None),
+    ],
+)
+def test_the_last_closed_python_block_counts(text, program):
+    assert last_block(text) == program
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\n" * 200_000,
+        "```python\nx\n```\n" * 100_000,
+        "```python" + " " * 10**6 + "x",
+        "```python\n" + "```x\n" * 200_000,
+    ],
+    ids=["openings", "blocks", "spaces", "fences"],
+)
+def test_a_block_is_looked_for_in_linear_time(text):
+    start = time.monotonic()
+    last_block(text)
+    assert time.monotonic() - start < 1
+
+
+def test_conversations_are_graded_by_their_last_reply():
+    right, wrong = block("print(int(input()) ** 2)"), block("print(1)")
+    talks = [
+        [{"role": "assistant", "content": right}],
+        [
+            {"role": "assistant", "content": wrong},
+            {"role": "user", "content": "No."},
+            {"role": "assistant", "content": right},
+        ],
+        [{"role": "assistant", "content": right}, {"role": "assistant", "content": wrong}],
+        [{"role": "assistant", "content": None}],
+        [],
+    ]
+    assert run(Code(workers=WORKERS), talks, [SQUARE] * 5) == [1.0, 1.0, 0.0, 0.0, 0.0]
+
+
+# What it pays and reports.
+
+HALF = stdin(*((f"{n}", str(n * n if n % 2 else -1)) for n in range(1, 9)))
+BATCH = {
+    "ok": ("print(int(input()) ** 2)", SQUARE),
+    "wrong": ("print(int(input()) ** 3)", SQUARE),
+    "unparsed": (None, SQUARE),
+    "timeout": ("while True: pass", SQUARE),
+    "died": ("1 / 0", SQUARE),
+    "no_gold": ("print(int(input()) ** 2)", None),
+}
+
+
+def test_rewards_statuses_and_metrics_reach_trl():
+    columns, metrics = {}, {}
+    completions = ["none" if program is None else block(program) for program, _ in BATCH.values()]
+    reward = Code(workers=WORKERS, seconds=1)
+    pays = run(
+        reward,
+        completions,
+        [tests for _, tests in BATCH.values()],
+        prompts=["?"] * 6,
+        trainer_state=None,
+        log_extra=columns.__setitem__,
+        log_metric=metrics.__setitem__,
+    )
+    assert pays == [1.0, 0.0, 0.0, 0.0, 0.0, None] == [REWARDS[status] for status in BATCH]
+    assert columns == {"code/status": list(BATCH)}
+    assert metrics == {f"rewards/code/{status}": 1 / 6 if status in BATCH else 0.0 for status in REWARDS} | {
+        "rewards/code/missing_layers": 0.0
+    }
+
+
+def test_partial_pays_the_share_of_tests_passed():
+    square, mixed = "print(int(input()) ** 2)", "n = int(input())\nif n == 3: 1 / 0\nprint(n * n)"
+    endless = "n = int(input())\nwhile n == 3: pass\nprint(n * n)"
+    dead = "import os\nn = int(input())\nif n == 3: os.kill(os.getppid(), 9)\nprint(n * n)"
+    columns = {}
+    pairs = [(square, SQUARE), (square, HALF), (mixed, HALF), (endless, HALF), (dead, HALF), ("print(0)", HALF)]
+    completions, tests = [block(program) for program, _ in pairs] + ["none"], [tests for _, tests in pairs] + [HALF]
+    reward = Code(partial=True, workers=WORKERS, seconds=1)
+    assert run(reward, completions, tests, log_extra=columns.__setitem__) == [1.0, 0.5, 3 / 8, 3 / 8, 1 / 8, 0.0, 0.0]
+    assert columns["code/status"] == ["ok", "wrong", "wrong", "wrong", "wrong", "wrong", "unparsed"]
+    assert run(Code(workers=WORKERS), completions[:2], tests[:2]) == [1.0, 0.0]
+    assert run(reward, completions[:1], [None]) == [None]
+
+
+def test_without_partial_the_first_failure_ends_the_program():
+    tests = stdin(("1", "2"), *[("sleep", "2")] * 50)
+    start = time.monotonic()
+    assert statuses([("import time\nif input() == 'sleep': time.sleep(60)\nprint(1)", tests)]) == ["wrong"]
+    assert time.monotonic() - start < 5
+
+
+def test_the_wall_clock_of_all_tests_of_a_program():
+    tests = stdin(*[("", "")] * 50)
+    start = time.monotonic()
+    assert statuses([("import time; time.sleep(0.7)", tests)], total_seconds=1.5) == ["timeout"]
+    assert time.monotonic() - start < 6
+
+
+def test_a_sandbox_that_fails_is_nobody_s_fault_and_stops_the_run(monkeypatch, caplog):
+    def fail(request, total_seconds, line_bytes):
+        if "fail" in request["program"]:
+            raise BoxError("no luck")
+        return works(request, total_seconds, line_bytes)
+
+    reward = Code(workers=WORKERS)
+    backend = reward.box.ready().backend
+    works = box._BACKENDS[backend]
+    monkeypatch.setitem(box._BACKENDS, backend, fail)
+    program, failing = block("print(int(input()) ** 2)"), block("fail")
+    assert reward.grade([program, failing], [SQUARE] * 2) == [("ok", 1.0), ("infra", 0.0)]
+    assert "The sandbox failed." in caplog.text and "no luck" in caplog.text
+    columns = {}
+    with pytest.raises(
+        RuntimeError, match=r"'code' could not grade 1 of 2 .*`python -m rewards\.box` shows what"
+    ) as stop:
+        run(reward, [program, failing], [SQUARE] * 2, log_extra=columns.__setitem__)
+    assert "\n" not in str(stop.value)
+    assert columns == {"code/status": ["ok", "infra"]}
+    unread = ["no program"] * 199  # 1 of 200 is no reason to stop
+    assert run(reward, [failing, *unread], [SQUARE] * 200) == [None] + [0.0] * 199
+
+
+def test_a_missing_layer_is_refused_or_counted(monkeypatch):
+    box._ready.cache_clear()
+    monkeypatch.setattr(backends, "_filters", lambda: {"box_filter": "", "test_filter": ""})
+    try:
+        with pytest.raises(
+            ValueError, match="The reward 'code' has no sandbox it can trust: .*new_processes"
+        ) as refused:
+            Code()
+        assert "\n" not in str(refused.value) and "allow_missing" in str(refused.value)
+        reward = Code(workers=WORKERS, allow_missing=list(canaries.LAYERS))
+        metrics = {}
+        pays = run(reward, [block("print(9)")], [stdin(("", "9"))], log_metric=metrics.__setitem__)
+        assert pays == [1.0] and metrics["rewards/code/missing_layers"] >= 1
+    finally:
+        box._ready.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"workers": 0}, "workers=0 leaves nothing to run programs in"),
+        ({"sandbox": "docker"}, "sandbox='docker' is none of"),
+        ({"allow_missing": ["net"]}, "allow_missing names net, which is no layer"),
+        ({"seconds": 0}, "seconds=0 lets no program run"),
+        ({"total_seconds": 0}, "total_seconds=0 lets"),
+        ({"memory_mb": 0}, "memory_mb=0 lets"),
+        ({"memory_mb": 5}, "has no sandbox it can trust: "),
+    ],
+)
+def test_an_option_without_meaning_is_refused_in_one_line(option, words):
+    with pytest.raises(ValueError) as refused:
+        Code(**option)
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_columns_of_unequal_length_are_refused():
+    with pytest.raises(ValueError):
+        run(Code(), ["1", "2"], [SQUARE])
+
+
+def test_a_pickled_copy_grades_alike_and_trl_awaits_it():
+    reward = Code(workers=2, seconds=2, allow_missing=["user"])
+    copy = pickle.loads(pickle.dumps(reward))
+    assert copy == reward and copy.box == Box(allow_missing=("user",), seconds=2)
+    assert run(copy, [block("print(int(input()) ** 2)")], [SQUARE]) == [1.0]
+    assert is_async_callable(reward) and inspect.iscoroutinefunction(type(reward).__call__)
+
+
+def test_an_empty_batch():
+    assert run(Code(), [], [], log_extra=lambda *a: None, log_metric=lambda *a: None) == []
+
+
+def test_references_are_graded_as_programs():
+    reward = Code(workers=WORKERS)
+    references = ["print(int(input()) ** 2)", "print(0)", None, ""]
+    assert reward.check_golds([SQUARE] * 4, reference=references, prompt=["?"] * 4) == ["ok", "wrong", "died", "wrong"]
+    assert reward.check_golds([SQUARE, None, "assert f(1)"]) == ["ok", "no_gold", "ok"]
+
+
+# The rule: what is expected stays outside.
+
+
+def test_no_expected_value_enters_the_box(monkeypatch):
+    sent = []
+
+    def converse(command, request, *rest):
+        sent.append((command, request))
+        return talk(command, request, *rest)
+
+    secret, number = "the secret answer", 918273645
+    suites = [
+        stdin(("3", secret)),
+        call(([3], secret), ([4], [number])),
+        f"assert f(3) == {secret!r}, {secret!r}\nassert f(4) == [{number}]\nassert {number} in f(5)",
+    ]
+    reward = Code(workers=WORKERS)
+    talk = backends._converse
+    monkeypatch.setattr(backends, "_converse", converse)
+    monkeypatch.setenv("SECRET", secret)
+    assert reward.grade([block("def f(x): pass")] * 3, suites) == [("wrong", 0.0)] * 3
+    assert len(sent) == 3
+    for command, request in sent:
+        everything = json.dumps([command, request])
+        assert secret not in everything and str(number) not in everything and hex(number) not in everything
+    assert secret not in str(backends._ENVIRONMENT)
