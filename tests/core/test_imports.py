@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 INSTALLED = Path(gbpo.__file__).parents[1]  # where the gbpo under test lies
 SOURCES = ("gbpo", "rewards", "evals", "launch", "recipes")
 HEAVY = {"torch", "trl", "transformers", "stable_baselines3"}
-TRAINING = ("gbpo.trainer", "gbpo.config", "gbpo.run", "gbpo.GBPOTrainer", "gbpo.GBPOConfig")
+TRAINING = ("gbpo.trainer", "gbpo.voting", "gbpo.config", "gbpo.run", "gbpo.GBPOTrainer", "gbpo.GBPOConfig")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
