@@ -10,7 +10,6 @@ import base64
 import builtins
 import contextlib
 import ctypes
-import io
 import json
 import os
 import resource
@@ -164,11 +163,10 @@ def _enter(request, given, output, into, null, libc):
 def _solve(program, test):
     """Run the program, and in a call test its functions; the exit code."""
     sys.argv = ["solution.py"]
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
-    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
-    sys.stderr = io.TextIOWrapper(io.BufferedWriter(io.FileIO(2, "w", closefd=False)), encoding="utf-8")
-    for name in ("stdin", "stdout", "stderr"):
-        setattr(sys, f"__{name}__", getattr(sys, name))
+    for fd, name, mode, errors in ((0, "stdin", "r", None), (1, "stdout", "w", None), (2, "stderr", "w", "replace")):
+        stream = open(fd, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
     vars(builtins).update(exit=sys.exit, quit=sys.exit)  # a bare interpreter has neither
     calls = test.get("calls")
     if calls is None:

@@ -14,7 +14,7 @@ _INT = 0xFFFFFFFF  # of such an argument the kernel reads these bits alone
 
 # For the whole box: nothing here has a use in a program that reads, computes and writes.
 _NEVER = """
-    socket connect bind listen accept accept4 sendto recvfrom
+    socket connect bind listen accept accept4 sendmsg sendmmsg
     ptrace process_vm_readv process_vm_writev process_madvise kcmp pidfd_getfd
     unshare setns mount umount2 pivot_root chroot move_mount open_tree fsopen fsmount fsconfig fspick mount_setattr
     io_uring_setup io_uring_enter io_uring_register
@@ -74,7 +74,9 @@ def _compiled(names: str, threads_only: bool = False) -> bytes:
         for bit in range(32):
             if _NEW_NAMESPACES >> bit & 1:
                 rules.add_rule(denied, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, 1 << bit, 1 << bit))
-        rules.add_rule(denied, "socketpair", pyseccomp.Arg(0, pyseccomp.NE, _AF_UNIX))  # asyncio has such a pair
+        # asyncio has a pair of sockets and sends from one to the other, to no address
+        rules.add_rule(denied, "socketpair", pyseccomp.Arg(0, pyseccomp.NE, _AF_UNIX))
+        rules.add_rule(denied, "sendto", pyseccomp.Arg(4, pyseccomp.NE, 0))
     with os.fdopen(os.memfd_create("filter"), "r+b") as file:
         rules.export_bpf(file)
         file.seek(0)

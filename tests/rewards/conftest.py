@@ -1,5 +1,6 @@
 """Fixtures for what runs programs: box processes found by a mark, and scripts run as root and as nobody."""
 
+import functools
 import json
 import os
 import stat
@@ -81,18 +82,35 @@ def _as_nobody(command):
     return [*wrapper, sys.executable, "-c", _DROP, *command]
 
 
+@functools.cache
+def _obstacle(user):
+    """Why the tests cannot run as this user; None where they can."""
+    if user == "root" and os.geteuid() != 0:
+        return "THE ROOT HALF DID NOT RUN: these tests run without privileges, so nothing was tested as root"
+    if user == "nobody" and os.geteuid() == 0:
+        probe = [*_as_nobody([sys.executable, "-c", "import os, rewards.box; print(os.geteuid())"])]
+        done = subprocess.run(probe, cwd="/", env=_environment(), capture_output=True, text=True, timeout=60)
+        if done.stdout.split() != [str(NOBODY)]:
+            return f"THE UNPRIVILEGED HALF DID NOT RUN: nobody cannot run Python here: {done.stderr[-500:]}"
+    return None
+
+
+def _environment():
+    return os.environ | {"PYTHONPATH": str(ROOT), "HOME": "/tmp"}
+
+
 @pytest.fixture(params=["root", "nobody"])
 def run_as(request):
-    """Runs a Python script as root, then as nobody, and gives the JSON of its last line; also its process, unawaited."""
+    """Runs a Python script as root, then as nobody, and gives the JSON of its last line; or starts it and gives it."""
+    if _obstacle(request.param):
+        pytest.skip(_obstacle(request.param))
 
-    def start(*arguments, **options):
+    def start(*arguments, **environment):
         command = [sys.executable, *map(str, arguments)]
         if request.param == "nobody" and os.geteuid() == 0:
             command = _as_nobody(command)
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": "/tmp"}
-        return subprocess.Popen(
-            command, cwd="/", env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-        )
+        pipe, environment = subprocess.PIPE, _environment() | environment
+        return subprocess.Popen(command, cwd="/", env=environment, stdout=pipe, stderr=pipe, text=True)
 
     def run(*arguments, timeout=120):
         process = start(*arguments)
@@ -103,13 +121,33 @@ def run_as(request):
         assert process.returncode == 0, errors[-4000:]
         return json.loads(output.splitlines()[-1])
 
-    run.start = start
-    run.user = request.param
-    if request.param == "root" and os.geteuid() != 0:
-        pytest.skip("THE ROOT HALF DID NOT RUN: these tests run without privileges, so nothing was tested as root")
-    if request.param == "nobody" and os.geteuid() == 0:
-        probe = start("-c", "import os, rewards.box; print(os.geteuid())")
-        output, errors = probe.communicate(timeout=60)
-        if output.split() != [str(NOBODY)]:
-            pytest.skip(f"THE UNPRIVILEGED HALF DID NOT RUN: nobody cannot run Python here: {errors[-500:]}")
+    run.start, run.user = start, request.param
     return run
+
+
+@functools.cache
+def _blocked(backend, user):
+    """What about this machine, and not about the box, keeps a backend from running; None where nothing does."""
+    if backend == "bubblewrap":
+        identity = [] if os.geteuid() == 0 else ["--unshare-user"]
+        probe = [backends._bwrap(), *identity, "--unshare-pid", "--unshare-net", "--ro-bind", "/", "/", "true"]
+        done = subprocess.run(probe, capture_output=True, text=True)
+        return f"namespaces are blocked here: {done.stderr}" if done.returncode else None
+    sandlock = pytest.importorskip("sandlock")
+    if sandlock.landlock_abi_version() < sandlock.min_landlock_abi():
+        return "this kernel's Landlock is too old for sandlock"
+    if user == "root" and not backends._others_reach(backends._interpreter()):
+        return "SANDLOCK AS ROOT DID NOT RUN: no other user reaches this Python, so the box could not drop to one"
+    return None
+
+
+@pytest.fixture
+def skip_if_blocked():
+    """Skips where this machine does not let a backend run for a user."""
+
+    def check(backend, user=None):
+        reason = _blocked(backend, user or ("nobody" if os.geteuid() else "root"))
+        if reason:
+            pytest.skip(reason)
+
+    return check

@@ -54,13 +54,23 @@ READERS = {
     "input": "n = int(input())\nprint(sum(map(int, input().split())))",
     "input with a prompt for nobody": "n = int(input(''))\nprint(sum(map(int, input().split())))",
     "sys.stdin": "import sys\nn, *rest = sys.stdin.read().split()\nprint(sum(map(int, rest)))",
-    "lines of sys.stdin": "import sys\nlines = [line.strip() for line in sys.stdin]\nprint(sum(map(int, lines[1].split())))",
+    "lines of sys.stdin": "import sys\nlines = [line for line in sys.stdin]\nprint(sum(map(int, lines[1].split())))",
     "readline": "from sys import stdin\nn = int(stdin.readline())\nprint(sum(map(int, stdin.readline().split())))",
     "open(0)": "n, *rest = open(0).read().split()\nprint(sum(map(int, rest)))",
     "sys.stdin.buffer": "import sys\nn, *rest = sys.stdin.buffer.read().split()\nprint(sum(map(int, rest)))",
     "os.read": "import os\nn, *rest = os.read(0, os.fstat(0).st_size).split()\nprint(sum(map(int, rest)))",
     "fileinput": "import fileinput\nlines = list(fileinput.input())\nprint(sum(map(int, lines[1].split())))",
     "map over int": "n = int(input())\na = list(map(int, input().split()))\nt = 0\nfor x in a: t += x\nprint(t)",
+    "asyncio with streams": """
+import asyncio, sys
+async def main():
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    lines = await loop.run_in_executor(None, sys.stdin.readlines)
+    loop.call_later(0.01, event.set)
+    await event.wait()
+    print(sum(map(int, lines[1].split())))
+asyncio.run(main())
+""",
     "the guard of scripts": (
         "def main():\n    n = int(input())\n    print(sum(map(int, input().split())))\n\n"
         "if __name__ == '__main__':\n    main()"
@@ -117,7 +127,7 @@ result = []
 thread = threading.Thread(target=lambda: result.append(sum(map(int, input().split()))))
 thread.start()
 thread.join()
-threading.Thread(target=lambda: print(result[0])).start()
+threading.Timer(0.1, lambda: print(result[0])).start()
 """,
     "a large stack in a thread": """
 import sys, threading
@@ -188,9 +198,9 @@ heap = [Item(int(text)) for text in re.findall(r'\\d+', open(0).read())[1:]]
 heapq.heapify(heap)
 total = decimal.Decimal(0)
 while heap: total += heapq.heappop(heap).value
-assert collections.Counter("aab").most_common(1) == [("a", 2)] and pickle_free
+assert collections.Counter("aab").most_common(1) == [("a", 2)]
 print(total)
-""".replace(" and pickle_free", ""),
+""",
     "signals and an alarm": """
 import signal
 signal.signal(signal.SIGALRM, lambda *a: None)
@@ -202,7 +212,13 @@ print(sum(map(int, input().split())))
     "half a gigabyte": "x = bytearray(500 << 20)\ninput()\nprint(sum(map(int, input().split())))",
     "other white space": "input()\nprint(sum(map(int, input().split())), end='  \\r\\n\\n\\n')",
     "errors on stderr": "import sys\nprint('debug', file=sys.stderr)\ninput()\nprint(sum(map(int, input().split())))",
-    "a class named as the file": "input()\nclass solution: pass\nimport __main__\n__main__.x = 1\nprint(x - 1 + sum(map(int, input().split())))",
+    "its own module": """
+import __main__, sys
+input()
+__main__.numbers = input().split()
+assert sys.modules[__name__] is __main__ and sys.argv == ['solution.py']
+print(sum(map(int, numbers)))
+""",
 }
 
 
@@ -218,19 +234,23 @@ FUNCTIONS = {
     "lambda": "f = lambda x: x * x",
     "method": "class Solution:\n    def f(self, x): return x * x",
     "method with a helper": "class Solution:\n    def f(self, x): return self.g(x)\n    def g(self, x): return x * x",
-    "method, types from typing": "from typing import *\nclass Solution:\n    def f(self, x: int) -> Optional[int]: return x * x",
+    "method with types": (
+        "from typing import *\nclass Solution:\n    def f(self, x: int) -> Optional[int]: return x * x"
+    ),
     "function beside a Solution": "class Solution: pass\ndef f(x): return x * x",
     "nested": "def outer():\n    def f(x): return x * x\n    return f\nf = outer()",
     "partial": "import functools, operator\nf = functools.partial(lambda y, x: x * x, 0)",
     "cached": "import functools\n@functools.cache\ndef f(x): return x * x",
-    "with a demonstration": "def f(x): return x * x\nif __name__ == '__main__':\n    print(f(int(input())))\n    exit(1)",
+    "with a demonstration": "def f(x): return x * x\nif __name__ == '__main__':\n    print(f(input()))\n    exit(1)",
     "that reads nothing": "import sys\nassert sys.stdin.read() == ''\ndef f(x): return x * x",
     "in threads": (
         "from concurrent.futures import ThreadPoolExecutor\n"
         "def f(x):\n    with ThreadPoolExecutor(4) as pool: return sum(pool.map(lambda y: abs(x), range(abs(x))))"
     ),
     "whose result is a subclass": "class Number(int): pass\ndef f(x): return Number(x * x)",
-    "whose result is of an enumeration": "import enum\nN = enum.IntEnum('N', {'A': 9, 'B': 16})\ndef f(x): return N(x * x)",
+    "whose result is of an enumeration": (
+        "import enum\nN = enum.IntEnum('N', {'A': 9, 'B': 16})\ndef f(x): return N(x * x)"
+    ),
     "whose result is a float": "def f(x): return float(x * x)",
     "coroutine run": "import asyncio\nasync def g(x): return x * x\ndef f(x): return asyncio.run(g(x))",
     "after global state": "seen = []\ndef f(x):\n    seen.append(x)\n    return x * x * len(seen)",
@@ -268,7 +288,7 @@ def test_large_inputs_and_outputs_pass():
         ("for _ in range(30_000): print('x' * 99)", stdin(("", text * 30_000))),
         ("def f(n): return ['x' * 99] * n", call(([25_000], ["x" * 99] * 25_000))),
         ("def f(items): return len(items)", call(([[1] * 500_000], 500_000))),
-        ("def f(n): return 10**n", call(([100_000], 10**100_000))),
+        ("def f(n): return 10**n", call(([4000], 10**4000))),
     ]
     assert statuses(cases) == ["ok"] * len(cases)
 
@@ -452,6 +472,15 @@ def test_a_column_that_cannot_be_read_is_no_gold_and_one_line_of_warning(column,
     (record,) = caplog.records
     assert "These tests are left out: " in record.getMessage() and "\n" not in record.getMessage()
     assert reward.check_golds([column, "assert f(3) == 9"]) == ["no_gold", "ok"]
+
+
+def test_the_column_entry_point_names_the_function_of_a_check():
+    suite = "def check(candidate):\n    assert candidate(3) == 9"
+    programs = [block("def f(x): return x * x\ndef sum(x): return x")] * 4
+    columns = {"tests": [suite] * 4, "entry_point": ["f", "sum", None, "g"]}
+    reward = Code(workers=WORKERS)
+    assert asyncio.run(reward(programs, **columns)) == [1.0, 0.0, None, 0.0]
+    assert reward.check_golds(**columns) == ["ok", "ok", "no_gold", "ok"]
 
 
 def test_columns_that_differ_in_type_alone_are_told_apart():
@@ -665,8 +694,8 @@ def test_an_empty_batch():
 
 def test_references_are_graded_as_programs():
     reward = Code(workers=WORKERS)
-    references = ["print(int(input()) ** 2)", "print(0)", None, ""]
-    assert reward.check_golds([SQUARE] * 4, reference=references, prompt=["?"] * 4) == ["ok", "wrong", "died", "wrong"]
+    references = ["print(int(input()) ** 2)", "print(0)", "", None]
+    assert reward.check_golds([SQUARE] * 4, reference=references, prompt=["?"] * 4) == ["ok", "wrong", "wrong", "wrong"]
     assert reward.check_golds([SQUARE, None, "assert f(1)"]) == ["ok", "no_gold", "ok"]
 
 

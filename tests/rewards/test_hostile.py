@@ -6,11 +6,15 @@ as root and once as nobody; run as a script, this file prints what became of the
     python tests/rewards/test_hostile.py code bubblewrap
 """
 
+import contextlib
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
+import uuid
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -82,7 +86,12 @@ STDIN = {
     "the answer, then no end": ("timeout", "print(42, flush=True)\nwhile True: pass"),
     "an exit code that lies": (
         "died",
-        "class Zero:\n    __class__ = property(lambda self: int)\nprint(42)\nraise SystemExit(Zero())",
+        r"""
+class Zero:
+    __class__ = property(lambda self: int)
+print(42)
+raise SystemExit(Zero())
+""",
     ),
     "an answer at exit": ("wrong", "import atexit; atexit.register(print, 43); print(42)"),
     # the way out of the box
@@ -112,22 +121,28 @@ STDIN = {
     "stop itself": ("timeout", "import os; print(42, flush=True); os.kill(os.getpid(), 19)"),
     "starve the runner": (
         "died",
-        "import os, resource\nprint(42, flush=True)\n"
-        "resource.prlimit(os.getppid(), resource.RLIMIT_FSIZE, (0, 0))\n"
-        "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))\nos.abort()",
+        r"""
+import os, resource
+print(42, flush=True)
+resource.prlimit(os.getppid(), resource.RLIMIT_FSIZE, (0, 0))
+resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))
+os.abort()
+""",
     ),
     "trace the runner": (
         "wrong",
-        attempts("attempt(call, 'ptrace', 16, os.getppid(), 0, 0)\nattempt(call, 'ptrace', 0x4206, os.getppid(), 0, 0)"),
+        attempts(
+            "attempt(call, 'ptrace', 16, os.getppid(), 0, 0)\nattempt(call, 'ptrace', 0x4206, os.getppid(), 0, 0)"
+        ),
     ),
     "memory of the runner": (
         "wrong",
-        attempts(
-            "part = (ctypes.c_void_p * 2)(id(attempt), 8)\n"
-            "for name in ('process_vm_readv', 'process_vm_writev'):\n"
-            "    attempt(call, name, os.getppid(), part, 1, part, 1, 0)\n"
-            "attempt(open, f'/proc/{os.getppid()}/mem')"
-        ),
+        attempts(r"""
+part = (ctypes.c_void_p * 2)(id(attempt), 8)
+for name in ('process_vm_readv', 'process_vm_writev'):
+    attempt(call, name, os.getppid(), part, 1, part, 1, 0)
+attempt(open, f'/proc/{os.getppid()}/mem')
+"""),
     ),
     "descriptors of the runner": (
         "wrong",
@@ -135,20 +150,38 @@ STDIN = {
     ),
     "outlive the runner": (
         "died",
-        "import ctypes, os, time\nctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\nctypes.CDLL(None).prctl(1 + (1 << 32), 0)\n"
-        "os.kill(os.getppid(), 9)\ntime.sleep(600)",
+        r"""
+import ctypes, os, time
+ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
+ctypes.CDLL(None).prctl(1 + (1 << 32), 0)
+os.kill(os.getppid(), 9)
+time.sleep(600)
+""",
     ),
     "deaf to its parent's death": (
         "wrong",
-        attempts("attempt(call, 'prctl', 1, 0, 0, 0, 0)\nattempt(call, 'syscall', 157, ctypes.c_long((1 << 32) + 1), 0)"),
+        attempts(
+            "attempt(call, 'prctl', 1, 0, 0, 0, 0)\nattempt(call, 'syscall', 157, ctypes.c_long((1 << 32) + 1), 0)"
+        ),
     ),
     # time
     "endless loop": ("timeout", "while True: pass"),
-    "deaf to SIGXCPU": ("timeout", "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass"),
+    "deaf to SIGXCPU": (
+        "timeout",
+        r"""
+import signal
+signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+while True: pass
+""",
+    ),
     "endless loops in threads": (
         "timeout",
-        "import threading\ndef burn():\n    while True: pass\n"
-        "for _ in range(8): threading.Thread(target=burn).start()",
+        r"""
+import threading
+def burn():
+    while True: pass
+for _ in range(8): threading.Thread(target=burn).start()
+""",
     ),
     "sleep": ("timeout", "import time; time.sleep(10**6)"),
     "wait for a signal": ("timeout", "import signal\nwhile True: signal.pause()"),
@@ -166,142 +199,195 @@ STDIN = {
     "memory, little by little": ("died", "x = []\nwhile True: x.append(bytearray(10**6))"),
     "memory in every way": (
         "wrong",
-        attempts(
-            "attempt(mmap.mmap, -1, 2 << 30)\nattempt(lambda: bytearray(2 << 30))\n"
-            "attempt(lambda: [mmap.mmap(-1, 64 << 20, flags) for flags in (1, 2) * 16])\n"
-            "attempt(lambda: [mmap.mmap(-1, 64 << 20) for _ in range(20)])\nattempt(call, 'memfd_create', b'x', 0)\n"
-            "def file(size):\n    with open('/tmp/x', 'wb') as f: f.truncate(size)\n"
-            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nattempt(file, 2 << 30)\n"
-            "def files():\n    for n in range(40): open(f'/tmp/{n}', 'wb').write(bytes(2 << 20))\n"
-            "attempt(files)\n"
-            "def attribute(): os.setxattr('/tmp/x', 'user.x', bytes(1000))\nattempt(attribute)\n"
-            "def pipes():\n"
-            "    for _ in range(200): fcntl.fcntl(os.pipe()[1], 1031, 1 << 20)\nattempt(pipes)\n"
-            "attempt(call, 'shmget', 0, 1 << 30, 0o1600)"
-        ),
+        attempts(r"""
+attempt(mmap.mmap, -1, 2 << 30)
+attempt(lambda: bytearray(2 << 30))
+attempt(lambda: [mmap.mmap(-1, 64 << 20, flags) for flags in (1, 2) * 16])
+attempt(lambda: [mmap.mmap(-1, 64 << 20) for _ in range(20)])
+attempt(call, 'memfd_create', b'x', 0)
+def file(size):
+    with open('/tmp/x', 'wb') as f: f.truncate(size)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+attempt(file, 2 << 30)
+def attribute(): os.setxattr('/tmp/x', 'user.x', bytes(1000))
+attempt(attribute)
+def pipes():
+    for _ in range(200): fcntl.fcntl(os.pipe()[1], 1031, 1 << 20)
+attempt(pipes)
+attempt(call, 'shmget', 0, 1 << 30, 0o1600)
+"""),
     ),
     "many threads": (
         "died",
-        "import threading\nthreading.stack_size(32768)\nwait = threading.Event().wait\n"
-        "while True: threading.Thread(target=wait, daemon=True).start()",
+        r"""
+import threading
+threading.stack_size(32768)
+wait = threading.Event().wait
+while True: threading.Thread(target=wait, daemon=True).start()
+""",
     ),
     # processes
     "fork bomb": ("died", "import os\nwhile True: os.fork()"),
     "another program": ("died", "import os; os.execv('/usr/bin/printf', ['printf', '42'])"),
     "processes in every way": (
         "wrong",
-        attempts(
-            "for act in (os.fork, os.forkpty, os.setsid, os.setpgrp): attempt(act)\n"
-            "for name in ('fork', 'vfork', 'setsid'): attempt(call, name)\n"
-            "for flags in (0, 17, 0x4111, 0x10000000, 0x20000000 | 17): attempt(call, 'syscall', 56, flags, 0, 0, 0, 0)\n"
-            "attempt(call, 'syscall', 435, struct.pack('11Q', 0, *[0] * 3, 17, *[0] * 6), 88)\n"
-            "attempt(subprocess.run, ['/usr/bin/env'])\nattempt(subprocess.Popen, 'env', 0, None)\n"
-            "attempt(os.posix_spawn, '/usr/bin/env', ['env'], {})\nattempt(os.execv, '/usr/bin/env', ['env'])\n"
-            "attempt(threading.Thread(target=os.fork).run)\n"
-            "if os.system('exit 0') == 0: escapes.append('system')"
-        ),
+        attempts(r"""
+for act in (os.fork, os.forkpty, os.setsid, os.setpgrp): attempt(act)
+for name in ('fork', 'vfork', 'setsid'): attempt(call, name)
+for flags in (0, 17, 0x4111, 0x10000000, 0x20000000 | 17): attempt(call, 'syscall', 56, flags, 0, 0, 0, 0)
+attempt(call, 'syscall', 435, struct.pack('11Q', 0, *[0] * 3, 17, *[0] * 6), 88)
+attempt(subprocess.run, ['/usr/bin/env'])
+attempt(subprocess.Popen, 'env', 0, None)
+attempt(os.posix_spawn, '/usr/bin/env', ['env'], {})
+attempt(os.execv, '/usr/bin/env', ['env'])
+attempt(threading.Thread(target=os.fork).run)
+if os.system('exit 0') == 0: escapes.append('system')
+"""),
     ),
     "fork by the call of 32 bits": (
         "died",
-        "import ctypes, mmap\ncode = mmap.mmap(-1, 4096, prot=7)\ncode.write(b'\\xb8\\x02\\0\\0\\0\\xcd\\x80\\xc3')\n"
-        "call = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))\n"
-        "print(42 if call() >= 0 else 41)\nimport os; os.abort()",
+        r"""
+import ctypes, mmap
+code = mmap.mmap(-1, 4096, prot=7)
+code.write(b'\xb8\x02\0\0\0\xcd\x80\xc3')
+call = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+print(42 if call() >= 0 else 41)
+import os; os.abort()
+""",
     ),
     "daemon": (
         "died",
-        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: time.sleep(600)\nprint(42)",
+        r"""
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0: time.sleep(600)
+print(42)
+""",
     ),
     "multiprocessing": ("died", "import multiprocessing\nmultiprocessing.Process(target=print, args=(42,)).start()"),
     # the host
     "files of the host": (
         "wrong",
-        attempts(
-            "for path in ('/etc/passwd', '/etc/hostname', '/proc/self/environ', '/proc/1/cmdline', '/proc/meminfo',\n"
-            f"    '/sys/kernel/mm', '/dev/mem', '/dev/kmsg', '/dev/tty', '/var/log/wtmp', '/root/.ssh', {__file__!r}):\n"
-            "    attempt(open, path)\n    attempt(open, '/tmp/../..' + path)\n"
-            "    name = '/tmp/link' + path.replace('/', '_')\n    os.symlink(path, name)\n    attempt(open, name)\n"
-            "for path in ('/var/lib', '/proc/1', '/sys/class', '/etc', '/run'): attempt(os.listdir, path)"
-        ),
+        attempts(r"""
+for path in ('/etc/passwd', '/etc/hostname', '/proc/self/environ', '/proc/1/cmdline', '/proc/meminfo', '/dev/kmsg',
+        '/sys/kernel/mm', '/dev/mem', '/dev/tty', '/var/log/wtmp', '/root', THIS_FILE):
+    link = '/tmp/link' + path.replace('/', '_')
+    os.symlink(path, link)
+    for way in (path, '/tmp/../..' + path, link):
+        attempt(open, way)
+for path in ('/var/lib', '/proc/1', '/sys/class', '/etc', '/run'):
+    attempt(os.listdir, path)
+""").replace("THIS_FILE", repr(__file__)),
     ),
     "writing on the host": (
         "wrong",
-        attempts(
-            "for folder in ('/', '/usr', '/usr/lib', '/etc', '/dev', '/dev/shm', '/var/tmp', '/run', '/root', '/home',\n"
-            "    sys.prefix, os.path.dirname(os.__file__), os.path.dirname(sys.executable)):\n"
-            "    attempt(write, folder + '/gbpo-hostile')\n    attempt(os.mkdir, folder + '/gbpo-hostile')\n"
-            "    attempt(os.symlink, '/tmp', folder + '/gbpo-hostile')\n"
-            "    attempt(os.mknod, folder + '/gbpo-hostile', 0o600)\n"
-            "for path in ('/usr/bin/env', sys.executable, os.__file__, '/dev/null'):\n"
-            "    attempt(os.chmod, path, 0o777)\n    attempt(os.chown, path, os.getuid(), os.getgid())\n"
-            "    attempt(os.link, path, '/tmp/hard')\n    attempt(os.unlink, path)\n"
-            "    attempt(os.rename, path, path + '.old')\n    attempt(os.truncate, path, 0)"
-        ),
+        attempts(r"""
+for folder in ('/', '/usr', '/usr/lib', '/etc', '/dev', '/dev/shm', '/var/tmp', '/run', '/root', '/home',
+    sys.prefix, os.path.dirname(os.__file__), os.path.dirname(sys.executable)):
+    attempt(write, folder + '/gbpo-hostile')
+    attempt(os.mkdir, folder + '/gbpo-hostile')
+    attempt(os.symlink, '/tmp', folder + '/gbpo-hostile')
+    attempt(os.mknod, folder + '/gbpo-hostile', 0o600)
+for path in ('/usr/bin/env', sys.executable, os.__file__, '/dev/null'):
+    attempt(os.chmod, path, 0o777)
+    attempt(os.chown, path, os.getuid(), os.getgid())
+    attempt(os.link, path, '/tmp/hard')
+    attempt(os.unlink, path)
+    attempt(os.rename, path, path + '.old')
+    attempt(os.truncate, path, 0)
+"""),
     ),
     "network": (
         "wrong",
-        attempts(
-            "for family in range(46):\n    for kind in (1, 2, 3, 5): attempt(socket.socket, family, kind)\n"
-            "for family in (2, 10, 16): attempt(socket.socketpair, family)\n"
-            "pair = socket.socketpair()\nattempt(pair[0].connect, '\\0x')\nattempt(pair[0].bind, '/tmp/socket')\n"
-            "attempt(pair[0].sendto, b'x', '/dev/log')\n"
-            "attempt(socket.create_connection, ('127.0.0.1', 22), 1)\nattempt(socket.getaddrinfo, 'example.org', 80)"
-        ),
+        attempts(r"""
+for family in range(46):
+    for kind in (1, 2, 3, 5): attempt(socket.socket, family, kind)
+for family in (2, 10, 16): attempt(socket.socketpair, family)
+pair = socket.socketpair()
+attempt(pair[0].connect, '\0x')
+attempt(pair[0].bind, '/tmp/socket')
+attempt(pair[0].sendto, b'x', '/dev/log')
+attempt(socket.socketpair(type=socket.SOCK_DGRAM)[0].sendto, b'x', '/dev/log')
+attempt(socket.socketpair(type=socket.SOCK_DGRAM)[0].sendmsg, [b'x'])
+attempt(socket.create_connection, ('127.0.0.1', 22), 1)
+attempt(socket.getaddrinfo, 'example.org', 80)
+"""),
     ),
     "privileges": (
         "wrong",
-        attempts(
-            "for name in ('setuid', 'setgid', 'seteuid', 'setegid'): attempt(call, name, 0)\n"
-            "attempt(os.setgroups, [0])\nattempt(os.setresuid, 0, 0, 0)\nattempt(os.nice, -1)\nattempt(os.chroot, '/tmp')\n"
-            "attempt(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1))\n"
-            "attempt(call, 'capset', struct.pack('Ii', 0x20080522, 0), struct.pack('6I', *[2**32 - 1] * 6))\n"
-            "attempt(os.mknod, '/tmp/disk', 0o60600, os.makedev(8, 0))\nattempt(call, 'iopl', 3)\n"
-            "attempt(call, 'prctl', 24, 0, 0, 0, 0)\nattempt(call, 'prctl', 47, 2, 21, 0, 0)\n"
-            "attempt(call, 'prctl', 38, 0, 0, 0, 0)\nattempt(call, 'prctl', 35, 1, 4096, 0, 0)"
-        ),
+        attempts(r"""
+for name in ('setuid', 'setgid', 'seteuid', 'setegid'): attempt(call, name, 0)
+attempt(os.setgroups, [0])
+attempt(os.setresuid, 0, 0, 0)
+attempt(os.nice, -1)
+attempt(os.chroot, '/tmp')
+attempt(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1))
+attempt(call, 'capset', struct.pack('Ii', 0x20080522, 0), struct.pack('6I', *[2**32 - 1] * 6))
+attempt(os.mknod, '/tmp/disk', 0o60600, os.makedev(8, 0))
+attempt(call, 'iopl', 3)
+attempt(call, 'prctl', 24, 0, 0, 0, 0)
+attempt(call, 'prctl', 47, 2, 21, 0, 0)
+attempt(call, 'prctl', 38, 0, 0, 0, 0)
+attempt(call, 'prctl', 35, 1, 4096, 0, 0)
+"""),
     ),
     "namespaces and mounts": (
         "wrong",
-        attempts(
-            "for bit in range(32):\n    if 0x7e020080 >> bit & 1: attempt(call, 'unshare', 1 << bit)\n"
-            "attempt(call, 'mount', b'tmpfs', b'/tmp', b'tmpfs', 0, 0)\nattempt(call, 'mount', b'/', b'/tmp', 0, 4096, 0)\n"
-            "attempt(call, 'mount', 0, b'/', 0, 4128, 0)\nattempt(call, 'umount2', b'/tmp', 2)\n"
-            "attempt(call, 'setns', 0, 0)\nattempt(call, 'syscall', 428, -100, b'/', 1)\n"
-            "attempt(call, 'syscall', 430, b'tmpfs', 0)"
-        ),
+        attempts(r"""
+for bit in range(32):
+    if 0x7e020080 >> bit & 1: attempt(call, 'unshare', 1 << bit)
+attempt(call, 'mount', b'tmpfs', b'/tmp', b'tmpfs', 0, 0)
+attempt(call, 'mount', b'/', b'/tmp', 0, 4096, 0)
+attempt(call, 'mount', 0, b'/', 0, 4128, 0)
+attempt(call, 'umount2', b'/tmp', 2)
+attempt(call, 'setns', 0, 0)
+attempt(call, 'syscall', 428, -100, b'/', 1)
+attempt(call, 'syscall', 430, b'tmpfs', 0)
+"""),
     ),
     "limits raised": (
         "wrong",
-        attempts(
-            "for name in ('AS', 'CPU', 'NPROC', 'FSIZE', 'NOFILE', 'CORE', 'STACK'):\n"
-            "    kind = getattr(resource, 'RLIMIT_' + name)\n    soft, hard = resource.getrlimit(kind)\n"
-            "    if hard < 0: escapes.append(name)\n"
-            "    for limits in ((-1, -1), (soft, -1), (hard + 1, hard + 1), (hard + 1, hard)):\n"
-            "        attempt(resource.setrlimit, kind, limits)\n        attempt(resource.prlimit, 0, kind, limits)"
-        ),
+        attempts(r"""
+for name in ('AS', 'CPU', 'NPROC', 'FSIZE', 'NOFILE', 'CORE', 'STACK'):
+    kind = getattr(resource, 'RLIMIT_' + name)
+    soft, hard = resource.getrlimit(kind)
+    if hard < 0: escapes.append(name)
+    for limits in ((-1, -1), (soft, -1), (hard + 1, hard + 1), (hard + 1, hard)):
+        attempt(resource.setrlimit, kind, limits)
+        attempt(resource.prlimit, 0, kind, limits)
+"""),
     ),
     "a filter of its own that allows all": (
         "wrong",
-        attempts(
-            "class Program(ctypes.Structure): _fields_ = [('n', ctypes.c_ushort), ('code', ctypes.c_char_p)]\n"
-            "for verdict in (0x7fff0000, 0x7ffc0000):\n"
-            "    program = Program(1, struct.pack('HBBI', 6, 0, 0, verdict))\n"
-            "    libc.prctl(22, 2, ctypes.byref(program), 0, 0)\n"
-            "attempt(os.fork)\nattempt(socket.socket)\nattempt(call, 'unshare', 0x10000000)\n"
-            "attempt(call, 'prctl', 22, 0, 0, 0, 0)"
-        ),
+        attempts(r"""
+class Program(ctypes.Structure): _fields_ = [('n', ctypes.c_ushort), ('code', ctypes.c_char_p)]
+for verdict in (0x7fff0000, 0x7ffc0000):
+    program = Program(1, struct.pack('HBBI', 6, 0, 0, verdict))
+    libc.prctl(22, 2, ctypes.byref(program), 0, 0)
+attempt(os.fork)
+attempt(socket.socket)
+attempt(call, 'unshare', 0x10000000)
+attempt(call, 'prctl', 22, 0, 0, 0, 0)
+"""),
     ),
     "a filter of its own that asks itself": (
         "timeout",
-        "import ctypes, struct\nlibc = ctypes.CDLL(None)\n"
-        "class Program(ctypes.Structure): _fields_ = [('n', ctypes.c_ushort), ('code', ctypes.c_char_p)]\n"
-        "libc.syscall(317, 1, 8, ctypes.byref(Program(1, struct.pack('HBBI', 6, 0, 0, 0x7fc00000))))\nprint(42)",
+        r"""
+import ctypes, struct
+libc = ctypes.CDLL(None)
+class Program(ctypes.Structure): _fields_ = [('n', ctypes.c_ushort), ('code', ctypes.c_char_p)]
+libc.syscall(317, 1, 8, ctypes.byref(Program(1, struct.pack('HBBI', 6, 0, 0, 0x7fc00000))))
+while True: pass
+""",
     ),
     "kernel": (
         "wrong",
-        attempts(
-            "for number in (425, 321, 298, 323, 250, 248, 135, 303, 304, 154): attempt(call, 'syscall', number, *[0] * 6)\n"
-            "attempt(call, 'syscall', 425, 1, bytes(256))\nattempt(call, 'syscall', 323, 0)"
-        ),
+        attempts(r"""
+for number in (425, 321, 298, 323, 250, 248, 135, 303, 304, 154): attempt(call, 'syscall', number, *[0] * 6)
+attempt(call, 'syscall', 425, 1, bytes(256))
+attempt(call, 'syscall', 323, 0)
+"""),
     ),
     # the parser and the interpreter
     "parentheses": ("died", "print(" + "(" * 10**5 + "42" + ")" * 10**5 + ")"),
@@ -315,25 +401,60 @@ STDIN = {
     "no Python": ("died", "The answer is 42."),
     "an empty block": ("wrong", "```\nprint(42)"),
     "null pointer": ("died", "import ctypes; print(42, flush=True); ctypes.string_at(0)"),
-    "stack": ("died", "import sys; sys.setrecursionlimit(10**9)\nclass A:\n    __getitem__ = lambda s, i: s[i]\nA()[0]"),
-    "freed reference": ("died", "import ctypes; ctypes.pythonapi.Py_DecRef.argtypes = ()\nimport os; os.abort()"),
+    "stack": (
+        "died",
+        r"""
+import sys; sys.setrecursionlimit(10**9)
+x = []
+for _ in range(10**6): x = (x,)
+hash(x)
+""",
+    ),
     "recursion": ("died", "def f(): f()\nf()"),
     "threading replaced": ("died", "import sys; sys.modules['threading'] = 1; print(42)"),
     "more input than there is": ("died", "while True: input()"),
     "modules that are not there": ("died", "import numpy; print(42)"),
     # files in /tmp
+    "two gigabytes of files": (
+        "wrong",
+        attempts(r"""
+def files():
+    for n in range(1000): open(f'/tmp/{n}', 'wb').write(bytes(2 << 20))
+attempt(files)
+"""),
+    ),
     "files without number": (
         "died",
-        "import os\nn = 0\nwhile True:\n    os.close(os.open(f'/tmp/{n}', 66))\n    n += 1",
+        r"""
+import os
+n = 0
+while True:
+    os.close(os.open(f'/tmp/{n}', 66))
+    n += 1
+""",
     ),
     "folders without bottom": (
         "wrong",
-        "import os\ntry:\n    for _ in range(1200):\n        os.mkdir('d')\n        os.chdir('d')\nexcept OSError: pass",
+        r"""
+import os
+try:
+    for _ in range(1200):
+        os.mkdir('d')
+        os.chdir('d')
+except OSError: pass
+""",
     ),
     "folders that nobody may enter": (
         "wrong",
-        "import os\nos.makedirs('/tmp/a/b')\nos.mkfifo('/tmp/a/fifo')\nopen('/tmp/a/\\n -rf', 'w')\n"
-        "os.chmod('/tmp/a/b', 0)\nos.chmod('/tmp/a', 0)",
+        r"""
+import os
+os.makedirs('/tmp/a/b')
+os.mkfifo('/tmp/a/fifo')
+open('/tmp/a/\n -rf', 'w')
+os.chmod('/tmp/a/b', 0)
+os.chmod('/tmp/a', 0)
+import time; time.sleep(0.5)
+""",
     ),
 }
 
@@ -349,15 +470,40 @@ CALL = {
     "printed": ("wrong", "def f(a, b): print(42)"),
     "a text": ("wrong", "def f(a, b): return '42'"),
     "a list of it": ("wrong", "def f(a, b): return [42]"),
-    "all equal": ("wrong", "class Same(int):\n    __eq__ = lambda *a: True\n    __hash__ = lambda *a: 42\nf = lambda a, b: Same(41)"),
-    "all equal, of no type": ("wrong", "class Same:\n    __eq__ = lambda *a: True\nf = lambda a, b: Same()"),
+    "all equal": (
+        "wrong",
+        r"""
+class Same(int):
+    __eq__ = lambda *a: True
+    __hash__ = lambda *a: 42
+f = lambda a, b: Same(41)
+""",
+    ),
+    "all equal, of no type": (
+        "wrong",
+        r"""
+class Same:
+    __eq__ = lambda *a: True
+f = lambda a, b: Same()
+""",
+    ),
     "a liar about its class": (
         "wrong",
-        "class Liar:\n    __class__ = property(lambda self: int)\n    __index__ = __int__ = lambda self: 42\nf = lambda a, b: Liar()",
+        r"""
+class Liar:
+    __class__ = property(lambda self: int)
+    __index__ = __int__ = lambda self: 42
+f = lambda a, b: Liar()
+""",
     ),
     "a liar about its ancestors": (
         "wrong",
-        "class Meta(type):\n    __mro__ = property(lambda cls: (int, object))\nclass Liar(metaclass=Meta): pass\nf = lambda a, b: Liar()",
+        r"""
+class Meta(type):
+    __mro__ = property(lambda cls: (int, object))
+class Liar(metaclass=Meta): pass
+f = lambda a, b: Liar()
+""",
     ),
     "a class for a function": ("wrong", "class f(int):\n    def __new__(cls, a, b): return int.__new__(cls, 41)"),
     "a module that has everything": ("wrong", "def __getattr__(name): return lambda *a, **k: True"),
@@ -366,8 +512,24 @@ CALL = {
         "class Solution:\n    def __getattr__(self, name): return lambda *a, **k: 41",
     ),
     "a generator": ("wrong", "def f(a, b): yield 42"),
-    "a list that holds itself": ("wrong", "def f(a, b):\n    x = []\n    x.append(x)\n    return x"),
-    "a deep list": ("wrong", "def f(a, b):\n    x = 42\n    for _ in range(10**5): x = [x]\n    return x"),
+    "a list that holds itself": (
+        "wrong",
+        r"""
+def f(a, b):
+    x = []
+    x.append(x)
+    return x
+""",
+    ),
+    "a deep list": (
+        "wrong",
+        r"""
+def f(a, b):
+    x = 42
+    for _ in range(10**5): x = [x]
+    return x
+""",
+    ),
     "a large list": ("died", "def f(a, b): return [42] * 1_200_000"),
     "a large number": ("wrong", "def f(a, b): return 10**2_000_000"),
     "a number too large to send": ("died", "def f(a, b): return 1 << 10**8"),
@@ -397,8 +559,13 @@ CALL = {
     },
     "way out: collisions": (
         "wrong",
-        "import json, os\nitems = [{'int': hex(n * (2**61 - 1))} for n in range(1, 30000)]\n"
-        "view = json.dumps([{'set': items}]).encode()\nwhile view: view = view[os.write(3, view):]\nos._exit(0)",
+        r"""
+import json, os
+items = [{'int': hex(n * (2**61 - 1))} for n in range(1, 30000)]
+view = json.dumps([{'set': items}]).encode()
+while view: view = view[os.write(3, view):]
+os._exit(0)
+""",
     ),
     "way out: too much": ("died", "import os\nwhile True: os.write(3, b'[42]' * 10000)"),
     "way out: closed": ("died", "import os; os.close(3)\ndef f(a, b): return 42"),
@@ -406,105 +573,375 @@ CALL = {
     # the runner's own code, in this process
     "encode replaced": (
         "wrong",
-        "import sys\nframe = sys._getframe()\nwhile frame:\n    frame.f_globals['encode'] = lambda values: '[41]'\n"
-        "    frame = frame.f_back\nf = lambda a, b: 42",
+        r"""
+import sys
+frame = sys._getframe()
+while frame:
+    frame.f_globals['encode'] = lambda values: '[41]'
+    frame = frame.f_back
+f = lambda a, b: 42
+""",
     ),
     "runner replaced": (
         "wrong",
-        "import sys\nframe = sys._getframe()\nwhile frame:\n"
-        "    for name in ('_answer', '_write', '_call', 'decode', '_tagged'): frame.f_globals[name] = lambda *a, **k: None\n"
-        "    frame = frame.f_back\nf = lambda a, b: 42",
+        r"""
+import sys
+frame = sys._getframe()
+while frame:
+    for name in ('_answer', '_write', '_call', 'decode', '_tagged'): frame.f_globals[name] = lambda *a, **k: None
+    frame = frame.f_back
+f = lambda a, b: 42
+""",
     ),
     "builtins replaced": (
         "died",
-        "import builtins\ndef f(a, b):\n    builtins.isinstance = builtins.getattr = builtins.type = lambda *a: True\n"
-        "    builtins.len = lambda x: 42\n    return 41",
+        r"""
+import builtins
+def f(a, b):
+    builtins.isinstance = builtins.getattr = builtins.type = lambda *a: True
+    builtins.len = lambda x: 42
+    return 41
+""",
     ),
     "json replaced": (
         "died",
-        "import json, sys\njson.dumps = json.loads = lambda *a, **k: 'x'\nsys.modules['json'] = None\nf = lambda a, b: 42",
+        r"""
+import json, sys
+json.dumps = json.loads = lambda *a, **k: 'x'
+sys.modules['json'] = None
+f = lambda a, b: 42
+""",
     ),
     "traced": (
         "died",
-        "import sys\ndef look(frame, event, value):\n    for name in frame.f_locals: frame.f_locals[name] = 42\n"
-        "    return look\nsys.settrace(look)\nf = lambda a, b: 41",
+        r"""
+import sys
+def look(frame, event, value):
+    for name in frame.f_locals: frame.f_locals[name] = 42
+    return look
+sys.settrace(look)
+f = lambda a, b: 41
+""",
     ),
-    "arguments changed": ("wrong", "def f(a, b): raise SystemExit(f.__defaults__)"),
     "sleep": ("timeout", "import time\ndef f(a, b): time.sleep(10**6)"),
-    "killed runner": ("died", "import os\ndef f(a, b):\n    os.kill(os.getppid(), 9)\n    return 42"),
+    "killed runner": (
+        "died",
+        r"""
+import os
+def f(a, b):
+    os.kill(os.getppid(), 9)
+    return 42
+""",
+    ),
 }
 
 ASSERT = {
     "nothing": ("wrong", "def f(a, b): pass"),
     "all equal": CALL["all equal"],
     "all equal, of no type": CALL["all equal, of no type"],
-    "assertions off": ("wrong", "import sys\nsys.flags = None\n__debug__ if True else 0\ndef f(a, b): return 41"),
+    "assertions off": (
+        "wrong",
+        r"""
+import sys
+sys.flags = None
+__debug__ if True else 0
+def f(a, b): return 41
+""",
+    ),
     "exit": ("wrong", "raise SystemExit"),
-    "way out: a number": ("wrong", "import os\nos.write(3, b'42')\nos._exit(0)"),
-    "way out: deep": ("wrong", "import os\nos.write(3, b'[' * 900 + b']' * 900)\nos._exit(0)"),
-    "way out: two values": ("wrong", "import os\nos.write(3, b'[42, 42]')\nos._exit(0)"),
+    "way out: a number": (
+        "wrong",
+        r"""
+import os
+os.write(3, b'42')
+os._exit(0)
+""",
+    ),
+    "way out: deep": (
+        "wrong",
+        r"""
+import os
+os.write(3, b'[' * 900 + b']' * 900)
+os._exit(0)
+""",
+    ),
+    "way out: two values": (
+        "wrong",
+        r"""
+import os
+os.write(3, b'[42, 42]')
+os._exit(0)
+""",
+    ),
     "a large number": ("wrong", "def f(a, b): return 10**10000"),
 }
 
-# Prints what it finds of the answer, of which it knows the beginning: in its objects, its frames, its memory.
+# Looks for the answer, of which it knows the beginning, in objects, frames, files and memory.
 HUNT = r"""
 import ctypes, gc, os, re, sys
-begin = "the answer" + " is "
-pattern = re.compile((begin + "[0-9 ]+").encode())
-found = set()
-def look(text):
-    found.update(pattern.findall(text if isinstance(text, bytes) else str(text).encode("utf-8", "replace")))
-frame = sys._getframe()
-while frame:
-    look([frame.f_locals, frame.f_globals])
-    frame = frame.f_back
-look([dict(os.environ), sys.argv, sys.orig_argv, open(0).read()])
-for thing in gc.get_objects():
-    try:
-        look(gc.get_referents(thing))
-    except Exception:
-        pass
-libc = ctypes.CDLL(None)
-libc.sbrk.restype = ctypes.c_void_p
-page, resident = 4096, ctypes.create_string_buffer(1)
-def scan(start, pages):
-    for address in range(start // page * page, start // page * page + pages * page, page):
-        if libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(page), resident) == 0:
-            look(ctypes.string_at(address, page))
-heap = libc.sbrk(0)
-scan(heap - 3000 * page, 3000)
-for thing in (found, begin, sys, None, gc.get_objects()[0], gc.get_objects()[-1], resident):
-    scan(id(thing) - 500 * page, 1000)
-for folder in ("/tmp", "/dev", "/"):
-    for name in os.listdir(folder):
+def hunt():
+    begin = "the answer" + " is "
+    pattern = re.compile((begin + "[0-9 ]+[0-9]").encode())
+    found = set()
+    def look(text):
+        found.update(pattern.findall(text if isinstance(text, bytes) else str(text).encode("utf-8", "replace")))
+    frame = sys._getframe()
+    while frame:
+        look([frame.f_locals, frame.f_globals])
+        frame = frame.f_back
+    look([dict(os.environ), sys.argv, sys.orig_argv])
+    for thing in gc.get_objects():
         try:
-            look(open(os.path.join(folder, name), "rb").read(10**6))
-        except OSError:
+            look(gc.get_referents(thing))
+        except Exception:
             pass
-print(*(text.decode() for text in found if text.strip() != begin.strip().encode()) or ["nothing"])
+    for folder in ("/tmp", "/dev", "/"):
+        for name in os.listdir(folder):
+            try:
+                look(open(os.path.join(folder, name), "rb").read(10**6))
+            except OSError:
+                pass
+    libc, page = ctypes.CDLL(None), 4096
+    libc.sbrk.restype = ctypes.c_void_p
+    out, into = os.pipe()
+    def scan(start, pages):  # the kernel says which addresses are there
+        for address in range(start // page * page, (start // page + pages) * page, page):
+            if libc.write(into, ctypes.c_void_p(address), ctypes.c_size_t(page)) == page:
+                look(os.read(out, page))
+    scan(libc.sbrk(0) - 3000 * page, 3000)
+    for thing in (found, begin, sys, None, hunt, gc.get_objects()[-1], libc):
+        scan(id(thing) - 500 * page, 1000)
+    return max(found, key=len, default=b"nothing").decode()
 """
+
+# What the box must let through, so that the others are not stopped by stopping everything.
+HONEST = {
+    "arithmetic": "a, b = map(int, input().split())\nprint(a * b)",
+    "asyncio": """
+import asyncio
+async def main(): print(await asyncio.to_thread(int, 42))
+asyncio.run(main())
+""",
+    "folders": """
+import os, shutil
+os.makedirs('/tmp/a/b/c')
+for n in range(100): open(f'/tmp/a/b/{n}', 'w').write('42')
+os.rename('/tmp/a/b', '/tmp/d')
+print(open('/tmp/d/7').read())
+shutil.rmtree('/tmp/d')
+os.rmdir('/tmp/a')
+""",
+    "threads": """
+import threading
+threads = [threading.Thread(target=list.append, args=([], n)) for n in range(50)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+threading.Thread(target=print, args=(42,)).start()
+""",
+    "recursion": """
+import functools, sys
+sys.setrecursionlimit(10**6)
+@functools.cache
+def down(n): return n and down(n - 1)
+print(42 + down(20_000))
+""",
+    "processes asked about": "import os\nprint(os.getpid() * 0 + os.cpu_count() * 0 + 42)",
+}
 
 STDIN_TESTS = {"type": "stdin", "cases": [{"input": "6 7\n", "output": f"{ANSWER}\n"}] * 2}
 CALL_TESTS = {"type": "call", "fn_name": "f", "cases": [{"args": [6, 7], "expected": int(ANSWER)}]}
 ASSERT_TESTS = f"assert f(6, 7) == {ANSWER}"
 HUNTED = {"type": "stdin", "cases": [{"input": "", "output": SECRET}]}
+FOUND = {"input": SECRET, "output": SECRET}
 
 PROGRAMS = {
     **{f"stdin: {name}": (*case, STDIN_TESTS) for name, case in STDIN.items()},
     **{f"call: {name}": (*case, CALL_TESTS) for name, case in CALL.items()},
     **{f"assert: {name}": (*case, ASSERT_TESTS) for name, case in ASSERT.items()},
-    "stdin: hunt": ("wrong", HUNT, HUNTED),
-    "call: hunt": ("wrong", f"def f():\n    exec({HUNT!r}, {{}})", {**CALL_TESTS, "cases": [{"args": [], "expected": SECRET}]}),
-    "assert: hunt": ("wrong", f"def f():\n    exec({HUNT!r}, {{}})", f"assert f() == {SECRET!r}"),
+    **{f"honest: {name}": ("ok", program, STDIN_TESTS) for name, program in HONEST.items()},
+    "stdin: hunt": ("wrong", f"{HUNT}\nprint(hunt())", HUNTED),
+    "call: hunt": ("wrong", f"{HUNT}\nf = hunt", CALL_TESTS | {"cases": [{"args": [], "expected": SECRET}]}),
+    "assert: hunt": ("wrong", f"{HUNT}\nf = hunt", f"assert f() == {SECRET!r}"),
+    # the hunter finds what is there: the input of another test
+    "hunt of an input": ("ok", f"{HUNT}\nprint(hunt())", HUNTED | {"cases": [*HUNTED["cases"], FOUND]}),
 }
 
+SANDLOCK = {  # its /tmp is the host's: what is too much there ends the box
+    "stdin: two gigabytes of files": "died",
+    "stdin: folders that nobody may enter": "died",
+}
+MARK = uuid.uuid4().hex  # in the command lines of all boxes
+SLOW = "stdin: files without number"  # with sandlock the time may be over before there are too many
+
+
+def statuses_of_programs(backend):
+    reward = Code(sandbox=backend, seconds=1, total_seconds=8, workers=8)
+    texts = [f"```python\n{program}\n```" for _, program, _ in PROGRAMS.values()]
+    graded = reward.grade(texts, [tests for _, _, tests in PROGRAMS.values()])
+    return dict(zip(PROGRAMS, (status for status, _ in graded), strict=True))
+
+
+def box(answer):
+    return rf"\boxed{{{answer}}}"
+
+
+# A completion, the gold, and what becomes of it; more in test_math.py.
+MATHS = {
+    # that take for ever
+    "tower of twos": ("timeout", box(r"2^{2^{2^{2^{2^2}}}}"), "4"),
+    "factorials": ("timeout", box("((9!)!)!"), "4"),
+    "many factorials": ("timeout", box("4" + "!" * 300), "5"),
+    "sum": ("timeout", box(r"\sum_{n=1}^{10^9} n^n"), "4"),
+    "infinite sum": ("wrong", box(r"\sum_{n=1}^{\infty} \frac{1}{n^n}"), "4"),
+    "primes": ("wrong", box("4" + "'" * 300), "5"),
+    "a long box": ("unparsed", box("1" * 100_000), "4"),
+    "a long box of braces": ("unparsed", box("{" * 100_000 + "}" * 100_000), "4"),
+    "a long box of spaces": ("wrong", box(" " * 100_000 + "4"), "5"),
+    "brackets": ("unparsed", box(r"\left(" * 60 + "4" + r"\right)" * 60), "5"),
+    "signs": ("unparsed", box("-" * 350 + "4"), "5"),
+    "dollars": ("unparsed", "$" * 100_001, "4"),
+    "a million letters": ("wrong", box("4") + "x" * 10**6, "5"),
+    # LaTeX that is more than mathematics
+    "macro": ("unparsed", box(r"\newcommand{\x}{\x\x}\x"), "4"),
+    "definition": ("unparsed", box(r"\def\x{\x\x}\x"), "4"),
+    "input": ("unparsed", box(r"\input{/etc/passwd}"), "4"),
+    "shell": ("unparsed", box(r"\write18{touch /tmp/gbpo-hostile}"), "4"),
+    "colour": ("unparsed", box(r"\color{white}4"), "4"),
+    "link": ("unparsed", box(r"\href{x}{4}"), "4"),
+    # Python that sympy could read
+    "import": ("unparsed", box("__import__('os').system('touch /tmp/gbpo-hostile')"), "4"),
+    "import as text": ("wrong", box(r"\text{__import__('os').system('touch /tmp/gbpo-hostile')}"), "4"),
+    "lambda": ("wrong", box("lambda: 4"), "4"),
+    "exec": ("wrong", box("exec('x')"), "4"),
+    "sympify": ("wrong", box("S('4')"), "4"),
+    "eval": ("wrong", box("eval(4)"), "4"),
+    # more answers than one
+    "or": ("wrong", box(r"4 \text{ or } 5"), "4"),
+    "or, turned": ("wrong", box(r"5 \text{ or } 4"), "4"),
+    "comma": ("wrong", box("4, 5"), "4"),
+    "semicolon": ("wrong", box("4;5"), "4"),
+    "set": ("wrong", box(r"\{1,2,3,4,5,6\}"), "4"),
+    "sign": ("wrong", box(r"\pm 4"), "4"),
+    "equality": ("wrong", box("4=5"), "4"),
+    "chain of equalities": ("wrong", box("x=4=5"), "4"),
+    "element": ("wrong", box(r"x \in \{4,5\}"), "4"),
+    "inequality": ("wrong", box(r"4 \leq x"), "4"),
+    "all numbers": ("wrong", box(r"\mathbb{R}"), "(1,2)"),
+    "all intervals": ("wrong", box(r"(-\infty,\infty)"), "(1,2)"),
+    "two boxes": ("wrong", box("4") + box("5"), "4"),
+    "two boxes, turned": ("wrong", box("4") + " or " + box("5"), "4"),
+    "three boxes": ("wrong", ", ".join(map(box, "345")), "4"),
+    "hundreds of boxes": ("wrong", "".join(box(n) for n in range(200)) + box("4"), "5"),
+    "nested boxes": ("wrong", box(box("4")), "5"),
+    "two final answers": ("wrong", "The final answer is $4$ or $5$.", "4"),
+    # no answer
+    "the word": ("wrong", box("answer"), "4"),
+    "the gold": ("wrong", box(r"\text{gold}"), "4"),
+    "the gold's value": ("wrong", box("gold=5"), "4"),
+    "a variable": ("wrong", box("x"), "4"),
+    "itself": ("wrong", box("x=x"), "4"),
+    "true": ("wrong", box("True"), "4"),
+    "not a number": ("wrong", box("NaN"), "4"),
+    "infinity": ("wrong", box(r"\infty-\infty"), "4"),
+    "zero over zero": ("wrong", box("0/0"), "4"),
+    "a space": ("unparsed", box(" "), "4"),
+    "no text": ("unparsed", box(r"\text{}"), "4"),
+    "not closed": ("unparsed", r"\boxed{4", "4"),
+    "no braces": ("unparsed", r"\boxed 4", "4"),
+    "another box": ("unparsed", r"\fbox{4}", "4"),
+    "no box": ("unparsed", "$4$", "4"),
+    # look-alikes
+    "full-width digit": ("unparsed", box("４"), "4"),
+    "arabic digit": ("unparsed", box("٤"), "4"),
+    "circled digit": ("unparsed", box("④"), "4"),
+    "superscript": ("unparsed", box("⁴"), "4"),
+    "zero width space": ("unparsed", box("4\u200b"), "4"),
+    "NUL": ("unparsed", box("4\0"), "4"),
+    "surrogate": ("unparsed", box("\ud8004"), "4"),
+    "terminal escape": ("unparsed", box("\x1b[2K4"), "4"),
+    # close
+    "beyond the sixth decimal of an integer": ("wrong", box("4.0000001"), "4"),
+    "with a unit": ("wrong", box(r"4\text{ cm}"), "5"),
+    "imaginary": ("wrong", box("4i"), "4"),
+    "repeated": ("wrong", box(r"\overline{4}"), "4"),
+    "inverse": ("wrong", box("1/4"), "4"),
+}
+
+
+def statuses_of_answers():
+    from rewards.math import Math
+
+    reward = Math(workers=2)
+    statuses = reward.grade([text for _, text, _ in MATHS.values()], [gold for _, _, gold in MATHS.values()])
+    reward.close()
+    return dict(zip(MATHS, statuses, strict=True))
+
+
+def belongings():
+    """What this process has, and what programs could leave behind."""
+    folders = ("/", "/dev", "/etc", "/tmp", "/usr", "/usr/lib", "/var/tmp", tempfile.gettempdir())
+    return {
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "threads": threading.active_count(),
+        "children": Path(f"/proc/self/task/{os.getpid()}/children").read_text().split(),
+        "files": [str(path) for folder in folders for path in Path(folder).glob("gbpo-hostile*")],
+        "boxes": os.listdir(tempfile.gettempdir()),
+        "processes": box_processes(),
+    }
+
+
+def box_processes(patience=5.0):
+    """Processes of this process's boxes, after the moment that the kernel takes to end a namespace."""
+    deadline = time.monotonic() + patience
+    while True:
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended
+                if MARK.encode() in (folder / "cmdline").read_bytes():
+                    found.append(folder.name)
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
+
+
+def memory_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
+
+
+def main(kind, backend=None):
+    """Grade all cases of a kind, and print what became of them and what is left of them."""
+    with tempfile.TemporaryDirectory(prefix="gbpo-test-") as folder:
+        os.chmod(folder, 0o711)
+        tempfile.tempdir = folder
+        backends._SOURCE = f"# {MARK}\n{backends._SOURCE}"
+        resource_tracker.ensure_running()  # Python's own, once a process spawns workers
+        before, size = belongings(), memory_mb()
+        statuses = statuses_of_programs(backend) if kind == "code" else statuses_of_answers()
+        after, growth = belongings(), memory_mb() - size
+    report = {"user": os.geteuid(), "statuses": statuses, "before": before, "after": after, "growth": growth}
+    print(json.dumps(report))
+
+
+def check(report, expected, user):
+    assert report["statuses"] == expected
+    assert report["before"] == report["after"]
+    assert report["growth"] < 150  # MiB
+    assert (report["user"] == 0) == (user == "root")
+
+
+@pytest.mark.parametrize("backend", ["bubblewrap", "sandlock"])
+def test_no_program_is_paid_gets_out_or_stays(run_as, backend, skip_if_blocked):
+    skip_if_blocked(backend, run_as.user)
+    report = run_as(__file__, "code", backend)
+    expected = {name: status for name, (status, _, _) in PROGRAMS.items()}
+    if backend == "sandlock":
+        expected |= SANDLOCK | {SLOW: "timeout" if report["statuses"][SLOW] == "timeout" else "died"}
+    check(report, expected, run_as.user)
+
+
+def test_no_answer_is_paid_or_holds_the_grader(run_as):
+    check(run_as(__file__, "maths"), {name: status for name, (status, _, _) in MATHS.items()}, run_as.user)
+
+
 if __name__ == "__main__":
-    backend = sys.argv[2]
-    missing = ("user",) if os.geteuid()==0 and backend=="sandlock" else ()
-    reward = Code(sandbox=backend, seconds=1, total_seconds=8, workers=4, allow_missing=missing)
-    names = [n for n in PROGRAMS if len(sys.argv) < 4 or sys.argv[3] in n]
-    t = time.time()
-    got = reward.grade([f"```python\n{PROGRAMS[n][1]}\n```" for n in names], [PROGRAMS[n][2] for n in names])
-    for n, (s, _) in zip(names, got):
-        if s != PROGRAMS[n][0] or len(sys.argv) > 3: print(n, "expected", PROGRAMS[n][0], "got", s)
-    print(len(names), time.time() - t)
+    main(*sys.argv[1:])
