@@ -14,6 +14,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 
+# the files that take longest come first, so that no worker is left alone with one at the end
+LONG = ("test_run.py", "test_step.py", "test_voting.py", "test_recipes.py", "test_math.py", "test_hostile.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory):
     """Folder of a tiny untrained decoder with a character tokenizer."""
