@@ -13,7 +13,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-
 # the files that take longest come first, so that no worker is left alone with one at the end
 LONG = ("test_run.py", "test_step.py", "test_voting.py", "test_recipes.py", "test_math.py", "test_hostile.py")
 
