@@ -27,7 +27,7 @@ class Code:
 
     The sandbox is proved by canaries when the reward is made (`python -m rewards.box` shows them); a missing layer is
     refused by name. A program runs with the standard library alone, one process for each test; it may print, recurse,
-    use threads and write to `/tmp`, but start no other process.
+    use threads and write to `/tmp` (16 MiB, 10,000 files), but start no other process.
 
     Args:
         partial: Pay the fraction of tests passed, instead of 1.0 for all and 0.0 for less.
