@@ -534,9 +534,9 @@ def test_the_last_closed_python_block_counts(text, program):
     ids=["openings", "blocks", "spaces", "fences"],
 )
 def test_a_block_is_looked_for_in_linear_time(text):
-    start = time.monotonic()
+    start = time.process_time()
     last_block(text)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_conversations_are_graded_by_their_last_reply():

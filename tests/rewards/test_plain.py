@@ -256,10 +256,10 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_text_is_a_value_error_and_soon(text):
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ValueError):
         decode(text)
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 GROUPS = [{"int": hex(n + m * PRIME)} for n in range(1_000) for m in range(100)]
@@ -277,9 +277,9 @@ LARGE = {
 
 @pytest.mark.parametrize("text", LARGE.values(), ids=LARGE)
 def test_a_large_text_takes_little_time(text):
-    start = time.monotonic()
+    start = time.process_time()
     decode(text)
-    assert time.monotonic() - start < 4
+    assert time.process_time() - start < 4
 
 
 def test_honest_data_collide_within_the_limit():
