@@ -505,10 +505,10 @@ BITS = f"an integer has more than {MAX_BITS} bits"
     ],
 )  # fmt: skip
 def test_a_constant_that_would_blow_up_is_refused_at_once(constant, reason):
-    start = time.perf_counter()
+    start = time.process_time()
     assert reason in refusal(f"assert f({constant}) == 1")
     assert reason in refusal(f"assert f(1) == ({constant})")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(
@@ -528,9 +528,9 @@ def test_a_constant_that_would_blow_up_is_refused_at_once(constant, reason):
     ],
 )
 def test_a_suite_that_would_blow_up_is_refused_soon(suite, part):
-    start = time.perf_counter()
+    start = time.process_time()
     assert part in refusal(suite)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def deep(kind, depth):
@@ -606,9 +606,9 @@ HOSTILE = {
 def test_a_hostile_result_neither_holds_nor_raises_nor_hangs(name, expression):
     lifted = one(f"assert {expression}")
     values = [HOSTILE[name]] * len(lifted.calls)
-    start = time.perf_counter()
+    start = time.process_time()
     assert lifted.holds(values) is False
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("number", [10**9, -(10**9), 2**16000, 10**5], ids=["large", "small", "huge", "some"])
@@ -616,10 +616,10 @@ def test_a_hostile_result_neither_holds_nor_raises_nor_hangs(name, expression):
     "expression", ["9 ** f(1)", "'a' * f(1) == 1", "[0] * f(1) * 9 == 1", "round(5, f(1)) == 1", "f(1) ** f(2) == 1"]
 )
 def test_a_hostile_number_is_not_worked_with(expression, number):
-    start = time.perf_counter()
+    start = time.process_time()
     lifted = one(f"assert {expression} == 7")
     assert lifted.holds([number] * len(lifted.calls)) is False
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_no_class_is_made():

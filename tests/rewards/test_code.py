@@ -606,14 +606,14 @@ def test_without_partial_the_first_failure_ends_the_program():
     tests = stdin(("1", "2"), *[("sleep", "2")] * 50)
     start = time.monotonic()
     assert statuses([("import time\nif input() == 'sleep': time.sleep(60)\nprint(1)", tests)]) == ["wrong"]
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
 
 
 def test_the_wall_clock_of_all_tests_of_a_program():
     tests = stdin(*[("", "")] * 50)
     start = time.monotonic()
     assert statuses([("import time; time.sleep(0.7)", tests)], total_seconds=1.5) == ["timeout"]
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 25
 
 
 def test_a_sandbox_that_fails_is_nobody_s_fault_and_stops_the_run(monkeypatch, caplog):

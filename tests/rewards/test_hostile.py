@@ -774,11 +774,18 @@ MARK = uuid.uuid4().hex  # in the command lines of all boxes
 SLOW = "stdin: files without number"  # with sandlock the time may be over before there are too many
 
 
+def programs(backend):
+    """Those whose fate is in the hands of a backend; what a function returns is judged alike with all of them."""
+    both = ("stdin: ", "honest: ", "hunt ")
+    return {name: case for name, case in PROGRAMS.items() if backend == "bubblewrap" or name.startswith(both)}
+
+
 def statuses_of_programs(backend):
-    reward = Code(sandbox=backend, seconds=1, total_seconds=8, workers=4)
-    texts = [f"```python\n{program}\n```" for _, program, _ in PROGRAMS.values()]
-    graded = reward.grade(texts, [tests for _, _, tests in PROGRAMS.values()])
-    return dict(zip(PROGRAMS, (status for status, _ in graded), strict=True))
+    reward = Code(sandbox=backend, seconds=1, total_seconds=8, workers=8)
+    cases = programs(backend)
+    texts = [f"```python\n{program}\n```" for _, program, _ in cases.values()]
+    graded = reward.grade(texts, [tests for _, _, tests in cases.values()])
+    return dict(zip(cases, (status for status, _ in graded), strict=True))
 
 
 def box(answer):
@@ -938,7 +945,7 @@ def check(report, expected, user):
 def test_no_program_is_paid_gets_out_or_stays(run_as, backend, skip_if_blocked):
     skip_if_blocked(backend, run_as.user)
     report = run_as(__file__, "code", backend)
-    expected = {name: status for name, (status, _, _) in PROGRAMS.items()}
+    expected = {name: status for name, (status, _, _) in programs(backend).items()}
     if backend == "sandlock":
         expected |= SANDLOCK | {SLOW: "timeout" if report["statuses"][SLOW] == "timeout" else "died"}
     check(report, expected, run_as.user)
