@@ -781,7 +781,7 @@ def programs(backend):
 
 
 def statuses_of_programs(backend):
-    reward = Code(sandbox=backend, seconds=1, total_seconds=8, workers=8)
+    reward = Code(sandbox=backend, seconds=1, total_seconds=8, workers=4)
     cases = programs(backend)
     texts = [f"```python\n{program}\n```" for _, program, _ in cases.values()]
     graded = reward.grade(texts, [tests for _, _, tests in cases.values()])
