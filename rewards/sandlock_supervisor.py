@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sandlock import Sandbox, StdioMode
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _READABLE = ("/usr", "/bin", "/lib", "/lib64", "/lib32", "/dev/urandom", "/dev/random", "/dev/zero")
 _LOOK_SECONDS = 0.1  # from one look at the folder to the next
 
@@ -28,7 +28,9 @@ def main(policy: str) -> None:
         os.setgroups([])
         os.setresgid(*[given["user"]] * 3)
         os.setresuid(*[given["user"]] * 3)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # after a change of user its own /proc is closed, which sandlock needs
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     prefixes = {sys.base_prefix, sys.base_exec_prefix, str(Path(given["command"][0]).parents[1])}
     sandbox = Sandbox(
         chroot="/",
