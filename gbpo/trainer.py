@@ -7,9 +7,9 @@ import torch
 from accelerate.logging import get_logger
 from trl.trainer.utils import get_config_model_id, nanmax, nanmin
 
+from .base import BaseTrainer
 from .config import GBPOConfig
 from .core import bounded_ratio_loss, group_median, group_target_ratio, target_ratio
-from .voting import VotingGRPOTrainer
 
 logger = get_logger(__name__)
 
@@ -28,14 +28,14 @@ _MULTIMODAL_KEYS = (
 )
 
 
-class GBPOTrainer(VotingGRPOTrainer):
+class GBPOTrainer(BaseTrainer):
     """Group-relative Bounded Policy Optimization (arXiv 2604.18578), on everything that TRL's GRPOTrainer does.
 
     Used like `trl.GRPOTrainer`, with a `GBPOConfig`. It overrides three methods: `_calculate_rewards` keeps the rewards
     of all ranks, `_generate_and_score_completions` adds the target ratio of each completion, and `_compute_loss`
     regresses the probability ratio towards it: `|A| · |ρ - ρ*|`. Generation, rewards, KL to the reference, entropy
     bonus, masks, importance weights of vLLM, logging, saving and resuming are TRL's. Rewards with `votes`
-    are given them as `VotingGRPOTrainer` does.
+    are given them as `VotingGRPOTrainer` does; see `BaseTrainer`.
 
     Example:
 

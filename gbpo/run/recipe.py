@@ -41,6 +41,9 @@ class RunArguments:
         chat_template_path: File with a Jinja chat template to use in place of the tokenizer's.
         reward_funcs: Names of rewards, or dotted paths of your own.
         reward_kwargs: Configuration by reward name, for example `{math: {workers: 4}}`.
+        dry_run: Print what the run would do and exit, without loading the model.
+        merge_adapter: With LoRA, write the merged model beside the adapter at the end.
+        stop_on_collapse: End the run when entropy, length or reward collapses, instead of warning.
     """
 
     algorithm: str = field(default="gbpo", metadata={"help": "gbpo, or grpo for TRL's GRPOTrainer."})
@@ -66,6 +69,9 @@ class RunArguments:
         default=None, metadata={"help": "Names of rewards, or dotted paths of your own."}
     )
     reward_kwargs: Mapping = field(default_factory=dict, metadata={"help": "Configuration by reward name."})
+    dry_run: bool = field(default=False, metadata={"help": "Print what the run would do and exit."})
+    merge_adapter: bool = field(default=False, metadata={"help": "Write the merged model beside the LoRA adapter."})
+    stop_on_collapse: bool = field(default=False, metadata={"help": "End the run on a collapse, instead of warning."})
 
     def __post_init__(self):
         if self.algorithm not in ALGORITHMS:

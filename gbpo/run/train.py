@@ -12,12 +12,13 @@ from typing import Any
 
 import datasets
 from transformers import AutoConfig, AutoTokenizer, PrinterCallback, ProgressCallback
-from trl import GRPOTrainer, get_peft_config, get_quantization_config
+from trl import get_peft_config, get_quantization_config
 from trl.trainer.utils import get_callable_name
 
+from ..base import BaseTrainer
 from ..trainer import GBPOTrainer
-from ..voting import VotingGRPOTrainer, vote_rounds
-from . import data, folder, models
+from ..voting import vote_rounds
+from . import data, folder, hazards, models, plan
 from .processes import agreed, leave_together
 from .progress import MetricsFile, ProgressBar
 from .recipe import Recipe, RunArguments, parse
@@ -87,9 +88,7 @@ def train(
         "dtype": recipe.model.dtype,
         **(args.model_init_kwargs or {}),
     }
-    voting = vote_rounds(rewards, args.num_generations) is not None
-    baseline = VotingGRPOTrainer if voting else GRPOTrainer
-    trainer = (GBPOTrainer if recipe.run.algorithm == "gbpo" else baseline)(
+    trainer = (GBPOTrainer if recipe.run.algorithm == "gbpo" else BaseTrainer)(
         model,
         rewards,
         args,
@@ -106,7 +105,9 @@ def train(
     trainer.add_callback(MetricsFile(output))
     if show:
         folder.write_config(output, recipe)
-        print(_plan(recipe, len(train_set)), flush=True)
+        print(plan.one_line(recipe, len(train_set)), flush=True)
+        for hazard in hazards.find(recipe, train_set, eval_set):
+            print(f"gbpo: warning: {hazard}", file=sys.stderr, flush=True)
 
     start = time.perf_counter()
     resume = args.resume_from_checkpoint
@@ -203,16 +204,6 @@ def _check_model_loads(model: str, recipe: Recipe) -> None:
             f"model_name_or_path={model!r} cannot be loaded: {reason} Check the name and the connection, or give a "
             "local folder."
         ) from None
-
-
-def _plan(recipe: Recipe, rows: int) -> str:
-    args = recipe.training
-    updates = args.steps_per_generation * args.num_iterations / args.gradient_accumulation_steps
-    return (
-        f"{recipe.run.algorithm} on {recipe.run.dataset_name} ({rows} prompts), {args.device}, {args.world_size} "
-        f"process(es): {args.generation_batch_size // args.num_generations} prompts × {args.num_generations} "
-        f"completions per generation, {updates:g} optimiser step(s) on each; output in {args.output_dir}"
-    )
 
 
 def _summary(recipe: Recipe, output: Path, seconds: float) -> str:
