@@ -17,9 +17,11 @@ def no_reward(completions, **kwargs):
 
 @pytest.fixture
 def make_trainer(random_model, tmp_path):
-    """`make_trainer("gbpo" | "grpo", **config)`; GBPO fields are left out for GRPO."""
+    """`make_trainer("gbpo" | "grpo", **config)`; GBPO fields are left out for GRPO, `base` is another trainer class."""
 
-    def make(algorithm="gbpo", *, model=random_model, reward_funcs=no_reward, dataset=None, trainer=None, **config):
+    def make(
+        algorithm="gbpo", *, model=random_model, reward_funcs=no_reward, dataset=None, trainer=None, base=None, **config
+    ):
         defaults = {
             "output_dir": str(tmp_path / algorithm),
             "use_cpu": True,
@@ -36,6 +38,7 @@ def make_trainer(random_model, tmp_path):
         }
         trainer_class, config_class = (GBPOTrainer, GBPOConfig) if algorithm == "gbpo" else (GRPOTrainer, GRPOConfig)
         fields = config_class.__dataclass_fields__
+        trainer_class = base or trainer_class
         values = {key: value for key, value in (defaults | config).items() if key in fields}
         dataset = dataset or Dataset.from_dict({"prompt": [f"{i}+1=" for i in range(8)]})
         return trainer_class(model, reward_funcs, config_class(**values), train_dataset=dataset, **(trainer or {}))

@@ -1,0 +1,152 @@
+"""Resuming: from the checkpoint of any optimiser step, the rest of the run is the same to the last bit."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+
+from gbpo.base import BaseTrainer
+
+CHANGES_BY_ITSELF = {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
+STEPS = 11
+
+
+def reward(completions, log_extra=None, **kwargs):
+    """By content, so that a different completion shows; ungraded now and then."""
+    values = [sum(map(ord, text)) % 5 for text in completions]
+    log_extra("letters", [len(text) for text in completions])
+    return [None if value == 4 else float(value) for value in values]
+
+
+# logs and epochs that end within a generation, and the other way round
+CASES = {
+    "several updates per generation": {"steps_per_generation": 2, "num_iterations": 2},
+    "several generations per log": {"steps_per_generation": 1, "num_iterations": 1, "logging_steps": 4},
+    "accumulation and adaptive entropy": {
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "steps_per_generation": 4,
+        "num_iterations": 2,
+        "use_adaptive_entropy": True,
+        "entropy_target": 3.0,
+        "entropy_coef": 0.01,
+    },
+    "KL to a reference": {"steps_per_generation": 2, "num_iterations": 2, "beta": 0.1},
+}
+
+
+def history(trainer):
+    return [{k: v for k, v in row.items() if k not in CHANGES_BY_ITSELF} for row in trainer.state.log_history]
+
+
+def weights(trainer):
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+@pytest.fixture
+def make(make_trainer, tmp_path):
+    def make(algorithm, folder, **config):
+        defaults = {"save_strategy": "steps", "save_steps": 1, "max_steps": STEPS, "logging_steps": 3, "seed": 3}
+        config = defaults | {"log_completions": True, "num_completions_to_print": 0} | config
+        dataset = Dataset.from_dict({"prompt": [f"{i}+1=" for i in range(4)]})
+        config["base"] = BaseTrainer if algorithm == "grpo" else None
+        return make_trainer(
+            algorithm, reward_funcs=reward, dataset=dataset, output_dir=str(tmp_path / folder), **config
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("case", "algorithm"), [*((case, "gbpo") for case in CASES), ("several updates per generation", "grpo")]
+)
+def test_every_step_resumes_to_the_bit(make, tmp_path, case, algorithm):
+    whole = make(algorithm, "whole", **CASES[case])
+    whole.train()
+    assert whole.state.epoch > 2, "the order of a later epoch is to be tested"
+    assert len({row["reward"] for row in history(whole) if "reward" in row}) > 1
+    for step in range(1, STEPS):
+        again = make(algorithm, f"again-{step}", **CASES[case])
+        again.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+        assert history(again)[:-1] == history(whole)[:-1], step
+        for name, value in weights(whole).items():
+            assert torch.equal(weights(again)[name], value), (step, name)
+        for path in sorted((tmp_path / f"again-{step}" / "completions").glob("*.parquet")):
+            assert path.read_bytes() == (tmp_path / "whole" / "completions" / path.name).read_bytes(), path.name
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != "completions")
+
+
+def test_disk_full_while_saving_leaves_the_last_good_checkpoint(make, tmp_path, monkeypatch):
+    trainer = make("gbpo", "run", max_steps=3, save_total_limit=1)
+
+    def full(state, path, *args, **kwargs):
+        if "checkpoint-3" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return save(state, path, *args, **kwargs)
+
+    save = torch.save
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.train()
+    assert names(tmp_path / "run") == ["checkpoint-2"]
+    monkeypatch.undo()
+    again = make("gbpo", "run", max_steps=3)
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert names(tmp_path / "run") == ["checkpoint-2", "checkpoint-3"]
+
+
+def test_killed_while_saving_leaves_no_half_checkpoint(make, tmp_path, monkeypatch):
+    """Before the new checkpoint has its name the old one is there, whatever the limit."""
+    trainer = make("gbpo", "run", max_steps=3, save_total_limit=1)
+    seen = []
+
+    def rename(source, target):
+        seen.append(names(tmp_path / "run"))
+        return move(source, target)
+
+    move = type(tmp_path).rename
+    monkeypatch.setattr(type(tmp_path), "rename", rename)
+    trainer.train()
+    assert seen == [["_saving"], ["_saving", "checkpoint-1"], ["_saving", "checkpoint-2"]]
+    assert names(tmp_path / "run") == ["checkpoint-3"]
+
+
+def test_what_a_killed_run_was_writing_is_removed(make, tmp_path):
+    (tmp_path / "run" / "_saving" / "checkpoint-9").mkdir(parents=True)
+    make("gbpo", "run", max_steps=1).train()
+    assert names(tmp_path / "run") == ["checkpoint-1"]
+
+
+def test_best_checkpoint_goes_by_its_final_name(make, tmp_path):
+    trainer = make(
+        "gbpo",
+        "run",
+        max_steps=4,
+        eval_strategy="steps",
+        eval_steps=1,
+        metric_for_best_model="reward",
+        per_device_eval_batch_size=8,
+        trainer={"eval_dataset": Dataset.from_dict({"prompt": ["2+1=", "3+1="]})},
+    )
+    trainer.train()
+    best = tmp_path / "run" / f"checkpoint-{trainer.state.best_global_step}"
+    assert trainer.state.best_model_checkpoint == str(best)
+    for checkpoint in names(tmp_path / "run"):
+        state = json.loads((tmp_path / "run" / checkpoint / "trainer_state.json").read_text())
+        assert "_saving" not in state["best_model_checkpoint"]
+        assert Path(state["best_model_checkpoint"]).is_dir()
+
+
+def test_completions_are_stored_only_where_they_are_needed(make, tmp_path):
+    make("gbpo", "run", max_steps=4, **CASES["several updates per generation"]).train()
+    stored = [
+        torch.load(tmp_path / "run" / f"checkpoint-{step}" / "rollout_state_0.pt")["completions"] is not None
+        for step in range(1, 5)
+    ]
+    assert stored == [True, True, True, False]
