@@ -1,0 +1,67 @@
+"""Run by test_finite.py under torchrun: three optimiser steps, the second spoilt on the second rank alone.
+
+Usage: finite_step.py MODEL FOLDER
+"""
+
+import itertools
+import sys
+
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from gbpo import GBPOConfig, GBPOTrainer
+from gbpo.run.processes import leave_together
+
+
+def reward(completions, **kwargs):
+    return [float(sum(map(ord, text)) % 3) for text in completions]
+
+
+class Record(TrainerCallback):
+    def __init__(self):
+        self.weights = []
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.weights.append(torch.cat([p.detach().flatten().clone() for p in model.parameters()]))
+
+    on_step_end = on_train_begin
+
+
+def main(model: str, folder: str) -> None:
+    args = GBPOConfig(
+        output_dir=f"{folder}/run",
+        use_cpu=True,
+        bf16=False,
+        max_steps=3,
+        num_iterations=4,
+        num_generations=4,
+        per_device_train_batch_size=4,
+        max_completion_length=6,
+        activation_checkpointing=False,
+        save_strategy="no",
+        logging_steps=1,
+        disable_tqdm=True,
+    )
+    dataset = Dataset.from_dict({"prompt": [f"{i}+1=" for i in range(8)]})
+    trainer = GBPOTrainer(model, reward, args, train_dataset=dataset)
+    if trainer.accelerator.num_processes != 2:
+        raise SystemExit(f"wanted 2 processes, got {trainer.accelerator.num_processes}")
+    rank = trainer.accelerator.process_index
+
+    def spoil(module, inputs, output):
+        if rank == 1 and torch.is_grad_enabled() and trainer.state.global_step == 1:
+            return output * float("nan")
+        return output
+
+    trainer.model.get_input_embeddings().register_forward_hook(spoil)
+    record = Record()
+    trainer.add_callback(record)
+    trainer.train()
+    changed = [not torch.equal(a, b) for a, b in itertools.pairwise(record.weights)]
+    torch.save({"changed": changed, "weights": record.weights[-1]}, f"{folder}/{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+    leave_together()
