@@ -16,35 +16,53 @@ from .recipe import Recipe
 
 _PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "vllm", "deepspeed")
 
+AUTO = "auto"  # of resume_from_checkpoint: go on from the last checkpoint if there is one, else start
 CONFIG, METRICS, CURVES, MODEL = "config.json", "metrics.jsonl", "curves.png", "model"
+
+
+# what a checkpoint within a generation is laid out for
+_LAYOUT = (
+    "num_generations",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "steps_per_generation",
+    "num_iterations",
+    "world_size",
+)
 
 
 def choose(recipe: Recipe) -> Path:
     """The output folder: `output_dir` where it is given, else the first free `runs/<recipe>[-N]`.
 
     Raises:
-        ValueError: For a folder that already holds a run, unless that run is resumed; nothing is overwritten.
+        ValueError: For a folder that already holds a run, unless that run is resumed, nothing being overwritten; and
+            for a run that cannot be resumed in this way.
     """
     resume = recipe.training.resume_from_checkpoint
-    if "output_dir" not in recipe.given:
-        if resume:
-            raise ValueError(
-                f"resume_from_checkpoint={resume!r} without output_dir would continue in a new folder. Give the run's "
-                "own folder: --output_dir runs/…"
-            )
+    if "output_dir" in recipe.given:
+        folder = Path(recipe.training.output_dir)
+    elif not resume:
         stem = Path("runs") / recipe.path.stem
         candidates = (stem if n == 1 else stem.with_name(f"{stem.name}-{n}") for n in range(1, sys.maxsize))
         return next(folder for folder in candidates if not folder.exists())
-    folder = Path(recipe.training.output_dir)
+    else:
+        raise ValueError(
+            f"resume_from_checkpoint={resume!r} without output_dir would continue in a new folder. Give the run's own "
+            "folder: --output_dir runs/…"
+        )
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir={str(folder)!r} is a file. Give a folder.")
-    if resume and last_checkpoint(folder, resume) is None:
+    checkpoint = resume and last_checkpoint(folder, resume)
+    if checkpoint:
+        _check_layout(Path(checkpoint), recipe)
+        return folder
+    if resume and resume != AUTO:
         raise ValueError(
             f"resume_from_checkpoint={resume!r} finds no checkpoint in {str(folder)!r}. Name a checkpoint folder, or "
             "leave it out to start anew (save_strategy says when checkpoints are written)."
         )
     taken = [name for name in (CONFIG, METRICS, MODEL) if (folder / name).exists()]
-    if taken and not resume:
+    if MODEL in taken or (taken and not resume):
         raise ValueError(
             f"output_dir={str(folder)!r} already holds {', '.join(taken)}, which this run would overwrite. Give "
             "another folder, or continue that run with --resume_from_checkpoint true."
@@ -53,14 +71,30 @@ def choose(recipe: Recipe) -> Path:
 
 
 def last_checkpoint(folder: Path, resume: str) -> str | None:
-    """The checkpoint that `resume_from_checkpoint` means: a folder, or with `true` the last one of the run."""
-    if resume.lower() == "true":
+    """The checkpoint that `resume_from_checkpoint` means: a folder, or with true or auto the last one of the run."""
+    if resume in (AUTO, "true"):
         return get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    return resume if Path(resume).is_dir() else None
+    return resume if (Path(resume) / "trainer_state.json").is_file() else None
 
 
-def write_config(folder: Path, recipe: Recipe) -> None:
-    """Write what this run is: command, code revision, versions and every field, resolved."""
+def _check_layout(checkpoint: Path, recipe: Recipe) -> None:
+    path = checkpoint.parent / CONFIG
+    before = json.loads(path.read_text())["training"] if path.is_file() else {}
+    for name in _LAYOUT:
+        now = getattr(recipe.training, name)
+        if before.get(name, now) != now:
+            raise ValueError(
+                f"{name}={now}, but {str(checkpoint)!r} is of a run with {before[name]}: its completions and its place "
+                f"in the data would not fit. Write {name}={before[name]}, or start a new run from its weights with "
+                f"--model_name_or_path {checkpoint}."
+            )
+
+
+def write_config(folder: Path, recipe: Recipe, step: int) -> None:
+    """Write what this run is: command, code revision, versions and every field, resolved.
+
+    A run that goes on from `step` > 0 leaves the first `config.json` and writes `config-from-<step>.json`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "recipe": str(recipe.path),
@@ -70,9 +104,10 @@ def write_config(folder: Path, recipe: Recipe) -> None:
         "versions": {name: _version(name) for name in _PACKAGES},
         "run": dataclasses.asdict(recipe.run),
         "model": dataclasses.asdict(recipe.model),
-        "training": recipe.training.to_dict(),
+        "training": recipe.training.to_dict() | {"world_size": recipe.training.world_size},
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n")
+    name = f"config-from-{step}.json" if step and (folder / CONFIG).exists() else CONFIG
+    (folder / name).write_text(json.dumps(config, indent=2, default=str) + "\n")
 
 
 def append_metrics(folder: Path, metrics: dict[str, Any]) -> None:

@@ -125,8 +125,10 @@ def parse(argv: Sequence[str]) -> Recipe:
         flags = [*_as_flags({name: value for name, value in defaults.items() if name not in given}), *flags]
     run, training, model, *_ = parser.parse_args_into_dataclasses(flags)
     training.scale_rewards = reward_scale(training.scale_rewards)
-    if (training.resume_from_checkpoint or "").lower() in ("false", "none"):
-        training.resume_from_checkpoint = None
+    if training.resume_from_checkpoint is not None:
+        word = training.resume_from_checkpoint.lower()
+        if word in ("true", "auto", "false", "none"):  # as YAML and people spell them
+            training.resume_from_checkpoint = None if word in ("false", "none") else word
     return Recipe(path, given, run, training, model)
 
 

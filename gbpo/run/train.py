@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from transformers import AutoConfig, AutoTokenizer, PrinterCallback, ProgressCallback
+from transformers import AutoConfig, AutoTokenizer, PrinterCallback, ProgressCallback, TrainerCallback
 from trl import get_peft_config, get_quantization_config
 from trl.trainer.utils import get_callable_name
 
 from ..base import BaseTrainer
+from ..stopping import TrainingStopped
 from ..trainer import GBPOTrainer
 from ..voting import vote_rounds
-from . import data, folder, hazards, models, plan
+from . import data, ending, folder, hazards, models, plan
+from .collapse import CollapseWatch
 from .processes import agreed, leave_together
 from .progress import MetricsFile, ProgressBar
 from .recipe import Recipe, RunArguments, parse
@@ -54,8 +56,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if os.environ.get("RANK", "0") == "0":
             print(f"gbpo: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    train(recipe, train_set, eval_set, rewards, model, output)
-    leave_together()
+    try:
+        with ending.watched(output) as step_report:
+            train(recipe, train_set, eval_set, rewards, model, output, step_report)
+            leave_together()
+    except TrainingStopped:  # its reason has been printed
+        raise SystemExit(3) from None
 
 
 def _quiet() -> None:
@@ -73,6 +79,7 @@ def train(
     rewards: list[Callable[..., Any]],
     model: str,
     output: Path,
+    step_report: TrainerCallback,
 ) -> None:
     """Train and leave config, metrics, completions, curves and the model under `output`."""
     args = recipe.training
@@ -102,16 +109,18 @@ def train(
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(ProgressBar)
-    trainer.add_callback(MetricsFile(output))
+    for callback in (MetricsFile(output), CollapseWatch(stop=recipe.run.stop_on_collapse), step_report):
+        trainer.add_callback(callback)
+    resume = args.resume_from_checkpoint
+    checkpoint = resume and folder.last_checkpoint(output, resume)
     if show:
-        folder.write_config(output, recipe)
+        folder.write_config(output, recipe, step=int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
         print(plan.one_line(recipe, len(train_set)), flush=True)
         for hazard in hazards.find(recipe, train_set, eval_set):
             print(f"gbpo: warning: {hazard}", file=sys.stderr, flush=True)
 
     start = time.perf_counter()
-    resume = args.resume_from_checkpoint
-    trainer.train(resume_from_checkpoint=resume and folder.last_checkpoint(output, resume))
+    trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - start
     trainer.save_model(str(output / folder.MODEL))
     if show:
