@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import GRPOTrainer
 from trl.trainer.grpo_trainer import strip_images_from_messages
@@ -76,7 +77,8 @@ class ResumableGRPOTrainer(GRPOTrainer):
         super()._load_rng_state(checkpoint)  # the last that transformers restores, before the first step
         path = Path(checkpoint) / _STATE.format(rank=self.args.process_index)
         if path.is_file():
-            self._restore_rollout_state(torch.load(path, map_location=self.args.device, weights_only=True))
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self._restore_rollout_state(send_to_device(state, self.args.device))
 
     def _rollout_state(self) -> dict[str, Any]:
         begins_anew = self._step % (self.args.steps_per_generation * self.num_iterations) == 0

@@ -1,11 +1,7 @@
 """The command as users run it: the demo, other data, own rewards, several processes, killed and resumed."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas
@@ -88,30 +84,3 @@ def test_two_processes_write_one_run(launch, boxing_model, tmp_path):
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["tiny_math"]
     assert [row["step"] for row in read_rows(tmp_path / "runs" / "tiny_math")] == [1, 2, 3, 4]
     assert done.stdout.count("demo: reward") == 1
-
-
-def test_killed_and_resumed(launch, boxing_model, tmp_path):
-    """kill -9 between checkpoints: the resumed run logs every step once and ends like any other."""
-    flags = [
-        *("--model_name_or_path", boxing_model, "--output_dir", "run", "--save_strategy", "steps", "--save_steps", 4),
-        *("--max_steps", 40, *SMALL),
-    ]
-    command = [sys.executable, str(ROOT / "launch" / "gbpo.py"), str(TINY), *map(str, flags)]
-    with open(tmp_path / "killed.log", "w") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "run" / "checkpoint-8" / "trainer_state.json").exists():
-            assert time.monotonic() < deadline and process.poll() is None, (tmp_path / "killed.log").read_text()[-2000:]
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert not (tmp_path / "run" / "model").exists()
-    logged = len(read_rows(tmp_path / "run"))
-    assert 8 <= logged < 40
-    refused = launch(TINY, *flags)
-    assert refused.returncode == 2 and "--resume_from_checkpoint true" in refused.stderr
-    assert len(read_rows(tmp_path / "run")) == logged
-    done = launch(TINY, *flags, "--resume_from_checkpoint", "true")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert [row["step"] for row in read_rows(tmp_path / "run")] == list(range(1, 41))
-    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()

@@ -1,0 +1,251 @@
+"""Killed runs: a report line is left, the command in it goes on, and the result is that of a run never killed."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gbpo.run import watcher
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "recipes" / "tiny_math.yaml"
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+# two updates on each generation; checkpoints and logs out of step with both
+FLAGS = [
+    *("--max_steps", 22, "--save_strategy", "steps", "--save_steps", 3, "--logging_steps", 2),
+    *("--per_device_train_batch_size", 16),
+]
+TIMES = {"step_time"}
+
+
+def read_rows(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def weights(folder):
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def wait_for(happened, process, log, seconds=180):
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline and process.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.02)
+
+
+def kill_run(command, folder, cwd, victim):
+    """Start the command, kill the process that `victim()` names once a checkpoint is there, and wait for its end."""
+    log = cwd / "killed.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=cwd, stdout=file, stderr=file)
+        try:
+            wait_for((folder / "checkpoint-6" / "trainer_state.json").exists, process, log)
+            os.kill(victim(process), signal.SIGKILL)
+            start = time.monotonic()
+            process.wait(60)
+        finally:
+            process.kill()
+    wait_for((folder / "report.txt").exists, subprocess.Popen(["sleep", "30"]), log, seconds=20)
+    return time.monotonic() - start, log.read_text()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_reported_command_ends_where_an_uninterrupted_run_ends(launch, boxing_model, tmp_path, processes):
+    launcher = (sys.executable,) if processes == 1 else TORCHRUN
+    flags = ["--model_name_or_path", boxing_model, *FLAGS]
+    whole = launch(TINY, *flags, "--output_dir", "whole", launcher=launcher)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    assert (tmp_path / "whole" / "report.txt").read_text().strip().endswith("last checkpoint: whole/checkpoint-22")
+
+    folder = tmp_path / "run"
+    command = [*launcher, str(ROOT / "launch" / "gbpo.py"), str(TINY), *map(str, flags), "--output_dir", "run"]
+
+    def victim(process):
+        if processes == 1:
+            return process.pid
+        name = json.loads((folder / watcher.FOLDER / "1.beat").read_text())["name"]
+        return int(re.search(r"process (\d+)", name)[1])
+
+    seconds, output = kill_run(command, folder, tmp_path, victim)
+    assert seconds < 60
+    assert not (folder / "model").exists()
+    (report,) = (folder / "report.txt").read_text().splitlines()
+    last = max(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*"))
+    step = int(re.search(r"ended at step (\d+)", report)[1])
+    assert last <= step <= last + 4
+    assert re.search(r": rank 1 \(.+, process \d+\): killed; " if processes == 2 else r": killed; ", report)
+    assert f"last checkpoint: run/checkpoint-{last}; " in report
+    assert report.split(" ", 2)[2] in output  # printed as well
+
+    refused = launch(TINY, *flags, "--output_dir", "run")
+    assert refused.returncode == 2 and "--resume_from_checkpoint true" in refused.stderr
+
+    go_on = shlex.split(report.partition("go on with: ")[2])
+    done = subprocess.run(go_on, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert read_rows(folder) == read_rows(tmp_path / "whole")
+    assert len(read_rows(folder)) == 11
+    expected = weights(tmp_path / "whole")
+    for name, value in weights(folder).items():
+        assert torch.equal(value, expected[name]), name
+    assert not (folder / watcher.FOLDER).exists()
+    assert json.loads((folder / "config.json").read_text())["training"]["resume_from_checkpoint"] is None
+    assert (folder / f"config-from-{last}.json").is_file()
+
+
+def test_auto_begins_where_there_is_no_checkpoint(launch, boxing_model, tmp_path):
+    flags = ["--model_name_or_path", boxing_model, *FLAGS, "--max_steps", 2, "--output_dir", "run"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")  # of a run killed before its first checkpoint
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+    done = launch(TINY, *flags, "--save_steps", 2, "--resume_from_checkpoint", "auto")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(read_rows(tmp_path / "run")) == 1
+    again = launch(TINY, *flags, "--save_steps", 2, "--resume_from_checkpoint", "auto", "--max_steps", 4)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert [row["step"] for row in read_rows(tmp_path / "run")] == [2, 4]
+
+
+def test_a_failing_reward_is_the_reported_reason(launch, boxing_model, tmp_path):
+    (tmp_path / "my_rewards.py").write_text("def fails(completions, **kwargs):\n    raise OSError('grader is down')\n")
+    done = launch(
+        TINY, *("--model_name_or_path", boxing_model, "--reward_funcs", "my_rewards.fails", "--output_dir", "run")
+    )
+    assert done.returncode == 1
+    assert "gbpo: ended at step 0: OSError: grader is down; last checkpoint: none; go on with: " in done.stderr
+    assert "grader is down" in (tmp_path / "run" / "report.txt").read_text()
+
+
+def test_a_run_that_stops_itself_says_why_in_one_line(launch, boxing_model, tmp_path):
+    (tmp_path / "my_rewards.py").write_text("def none(completions, **kwargs):\n    return [None] * len(completions)\n")
+    done = launch(
+        TINY,
+        *("--model_name_or_path", boxing_model, "--reward_funcs", "my_rewards.none", "--output_dir", "run"),
+        *("--logging_steps", 1, "--per_device_train_batch_size", 16),
+    )
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "gbpo: ended at step 5: No completion was graded in the last 3 logs" in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the watcher alone, beside processes that only sleep
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start_rank(tmp_path):
+    """`start_rank(rank, ranks)` → a rank that sleeps, and its watcher with short delays; all are ended afterwards."""
+    started = []
+
+    def start(rank, ranks, *, deaf=False, silent=60.0):
+        ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " if deaf else ""
+        sleep = f"{ignore}print(1, flush=True); import time; time.sleep(60)"
+        sleeper = subprocess.Popen([sys.executable, "-c", sleep], stdout=subprocess.PIPE)
+        sleeper.stdout.readline()  # it is deaf by now
+        about = {"output": str(tmp_path), "rank": rank, "ranks": ranks, "host": "node"}
+        about |= {"pid": sleeper.pid, "command": "the command"}
+        watch = (
+            f"import sys, json; sys.path.insert(0, {str(Path(watcher.__file__).parent)!r}); import watcher as w\n"
+            f"w.POLL, w.BEAT, w.SETTLE, w.GRACE, w.SILENT = 0.02, 0.05, 0.3, 0.5, {silent}\n"
+            "w.Watcher(**json.loads(sys.argv[1])).run()"
+        )
+        pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen([sys.executable, "-c", watch, json.dumps(about)], **pipes)
+        started.extend([sleeper, process])
+        return sleeper, process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def say(process, *messages):
+    for message in messages:
+        process.stdin.write(json.dumps(message) + "\n")
+    process.stdin.flush()
+
+
+def end(process, *messages):
+    say(process, *messages)
+    process.stdin.close()
+    assert process.wait(20) == 0
+
+
+def report(folder):
+    return [line.split(" ", 2)[2] for line in (folder / "report.txt").read_text().splitlines()]
+
+
+def test_watcher_reports_a_finished_run(start_rank, tmp_path):
+    (tmp_path / "checkpoint-40").mkdir()
+    (tmp_path / "checkpoint-9").mkdir()
+    end(start_rank(0, 1)[1], {"step": 50}, {"ended": None})
+    assert report(tmp_path) == [f"ended at step 50: finished; last checkpoint: {tmp_path}/checkpoint-40"]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_watcher_reports_a_killed_run(start_rank, tmp_path):
+    process = start_rank(0, 1)[1]
+    end(process, {"step": 1}, {"step": 2})
+    assert report(tmp_path) == ["ended at step 2: killed; last checkpoint: none; go on with: the command"]
+    assert "gbpo: ended at step 2: killed" in process.stderr.read()
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_rank_that_waits_for_a_dead_one_is_ended(start_rank, tmp_path, deaf):
+    """Also one that no signal reaches, as while it waits for the GPU."""
+    waiting, first = start_rank(0, 3, deaf=deaf)
+    other, third = start_rank(2, 3)
+    _, second = start_rank(1, 3)
+    end(second, {"step": 7})  # the pipe ends: killed
+    assert waiting.wait(20) == -(signal.SIGKILL if deaf else signal.SIGTERM)
+    other.wait(20)
+    end(first)
+    end(third)
+    (line,) = report(tmp_path)
+    assert re.fullmatch(r"ended at step 0: rank 1 \(node, process \d+\): killed; last checkpoint: none; .*", line)
+    assert "ends because of rank 1 (node" in first.stderr.read()
+
+
+def test_the_first_reason_counts(start_rank, tmp_path):
+    """What rank 1 failed of is reported, not the broken connection that rank 0 saw next."""
+    (_, first), (_, second) = start_rank(0, 2), start_rank(1, 2)
+    say(second, {"ended": "ValueError: bad row"})
+    wait_for((tmp_path / watcher.FOLDER / "1.ended").exists, second, tmp_path / "report.txt")
+    end(first, {"ended": "RuntimeError: connection closed by peer"})
+    (line,) = report(tmp_path)
+    assert "rank 1 (node" in line and "ValueError: bad row" in line and "connection" not in line
+
+
+def test_a_lost_machine_is_noticed_and_the_next_rank_reports(start_rank, tmp_path):
+    """Rank 0 and its watcher vanish together: rank 1 ends for want of a sign of life, and writes the report."""
+    (_, first), (waiting, second) = start_rank(0, 2, silent=1.0), start_rank(1, 2, silent=1.0)
+    wait_for((tmp_path / watcher.FOLDER / "0.beat").exists, first, tmp_path / "report.txt")
+    wait_for((tmp_path / watcher.FOLDER / "1.beat").exists, second, tmp_path / "report.txt")
+    first.kill()
+    assert waiting.wait(20) == -signal.SIGTERM
+    end(second)
+    (line,) = report(tmp_path)
+    assert "rank 0 (node" in line and "no sign of life" in line
+
+
+def test_ranks_that_finish_apart_are_left_alone(start_rank, tmp_path):
+    (_, first), (waiting, second) = start_rank(0, 2, silent=1.0), start_rank(1, 2, silent=1.0)
+    wait_for((tmp_path / watcher.FOLDER / "1.beat").exists, second, tmp_path / "report.txt")
+    end(first, {"step": 5}, {"ended": None})
+    time.sleep(1.5)  # longer than a rank may be silent
+    assert waiting.poll() is None
+    end(second, {"ended": None})
+    assert report(tmp_path) == ["ended at step 5: finished; last checkpoint: none"]
+    assert not (tmp_path / watcher.FOLDER).exists()
