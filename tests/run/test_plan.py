@@ -1,4 +1,4 @@
-"""The dry run: its arithmetic against a real run, its memory against real tensors, and that it leaves nothing behind."""
+"""The dry run: its arithmetic against a real trainer, its memory against real tensors, and that it writes nothing."""
 
 import json
 import sys
@@ -106,6 +106,7 @@ def test_memory_of_a_real_step(model, tmp_path, flags):
     assert parts["optimiser"].size == sum(t.nbytes for state in states for t in state.values())
     assert parts["KV cache"].size == pytest.approx(seen.cache, rel=0.05)
     reckoned = sum(parts[name].size for name in ("gradients", "activations", "LM-head chunk"))
+    print(f"RATIO {reckoned / seen.peak:.3f} {seen.peak}")
     assert seen.peak / 1.5 < reckoned < seen.peak * 1.5
 
 
@@ -119,9 +120,15 @@ def test_checkpointing_saves_activations(model):
 def test_a_model_of_half_a_billion_weights_is_counted_without_one(tmp_path):
     """The shape of Qwen2.5-0.5B, whose number of parameters is published: 494,032,768."""
     shape = {
-        **{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "tie_word_embeddings": True},
-        **{"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "vocab_size": 151936},
-        **{"num_attention_heads": 14, "num_key_value_heads": 2, "max_position_embeddings": 32768},
+        "model_type": "qwen2",
+        "architectures": ["Qwen2ForCausalLM"],
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
     }
     (tmp_path / "config.json").write_text(json.dumps(shape))
     from gbpo.run.tiny import character_tokenizer
@@ -147,9 +154,7 @@ def zero(stage, **offload):
     return SimpleNamespace(deepspeed_config={"zero_optimization": settings}, zero_stage=stage)
 
 
-@pytest.mark.parametrize(
-    ("stage", "shares"), [(0, (1, 1, 1)), (1, (1, 1, 4)), (2, (1, 4, 4)), (3, (4, 4, 4))], ids=str
-)
+@pytest.mark.parametrize(("stage", "shares"), [(0, (1, 1, 1)), (1, (1, 1, 4)), (2, (1, 4, 4)), (3, (4, 4, 4))], ids=str)
 def test_zero_shares(model, monkeypatch, stage, shares):
     whole = estimated(model)
     parsed_recipe = parsed(model)
