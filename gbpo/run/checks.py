@@ -2,12 +2,14 @@
 
 import difflib
 import math
+import os
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from accelerate.utils import str_to_bool
 from transformers import GenerationConfig
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -146,6 +148,21 @@ def _check_model(model: ModelConfig) -> None:
         raise ValueError(f"{bits}=True needs bitsandbytes, which is not installed: pip install bitsandbytes.")
     if model.dtype == "auto":
         raise ValueError(f"dtype='auto' leaves {bits} without a type to compute in. Write dtype: bfloat16.")
+
+
+def check_deepspeed(config: str | None) -> None:
+    """Raise `ValueError` unless DeepSpeed, where the recipe or the launcher asks for it, can be had.
+
+    Comes before the trainer's configuration is built, which would leave a state of the process behind.
+    """
+    launched = str_to_bool(os.environ.get("ACCELERATE_USE_DEEPSPEED", "false"))
+    asked = f"deepspeed={config!r}" if config else "accelerate launch asks for DeepSpeed, and"
+    if config and not config.lstrip().startswith("{") and not Path(config).expanduser().is_file():
+        raise ValueError(
+            f"{asked} is no file. Give the path of a JSON file, or launch with launch/accelerate/zero2.yaml."
+        )
+    if (config or launched) and find_spec("deepspeed") is None:
+        raise ValueError(f"{asked} it is not installed here: pip install 'gbpo[deepspeed]'.")
 
 
 def _check_packages(args: GRPOConfig, model: ModelConfig) -> None:

@@ -14,7 +14,7 @@ import yaml
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from ..config import GBPOConfig, reward_scale
-from .checks import check_fields, nearest
+from .checks import check_deepspeed, check_fields, nearest
 
 if TYPE_CHECKING:
     Mapping = dict[str, Any]
@@ -134,6 +134,7 @@ def parse(argv: Sequence[str]) -> Recipe:
     if not torch.accelerator.is_available():
         defaults = {"use_cpu": True, "bf16": False}
         flags = [*_as_flags({name: value for name, value in defaults.items() if name not in given}), *flags]
+    check_deepspeed(_values(flags).get("deepspeed"))
     try:
         run, training, model, *_ = parser.parse_args_into_dataclasses(_with_json(flags))
     except (ValueError, TypeError, ArithmeticError, ImportError, OSError, NotImplementedError) as error:

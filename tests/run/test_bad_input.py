@@ -264,7 +264,8 @@ CASES |= {
         [TINY, "--use_vllm", "true", "--vllm_gpu_memory_utilization", "30"],
         ["vllm_gpu_memory_utilization=30", "(0, 1]"],
     ),
-    "DeepSpeed file missing": ([TINY, "--deepspeed", "nowhere.json"], ["nowhere.json"]),
+    "DeepSpeed file missing": ([TINY, "--deepspeed", "nowhere.json"], ["deepspeed", "nowhere.json", "path"]),
+    "DeepSpeed not installed": ([TINY, "--deepspeed", "ds.json"], ["ds.json", "gbpo[deepspeed]"]),
     "unknown logger": ([TINY, "--report_to", "tensorbord"], ["report_to", "tensorbord", "tensorboard"]),
     "logger not installed": ([TINY, "--report_to", "wandb"], ["report_to", "wandb", "pip install wandb"]),
     # the data

@@ -97,7 +97,7 @@ SMALL = ("--per_device_train_batch_size", 32, "--steps_per_generation", 1, "--ma
 
 @pytest.mark.parametrize("flags", [(), ("--use_peft", "true"), ("--activation_checkpointing", "true")], ids=str)
 def test_memory_of_a_real_step(model, tmp_path, flags):
-    """Weights, gradients and optimiser states to the byte; the peak of a training step within a factor of 1.5."""
+    """Weights, gradients and optimiser states to the byte; the peak of a training step to 15 %."""
     trainer, seen = one_step(model, tmp_path, *SMALL, *flags)
     parts = estimated(model, *SMALL, *flags)
     assert parts["weights"].size == sum(p.nbytes for p in trainer.model.parameters())
@@ -106,8 +106,7 @@ def test_memory_of_a_real_step(model, tmp_path, flags):
     assert parts["optimiser"].size == sum(t.nbytes for state in states for t in state.values())
     assert parts["KV cache"].size == pytest.approx(seen.cache, rel=0.05)
     reckoned = sum(parts[name].size for name in ("gradients", "activations", "LM-head chunk"))
-    print(f"RATIO {reckoned / seen.peak:.3f} {seen.peak}")
-    assert seen.peak / 1.5 < reckoned < seen.peak * 1.5
+    assert 0.95 < reckoned / seen.peak < 1.15  # 1.005, 1.004 and 1.069 when this was written
 
 
 def test_checkpointing_saves_activations(model):
