@@ -1,5 +1,7 @@
 """`GBPOConfig`: the configuration of GRPO plus the four choices that GBPO adds."""
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from trl import GRPOConfig
@@ -9,12 +11,13 @@ from .core.losses import check_loss_options
 from .core.targets import BASELINES
 
 # Values that TRL itself would refuse only after the first generation, or never.
-_CHOICES = {
+CHOICES = {
     "target_baseline": BASELINES,
     "loss_type": ("dapo", "grpo", "bnpo", "dr_grpo"),
     "importance_sampling_level": ("token", "sequence"),
     "scale_rewards": ("group", "batch", "none"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "vllm_mode": ("colocate", "server"),
     "vllm_importance_sampling_mode": ("sequence_mask", "sequence_truncate", "token_mask", "token_truncate"),
 }
 
@@ -72,14 +75,13 @@ class GBPOConfig(GRPOConfig):
         except ValueError as error:
             if "divisible by num_generations" in str(error):
                 raise _batch_does_not_split(self) from None
+            if "global eval batch size" in str(error):
+                raise _eval_batch_does_not_split(self) from None
             raise
 
     def _check_options(self) -> None:
         self.scale_rewards = reward_scale(self.scale_rewards)
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise ValueError(f"{name}={value!r} has no meaning in GBPO. Write one of {', '.join(choices)}.")
+        check_choices(self, CHOICES, "GBPO")
         defaults = {f.name: f.default for f in fields(self)}
         for name, reason in _REFUSED.items():
             value = getattr(self, name)
@@ -104,10 +106,50 @@ class GBPOConfig(GRPOConfig):
         """Optimiser steps taken on each batch of completions."""
         return self.steps_per_generation * self.num_iterations / self.gradient_accumulation_steps
 
+    def hazards(self) -> list[str]:
+        """Settings of GBPO that are allowed and usually a mistake, one line each."""
+        found = []
+        if self.updates_per_generation <= 1:
+            found.append(
+                "One optimiser step per generation: every ratio is 1 when its loss is computed, so that neither "
+                "epsilon nor target_temperature matters and GBPO differs from GRPO only where the target pulls against "
+                f"the sign of the advantage (target_baseline={self.target_baseline!r}; never with 'mean', nor with "
+                "'exact' and two-valued rewards). To use the bound, set num_iterations above 1, or "
+                "steps_per_generation above gradient_accumulation_steps."
+            )
+        high = self.epsilon if self.epsilon_high is None else self.epsilon_high
+        if high != self.epsilon and self.target_baseline != "exact":
+            found.append(
+                f"epsilon={self.epsilon} and epsilon_high={high} with target_baseline={self.target_baseline!r}: the "
+                f"mean target of a group comes out near {1 + (high - self.epsilon) / 2:g} instead of 1, which no "
+                f"policy can reach; unequal bounds belong to the {high / (high + self.epsilon):.2g} quantile. Write "
+                "target_baseline: exact, which takes it, or equal bounds."
+            )
+        return found
+
 
 def reward_scale(value: bool | str) -> str:
     """`scale_rewards` by name; TRL's booleans, which a YAML file or a command line hands over as text, included."""
     return {"true": "group", "false": "none"}.get(str(value).lower(), str(value))
+
+
+def check_choices(args: GRPOConfig, choices: Mapping[str, Sequence[str]], algorithm: str) -> None:
+    """Raise `ValueError` for the first field of `args` that is none of its choices."""
+    for name, known in choices.items():
+        value = getattr(args, name)
+        if value not in known:
+            raise ValueError(f"{name}={value!r} has no meaning in {algorithm}. Write one of {', '.join(known)}.")
+
+
+def _eval_batch_does_not_split(args: GRPOConfig) -> ValueError:
+    group = args.num_generations_eval or args.num_generations
+    batch = args.per_device_eval_batch_size * args.world_size
+    multiple = group // math.gcd(group, args.world_size)
+    return ValueError(
+        f"per_device_eval_batch_size={args.per_device_eval_batch_size} × {args.world_size} processes = {batch} "
+        f"completions do not split into groups of {group}. Write a multiple of {multiple}, or another "
+        "num_generations_eval."
+    )
 
 
 def _batch_does_not_split(args: GRPOConfig) -> ValueError:

@@ -83,14 +83,8 @@ class GBPOTrainer(BaseTrainer):
             )
         super().__init__(model, reward_funcs, args, *others, **kwargs)
         self._rewards_per_func = torch.empty(0, 0)  # (B_global, n_funcs), of the batch being scored
-        if args.updates_per_generation <= 1:
-            logger.warning(
-                "One optimiser step per generation: every ratio is 1 when its loss is computed, so that neither "
-                "epsilon nor target_temperature matters and GBPO differs from GRPO only where the target pulls against "
-                f"the sign of the advantage (target_baseline={args.target_baseline!r}; never with 'mean', nor with "
-                "'exact' and two-valued rewards). To use the bound, set num_iterations above 1, or "
-                "steps_per_generation above gradient_accumulation_steps."
-            )
+        for hazard in args.hazards():
+            logger.warning(hazard)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         self._rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)

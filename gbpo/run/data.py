@@ -45,6 +45,19 @@ def format_prompts(dataset: Dataset, run: RunArguments, tokenizer: PreTrainedTok
     return dataset.remove_columns("prompt").add_column("prompt", prompts)
 
 
+def longest_prompt(dataset: Dataset, run: RunArguments, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of the longest prompt as the model sees it, found among the 64 of most characters."""
+    lengths = [len(str(prompt)) for prompt in dataset["prompt"]]
+    longest = sorted(range(len(lengths)), key=lengths.__getitem__)[-64:]
+    prompts = format_prompts(dataset.select(longest), run, tokenizer)["prompt"]
+    if isinstance(prompts[0], str):
+        return max(len(ids) for ids in tokenizer(list(prompts))["input_ids"])
+    chats = tokenizer.apply_chat_template(
+        list(prompts), add_generation_prompt=True, tokenize=True, return_dict=True, padding=False
+    )
+    return max(len(ids) for ids in chats["input_ids"])
+
+
 def _load_split(run: RunArguments, split: str) -> Dataset:
     name = run.dataset_name
     if name in _TASKS:
@@ -140,6 +153,11 @@ def _renamed(dataset: Dataset, run: RunArguments) -> Dataset:
     for i, prompt in enumerate(dataset["prompt"]):
         if not prompt or not isinstance(prompt, str | list):
             raise ValueError(f"Row {i} of {run.dataset_name!r} has the prompt {prompt!r}. Give it a text or messages.")
+        if isinstance(prompt, list) and not all({"role", "content"} <= message.keys() for message in prompt):
+            raise ValueError(
+                f"Row {i} of {run.dataset_name!r} has the prompt {prompt!r}, which is no list of messages. Give every "
+                "message a role and a content."
+            )
     return dataset
 
 

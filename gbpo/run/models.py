@@ -2,12 +2,20 @@
 
 import os
 import shutil
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
 from inspect import getsource
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import jinja2
+import transformers
 from filelock import FileLock
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
 
 PREFIX = "builtin:"
 
@@ -42,9 +50,8 @@ def local_model(name: str) -> str:
     name = name.removeprefix(PREFIX)
     module_name, function = _BUILDERS[name]
     module = import_module(f".{module_name}", __package__)
-    version = sha256(getsource(module).encode()).hexdigest()[:10]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gbpo"
-    folder = cache / f"{name}-{version}"
+    folder = _builtin_folder(name)
+    cache = folder.parent
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{folder.name}.lock"):
         if not folder.is_dir():
@@ -55,3 +62,80 @@ def local_model(name: str) -> str:
             getattr(module, function)(unfinished)
             unfinished.rename(folder)
     return str(folder)
+
+
+def is_here(name: str) -> bool:
+    """Whether a model needs no building: false for a builtin one before its first run."""
+    return not name.startswith(PREFIX) or _builtin_folder(name.removeprefix(PREFIX)).is_dir()
+
+
+def _builtin_folder(name: str) -> Path:
+    module = import_module(f".{_BUILDERS[name][0]}", __package__)
+    version = sha256(getsource(module).encode()).hexdigest()[:10]
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gbpo" / f"{name}-{version}"
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model before its weights: its configuration, the class that holds it, and its tokenizer."""
+
+    config: Any
+    architecture: Any
+    tokenizer: Any
+
+
+def describe(model: str, recipe: "Recipe") -> Description:
+    """Read the configuration and the tokenizer of a model.
+
+    Raises:
+        ValueError: One of them cannot be read, the model generates no text, or the chat template does not work.
+    """
+    options = {
+        "revision": recipe.model.model_revision,
+        "trust_remote_code": recipe.training.trust_remote_code,
+    }
+    try:
+        config = AutoConfig.from_pretrained(model, **options)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(model, "", error, "Check the name and the connection, or give a local folder.") from None
+    names = config.architectures or ["none"]
+    architecture = getattr(transformers, names[0], AutoModelForCausalLM)
+    generates = architecture is AutoModelForCausalLM or architecture.can_generate()
+    if config.is_encoder_decoder or not generates:
+        raise ValueError(
+            f"model_name_or_path={model!r} is a {names[0]}, which does not continue a prompt token by token. Give a "
+            "decoder, such as Qwen/Qwen2.5-0.5B-Instruct."
+        )
+    mend = "Save the tokenizer beside the model: tokenizer.save_pretrained(folder)."
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, **options, padding_side="left")
+    except Exception as error:  # the tokenizers raise many kinds
+        raise _not_loaded(model, "tokenizer ", error, mend) from None
+    if not set(tokenizer("2+3=")["input_ids"]) - {tokenizer.unk_token_id}:  # transformers makes one out of nothing
+        raise _not_loaded(model, "tokenizer ", ValueError("it has no vocabulary."), mend)
+    if recipe.run.chat_template_path is not None:
+        path = Path(recipe.run.chat_template_path).expanduser()
+        tokenizer.chat_template = path.read_text()
+        _check_chat_template(tokenizer, str(path))
+    return Description(config, architecture, tokenizer)
+
+
+def _not_loaded(model: str, part: str, error: Exception, mend: str) -> ValueError:
+    reason = " ".join(str(error).split())[:200]
+    return ValueError(f"model_name_or_path={model!r}: its {part or 'config '}cannot be loaded: {reason} {mend}")
+
+
+def _check_chat_template(tokenizer: Any, path: str) -> None:
+    chat = [{"role": "user", "content": "2+3"}]
+    try:
+        text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"chat_template_path={path!r} does not work as a Jinja template: {' '.join(str(error).split())}. Mend it, "
+            "or leave it out for the tokenizer's own."
+        ) from None
+    if "2+3" not in text:
+        raise ValueError(
+            f"chat_template_path={path!r} leaves the prompt out: every prompt would be {text!r}. Write "
+            "{{ message['content'] }} where it goes."
+        )

@@ -2,18 +2,19 @@
 
 import argparse
 import contextlib
-import difflib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import torch
 import yaml
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from ..config import GBPOConfig, reward_scale
+from .checks import check_deepspeed, check_fields, nearest
 
 if TYPE_CHECKING:
     Mapping = dict[str, Any]
@@ -21,6 +22,10 @@ else:  # what the argument parser hands over; RunArguments makes it a dict
     Mapping = dict | str | None
 
 ALGORITHMS = ("gbpo", "grpo")
+
+# mappings of the trainer's configuration, which it reads as JSON alone
+_KWARGS = ("model_init_kwargs", "generation_kwargs", "chat_template_kwargs", "lr_scheduler_kwargs")
+_NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 
 
 @dataclass
@@ -82,6 +87,11 @@ class RunArguments:
             )
         for name in ("dataset_kwargs", "dataset_columns", "reward_kwargs"):
             setattr(self, name, _mapping(name, getattr(self, name)))
+        names = list(self.dataset_columns.values())
+        if len(set(map(str, names))) < len(names):
+            raise ValueError(
+                f"dataset_columns={self.dataset_columns} gives one name to two columns. Write each name once."
+            )
         if self.chat_template_path is not None and not Path(self.chat_template_path).expanduser().is_file():
             raise ValueError(
                 f"chat_template_path={self.chat_template_path!r} not found. Give the path of a Jinja file."
@@ -118,13 +128,19 @@ def parse(argv: Sequence[str]) -> Recipe:
         recipe.pop("dataset_kwargs", None)  # they belong to the recipe's own data set
     flags = _as_flags(recipe) + overrides
     parser = _Parser(_dataclasses(flags), allow_abbrev=False)
+    _check_shapes(parser, recipe)
     _refuse_unknown(parser, flags)
     given = _names(flags)
     if not torch.accelerator.is_available():
         defaults = {"use_cpu": True, "bf16": False}
         flags = [*_as_flags({name: value for name, value in defaults.items() if name not in given}), *flags]
-    run, training, model, *_ = parser.parse_args_into_dataclasses(flags)
+    check_deepspeed(_values(flags).get("deepspeed"))
+    try:
+        run, training, model, *_ = parser.parse_args_into_dataclasses(_with_json(flags))
+    except (ValueError, TypeError, ArithmeticError, ImportError, OSError, NotImplementedError) as error:
+        raise _naming_fields(error, flags) from None
     training.scale_rewards = reward_scale(training.scale_rewards)
+    check_fields(given, run, training, model)
     if training.resume_from_checkpoint is not None:
         word = training.resume_from_checkpoint.lower()
         if word in ("true", "auto", "false", "none"):  # as YAML and people spell them
@@ -133,6 +149,10 @@ def parse(argv: Sequence[str]) -> Recipe:
 
 
 class _Parser(TrlParser):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._negative_number_matcher = _NEGATIVE_NUMBER
+
     def error(self, message: str):
         raise ValueError(f"{message}. Write a value of the field's type.")
 
@@ -141,12 +161,27 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"Recipe {path} not found. Give the path of a YAML file, for example recipes/tiny_math.yaml.")
     try:
-        recipe = yaml.safe_load(path.read_text())
+        recipe = yaml.load(path.read_text(), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(recipe, dict):
         raise ValueError(f"Recipe {path} holds no fields. Write one `field: value` a line.")
     return recipe
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, of which PyYAML would keep the last."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value!r} is given twice, and only the last would count; remove one",
+                    problem_mark=key.start_mark,
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _as_flags(recipe: dict[str, Any]) -> list[str]:
@@ -183,10 +218,70 @@ def _dataclasses(flags: list[str]) -> list[type]:
 def _refuse_unknown(parser: _Parser, flags: list[str]) -> None:
     known = [action.dest for action in parser._actions]
     unknown = parser.parse_known_args(flags)[1]
-    if unknown:
-        name = next(iter(_names(unknown)), unknown[0])
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        raise ValueError(f"Unknown field {name!r} in the recipe or on the command line. Did you mean {nearest!r}?")
+    if not unknown:
+        return
+    if name := next(iter(_names(unknown)), None):
+        raise ValueError(
+            f"Unknown field {name!r} in the recipe or on the command line. Did you mean {nearest(name, known)!r}?"
+        )
+    before = [flag for flag in flags[: flags.index(unknown[0])] if flag.startswith("--")]
+    field_name = next(iter(_names(before[-1:])), "the recipe")
+    raise ValueError(
+        f"{unknown[0]!r} stands after {field_name}, which takes one value. Remove it, or put it in quotes."
+    )
+
+
+def _check_shapes(parser: _Parser, recipe: dict[str, Any]) -> None:
+    """Raise `ValueError` for a list or a mapping where the field takes one value."""
+    takes_list = {action.dest for action in parser._actions if action.nargs in ("+", "*")}
+    hints = {name: hint for kind in parser.dataclass_types for name, hint in get_type_hints(kind).items()}
+    takes_mapping = {name for name, hint in hints.items() if "dict" in str(hint)}
+    for name, value in recipe.items():
+        if isinstance(value, list) and name not in takes_list:
+            raise ValueError(f"{name}={value} is a list, and {name} takes one value. Write one.")
+        if isinstance(value, dict) and name not in takes_mapping:
+            raise ValueError(f"{name}={value} is a mapping, and {name} takes one value. Write one.")
+
+
+def _values(flags: Sequence[str]) -> dict[str, str]:
+    """The given fields with their values as text."""
+    values: dict[str, str] = {}
+    name = ""
+    for flag in flags:
+        if flag.startswith("--"):
+            name, _, value = flag[2:].partition("=")
+            name = name.replace("-", "_")
+            values[name] = value
+        else:
+            values[name] = f"{values[name]} {flag}".strip()
+    return values
+
+
+def _with_json(flags: Sequence[str]) -> list[str]:
+    """The flags with the mappings that the trainer takes as JSON, whether they were written as JSON or as YAML."""
+    rest: list[str] = []
+    for flag in flags:
+        if flag.startswith("--") or not rest or rest[-1].partition("=")[0][2:].replace("-", "_") not in _KWARGS:
+            rest.append(flag)
+        else:
+            rest[-1] += f"={flag}"
+    return [_json(flag) for flag in rest]
+
+
+def _json(flag: str) -> str:
+    option, _, value = flag.partition("=")
+    name = option.removeprefix("--").replace("-", "_")
+    return f"--{name}={json.dumps(_mapping(name, value))}" if option.startswith("--") and name in _KWARGS else flag
+
+
+def _naming_fields(error: Exception, flags: Sequence[str]) -> ValueError:
+    """An error of TRL's or transformers' configuration, with the given fields that it speaks of and their values."""
+    text = " ".join(str(error).split())
+    if re.search(r"\w+=", text):  # names a field and its value by itself
+        return ValueError(text)
+    values = _values(flags)
+    named = [f"{name}={values[name]}" for name in values if re.search(rf"\b{name}\b", text)]
+    return ValueError(f"{', '.join(named)}: {text} Change or remove it." if named else text)
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from transformers import AutoConfig, AutoTokenizer, PrinterCallback, ProgressCallback, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl import get_peft_config, get_quantization_config
 from trl.trainer.utils import get_callable_name
 
@@ -19,7 +19,8 @@ from ..base import BaseTrainer
 from ..stopping import TrainingStopped
 from ..trainer import GBPOTrainer
 from ..voting import vote_rounds
-from . import data, ending, folder, hazards, models, plan
+from . import data, dry_run, ending, folder, hazards, memory, models, plan
+from .checks import check_reward_weights, check_writable
 from .collapse import CollapseWatch
 from .processes import agreed, leave_together
 from .progress import MetricsFile, ProgressBar
@@ -39,32 +40,39 @@ _PASSED_BY_TRL = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the recipe named on the command line; on bad input print one line and exit with status 2."""
-    _quiet()
+    quiet()
     argv = sys.argv[1:] if argv is None else argv
     try:
         recipe = parse(argv)
         train_set, eval_set = data.load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
         _check_enough_prompts(recipe, len(train_set))
         rewards = load_rewards(recipe.run, train_set)
+        check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
         vote_rounds(rewards, recipe.training.num_generations)
         agreed(lambda: _check_golds(rewards, train_set))
         models.check_model_name(recipe.model.model_name_or_path)
         output = agreed(lambda: folder.choose(recipe))
+        agreed(lambda: check_writable(output))
+        if recipe.run.dry_run:
+            agreed(lambda: print(dry_run.report(recipe, train_set, eval_set, rewards, output), flush=True))
+            leave_together()
+            return
         model = models.local_model(recipe.model.model_name_or_path)
-        _check_model_loads(model, recipe)
+        description = models.describe(model, recipe)
+        memory.skeleton(recipe, description)
     except (ValueError, ImportError) as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"gbpo: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     try:
         with ending.watched(output) as step_report:
-            train(recipe, train_set, eval_set, rewards, model, output, step_report)
+            train(recipe, train_set, eval_set, rewards, model, output, description, step_report)
             leave_together()
     except TrainingStopped:  # its reason has been printed
         raise SystemExit(3) from None
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """No telemetry, and only messages that a user can act on."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     datasets.disable_progress_bars()
@@ -79,44 +87,44 @@ def train(
     rewards: list[Callable[..., Any]],
     model: str,
     output: Path,
+    description: models.Description,
     step_report: TrainerCallback,
 ) -> None:
     """Train and leave config, metrics, completions, curves and the model under `output`."""
     args = recipe.training
     args.output_dir = str(output)
-    tokenizer = AutoTokenizer.from_pretrained(
-        model, revision=recipe.model.model_revision, trust_remote_code=args.trust_remote_code, padding_side="left"
-    )
-    if recipe.run.chat_template_path is not None:
-        tokenizer.chat_template = Path(recipe.run.chat_template_path).expanduser().read_text()
+    tokenizer = description.tokenizer
     args.model_init_kwargs = {
         "revision": recipe.model.model_revision,
         "attn_implementation": recipe.model.attn_implementation,
         "dtype": recipe.model.dtype,
         **(args.model_init_kwargs or {}),
     }
-    trainer = (GBPOTrainer if recipe.run.algorithm == "gbpo" else BaseTrainer)(
-        model,
-        rewards,
-        args,
-        train_dataset=data.format_prompts(train_set, recipe.run, tokenizer),
-        eval_dataset=eval_set and data.format_prompts(eval_set, recipe.run, tokenizer),
-        processing_class=tokenizer,
-        quantization_config=get_quantization_config(recipe.model),
-        peft_config=get_peft_config(recipe.model),
-    )
+    with hazards.said_by_the_run():
+        trainer = (GBPOTrainer if recipe.run.algorithm == "gbpo" else BaseTrainer)(
+            model,
+            rewards,
+            args,
+            train_dataset=data.format_prompts(train_set, recipe.run, tokenizer),
+            eval_dataset=eval_set and data.format_prompts(eval_set, recipe.run, tokenizer),
+            processing_class=tokenizer,
+            quantization_config=get_quantization_config(recipe.model),
+            peft_config=get_peft_config(recipe.model),
+        )
     show = trainer.accelerator.is_main_process
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(ProgressBar)
-    for callback in (MetricsFile(output), CollapseWatch(stop=recipe.run.stop_on_collapse), step_report):
+    watches = (CollapseWatch(stop=recipe.run.stop_on_collapse), hazards.MostlyTruncated())
+    for callback in (MetricsFile(output), *watches, step_report):
         trainer.add_callback(callback)
     resume = args.resume_from_checkpoint
     checkpoint = resume and folder.last_checkpoint(output, resume)
     if show:
         folder.write_config(output, recipe, step=int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
         print(plan.one_line(recipe, len(train_set)), flush=True)
-        for hazard in hazards.find(recipe, train_set, eval_set):
+        prompt_tokens = data.longest_prompt(train_set, recipe.run, tokenizer)
+        for hazard in hazards.find(recipe, train_set, eval_set, description, prompt_tokens):
             print(f"gbpo: warning: {hazard}", file=sys.stderr, flush=True)
 
     start = time.perf_counter()
@@ -136,7 +144,7 @@ def load_rewards(run: RunArguments, dataset: datasets.Dataset) -> list[Callable[
     Raises:
         ValueError: For an unknown reward or option, or a missing column.
     """
-    package = _rewards_package()
+    package = rewards_package()
     names = run.reward_funcs
     config = dict(run.reward_kwargs)
     if not names and run.dataset_name.startswith(data.REASONING_GYM):
@@ -167,7 +175,7 @@ def load_rewards(run: RunArguments, dataset: datasets.Dataset) -> list[Callable[
 
 def _check_golds(rewards: list[Callable[..., Any]], train_set: datasets.Dataset) -> None:
     """Raise `ValueError` unless the golds of a sample of the data set grade themselves as right."""
-    check_sample = importlib.import_module(f"{_rewards_package().__name__}.check").check_sample
+    check_sample = importlib.import_module(f"{rewards_package().__name__}.check").check_sample
     for reward in rewards:
         check_sample(get_callable_name(reward), reward, train_set)
 
@@ -183,7 +191,7 @@ def _check_enough_prompts(recipe: Recipe, rows: int) -> None:
         )
 
 
-def _rewards_package():
+def rewards_package():
     """`rewards` of the checkout, or the copy that a wheel carries as `gbpo.rewards`."""
     if (Path(__file__).parents[1] / "rewards").is_dir():
         from gbpo import rewards
@@ -200,19 +208,6 @@ def _columns_read(reward: Callable[..., Any]) -> list[str]:
         for name, parameter in inspect.signature(reward).parameters.items()
         if parameter.kind in kinds and parameter.default is parameter.empty and name not in _PASSED_BY_TRL
     ]
-
-
-def _check_model_loads(model: str, recipe: Recipe) -> None:
-    try:
-        AutoConfig.from_pretrained(
-            model, revision=recipe.model.model_revision, trust_remote_code=recipe.training.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"model_name_or_path={model!r} cannot be loaded: {reason} Check the name and the connection, or give a "
-            "local folder."
-        ) from None
 
 
 def _summary(recipe: Recipe, output: Path, seconds: float) -> str:

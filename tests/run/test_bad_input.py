@@ -1,5 +1,6 @@
 """Bad input: one line with the value and the mend, exit status 2, before any model, nothing written or overwritten."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,18 @@ import pytest
 from gbpo.run import train
 
 TINY = str(Path(__file__).parents[2] / "recipes" / "tiny_math.yaml")
+NO_STEPS = "no_steps.yaml"  # tiny_math without steps_per_generation
 MATHS = ["--dataset_columns", "{problem: prompt, answer: solution}"]
 
+QWEN2 = {
+    "model_type": "qwen2",
+    "architectures": ["Qwen2ForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 99,
+}
 FILES = {
     "good.jsonl": '{"problem": "1+1=", "answer": "2"}\n' * 40,
     "few.jsonl": '{"problem": "1+1=", "answer": "2"}\n' * 3,
@@ -26,6 +37,25 @@ FILES = {
     "done/config.json": "{}",
     "done/metrics.jsonl": '{"step": 1}\n',
     "weights/readme.txt": "no model here",
+    "twice.yaml": "model_name_or_path: builtin:tiny_math\nlearning_rate: 1.0e-6\nlearning_rate: 1.0e-5\n",
+    "twice_inside.yaml": "dataset_name: arithmetic\ndataset_kwargs: {seed: 0, size: 9, seed: 1}\n",
+    "tab.yaml": "dataset_name: arithmetic\ndataset_kwargs:\n\tsize: 9\n",
+    "number_key.yaml": "dataset_name: arithmetic\n3: 4\n",
+    "nested.yaml": "dataset_name: arithmetic\ntraining: {learning_rate: 1.0e-6}\n",
+    "system_mapping.yaml": "dataset_name: arithmetic\nsystem_prompt: {role: system}\n",
+    "rate_list.yaml": "dataset_name: arithmetic\nlearning_rate: [1.0e-6, 1.0e-5]\n",
+    "binary.yaml": "\x00\x01",
+    "open.jinja": "{% for message in messages %}{{ message.content }}",
+    "silent.jinja": "{{ messages[0].text.upper() }}",
+    "empty.jinja": "",
+    "conversation.jsonl": '{"prompt": [{"role": "user"}], "solution": "2"}\n' * 40,
+    "numbers.jsonl": '{"prompt": 3, "solution": "2"}\n' * 40,
+    "bert/config.json": '{"model_type": "bert", "architectures": ["BertForMaskedLM"]}',
+    "t5/config.json": '{"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "d_model": 64}',
+    "no_tokenizer/config.json": json.dumps(QWEN2),
+    "unknown_model/config.json": '{"model_type": "gpt99"}',
+    "broken_model/config.json": "{",
+    "ds.json": "{not json",
 }
 
 # arguments → words that the line must hold: the value given, and what to write
@@ -107,6 +137,150 @@ CASES = {
     "missing chat template": ([TINY, "--chat_template_path", "nowhere.jinja"], ["nowhere.jinja"]),
 }
 
+LORA = ["--use_peft", "true"]
+CASES |= {
+    # the file
+    "field twice": (["twice.yaml"], ["learning_rate", "twice", "line 3"]),
+    "key twice inside a mapping": (["twice_inside.yaml"], ["seed", "twice", "line 2"]),
+    "tab": (["tab.yaml"], ["tab.yaml", "tab", "line 3"]),
+    "field that is a number": (["number_key.yaml"], ["3"]),
+    "section": (["nested.yaml"], ["training"]),
+    "binary file": (["binary.yaml"], ["binary.yaml", "YAML"]),
+    "folder": (["weights"], ["weights", "YAML"]),
+    "recipe without model": ([TINY, "--model_name_or_path", ""], ["model_name_or_path"]),
+    # types
+    "list for a scalar": ([TINY, "--learning_rate", "[1, 2]"], ["learning_rate", "[1, 2]"]),
+    "two values for a scalar": ([TINY, "--learning_rate", "1e-5", "1e-6"], ["1e-6"]),
+    "mapping for a scalar": ([TINY, "--epsilon", "{low: 0.1}"], ["epsilon", "{low: 0.1}"]),
+    "fraction for a whole number": ([TINY, "--num_generations", "8.5"], ["num_generations", "8.5"]),
+    "word for a whole number": ([TINY, "--max_steps", "many"], ["max_steps", "many"]),
+    "comma in a number": ([TINY, "--learning_rate", "1,0e-6"], ["learning_rate", "1,0e-6"]),
+    "word for a switch": ([TINY, "--bf16", "maybe"], ["bf16", "maybe"]),
+    "word for a seed": ([TINY, "--seed", "random"], ["seed", "random"]),
+    "negative seed": ([TINY, "--seed", "-1"], ["seed=-1", "0"]),
+    "huge seed": ([TINY, "--seed", "4294967296"], ["seed=4294967296"]),
+    "mapping for model_init_kwargs": ([TINY, "--model_init_kwargs", "fast"], ["model_init_kwargs", "fast"]),
+    "list for dataset_kwargs": ([TINY, "--dataset_kwargs", "[1]"], ["dataset_kwargs", "[1]"]),
+    "mapping for the system prompt": (["system_mapping.yaml"], ["system_prompt", "role", "mapping"]),
+    "list for the learning rate": (["rate_list.yaml"], ["learning_rate", "[1e-06, 1e-05]", "list"]),
+    # the optimiser and the length of the run
+    "learning rate negative": ([TINY, "--learning_rate", "-1e-6"], ["learning_rate=-1e-06", "(0, 1]"]),
+    "learning rate zero": ([TINY, "--learning_rate", "0"], ["learning_rate=0.0", "(0, 1]"]),
+    "learning rate not finite": ([TINY, "--learning_rate", "nan"], ["learning_rate=nan"]),
+    "max_steps zero": ([TINY, "--max_steps", "0"], ["max_steps=0", "num_train_epochs"]),
+    "epochs zero": ([TINY, "--max_steps", "-1", "--num_train_epochs", "0"], ["num_train_epochs=0"]),
+    "unknown schedule": ([TINY, "--lr_scheduler_type", "cosin"], ["lr_scheduler_type", "cosin", "cosine"]),
+    "unknown optimiser": ([TINY, "--optim", "adam"], ["optim", "adam", "adamw_torch"]),
+    "optimiser not installed": ([TINY, "--optim", "adamw_8bit"], ["optim", "adamw_8bit", "pip install bitsandbytes"]),
+    "warm-up negative": ([TINY, "--warmup_steps", "-3"], ["warmup_steps", "-3"]),
+    "gradient norm negative": ([TINY, "--max_grad_norm", "-1"], ["max_grad_norm=-1"]),
+    "weight decay negative": ([TINY, "--weight_decay", "-1"], ["weight_decay=-1"]),
+    "bf16 and fp16": ([TINY, "--bf16", "true", "--fp16", "true"], ["bf16", "fp16"]),
+    "fp16 on the CPU": ([TINY, "--fp16", "true"], ["fp16", "CPU"]),
+    # the batch
+    "batch zero": ([TINY, "--per_device_train_batch_size", "0"], ["per_device_train_batch_size=0", "1"]),
+    "accumulation zero": ([TINY, "--gradient_accumulation_steps", "0"], ["gradient_accumulation_steps=0"]),
+    "steps_per_generation zero": ([TINY, "--steps_per_generation", "0"], ["steps_per_generation=0"]),
+    "iterations zero": ([TINY, "--num_iterations", "0"], ["num_iterations=0", "1"]),
+    "generation batch said twice": (
+        [TINY, "--generation_batch_size", "256"],
+        ["generation_batch_size", "steps_per_generation", "256", "2"],
+    ),
+    "generation batch and micro-batch": (
+        [NO_STEPS, "--generation_batch_size", "200"],
+        ["generation_batch_size", "200", "128"],
+    ),
+    "automatic batch size": ([TINY, "--auto_find_batch_size", "true"], ["auto_find_batch_size"]),
+    "evaluation batch that does not divide": (
+        [TINY, "--eval_strategy", "steps", "--eval_steps", "5", "--per_device_eval_batch_size", "12"],
+        ["per_device_eval_batch_size", "12", "8"],
+    ),
+    "evaluation misspelled": ([TINY, "--eval_strategy", "step"], ["eval_strategy", "step", "steps"]),
+    "saving misspelled": ([TINY, "--save_strategy", "epochs"], ["save_strategy", "epochs", "epoch"]),
+    "saving every 0 steps": ([TINY, "--save_strategy", "steps", "--save_steps", "0"], ["save_steps=0"]),
+    "logging every 0 steps": ([TINY, "--logging_steps", "0"], ["logging_steps"]),
+    "best model without evaluation": ([TINY, "--load_best_model_at_end", "true"], ["load_best_model_at_end"]),
+    # sampling and the loss
+    "temperature zero": ([TINY, "--temperature", "0"], ["temperature=0.0", "positive"]),
+    "temperature negative": ([TINY, "--temperature", "-1"], ["temperature=-1", "positive"]),
+    "top_p above 1": ([TINY, "--top_p", "1.5"], ["top_p=1.5", "(0, 1]"]),
+    "top_k negative": ([TINY, "--top_k", "-2"], ["top_k=-2"]),
+    "min_p above 1": ([TINY, "--min_p", "3"], ["min_p=3"]),
+    "repetition penalty zero": ([TINY, "--repetition_penalty", "0"], ["repetition_penalty=0"]),
+    "completions of no length": ([TINY, "--max_completion_length", "0"], ["max_completion_length=0", "1"]),
+    "beta negative": ([TINY, "--beta", "-0.1"], ["beta=-0.1", "0"]),
+    "unknown generation option": ([TINY, "--generation_kwargs", "{tempature: 1}"], ["generation_kwargs", "tempature"]),
+    "unknown scale of the rewards": ([TINY, "--scale_rewards", "std"], ["scale_rewards", "std", "group"]),
+    "the same for GRPO": ([TINY, "--algorithm", "grpo", "--scale_rewards", "std"], ["scale_rewards", "std", "group"]),
+    "unknown loss of GRPO": ([TINY, "--algorithm", "grpo", "--loss_type", "ppo"], ["loss_type", "ppo", "dapo"]),
+    "group of one with GRPO": (
+        [TINY, "--algorithm", "grpo", "--num_generations", "1"],
+        ["at least 2 generations", "1"],
+    ),
+    "weights of the rewards": ([TINY, "--reward_weights", "1", "2"], ["reward_weights", "2", "1", "exact_match"]),
+    "weights that are words": ([TINY, "--reward_weights", "much"], ["reward_weights", "much"]),
+    # the model
+    "dtype misspelled": ([TINY, "--dtype", "bf16"], ["dtype", "bf16", "bfloat16"]),
+    "unknown attention": ([TINY, "--attn_implementation", "flash"], ["attn_implementation", "flash", "sdpa"]),
+    "attention not installed": (
+        [TINY, "--attn_implementation", "flash_attention_2"],
+        ["attn_implementation", "flash_attention_2", "flash"],
+    ),
+    "encoder": ([TINY, "--model_name_or_path", "bert"], ["bert", "BertForMaskedLM"]),
+    "encoder and decoder": ([TINY, "--model_name_or_path", "t5"], ["t5", "T5ForConditionalGeneration"]),
+    "no tokenizer": ([TINY, "--model_name_or_path", "no_tokenizer"], ["no_tokenizer", "tokenizer"]),
+    "unknown architecture": ([TINY, "--model_name_or_path", "unknown_model"], ["unknown_model", "gpt99"]),
+    "broken config of the model": ([TINY, "--model_name_or_path", "broken_model"], ["broken_model", "JSON"]),
+    "template that is not Jinja": ([TINY, "--chat_template_path", "open.jinja"], ["open.jinja", "Jinja"]),
+    "template that fails": ([TINY, "--chat_template_path", "silent.jinja"], ["silent.jinja", "no attribute"]),
+    "template without text": ([TINY, "--chat_template_path", "empty.jinja"], ["empty.jinja"]),
+    # LoRA and quantisation
+    "LoRA options without LoRA": ([TINY, "--lora_r", "8"], ["lora_r", "use_peft"]),
+    "LoRA on no module": (
+        [TINY, *LORA, "--lora_target_modules", "query"],
+        ["lora_target_modules", "query", "all-linear"],
+    ),
+    "LoRA on the head": ([TINY, *LORA, "--lora_target_modules", "lm_head"], ["lora_target_modules", "lm_head"]),
+    "LoRA of rank 0": ([TINY, *LORA, "--lora_r", "0"], ["lora_r=0", "1"]),
+    "LoRA of another task": ([TINY, *LORA, "--lora_task_type", "SEQ_CLS"], ["lora_task_type", "SEQ_CLS", "CAUSAL_LM"]),
+    "merging without LoRA": ([TINY, "--merge_adapter", "true"], ["merge_adapter", "use_peft"]),
+    "4 and 8 bit": ([TINY, *LORA, "--load_in_4bit", "true", "--load_in_8bit", "true"], ["8 bit and 4 bit"]),
+    "4 bit without LoRA": ([TINY, "--load_in_4bit", "true"], ["load_in_4bit", "use_peft"]),
+    "4 bit without bitsandbytes": (
+        [TINY, *LORA, "--load_in_4bit", "true"],
+        ["load_in_4bit", "pip install bitsandbytes"],
+    ),
+    # engines
+    "vLLM not installed": ([TINY, "--use_vllm", "true"], ["use_vllm", "gbpo[vllm]"]),
+    "vLLM mode misspelled": (
+        [TINY, "--use_vllm", "true", "--vllm_mode", "collocate"],
+        ["vllm_mode", "collocate", "colocate, server"],
+    ),
+    "vLLM option without vLLM": (
+        [TINY, "--vllm_gpu_memory_utilization", "0.5"],
+        ["vllm_gpu_memory_utilization", "use_vllm"],
+    ),
+    "vLLM memory above 1": (
+        [TINY, "--use_vllm", "true", "--vllm_gpu_memory_utilization", "30"],
+        ["vllm_gpu_memory_utilization=30", "(0, 1]"],
+    ),
+    "DeepSpeed file missing": ([TINY, "--deepspeed", "nowhere.json"], ["deepspeed", "nowhere.json", "path"]),
+    "DeepSpeed not installed": ([TINY, "--deepspeed", "ds.json"], ["ds.json", "gbpo[deepspeed]"]),
+    "unknown logger": ([TINY, "--report_to", "tensorbord"], ["report_to", "tensorbord", "tensorboard"]),
+    "logger not installed": ([TINY, "--report_to", "wandb"], ["report_to", "wandb", "pip install wandb"]),
+    # the data
+    "two columns to one": (
+        [TINY, "--dataset_name", "good.jsonl", "--dataset_columns", "{problem: prompt, answer: prompt}"],
+        ["problem", "answer", "prompt"],
+    ),
+    "message without content": ([TINY, "--dataset_name", "conversation.jsonl"], ["Row 0", "content"]),
+    "prompts that are numbers": ([TINY, "--dataset_name", "numbers.jsonl"], ["Row 0", "3"]),
+    # the folder
+    "output_dir under a file": ([TINY, "--output_dir", "data.txt/run"], ["data.txt"]),
+    "output_dir is a file": ([TINY, "--output_dir", "data.txt"], ["data.txt", "folder"]),
+    "output_dir not writable": ([TINY, "--output_dir", "/proc/run"], ["/proc/run", "output_dir"]),
+}
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -115,6 +289,8 @@ def folder(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
     recipe = Path(TINY).read_text().replace("reward_funcs: [exact_match]", "")
     (tmp_path / "no_reward.yaml").write_text(recipe)
+    recipe = Path(TINY).read_text().replace("steps_per_generation: 2", "")
+    (tmp_path / NO_STEPS).write_text(recipe)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path

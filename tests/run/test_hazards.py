@@ -1,0 +1,170 @@
+"""Each hazard by a recipe that has it and one that has not; the shipped recipes; and that it is said once."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from datasets import Dataset
+from transformers import Qwen2Config
+
+from gbpo import GBPOConfig
+from gbpo.run import hazards, models, recipe, train
+
+ROOT = Path(__file__).parents[2]
+TINY = str(ROOT / "recipes" / "tiny_math.yaml")
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+ARITHMETIC = Dataset.from_dict({"prompt": ["1+1=", "1+2="]})
+MODEL = models.Description(Qwen2Config(max_position_embeddings=100), None, None)
+
+
+QWEN_MATH = models.Description(Qwen2Config(max_position_embeddings=4096), None, None)
+
+
+def found(*flags, path=TINY, train_set=ARITHMETIC, eval_set=None, model=MODEL, prompt_tokens=9):
+    return hazards.find(recipe.parse([str(path), *map(str, flags)]), train_set, eval_set, model, prompt_tokens)
+
+
+def without_vllm(monkeypatch):
+    """Recipes with vLLM parse where it is not installed."""
+    monkeypatch.setattr("gbpo.run.checks.find_spec", lambda name: name)
+
+
+# flags that have the hazard, the same settings mended, and words of the line
+CASES = {
+    "one update per generation": (
+        ["--steps_per_generation", 1],
+        ["--steps_per_generation", 1, "--num_iterations", 2],
+        ["One optimiser step per generation", "target_baseline='median'", "num_iterations above 1"],
+    ),
+    "unequal bounds with the median": (
+        ["--epsilon_high", 0.28],
+        ["--epsilon_high", 0.28, "--target_baseline", "exact"],
+        # 1 + (0.28 - 0.2) / 2 and 0.28 / 0.48
+        ["epsilon=0.2", "epsilon_high=0.28", "1.04", "0.58 quantile", "target_baseline: exact"],
+    ),
+    "group of two": (["--num_generations", 2], ["--num_generations", 4], ["num_generations=2", "8 or more"]),
+    "longer than the window": (
+        ["--max_completion_length", 92],
+        ["--max_completion_length", 91],  # 9 + 91 = 100
+        ["9 tokens", "max_completion_length=92", "window of 100", "max_completion_length: 91"],
+    ),
+    "longer than vLLM's window": (
+        ["--use_vllm", "true", "--vllm_max_model_length", 12],
+        ["--use_vllm", "true", "--vllm_max_model_length", 13],
+        ["vllm_max_model_length of 12"],
+    ),
+    "temperature of a server": (
+        ["--use_vllm", "true", "--vllm_mode", "server", "--temperature", 0.7],
+        ["--use_vllm", "true", "--vllm_mode", "colocate", "--temperature", 0.7],
+        ["temperature=0.7", "--logprobs-mode processed_logprobs"],
+    ),
+    "rounded away": (
+        ["--dtype", "bfloat16", "--learning_rate", 1e-6],
+        ["--dtype", "bfloat16", "--learning_rate", 1e-6, "--use_peft", "true"],
+        # 0.02 lies in [2^-6, 2^-5), where bfloat16 has a spacing of 2^-13: half of it is 6e-05
+        ["dtype='bfloat16'", "learning_rate=1e-06", "6e-05", "dtype: float32"],
+    ),
+    "rounded away, large steps": (
+        ["--dtype", "bfloat16", "--learning_rate", 6.1e-5],
+        ["--dtype", "bfloat16", "--learning_rate", 6.2e-5],
+        ["6e-05"],
+    ),
+    "opposite weights": (
+        ["--reward_funcs", "exact_match", "exact_match", "--reward_weights", 1, -1],
+        ["--reward_funcs", "exact_match", "length", "--reward_weights", 1, -0.5],
+        ["'exact_match'", "twice", "cancel"],
+    ),
+    "weights that sum to nothing": (
+        ["--reward_funcs", "exact_match", "length", "--reward_weights", 0.5, -0.5],
+        ["--reward_funcs", "exact_match", "length", "--reward_weights", 1, 0],
+        ["[0.5, -0.5]", "sum to 0"],
+    ),
+    "top-p": (["--top_p", 0.9], ["--top_p", 1.0], ["top_p=0.9", "biased"]),
+    "top-k": (["--top_k", 50], ["--top_k", 0], ["top_k=50"]),
+    "min-p": (["--min_p", 0.05], ["--min_p", 0.0], ["min_p=0.05"]),
+    "repetition penalty": (["--repetition_penalty", 1.1], ["--repetition_penalty", 1], ["repetition_penalty=1.1"]),
+    "sampling by generation_kwargs": (
+        ["--generation_kwargs", "{top_p: 0.5}"],
+        ["--generation_kwargs", "{top_p: 1.0}"],
+        ["top_p=0.5"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_found_and_mended(case, monkeypatch):
+    without_vllm(monkeypatch)
+    hazardous, mended, words = CASES[case]
+    lines = found(*hazardous)
+    assert len(lines) == 1, lines
+    for word in words:
+        assert word in lines[0]
+    assert found(*mended) == []
+
+
+def test_float32_masters_round_nothing_away():
+    parsed = recipe.parse([TINY, "--dtype", "bfloat16", "--learning_rate", "1e-6"])
+    parsed.training.deepspeed_plugin = SimpleNamespace(deepspeed_config={"zero_optimization": {"stage": 2}})
+    assert hazards.find(parsed, ARITHMETIC, None, MODEL, 9) == []
+
+
+def test_evaluation_set_that_overlaps():
+    (line,) = found(eval_set=Dataset.from_dict({"prompt": ["1+2=", "1+2=", "5+5="]}))
+    assert line.startswith("2 of 3 prompts of the evaluation set")
+    assert found(eval_set=Dataset.from_dict({"prompt": ["5+5="]})) == []
+
+
+def test_evaluation_set_of_messages():
+    chats = Dataset.from_dict({"prompt": [[{"role": "user", "content": "1+1="}]]})
+    assert len(found(train_set=chats, eval_set=chats)) == 1
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
+def test_shipped_recipes_have_none(path, algorithm, monkeypatch):
+    without_vllm(monkeypatch)
+    assert found("--algorithm", algorithm, path=path, model=QWEN_MATH, prompt_tokens=500) == []
+
+
+def test_grpo_has_no_target():
+    assert found("--algorithm", "grpo", "--epsilon_high", 0.28, "--steps_per_generation", 1) == []
+
+
+def test_config_says_the_same_to_users_of_python(tmp_path):
+    args = GBPOConfig(str(tmp_path), use_cpu=True, bf16=False, epsilon_high=0.28)
+    lines = args.hazards()
+    assert [line.split()[0] for line in lines] == ["One", "epsilon=0.2"]
+
+
+def log(callback, ratio, step, capsys):
+    args = SimpleNamespace(max_completion_length=16)
+    state = SimpleNamespace(is_world_process_zero=True, global_step=step)
+    callback.on_log(args, state, None, logs={} if ratio is None else {"completions/clipped_ratio": ratio})
+    return capsys.readouterr().err
+
+
+def test_mostly_truncated_is_said_once_after_three_logs(capsys):
+    callback = hazards.MostlyTruncated()
+    said = [log(callback, ratio, step, capsys) for step, ratio in enumerate([0.9, None, 0.5, 0.4, 0.9, 0.9])]
+    assert [bool(line) for line in said] == [False, False, False, True, False, False]
+    assert "max_completion_length=16 cut off 60%" in said[3]
+
+
+def test_rarely_truncated_is_not_said(capsys):
+    callback = hazards.MostlyTruncated()
+    assert not any(log(callback, 0.5, step, capsys) for step in range(6))
+
+
+def test_a_run_says_it_once(random_model, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    train.main(
+        [
+            *(TINY, "--model_name_or_path", random_model, "--max_steps", "1", "--logging_steps", "1"),
+            *("--steps_per_generation", "1", "--per_device_train_batch_size", "8", "--dataset_kwargs", "{size: 8}"),
+        ]
+    )
+    output = capfd.readouterr()
+    assert (output.err + output.out).count("One optimiser step per generation") == 1
+    assert "gbpo: warning: One optimiser step per generation" in output.err
+    assert json.loads((tmp_path / "runs" / "tiny_math" / "config.json").read_text())
