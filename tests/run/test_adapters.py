@@ -92,6 +92,10 @@ def test_the_reference_is_the_model_without_its_adapter(lora_run):
 
 REFUSED = {
     "nothing to merge": (["--use_peft", "false", "--merge_adapter", "true"], ["merge_adapter=True", "use_peft: true"]),
+    "merged 8 bit": (
+        ["--merge_adapter", "true", "--load_in_8bit", "true"],
+        ["merge_adapter=True", "load_in_4bit: true"],
+    ),
     "4 bit, all weights": (["--use_peft", "false", "--load_in_4bit", "true"], ["load_in_4bit=True", "use_peft: true"]),
     "8 bit, all weights": (["--use_peft", "false", "--load_in_8bit", "true"], ["load_in_8bit=True", "use_peft: true"]),
     "no bitsandbytes": (["--load_in_4bit", "true"], ["load_in_4bit=True", "pip install bitsandbytes"]),
