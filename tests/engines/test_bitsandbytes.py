@@ -41,7 +41,7 @@ def log_probs(model, tokenizer):
 
 
 def test_trains_an_adapter_that_loads_back_and_merges(qlora_run):
-    """The merged model has the log-probabilities of the adapted one to 2e-5; the adapter moved them by more than 0.1."""
+    """The merged model has the adapted one's log-probabilities to 2e-5; the adapter moved them by more than 0.1."""
     rows = [json.loads(line) for line in (qlora_run / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 4 and all(row["grad_norm"] > 0 for row in rows)
     assert (qlora_run / "model" / "adapter_model.safetensors").is_file()
