@@ -10,6 +10,7 @@ from datasets import Dataset
 from trl.chat_template_utils import qwen2_5_chat_template
 
 ANSWER = "\n<|im_start|>user\n<tool_response>\n{}\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
+TAGS = ["<|im_start|>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
 QUESTIONS = [f"What is {i} plus 2?" for i in range(2)]
 
 
@@ -20,6 +21,7 @@ def calling_model(tmp_path_factory):
 
     tokenizer = character_tokenizer()
     tokenizer.add_special_tokens({"eos_token": "<|im_end|>"})
+    tokenizer.add_tokens(TAGS, special_tokens=True)  # as Qwen has them; the conversations get shorter
     tokenizer.chat_template = qwen2_5_chat_template
     folder = tmp_path_factory.mktemp("calling_model")
     tiny_decoder(tokenizer).save_pretrained(folder)
@@ -37,7 +39,7 @@ def with_calls(make_trainer, calling_model, monkeypatch):
             reward_funcs=reward_funcs,
             dataset=Dataset.from_dict({"prompt": [[{"role": "user", "content": question}] for question in QUESTIONS]}),
             trainer=trainer,
-            max_completion_length=200,
+            max_completion_length=120,
             loss_type="bnpo",
             max_steps=2,
         )
