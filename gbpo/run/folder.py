@@ -17,7 +17,7 @@ from .recipe import Recipe
 _PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "vllm", "deepspeed")
 
 AUTO = "auto"  # of resume_from_checkpoint: go on from the last checkpoint if there is one, else start
-CONFIG, METRICS, CURVES, MODEL = "config.json", "metrics.jsonl", "curves.png", "model"
+CONFIG, METRICS, CURVES, MODEL, MERGED = "config.json", "metrics.jsonl", "curves.png", "model", "model-merged"
 
 
 # what a checkpoint within a generation is laid out for

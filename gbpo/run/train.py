@@ -19,7 +19,7 @@ from ..base import BaseTrainer
 from ..stopping import TrainingStopped
 from ..trainer import GBPOTrainer
 from ..voting import vote_rounds
-from . import data, dry_run, ending, folder, hazards, memory, models, plan
+from . import adapters, data, dry_run, ending, folder, hazards, memory, models, plan
 from .checks import check_reward_weights, check_writable
 from .collapse import CollapseWatch
 from .processes import agreed, leave_together
@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     try:
         recipe = parse(argv)
+        adapters.check(recipe)
         train_set, eval_set = data.load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
         _check_enough_prompts(recipe, len(train_set))
         rewards = load_rewards(recipe.run, train_set)
@@ -134,6 +135,9 @@ def train(
     if show:
         trainer.create_model_card(model_name=output.name, dataset_name=recipe.run.dataset_name)
         (output / "README.md").replace(output / folder.MODEL / "README.md")
+        if recipe.run.merge_adapter:
+            adapters.save_merged(recipe, model, output / folder.MODEL, output / folder.MERGED)
+            tokenizer.save_pretrained(output / folder.MERGED)
         folder.draw_curves(output, f"{recipe.path.stem}, {recipe.run.algorithm}")
         print(_summary(recipe, output, seconds), flush=True)
 
@@ -218,5 +222,7 @@ def _summary(recipe: Recipe, output: Path, seconds: float) -> str:
     lines = [f"curves:  {output / folder.CURVES}", f"metrics: {output / folder.METRICS}"]
     if recipe.training.log_completions:
         lines.append(f"samples: {output / 'completions'}")
-    lines += [f"model:   {output / folder.MODEL}", f"{name}: {change} in {seconds:.0f} s, {output}"]
-    return "\n".join(lines)
+    lines.append(f"model:   {output / folder.MODEL}")
+    if recipe.run.merge_adapter:
+        lines.append(f"merged:  {output / folder.MERGED}")
+    return "\n".join([*lines, f"{name}: {change} in {seconds:.0f} s, {output}"])

@@ -1,0 +1,113 @@
+"""LoRA by the real command: the adapter alone, the merged model, and the base as reference without a second copy."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gbpo import base
+from gbpo.run import adapters, train
+
+ROOT = Path(__file__).parents[2]
+# two prompts a generation, two optimiser steps on each of two generations
+SHORT = """
+  --num_generations 8 --per_device_train_batch_size 8 --gradient_accumulation_steps 1 --generation_batch_size 16
+  --num_iterations 1 --max_completion_length 12 --max_steps 4 --logging_steps 1 --dtype float32
+  --learning_rate 1e-2 --lr_scheduler_type constant --warmup_steps 0 --beta 0.1 --log_completions false
+""".split()
+
+
+@pytest.fixture(scope="module", params=["gbpo", "grpo"])
+def lora_run(request, boxing_model, problems, tmp_path_factory):
+    """What a run of the LoRA recipe with a merged model left: its folder, its trainer and all batches it made."""
+    output = tmp_path_factory.mktemp(request.param) / "run"
+    batches, trainers = [], []
+    generate = base.BaseTrainer._generate_and_score_completions
+
+    def record(self, inputs):
+        trainers.append(self)
+        batches.append(generate(self, inputs))
+        return batches[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base.BaseTrainer, "_generate_and_score_completions", record)
+        train.main(
+            [
+                str(ROOT / "recipes" / "qwen_math_lora.yaml"),
+                *("--model_name_or_path", boxing_model, "--dataset_name", problems, "--output_dir", str(output)),
+                *("--algorithm", request.param, "--merge_adapter", "true", *SHORT),
+            ]
+        )
+    return SimpleNamespace(folder=output, base=boxing_model, trainer=trainers[0], batches=batches)
+
+
+def log_probs(model, batch):
+    """Log-probabilities of the completion's tokens from the plain logits, (B, T)."""
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    with torch.no_grad():
+        logps = model.eval()(input_ids=ids, attention_mask=mask).logits[:, :-1].log_softmax(-1)
+    length = batch["completion_ids"].size(1)
+    return logps.gather(-1, ids[:, 1:, None]).squeeze(-1)[:, -length:] * batch["completion_mask"]
+
+
+def test_the_adapter_alone_is_saved(lora_run):
+    saved = {path.name for path in (lora_run.folder / "model").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer_config.json", "README.md"} <= saved
+    assert not {"model.safetensors", "config.json"} & saved
+
+
+def test_the_merged_model_is_the_adapted_one(lora_run):
+    """In float32, to 1e-5 in each log-probability; the adapter itself moved them by more than 1e-2."""
+    batch = lora_run.batches[-1]
+    plain = AutoModelForCausalLM.from_pretrained(lora_run.base)
+    before = log_probs(plain, batch)
+    adapted = log_probs(PeftModel.from_pretrained(plain, lora_run.folder / "model"), batch)
+    trained = log_probs(lora_run.trainer.model, batch)
+    merged = AutoModelForCausalLM.from_pretrained(lora_run.folder / "model-merged")
+    assert type(merged).__name__ == "Qwen2ForCausalLM" and not getattr(merged, "peft_config", None)
+    assert (adapted - before).abs().max() > 1e-2
+    for other in (adapted, trained):
+        torch.testing.assert_close(log_probs(merged, batch), other, rtol=0, atol=1e-5)
+    AutoTokenizer.from_pretrained(lora_run.folder / "model-merged")
+
+
+def test_the_reference_is_the_model_without_its_adapter(lora_run):
+    """KL 0 at the first step and not after; no second model, and reference log-probs of the plain base to 1e-5."""
+    rows = [json.loads(line) for line in (lora_run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["kl"] == 0 and all(row["kl"] > 1e-4 for row in rows[1:])
+    trainer, first, last = lora_run.trainer, lora_run.batches[0], lora_run.batches[-1]
+    assert trainer.ref_model is None and set(trainer.model.peft_config) == {"default"}
+    plain = AutoModelForCausalLM.from_pretrained(lora_run.base)
+    assert first is not last
+    expected = log_probs(plain, last)
+    reference = last["ref_per_token_logps"] * last["completion_mask"]
+    torch.testing.assert_close(reference, expected, rtol=0, atol=1e-5)
+    assert (log_probs(trainer.model, last) - expected).abs().max() > 1e-2
+
+
+REFUSED = {
+    "nothing to merge": (["--use_peft", "false", "--merge_adapter", "true"], ["merge_adapter=True", "use_peft: true"]),
+    "merged 8 bit": (
+        ["--merge_adapter", "true", "--load_in_8bit", "true"],
+        ["merge_adapter=True", "load_in_4bit: true"],
+    ),
+    "4 bit, all weights": (["--use_peft", "false", "--load_in_4bit", "true"], ["load_in_4bit=True", "use_peft: true"]),
+    "8 bit, all weights": (["--use_peft", "false", "--load_in_8bit", "true"], ["load_in_8bit=True", "use_peft: true"]),
+    "no bitsandbytes": (["--load_in_4bit", "true"], ["load_in_4bit=True", "pip install bitsandbytes"]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_in_one_line(case, monkeypatch, capsys):
+    monkeypatch.setattr(adapters, "find_spec", lambda package: None)
+    flags, words = REFUSED[case]
+    with pytest.raises(SystemExit) as stop:
+        train.main([str(ROOT / "recipes" / "qwen_math_lora.yaml"), *flags])
+    printed = capsys.readouterr().err.strip()
+    assert stop.value.code == 2 and printed.startswith("gbpo: error: ") and "\n" not in printed
+    assert all(word in printed for word in words), printed

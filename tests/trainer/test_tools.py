@@ -1,0 +1,197 @@
+"""Tools and environments: TRL's loop calls real Python functions, and what they answer carries no loss.
+
+The model is random, so its call is written for it: what it samples first in every second completion is replaced by one.
+Parsing, calling, the second turn and the masks are TRL's; the second turn is the model's own.
+"""
+
+import pytest
+import torch
+from datasets import Dataset
+from trl.chat_template_utils import qwen2_5_chat_template
+
+ANSWER = "\n<|im_start|>user\n<tool_response>\n{}\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
+TAGS = ["<|im_start|>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
+QUESTIONS = [f"What is {i} plus 2?" for i in range(2)]
+
+
+@pytest.fixture(scope="module")
+def calling_model(tmp_path_factory):
+    """Folder of the tiny decoder with Qwen2.5's chat template, which has tools, and the end token it writes."""
+    from gbpo.run.tiny import character_tokenizer, tiny_decoder
+
+    tokenizer = character_tokenizer()
+    tokenizer.add_special_tokens({"eos_token": "<|im_end|>"})
+    tokenizer.add_tokens(TAGS, special_tokens=True)  # as Qwen has them; the conversations get shorter
+    tokenizer.chat_template = qwen2_5_chat_template
+    folder = tmp_path_factory.mktemp("calling_model")
+    tiny_decoder(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def with_calls(make_trainer, calling_model, monkeypatch):
+    """`with_calls(**trainer)`: a trainer whose even completions begin with a call of `add` on their place and 2."""
+
+    def make(reward_funcs=None, **trainer):
+        made = make_trainer(
+            model=calling_model,
+            reward_funcs=reward_funcs,
+            dataset=Dataset.from_dict({"prompt": [[{"role": "user", "content": question}] for question in QUESTIONS]}),
+            trainer=trainer,
+            max_completion_length=120,
+            loss_type="bnpo",
+            max_steps=2,
+        )
+        single_turn = made._generate_single_turn
+
+        def first_turn_calls(prompt_ids, *args, **kwargs):
+            completions, logprobs = single_turn(prompt_ids, *args, **kwargs)
+            if "<tool_response>" not in made.processing_class.decode(prompt_ids[0]):
+                for i in range(0, len(completions), 2):
+                    call = f'<tool_call>\n{{"name": "add", "arguments": {{"a": {i}, "b": 2}}}}\n</tool_call><|im_end|>'
+                    completions[i] = made.processing_class(call)["input_ids"]
+            return completions, logprobs
+
+        monkeypatch.setattr(made, "_generate_single_turn", first_turn_calls)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def adding():
+    """A tool and the calls it got."""
+    calls = []
+
+    def add(a: int, b: int) -> int:
+        """
+        Add two numbers.
+
+        Args:
+            a: The first.
+            b: The second.
+
+        Returns:
+            Their sum.
+        """
+        calls.append((a, b))
+        if a == 6:
+            raise ArithmeticError("too hard")
+        return a + b
+
+    return add, calls
+
+
+def used_the_tool(completions, **kwargs):
+    """1 for a call that was answered, 0.5 for one that failed, less for none."""
+    contents = [[m["content"] for m in completion if m["role"] == "tool"] for completion in completions]
+    return [0.1 * (i % 4 == 1) if not c else 0.5 if "error" in c[0] else 1.0 for i, c in enumerate(contents)]
+
+
+def rows():
+    return [{"prompt": [{"role": "user", "content": question}]} for question in QUESTIONS for _ in range(4)]
+
+
+def test_the_tool_is_called_and_its_answer_masked(with_calls, adding):
+    tool, calls = adding
+    trainer = with_calls(used_the_tool, tools=[tool])
+    trainer.model.train()
+    batch = trainer._generate_and_score_completions(rows())
+    assert calls == [(0, 2), (2, 2), (4, 2), (6, 2)]
+    answers = {0: "2", 2: "4", 4: "6", 6: "{'error': 'too hard'}"}
+    for i in range(8):
+        written = batch["completion_mask"][i].bool()
+        masked = written & (batch["tool_mask"][i] == 0)
+        text = trainer.processing_class.decode(batch["completion_ids"][i][masked])
+        assert text == (ANSWER.format(answers[i]) if i in answers else "")
+        own = batch["completion_ids"][i][written & ~masked]
+        assert len(own) > 0
+        if i in answers:  # the call, and what the model went on with
+            assert trainer.processing_class.decode(own).startswith("<tool_call>")
+            assert masked.nonzero().max() < written.nonzero().max()
+    # groups of rewards 1, 0.1, 1, 0 and 1, 0.1, 0.5, 0
+    assert batch["target_ratio"].tolist() == pytest.approx([1.2, 0.8, 1.2, 0.8, 1.2, 0.8, 1.2, 0.8], abs=1e-5)
+    assert trainer._metrics["train"]["tools/call_frequency"] == [0.5]
+    assert trainer._metrics["train"]["tools/failure_frequency"] == [0.25]
+
+
+def reference(trainer, batch, mask):
+    """Loss and gradient of the tokens in `mask` from the plain logits and the formula in the README."""
+    model = trainer.model
+    model.zero_grad()
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    width = batch["completion_ids"].size(1)
+    hidden = model.model(input_ids=ids, attention_mask=attention).last_hidden_state[:, -width - 1 : -1]
+    logps = model.lm_head(hidden).log_softmax(-1).gather(-1, ids[:, -width:, None]).squeeze(-1)
+    ratio = (logps - batch["old_per_token_logps"]).exp()
+    error = (ratio - batch["target_ratio"][:, None]).abs() * batch["advantages"].abs()[:, None]
+    loss = (error * mask).sum() / mask.sum()
+    loss.backward()
+    return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def test_the_tools_tokens_carry_no_loss(with_calls, adding, gradient, distance):
+    trainer = with_calls(used_the_tool, tools=[adding[0]])
+    trainer.model.train()
+    batch = trainer._generate_and_score_completions(rows())
+    rng = torch.Generator().manual_seed(0)
+    batch["old_per_token_logps"] = batch["old_per_token_logps"] + 0.2 * torch.randn(
+        batch["completion_ids"].shape, generator=rng
+    )
+    loss, actual = gradient(trainer, batch)
+    own = batch["completion_mask"] * batch["tool_mask"]
+    expected_loss, expected = reference(trainer, batch, own)
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+    assert distance(actual, expected) < 1e-5
+    _, with_answers = reference(trainer, batch, batch["completion_mask"])
+    assert distance(with_answers, expected) > 1e-2
+    # whatever the sampler thought of the answer's tokens, the loss is the same number
+    batch["old_per_token_logps"] = batch["old_per_token_logps"] + 3.0 * (1 - batch["tool_mask"])
+    assert gradient(trainer, batch)[0] == loss
+
+
+def test_training_with_tools(with_calls, adding):
+    trainer = with_calls(used_the_tool, tools=[adding[0]])
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    trainer.train()
+    assert len(adding[1]) == 4  # two steps on one generation
+    assert trainer.state.log_history[0]["tools/call_frequency"] == 0.5
+    assert any((a != b).any() for a, b in zip(trainer.model.parameters(), before, strict=True))
+
+
+class Counter:
+    """An environment: it counts, and pays what it has counted."""
+
+    def reset(self, **kwargs):
+        self.total = 0.0
+
+    def add(self, a: int, b: int) -> str:
+        """
+        Count further.
+
+        Args:
+            a: A number.
+            b: Another.
+
+        Returns:
+            What was counted.
+        """
+        self.total += a + b
+        return f"counted {self.total:g}"
+
+    def get_reward(self) -> float:
+        return self.total
+
+
+def test_an_environment_gives_its_own_reward(with_calls):
+    """Each completion has its own environment: of four, two count 2 and 4, then 6 and 8."""
+    trainer = with_calls(environment_factory=Counter)
+    trainer.model.train()
+    batch = trainer._generate_and_score_completions(rows())
+    assert trainer._metrics["train"]["rewards/Counter/mean"] == [20 / 8]
+    answer = batch["completion_ids"][2][(batch["tool_mask"][2] == 0) & batch["completion_mask"][2].bool()]
+    assert trainer.processing_class.decode(answer) == ANSWER.format("counted 4")
+    # rewards 2, 0, 4, 0 and 6, 0, 8, 0: the medians are 1 and 3
+    assert batch["target_ratio"].tolist() == pytest.approx([1.2, 0.8, 1.2, 0.8, 1.2, 0.8, 1.2, 0.8], abs=1e-5)

@@ -1,0 +1,112 @@
+"""A tiny vision-language model with random weights: images go through generation and loss, and reach the gradient."""
+
+import pytest
+import torch
+from datasets import Dataset
+from PIL import Image
+from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from gbpo.run.tiny import character_tokenizer, tiny_decoder
+
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}{% for part in message['content'] %}"
+    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}{{ '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+SIZE, PATCH = 28, 14
+
+
+@pytest.fixture(scope="module")
+def vision_model(tmp_path_factory):
+    """Folder of a LLaVA of 0.1 M parameters, and its processor, which needs Pillow and no torchvision."""
+    tokenizer = character_tokenizer()
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    processor = LlavaProcessor(
+        CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}),
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+    torch.manual_seed(0)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=SIZE,
+            patch_size=PATCH,
+            projection_dim=32,
+        ),
+        text_config=tiny_decoder(tokenizer).config,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
+    )
+    folder = tmp_path_factory.mktemp("vision_model")
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    return str(folder), processor
+
+
+@pytest.fixture
+def with_pictures(make_trainer, vision_model):
+    """A trainer on two prompts of the same words, each with an image of its own."""
+    model, processor = vision_model
+    dataset = Dataset.from_dict(
+        {
+            "prompt": [[{"role": "user", "content": "Which colour?"}]] * 2,
+            "image": [Image.new("RGB", (SIZE, SIZE), colour) for colour in ("red", "green")],
+        }
+    )
+    return make_trainer(
+        model=model,
+        reward_funcs=digits,
+        dataset=dataset,
+        loss_type="bnpo",
+        max_steps=1,
+        trainer={"processing_class": processor},
+    )
+
+
+def digits(completions, **kwargs):
+    return [float(sum(c.isdigit() for c in completion[0]["content"])) for completion in completions]
+
+
+def test_a_step_trains_what_sees(with_pictures):
+    before = {name: p.detach().clone() for name, p in with_pictures.model.named_parameters()}
+    with_pictures.train()
+    moved = {name for name, p in with_pictures.model.named_parameters() if (p != before[name]).any()}
+    for part in ("vision_tower.embeddings", "vision_tower.encoder", "multi_modal_projector", "language_model"):
+        assert any(part in name for name in moved), part
+
+
+def test_the_loss_is_that_of_the_image_of_its_row(with_pictures, gradient, distance):
+    """Against the plain logits of the model on each row's own image, and on the other's."""
+    trainer = with_pictures
+    trainer.model.train()
+    batch = trainer._generate_and_score_completions([row for row in trainer.train_dataset for _ in range(4)])
+    assert batch["pixel_values"].shape == (8, 3, SIZE, SIZE)
+    noise = torch.randn(batch["completion_ids"].shape, generator=torch.Generator().manual_seed(0))
+    batch["old_per_token_logps"] = batch["old_per_token_logps"] + 0.2 * noise
+
+    def reference(pixel_values):
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+        attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        width = batch["completion_ids"].size(1)
+        trainer.model.zero_grad()
+        hidden = trainer.model.model(input_ids=ids, attention_mask=attention, pixel_values=pixel_values)[0]
+        logps = trainer.model.lm_head(hidden[:, -width - 1 : -1]).log_softmax(-1)
+        logps = logps.gather(-1, ids[:, -width:, None]).squeeze(-1)
+        ratio = (logps - batch["old_per_token_logps"]).exp()
+        error = (ratio - batch["target_ratio"][:, None]).abs() * batch["advantages"].abs()[:, None]
+        loss = (error * batch["completion_mask"]).sum() / batch["completion_mask"].sum()
+        loss.backward()
+        return loss.detach(), torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+
+    loss, actual = gradient(trainer, batch)
+    expected_loss, expected = reference(batch["pixel_values"])
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+    assert distance(actual, expected) < 1e-5
+    assert distance(reference(batch["pixel_values"].flip(0))[1], expected) > 1e-3
