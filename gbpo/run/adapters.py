@@ -1,6 +1,5 @@
-"""LoRA and QLoRA in a recipe: what is refused before a model is loaded, and the merged model at the end."""
+"""The merged model that a run with LoRA or QLoRA writes at its end, where the recipe asks for it."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from peft import PeftModel
@@ -9,31 +8,6 @@ from trl import get_quantization_config
 from trl.trainer.utils import create_model_from_path
 
 from .recipe import Recipe
-
-
-def check(recipe: Recipe) -> None:
-    """Raise `ValueError` for options of adapters that would do nothing or could not work."""
-    model = recipe.model
-    if recipe.run.merge_adapter and not model.use_peft:
-        raise ValueError(
-            "merge_adapter=True without use_peft has no adapter to merge: all weights are trained and saved. Remove "
-            "it, or write use_peft: true."
-        )
-    if recipe.run.merge_adapter and model.load_in_8bit:
-        raise ValueError(
-            "merge_adapter=True with load_in_8bit=True would save another model than the one trained: 8 bits round the "
-            "activations as well as the weights. Write load_in_4bit: true, or remove merge_adapter."
-        )
-    for name in ("load_in_4bit", "load_in_8bit"):
-        if not getattr(model, name):
-            continue
-        if not model.use_peft:
-            raise ValueError(
-                f"{name}=True without use_peft would leave nothing to train: quantised weights have no gradient. "
-                "Write use_peft: true, or remove it."
-            )
-        if find_spec("bitsandbytes") is None:
-            raise ValueError(f"{name}=True needs the package bitsandbytes: pip install bitsandbytes, or remove it.")
 
 
 def save_merged(recipe: Recipe, base: str, adapter: Path, target: Path) -> None:

@@ -109,7 +109,8 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
     if args.fp16 and args.device.type == "cpu":
         raise ValueError("fp16=True does not run on the CPU. Write bf16: true, or neither.")
     _check_needed(given)
-    _check_model(model)
+    _check_adapters(run, model)
+    _check_checkpointing(args)
     _check_packages(args, model)
     if not args.use_vllm:
         for name in args.generation_kwargs or {}:
@@ -127,7 +128,7 @@ def _check_needed(given: set[str]) -> None:
     """Fields of LoRA, vLLM and evaluation do nothing unless the field that switches these on is given too."""
     needs = {name: "use_peft" for name in given if name.startswith("lora_") or name in ("use_dora", "use_rslora")}
     needs |= {name: "use_vllm" for name in given if name.startswith("vllm_")}
-    needs |= {"merge_adapter": "use_peft", "eval_steps": "eval_strategy", "num_generations_eval": "eval_strategy"}
+    needs |= {"eval_steps": "eval_strategy", "num_generations_eval": "eval_strategy"}
     for name in sorted(given & needs.keys()):
         if needs[name] not in given:
             switch = {"eval_strategy": "eval_strategy: steps"}.get(needs[name], f"{needs[name]}: true")
@@ -136,7 +137,31 @@ def _check_needed(given: set[str]) -> None:
             )
 
 
-def _check_model(model: ModelConfig) -> None:
+def _check_checkpointing(args: GRPOConfig) -> None:
+    if args.resume_from_checkpoint and args.sync_ref_model:
+        raise ValueError(
+            f"resume_from_checkpoint={args.resume_from_checkpoint!r} with sync_ref_model: true would go on with "
+            "another reference policy, for checkpoints do not hold the one that was synced. Leave one of them out."
+        )
+    for name in ("every_n_layers", "offload"):  # TRL passes them on to torch when it has generated
+        if name in (args.activation_checkpointing_kwargs or {}):
+            raise ValueError(
+                f"activation_checkpointing_kwargs={args.activation_checkpointing_kwargs}: {name} fails after the first "
+                f"generation in TRL 1.16. Remove {name}."
+            )
+
+
+def _check_adapters(run: Any, model: ModelConfig) -> None:
+    if run.merge_adapter and not model.use_peft:
+        raise ValueError(
+            "merge_adapter=True without use_peft has no adapter to merge: all weights are trained and saved. Remove "
+            "it, or write use_peft: true."
+        )
+    if run.merge_adapter and model.load_in_8bit:
+        raise ValueError(
+            "merge_adapter=True with load_in_8bit=True would save another model than the one trained: 8 bits round the "
+            "activations as well as the weights. Write load_in_4bit: true, or remove merge_adapter."
+        )
     if model.use_peft and model.lora_task_type != "CAUSAL_LM":
         raise ValueError(f"lora_task_type={model.lora_task_type!r} has no policy to train. Write CAUSAL_LM.")
     bits = next((name for name in ("load_in_4bit", "load_in_8bit") if getattr(model, name)), None)

@@ -150,6 +150,13 @@ def _renamed(dataset: Dataset, run: RunArguments) -> Dataset:
             f"{run.dataset_name!r} has no column 'prompt', only {', '.join(columns)}. Say which one it is, for example "
             f"dataset_columns: {{{columns[0]}: prompt}}."
         )
+    for name in ("image", "images"):
+        if name in dataset.column_names:
+            raise ValueError(
+                f"{run.dataset_name!r} has a column {name!r}, but recipes train on text alone: give images to "
+                f"GBPOTrainer in Python, with a processor, or rename the column, as in dataset_columns: {{{name}: "
+                "picture}."
+            )
     for i, prompt in enumerate(dataset["prompt"]):
         if not prompt or not isinstance(prompt, str | list):
             raise ValueError(f"Row {i} of {run.dataset_name!r} has the prompt {prompt!r}. Give it a text or messages.")

@@ -53,6 +53,7 @@ def find(
     found += _temperature(args)
     found += _rounded_away(recipe, description)
     found += _cancelling_weights(recipe)
+    found += _dropout(recipe)
     if biased := biased_sampling(args):
         found.append(
             f"{', '.join(biased)}: tokens are sampled from a changed distribution, while the ratios are those of the "
@@ -152,6 +153,16 @@ def _rounded_away(recipe: Recipe, description: Description) -> list[str]:
         f"dtype='bfloat16' with learning_rate={args.learning_rate:g}: a weight of {typical:g} keeps no change below "
         f"{smallest:.1g}, so that most updates are rounded away. Write dtype: float32 with bf16: true, or use_peft: "
         "true."
+    ]
+
+
+def _dropout(recipe: Recipe) -> list[str]:
+    model = recipe.model
+    if not model.use_peft or model.lora_dropout == 0 or recipe.training.disable_dropout:
+        return []
+    return [
+        f"lora_dropout={model.lora_dropout}: two passes over the same tokens differ by it, so that the ratio takes its "
+        "noise for a change of the policy. Write lora_dropout: 0.0."
     ]
 
 

@@ -44,7 +44,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     try:
         recipe = parse(argv)
-        adapters.check(recipe)
         train_set, eval_set = data.load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
         _check_enough_prompts(recipe, len(train_set))
         rewards = load_rewards(recipe.run, train_set)

@@ -22,6 +22,7 @@ QWEN2 = {
 }
 FILES = {
     "good.jsonl": '{"problem": "1+1=", "answer": "2"}\n' * 40,
+    "pictures.jsonl": '{"problem": "1+1=", "answer": "2", "image": "x.png"}\n' * 40,
     "few.jsonl": '{"problem": "1+1=", "answer": "2"}\n' * 3,
     "empty.jsonl": "",
     "blank.jsonl": "\n\n",
@@ -244,6 +245,15 @@ CASES |= {
     "LoRA of rank 0": ([TINY, *LORA, "--lora_r", "0"], ["lora_r=0", "1"]),
     "LoRA of another task": ([TINY, *LORA, "--lora_task_type", "SEQ_CLS"], ["lora_task_type", "SEQ_CLS", "CAUSAL_LM"]),
     "merging without LoRA": ([TINY, "--merge_adapter", "true"], ["merge_adapter", "use_peft"]),
+    "resume with a synced reference": (
+        [TINY, "--output_dir", "done", "--resume_from_checkpoint", "auto", "--sync_ref_model", "true"],
+        ["sync_ref_model", "auto", "reference"],
+    ),
+    "checkpointing that TRL breaks": (
+        [TINY, "--activation_checkpointing_kwargs", "{every_n_layers: 2}"],
+        ["every_n_layers", "Remove"],
+    ),
+    "images": ([TINY, "--dataset_name", "pictures.jsonl", *MATHS], ["pictures.jsonl", "'image'", "Python"]),
     "4 and 8 bit": ([TINY, *LORA, "--load_in_4bit", "true", "--load_in_8bit", "true"], ["8 bit and 4 bit"]),
     "4 bit without LoRA": ([TINY, "--load_in_4bit", "true"], ["load_in_4bit", "use_peft"]),
     "4 bit without bitsandbytes": (

@@ -61,7 +61,7 @@ CASES = {
     ),
     "rounded away": (
         ["--dtype", "bfloat16", "--learning_rate", 1e-6],
-        ["--dtype", "bfloat16", "--learning_rate", 1e-6, "--use_peft", "true"],
+        ["--dtype", "bfloat16", "--learning_rate", 1e-6, "--use_peft", "true", "--lora_dropout", 0],
         # 0.02 lies in [2^-6, 2^-5), where bfloat16 has a spacing of 2^-13: half of it is 6e-05
         ["dtype='bfloat16'", "learning_rate=1e-06", "6e-05", "dtype: float32"],
     ),
@@ -69,6 +69,16 @@ CASES = {
         ["--dtype", "bfloat16", "--learning_rate", 6.1e-5],
         ["--dtype", "bfloat16", "--learning_rate", 6.2e-5],
         ["6e-05"],
+    ),
+    "dropout in the adapter": (
+        ["--use_peft", "true"],
+        ["--use_peft", "true", "--lora_dropout", 0],
+        ["lora_dropout=0.05", "noise", "lora_dropout: 0.0"],
+    ),
+    "dropout not disabled": (
+        ["--use_peft", "true"],
+        ["--use_peft", "true", "--disable_dropout", "true"],
+        ["lora_dropout=0.05"],
     ),
     "opposite weights": (
         ["--reward_funcs", "exact_match", "exact_match", "--reward_weights", 1, -1],
