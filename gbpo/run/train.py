@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             agreed(lambda: print(dry_run.report(recipe, train_set, eval_set, rewards, output), flush=True))
             leave_together()
             return
+        check_engine(recipe.training)
+        agreed(lambda: check_server(recipe.training))
         model = models.local_model(recipe.model.model_name_or_path)
         description = models.describe(model, recipe)
         memory.skeleton(recipe, description)
