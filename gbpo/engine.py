@@ -31,6 +31,7 @@ logger = get_logger(__name__)
 TOLERANCE = {torch.float32: 0.01, torch.float16: 0.1, torch.bfloat16: 0.1}
 _FLOOR = 0.01  # of the tolerance: below it a growing difference is no sign of anything
 _FACTOR = 5  # what is this many times another is not the same by chance
+_MISSING = 0.05  # a gap of this part of the movement: some of the weights arrive, or their rounded values
 _CONCURRENT_REQUESTS = 64
 
 _START = (
@@ -158,9 +159,9 @@ class Canary:
             biased: The sampler has another distribution by design, so that only the growth of the gap tells.
         """
         floor = _FLOOR * tolerance
-        grown = gap > _FACTOR * max(self.first_gap, floor) and gap > movement / 2
-        self.proven = movement > _FACTOR * max(gap, floor)
-        return not grown and (biased or gap <= tolerance)
+        grown = gap > _FACTOR * max(self.first_gap, floor)
+        self.proven = not grown and movement > _FACTOR * max(gap, floor)
+        return not (grown and gap > _MISSING * movement) and (biased or gap <= tolerance)
 
 
 class SeededClient(VLLMClient):

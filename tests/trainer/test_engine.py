@@ -241,6 +241,8 @@ def test_biased_sampler_is_judged_by_growth_alone(make, engine, monkeypatch):
         (torch.float32, [(0.0, 0.0), (0.0, 0.02)], True, True),
         (torch.float32, [(1e-5, 0.0), (0.008, 0.009)], False, False),  # within the tolerance, but all of the movement
         (torch.float32, [(1e-5, 0.0), (2e-4, 2e-4)], True, False),  # too small an update to tell
+        (torch.float32, [(1e-6, 0.0), (5e-3, 0.06)], False, False),  # weights that arrive rounded to bfloat16
+        (torch.float32, [(1e-6, 0.0), (6e-4, 0.06)], True, False),  # more rounding than at first: wait and see
         (torch.float32, [(0.02, 0.0)], False, False),  # a bfloat16 engine
         (torch.bfloat16, [(9e-4, 0.0), (9e-4, 0.2)], True, True),  # the numbers that were seen with vLLM
         (torch.bfloat16, [(9e-4, 0.0), (0.02, 0.02), (0.2, 0.2)], False, False),
