@@ -16,6 +16,7 @@ from trl import get_peft_config, get_quantization_config
 from trl.trainer.utils import get_callable_name
 
 from ..base import BaseTrainer
+from ..engine import check_engine, check_server
 from ..stopping import TrainingStopped
 from ..trainer import GBPOTrainer
 from ..voting import vote_rounds

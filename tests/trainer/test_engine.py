@@ -9,6 +9,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import requests
 import torch
@@ -20,7 +21,6 @@ from gbpo.base import BaseTrainer
 from gbpo.engine import (
     TOLERANCE,
     Canary,
-    EngineError,
     SeededClient,
     biased_sampling,
     check_engine,
@@ -28,6 +28,7 @@ from gbpo.engine import (
     engine_dtype,
     random_state,
 )
+from gbpo.stopping import TrainingStopped
 
 
 class StandIn:
@@ -178,13 +179,20 @@ def test_sampling_leaves_no_trace_in_the_random_states(make):
 
 
 def test_random_state_is_as_before_after_an_error():
-    torch.manual_seed(5)
-    expected = torch.rand(())
-    torch.manual_seed(5)
+    def draw():
+        return random.random(), np.random.random(), torch.rand(()).item()
+
+    def seed():
+        random.seed(5), np.random.seed(5), torch.manual_seed(5)
+
+    seed()
+    expected = draw()
+    seed()
     with pytest.raises(RuntimeError), random_state(0, torch.device("cpu")):
-        torch.rand(())
+        draw()
         raise RuntimeError
-    assert torch.rand(()) == expected
+    for drawn, wanted in zip(draw(), expected, strict=True):
+        assert drawn == wanted
 
 
 def test_shuffle_follows_the_seed_although_the_engine_sets_its_own(make):
@@ -213,14 +221,14 @@ def test_weights_that_do_not_arrive_end_the_run(make, engine, monkeypatch, algor
     monkeypatch.setattr(engine, "receives_weights", False)
     trainer = make(algorithm, max_steps=9)
     with pytest.raises(
-        EngineError, match="does not sample from the policy being trained: at step 1 .* use_vllm: false"
+        TrainingStopped, match="does not sample from the policy being trained: at step 1 .* use_vllm: false"
     ):
         trainer.train()
 
 
 def test_engine_of_another_model_ends_the_run_at_once(make, engine, monkeypatch):
     monkeypatch.setattr(engine, "noise", 0.05)
-    with pytest.raises(EngineError, match="at step 0 .* torch.float32 explains 0.01"):
+    with pytest.raises(TrainingStopped, match="at step 0 .* torch.float32 explains 0.01"):
         make().train()
 
 
@@ -231,7 +239,7 @@ def test_biased_sampler_is_judged_by_growth_alone(make, engine, monkeypatch):
     assert not trainer._canary.proven
     monkeypatch.setattr(engine, "noise", 0.001)
     monkeypatch.setattr(engine, "receives_weights", False)
-    with pytest.raises(EngineError, match="at step 1"):
+    with pytest.raises(TrainingStopped, match="at step 1"):
         make(top_p=0.9).train()
 
 
@@ -513,10 +521,12 @@ def test_server_that_comes_back_is_found_again(client, server):
 
 def test_server_that_is_gone_ends_the_run_in_one_line(client, server):
     server.stop()
-    with pytest.raises(EngineError, match=r"at http://127.0.0.1:\d+ is gone: /v1/completions failed 6 times") as error:
+    with pytest.raises(
+        TrainingStopped, match=r"at http://127.0.0.1:\d+ is gone: /v1/completions failed 6 times"
+    ) as error:
         client.generate(prompts=PROMPTS[:1])
     assert "\n" not in str(error.value)
-    assert "vllm serve" in str(error.value) and "resume" in str(error.value)
+    assert "vllm serve" in str(error.value) and "last checkpoint" in str(error.value)
     assert requests.exceptions.ConnectionError.__name__ in str(error.value)
 
 
@@ -541,5 +551,5 @@ def test_canary_sings_again_after_an_outage(make, monkeypatch):
     batch = trainer._canary.batch
     behind = batch["sampling_per_token_logps"] + 0.05  # what a server with the first weights would report
     now = trainer._policy_logps(batch)
-    with pytest.raises(EngineError, match="was restarted since"):
+    with pytest.raises(TrainingStopped, match="was restarted since"):
         trainer._check_weights({**batch, "old_per_token_logps": now, "sampling_per_token_logps": behind})

@@ -18,7 +18,7 @@ SOURCES = {
     "_compute_loss": "gbpo/trainer.py re-implements it: read TRL's diff and honour or refuse what is new",
     "_generate_and_score_completions": "the target is added to its output; advantages must stay (B,) and local",
     "_calculate_rewards": "its result must stay (B_global, n_funcs) with NaN for None; columns come from inputs[0]",
-    "_generate": "gbpo/engine.py seeds it, gbpo/voting.py repeats it: completions come fourth, and what it logs is left out or kept there",
+    "_generate": "gbpo/engine.py seeds it; voting.py repeats it: completions come fourth, its log is left out or kept",
     "_prepare_inputs": "tensors of length B must be shuffled and split with the batch",
 }
 DIGESTS = {
