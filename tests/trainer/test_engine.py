@@ -350,7 +350,7 @@ def test_fraction_outside_the_clip_range_leaves_out_what_no_policy_sampled(make,
     ones = torch.ones(4, 2, dtype=torch.long)
     output = {
         "old_per_token_logps": torch.tensor([[0.1, 0.1], [1.0, 0.1], [1.0, 0.1], [9.0, 9.0]]),
-        "sampling_per_token_logps": torch.tensor([[0.0, math.nan], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]),
+        "sampling_per_token_logps": torch.tensor([[0.0, math.nan], [0.0, math.nan], [0.0, 0.0], [0.0, 0.0]]),
         "completion_mask": ones,
         "tool_mask": torch.tensor([[1, 1], [1, 1], [0, 1], [0, 0]]),
     }
