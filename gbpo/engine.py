@@ -19,7 +19,6 @@ from accelerate.utils import set_seed
 from trl import GRPOConfig, GRPOTrainer
 from trl.generation import vllm_generation
 from trl.generation.vllm_client import VLLMClient
-from trl.import_utils import is_vllm_available
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from .stopping import TrainingStopped
@@ -49,6 +48,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "top_p": (1.0,),
     "top_k": (0, -1, None),
     "min_p": (0.0, None),
+    "typical_p": (1.0,),
     "repetition_penalty": (1.0,),
     "presence_penalty": (0.0,),
     "frequency_penalty": (0.0,),
@@ -84,16 +84,9 @@ def biased_sampling(args: GRPOConfig) -> str | None:
     )
 
 
-def check_engine(args: GRPOConfig) -> None:
-    """Raise `ValueError` where vLLM is asked for and cannot run as the recipe says; nothing is started or loaded."""
-    if not args.use_vllm:
-        return
-    if not is_vllm_available():
-        raise ValueError(
-            "use_vllm=True needs vLLM, which is not installed: the run would end after loading the model. Install it "
-            "with pip install 'gbpo[vllm]', or write use_vllm: false."
-        )
-    if "seed" in (args.generation_kwargs or {}):
+def check_sampling(args: GRPOConfig) -> None:
+    """Raise `ValueError` where a seed among the sampling options would take the place of the trainer's."""
+    if args.use_vllm and "seed" in (args.generation_kwargs or {}):
         raise ValueError(
             f"generation_kwargs has seed={args.generation_kwargs['seed']!r}: every prompt of every generation would "
             "be sampled with the same noise. Remove it; the trainer's own seed reaches the sampler."

@@ -16,7 +16,7 @@ from trl import get_peft_config, get_quantization_config
 from trl.trainer.utils import get_callable_name
 
 from ..base import BaseTrainer
-from ..engine import check_engine, check_server
+from ..engine import check_sampling, check_server
 from ..stopping import TrainingStopped
 from ..trainer import GBPOTrainer
 from ..voting import vote_rounds
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         recipe = parse(argv)
         adapters.check(recipe)
+        check_sampling(recipe.training)
         train_set, eval_set = data.load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
         _check_enough_prompts(recipe, len(train_set))
         rewards = load_rewards(recipe.run, train_set)
@@ -59,7 +60,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             agreed(lambda: print(dry_run.report(recipe, train_set, eval_set, rewards, output), flush=True))
             leave_together()
             return
-        check_engine(recipe.training)
         agreed(lambda: check_server(recipe.training))
         model = models.local_model(recipe.model.model_name_or_path)
         description = models.describe(model, recipe)

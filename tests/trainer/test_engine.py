@@ -23,7 +23,7 @@ from gbpo.engine import (
     Canary,
     SeededClient,
     biased_sampling,
-    check_engine,
+    check_sampling,
     check_server,
     engine_dtype,
     random_state,
@@ -382,6 +382,7 @@ def config(**fields):
         ({"generation_kwargs": {"top_p": 1.0}, "top_p": 0.9}, None),  # the engine takes the former
         ({"generation_kwargs": {"stop": ["\n"], "presence_penalty": 0.0}}, None),
         ({"temperature": 0.5}, None),
+        ({"temperature": 0.5, "generation_kwargs": {"temperature": 0.5}}, None),
         ({"top_k": -1, "min_p": 0.0}, None),
     ],
 )
@@ -390,18 +391,10 @@ def test_biased_sampling_is_named(fields, named):
     assert (warning is None) if named is None else warning.startswith(f"{named}: ")
 
 
-def test_seed_in_the_sampling_options_is_refused(monkeypatch):
-    monkeypatch.setattr("gbpo.engine.is_vllm_available", lambda: True)
+def test_seed_in_the_sampling_options_is_refused():
     with pytest.raises(ValueError, match=r"seed=7: .* Remove it"):
-        check_engine(config(use_vllm=True, generation_kwargs={"seed": 7}))
-    check_engine(config(use_vllm=True, generation_kwargs={"stop": ["\n"]}))
-
-
-def test_missing_vllm_is_refused(monkeypatch):
-    monkeypatch.setattr("gbpo.engine.is_vllm_available", lambda: False)
-    with pytest.raises(ValueError, match=r"use_vllm=True needs vLLM, .* 'gbpo\[vllm\]'"):
-        check_engine(config(use_vllm=True))
-    check_engine(config())
+        check_sampling(config(use_vllm=True, generation_kwargs={"seed": 7}))
+    check_sampling(config(use_vllm=True, generation_kwargs={"stop": ["\n"]}))
 
 
 # --- the server
