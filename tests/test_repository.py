@@ -11,7 +11,7 @@ import pytest
 from trl import GRPOConfig
 
 from gbpo import GBPOConfig
-from gbpo.config import _CHOICES, _REFUSED
+from gbpo.config import CHOICES, _REFUSED
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,7 +66,7 @@ def test_checkout_imports_from_any_directory(tmp_path):
 def test_readme_names_every_field_option_and_metric():
     readme = (ROOT / "README.md").read_text()
     own = {f.name for f in fields(GBPOConfig)} - {f.name for f in fields(GRPOConfig)}
-    for name in own | set(_CHOICES) | set(_REFUSED):
+    for name in own | set(CHOICES) | set(_REFUSED):
         assert f"`{name}`" in readme, name
     metrics = set(re.findall(r'"(gbpo/\w+)"', (ROOT / "gbpo" / "trainer.py").read_text()))
     assert len(metrics) == 8

@@ -12,20 +12,11 @@ from transformers import TrainerCallback
 from trl import GRPOConfig
 
 from ..config import GBPOConfig
+from ..engine import biased_sampling
 from .memory import Sharding
 from .models import Description
 from .recipe import Recipe
 
-# what each option of sampling is when all tokens may be sampled
-_UNTRUNCATED = {
-    "top_p": (None, 1.0),
-    "top_k": (None, 0, -1),
-    "min_p": (None, 0.0),
-    "typical_p": (None, 1.0),
-    "repetition_penalty": (None, 1.0),
-    "presence_penalty": (None, 0.0),
-    "frequency_penalty": (None, 0.0),
-}
 _MOSTLY = 0.5  # share of completions
 _WATCHED = 3  # logging steps
 
@@ -55,10 +46,7 @@ def find(
     found += _cancelling_weights(recipe)
     found += _dropout(recipe)
     if biased := biased_sampling(args):
-        found.append(
-            f"{', '.join(biased)}: tokens are sampled from a changed distribution, while the ratios are those of the "
-            "whole one, so the gradient is biased. Remove what differs, and sample so in evaluation only."
-        )
+        found.append(biased)
     if eval_set is not None:
         found += _overlap(train_set, eval_set)
     return found
@@ -74,14 +62,6 @@ def said_by_the_run() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def biased_sampling(args: GRPOConfig) -> list[str]:
-    """The options, as `name=value`, by which completions are not sampled from the policy itself."""
-    options = {name: getattr(args, name, None) for name in _UNTRUNCATED} | (args.generation_kwargs or {})
-    return [
-        f"{name}={value}" for name, value in options.items() if name in _UNTRUNCATED and value not in _UNTRUNCATED[name]
-    ]
 
 
 class MostlyTruncated(TrainerCallback):

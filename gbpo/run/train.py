@@ -16,6 +16,7 @@ from trl import get_peft_config, get_quantization_config
 from trl.trainer.utils import get_callable_name
 
 from ..base import BaseTrainer
+from ..engine import check_sampling, check_server
 from ..stopping import TrainingStopped
 from ..trainer import GBPOTrainer
 from ..voting import vote_rounds
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     try:
         recipe = parse(argv)
+        check_sampling(recipe.training)
         train_set, eval_set = data.load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
         _check_enough_prompts(recipe, len(train_set))
         rewards = load_rewards(recipe.run, train_set)
@@ -57,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             agreed(lambda: print(dry_run.report(recipe, train_set, eval_set, rewards, output), flush=True))
             leave_together()
             return
+        agreed(lambda: check_server(recipe.training))
         model = models.local_model(recipe.model.model_name_or_path)
         description = models.describe(model, recipe)
         memory.skeleton(recipe, description)

@@ -10,6 +10,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import grpo_trainer
 
 from gbpo import GBPOConfig, GBPOTrainer
+from gbpo.engine import SyncedGRPOTrainer
 from gbpo.voting import VotingGRPOTrainer
 
 # SHA-256 of the source of what we replace or build on, in the tested version
@@ -17,7 +18,7 @@ SOURCES = {
     "_compute_loss": "gbpo/trainer.py re-implements it: read TRL's diff and honour or refuse what is new",
     "_generate_and_score_completions": "the target is added to its output; advantages must stay (B,) and local",
     "_calculate_rewards": "its result must stay (B_global, n_funcs) with NaN for None; columns come from inputs[0]",
-    "_generate": "gbpo/voting.py repeats it: completions come fourth, and what it logs is left out or kept there",
+    "_generate": "gbpo/engine.py seeds it; voting.py repeats it: completions come fourth, its log is left out or kept",
     "_prepare_inputs": "tensors of length B must be shuffled and split with the batch",
 }
 DIGESTS = {
@@ -129,6 +130,7 @@ def overridden(trainer):
 def test_only_three_methods_are_overridden():
     assert overridden(GBPOTrainer) == {"_calculate_rewards", "_generate_and_score_completions", "_compute_loss"}
     assert overridden(VotingGRPOTrainer) == {"_calculate_rewards"}
+    assert overridden(SyncedGRPOTrainer) == {"_generate", "_generate_and_score_completions"}
 
 
 def test_helpers_are_where_we_import_them_from():

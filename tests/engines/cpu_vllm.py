@@ -1,0 +1,50 @@
+"""launch/gbpo.py on the CPU build of vLLM, whose sync of weights TRL does not know. Not for use outside these tests.
+
+CPU_VLLM_WITHHOLD=TEXT keeps from the engine the weights whose names contain the text.
+"""
+
+import functools
+import os
+import runpy
+import sys
+import tempfile
+from pathlib import Path
+
+LAUNCH = Path(__file__).parents[2] / "launch"
+
+
+def patch():
+    import vllm._custom_ops
+    from safetensors.torch import save_file
+    from trl.generation import vllm_client, vllm_generation
+
+    # linear layers that are not repacked for oneDNN take new weights
+    vllm._custom_ops._supports_onednn = False
+    vllm_generation.LLM = functools.partial(vllm_generation.LLM, enforce_eager=True)
+
+    def sync_by_disk(client, metadata, named_params):
+        with tempfile.TemporaryDirectory() as folder:
+            save_file(
+                {name: p.detach().contiguous().clone() for name, p in named_params}, f"{folder}/model.safetensors"
+            )
+            client._post(
+                f"{client.base_url}/collective_rpc",
+                json={"method": "reload_weights", "kwargs": {"weights_path": folder}},
+            )
+
+    # NCCL needs a GPU
+    vllm_client.VLLMClient.init_communicator = lambda client, device: None
+    vllm_client.VLLMClient.update_named_params = sync_by_disk
+    withheld = os.environ.get("CPU_VLLM_WITHHOLD")
+    if withheld:
+        params = vllm_generation.VLLMGeneration._iter_named_params
+        vllm_generation.VLLMGeneration._iter_named_params = lambda generation: (
+            (name, p) for name, p in params(generation) if withheld not in name
+        )
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(LAUNCH.parent))
+    patch()
+    sys.argv[0] = str(LAUNCH / "gbpo.py")
+    runpy.run_path(sys.argv[0], run_name="__main__")
