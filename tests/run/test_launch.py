@@ -19,7 +19,6 @@ ROOT = Path(__file__).parents[2]
 TINY = ROOT / "recipes" / "tiny_math.yaml"
 FILES = sorted((ROOT / "launch" / "accelerate").glob("*.yaml"))
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch")
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 FSDP2 = (*ACCELERATE, "--config_file", str(ROOT / "launch" / "accelerate" / "fsdp2.yaml"), "--num_processes", "2")
 SMALL = ("--per_device_train_batch_size", 16, "--max_steps", 2, "--output_dir", "run")
 
