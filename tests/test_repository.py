@@ -11,7 +11,7 @@ import pytest
 from trl import GRPOConfig
 
 from gbpo import GBPOConfig
-from gbpo.config import CHOICES, _REFUSED
+from gbpo.config import _REFUSED, CHOICES
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,7 +20,7 @@ from ..engine import check_sampling, check_server
 from ..stopping import TrainingStopped
 from ..trainer import GBPOTrainer
 from ..voting import vote_rounds
-from . import adapters, data, dry_run, ending, folder, hazards, memory, models, plan
+from . import adapters, data, dry_run, ending, folder, hazards, memory, models, plan, processes
 from .checks import check_reward_weights, check_writable
 from .collapse import CollapseWatch
 from .processes import agreed, leave_together
@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     quiet()
     argv = sys.argv[1:] if argv is None else argv
     try:
+        processes.check_launcher()
         recipe = parse(argv)
+        processes.check_group()
         check_sampling(recipe.training)
         train_set, eval_set = data.load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
         _check_enough_prompts(recipe, len(train_set))
@@ -63,14 +65,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = models.local_model(recipe.model.model_name_or_path)
         description = models.describe(model, recipe)
         memory.skeleton(recipe, description)
+        agreed(lambda: processes.hold(output))
     except (ValueError, ImportError) as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"gbpo: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        processes.refuse(error)
     try:
         with ending.watched(output) as step_report:
             train(recipe, train_set, eval_set, rewards, model, output, description, step_report)
             leave_together()
+    except processes.LaunchError as error:
+        processes.refuse(error)
     except TrainingStopped:  # its reason has been printed
         raise SystemExit(3) from None
 
@@ -114,6 +117,8 @@ def train(
             quantization_config=get_quantization_config(recipe.model),
             peft_config=get_peft_config(recipe.model),
         )
+    processes.check_strategy(trainer)
+    trainer.add_callback(processes.ShardsCheck(trainer))
     show = trainer.accelerator.is_main_process
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:

@@ -1,6 +1,7 @@
-"""Run by test_step.py, alone or under torchrun: one optimiser step on fixed completions, then write what changed.
+"""One optimiser step on fixed completions, alone or in several processes of any strategy; then write what changed.
 
-Usage: one_step.py MODEL OUTPUT.pt NUM_PROCESSES '{"config": …}'
+Usage: one_step.py MODEL OUTPUT.pt NUM_PROCESSES '{"config": …}'. OUTPUT.pt holds the change of the weights, the logged
+metrics and the log-probs of some tokens; the model itself lies in OUTPUT.pt.model.
 """
 
 import json
@@ -9,8 +10,11 @@ import zlib
 
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
+from trl import GRPOConfig
 
 from gbpo import GBPOConfig, GBPOTrainer
+from gbpo.base import BaseTrainer
 from gbpo.run.processes import leave_together
 
 
@@ -35,7 +39,9 @@ def reward(completions, completion_ids, ungraded, **kwargs):
 
 
 def main(model: str, output: str, num_processes: str, config: str) -> None:
-    args = GBPOConfig(
+    options = json.loads(config)
+    grpo = options.pop("algorithm", "gbpo") == "grpo"
+    args = (GRPOConfig if grpo else GBPOConfig)(
         output_dir=f"{output}.run",
         use_cpu=True,
         bf16=False,
@@ -50,18 +56,24 @@ def main(model: str, output: str, num_processes: str, config: str) -> None:
         max_completion_length=10,
         activation_checkpointing=False,
         shuffle_dataset=False,
-        **json.loads(config),
+        **options,
     )
     dataset = Dataset.from_dict({"prompt": ["1+2=", "30+4="], "ungraded": [5, 5]})
-    trainer = GBPOTrainer(model, reward, args, train_dataset=dataset, rollout_func=rollout)
+    trainer = (BaseTrainer if grpo else GBPOTrainer)(model, reward, args, train_dataset=dataset, rollout_func=rollout)
     if trainer.accelerator.num_processes != int(num_processes):
         raise SystemExit(f"wanted {num_processes} processes, got {trainer.accelerator.num_processes}")
-    before = [p.detach().clone() for p in trainer.model.parameters()]
     trainer.train()
-    after = trainer.accelerator.unwrap_model(trainer.model).parameters()
-    update = torch.cat([(b - a).flatten() for a, b in zip(before, after, strict=True)])
+    trainer.save_model(f"{output}.model")
+    tokens = torch.arange(6, 30).view(2, 12)
+    with torch.no_grad():
+        log_probs = trainer._get_per_token_logps_and_entropies(
+            trainer.model_wrapped, tokens, torch.ones_like(tokens), tokens.size(1) - 1
+        )[0]
     if trainer.accelerator.is_main_process:
-        torch.save({"update": update, "metrics": trainer.state.log_history[0]}, output)
+        before, after = (load_file(f"{folder}/model.safetensors") for folder in (model, f"{output}.model"))
+        update = torch.cat([(before[name] - after[name]).flatten() for name in sorted(before)])
+        metrics = trainer.state.log_history[0]
+        torch.save({"update": update, "metrics": metrics, "tokens": tokens, "log_probs": log_probs}, output)
 
 
 if __name__ == "__main__":
