@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 
 POLL, BEAT = 0.5, 5.0
-SETTLE = 2.0  # in which the cause, an earlier end of another rank, arrives
+SETTLE = 3.0  # in which the cause, the end of another rank, arrives
 GRACE = 10.0  # from SIGTERM to SIGKILL for a rank that waits for a dead one
 SILENT = 120.0  # a rank without a beat for so long is lost with its node
 
+KILLED = "killed"
 FOLDER, REPORT = ".ranks", "report.txt"
 
 
@@ -54,9 +55,9 @@ class Watcher:
             with contextlib.suppress(OSError):  # until the last has left
                 self._folder.rmdir()
             return None
-        self._write("ended", {"time": time.time(), "why": f"{self._name}: {why}"})
+        self._write("ended", {"time": time.time(), "killed": why == KILLED, "why": f"{self._name}: {why}"})
         time.sleep(SETTLE)
-        return min(self._ends(), key=lambda end: end["time"], default={"why": why})["why"]
+        return self._first_end() or why
 
     def _read(self, timeout: float) -> dict | None:
         """How the rank ended, or None while it runs."""
@@ -68,7 +69,7 @@ class Watcher:
             self._step = line.get("step", self._step)
             if "ended" in line:
                 return line
-        return None if data else {"ended": "killed"}
+        return None if data else {"ended": KILLED}
 
     def _file(self, kind: str, rank: int | None = None) -> Path:
         return self._folder / f"{self._rank if rank is None else rank}.{kind}"
@@ -85,8 +86,11 @@ class Watcher:
             self._write("beat", {"time": time.time(), "name": self._name})
             self._next_beat = time.monotonic() + BEAT
 
-    def _ends(self) -> list[dict]:
-        return [json.loads(path.read_text()) for path in self._folder.glob("*.ended")]
+    def _first_end(self) -> str | None:
+        """Why the first rank ended; of several at about one time the killed one, which broke the connections."""
+        ends = sorted((json.loads(path.read_text()) for path in self._folder.glob("*.ended")), key=lambda e: e["time"])
+        near = [end for end in ends if end["time"] < ends[0]["time"] + SETTLE]
+        return next((end["why"] for end in sorted(near, key=lambda end: not end["killed"])), None)
 
     def _silent(self) -> set[int]:
         now = time.monotonic()
@@ -102,13 +106,12 @@ class Watcher:
 
     def _lost_rank(self) -> str | None:
         """Why this rank would wait for ever: another has failed, or its node no longer answers."""
-        ends = self._ends()
-        if ends:
-            return min(ends, key=lambda end: end["time"])["why"]
+        if why := self._first_end():
+            return why
         for rank in sorted(self._silent()):
             name = json.loads(self._beats[rank][0])["name"]
             why = f"{name}: no sign of life for {SILENT:.0f} s, its machine may be down"
-            self._write("ended", {"time": time.time() - SILENT, "why": why}, rank)
+            self._write("ended", {"time": time.time() - SILENT, "killed": True, "why": why}, rank)
             return why
         return None
 

@@ -228,6 +228,25 @@ def test_the_first_reason_counts(start_rank, tmp_path):
     assert "rank 1 (node" in line and "ValueError: bad row" in line and "connection" not in line
 
 
+def test_a_killed_rank_is_the_cause_of_connections_that_broke_just_before(start_rank, tmp_path):
+    """A rank notices the broken connection at once, the watcher of the killed one perhaps a little later."""
+    (_, first), (_, second) = start_rank(0, 2), start_rank(1, 2)
+    say(first, {"ended": "RuntimeError: connection reset by peer"})
+    wait_for((tmp_path / watcher.FOLDER / "0.ended").exists, first, tmp_path / "report.txt")
+    end(second)
+    assert first.wait(20) == 0
+    (line,) = report(tmp_path)
+    assert re.search(r"rank 1 \(node, process \d+\): killed; ", line)
+
+
+def test_a_rank_that_fails_well_before_another_is_killed_is_the_cause(start_rank, tmp_path):
+    (_, first), (_, second) = start_rank(0, 2), start_rank(1, 2)
+    end(second, {"ended": "ValueError: bad row"})  # its watcher leaves after the 0.3 s in which causes arrive
+    end(first)
+    (line,) = report(tmp_path)
+    assert "rank 1 (node" in line and "ValueError: bad row" in line
+
+
 def test_a_lost_machine_is_noticed_and_the_next_rank_reports(start_rank, tmp_path):
     """Rank 0 and its watcher vanish together: rank 1 ends for want of a sign of life, and writes the report."""
     (_, first), (waiting, second) = start_rank(0, 2, silent=1.0), start_rank(1, 2, silent=1.0)
