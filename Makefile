@@ -13,7 +13,7 @@ demo: $(VENV)/.core  ## train the embedded default and print where its curve, sa
 test: $(VENV)/.dev  ## the whole suite
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/engines
 
-test-engines: $(ENGINES)/.engines  ## vLLM, DeepSpeed, FSDP and bitsandbytes for real, on the CPU; an environment of 4 GB
+test-engines: $(ENGINES)/.engines  ## vLLM, DeepSpeed, FSDP and bitsandbytes for real, on the CPU; an environment of 3 GB
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 $(ENGINES)/bin/python -m pytest tests/engines
 
 check: $(VENV)/.dev  ## lint, format and types

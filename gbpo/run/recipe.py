@@ -24,7 +24,13 @@ else:  # what the argument parser hands over; RunArguments makes it a dict
 ALGORITHMS = ("gbpo", "grpo")
 
 # mappings of the trainer's configuration, which it reads as JSON alone
-_KWARGS = ("model_init_kwargs", "generation_kwargs", "chat_template_kwargs", "lr_scheduler_kwargs")
+_KWARGS = (
+    "model_init_kwargs",
+    "generation_kwargs",
+    "chat_template_kwargs",
+    "lr_scheduler_kwargs",
+    "activation_checkpointing_kwargs",
+)
 _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 
 

@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gbpo import base
-from gbpo.run import adapters, train
+from gbpo.run import checks, train
 
 ROOT = Path(__file__).parents[2]
 # two prompts a generation, two optimiser steps on each of two generations
@@ -104,7 +104,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_in_one_line(case, monkeypatch, capsys):
-    monkeypatch.setattr(adapters, "find_spec", lambda package: None)
+    monkeypatch.setattr(checks, "find_spec", lambda package: None)
     flags, words = REFUSED[case]
     with pytest.raises(SystemExit) as stop:
         train.main([str(ROOT / "recipes" / "qwen_math_lora.yaml"), *flags])

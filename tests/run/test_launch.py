@@ -81,10 +81,10 @@ def test_two_processes_that_are_two_runs(launch, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_another_run_writes(launch, tmp_path):
+def test_a_folder_that_another_run_writes(launch, random_model, tmp_path):
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / ".lock"):
-        line = refusal(launch(TINY, *SMALL))
+        line = refusal(launch(TINY, *SMALL, "--model_name_or_path", random_model))
     assert "Another running process writes output_dir='run'" in line
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 

@@ -23,7 +23,7 @@ def test_the_demo_from_nothing(launch, tmp_path, monkeypatch):
     done = launch(TINY, "--max_steps", 60, launcher=ACCELERATE, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = read_rows(tmp_path / "runs" / "tiny_math")
-    assert 0.15 <= rows[0]["reward"] <= 0.35
+    assert 0.15 <= rows[0]["reward"] <= 0.45
     assert rows[-1]["reward"] > rows[0]["reward"] + 0.1
     assert done.stdout.strip().splitlines()[-1].startswith(f"demo: reward {rows[0]['reward']:.2f} -> ")
     assert "Traceback" not in done.stderr
