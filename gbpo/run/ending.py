@@ -86,8 +86,9 @@ def reason(error: BaseException) -> str:
         return "interrupted"
     if isinstance(error, Terminated):
         return "terminated by SIGTERM"
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}"
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    full = "No space left on device" in text or "Disk quota exceeded" in text  # by whichever library wrote
+    return f"the disk is full, make room before you go on ({text})" if full else text
 
 
 def command_to_go_on(output: Path) -> str:

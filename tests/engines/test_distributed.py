@@ -1,6 +1,11 @@
 """Strategies in two processes on the CPU: the step of one process, a model that loads, and a run that goes on."""
 
+from pathlib import Path
+
 import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
@@ -12,3 +17,14 @@ def test_same_step_as_one_process(check_step, strategy, algorithm):
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero2", "zero3", "zero3_offload"])
 def test_save_and_resume(check_resume, strategy):
     check_resume(strategy)
+
+
+@pytest.mark.parametrize("strategy", ["fsdp2", "zero2", "zero3"])
+def test_a_step_that_is_not_finite_is_skipped_on_both(in_two_processes, random_model, tmp_path, strategy):
+    """What is wrong on the second rank alone."""
+    done = in_two_processes(strategy, ROOT / "tests" / "trainer" / "finite_step.py", random_model, tmp_path)
+    for rank in (0, 1):
+        after = torch.load(tmp_path / f"{rank}.pt")
+        assert after["changed"] == [True, False, True]
+        assert after["weights"].isfinite().all()
+    assert "Optimiser step 2, rank 1: log-probabilities not finite" in done.stderr

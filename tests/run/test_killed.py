@@ -1,5 +1,6 @@
 """Killed runs: a report line is left, the command in it goes on, and the result is that of a run never killed."""
 
+import errno
 import json
 import os
 import re
@@ -14,7 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gbpo.run import watcher
+from gbpo.run import ending, watcher
+from gbpo.stopping import TrainingStopped
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "recipes" / "tiny_math.yaml"
@@ -136,6 +138,20 @@ def test_a_run_that_stops_itself_says_why_in_one_line(launch, boxing_model, tmp_
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
     assert "gbpo: ended at step 5: No completion was graded in the last 3 logs" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (TrainingStopped("No signal."), "No signal."),
+        (KeyboardInterrupt(), "interrupted"),
+        (ValueError("bad\n  row"), "ValueError: bad row"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "the disk is full, make room before you go on (OSError"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full, make room"),
+    ],
+)
+def test_reasons_are_one_line(error, why):
+    assert ending.reason(error).startswith(why)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

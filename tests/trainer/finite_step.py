@@ -1,4 +1,4 @@
-"""Run by test_finite.py under torchrun: three optimiser steps, the second spoilt on the second rank alone.
+"""Run in two processes: three optimiser steps, the second of them spoilt on the second rank alone.
 
 Usage: finite_step.py MODEL FOLDER
 """
@@ -8,6 +8,7 @@ import sys
 
 import torch
 from datasets import Dataset
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from gbpo import GBPOConfig, GBPOTrainer
@@ -19,13 +20,22 @@ def reward(completions, **kwargs):
 
 
 class Record(TrainerCallback):
+    """This rank's share of the weights, before training and after each optimiser step."""
+
     def __init__(self):
         self.weights = []
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        self.weights.append(torch.cat([p.detach().flatten().clone() for p in model.parameters()]))
+        self.weights.append(torch.cat([share(p).detach().flatten().clone() for p in model.parameters()]))
 
     on_step_end = on_train_begin
+
+
+def share(parameter):
+    """What this rank holds of a parameter, under ZeRO-3, FSDP2 or neither."""
+    if hasattr(parameter, "ds_tensor"):
+        return parameter.ds_tensor
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
 def main(model: str, folder: str) -> None:
