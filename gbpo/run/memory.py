@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
+from transformers.integrations import deepspeed as integration
 from trl import GRPOConfig, get_peft_config
 from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
@@ -109,7 +110,7 @@ def skeleton(recipe: Recipe, description: Description) -> Skeleton:
     config = description.config
     options = dict(recipe.training.model_init_kwargs or {})
     attention = options.get("attn_implementation", recipe.model.attn_implementation)
-    with torch.device("meta"):
+    with torch.device("meta"), _unsharded():
         try:
             build = description.architecture._from_config
             if description.architecture is AutoModelForCausalLM:
@@ -127,6 +128,17 @@ def skeleton(recipe: Recipe, description: Description) -> Skeleton:
             module = _with_adapters(module, recipe)
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     return Skeleton(module, parameters, trained)
+
+
+@contextlib.contextmanager
+def _unsharded() -> Iterator[None]:
+    """Models are built whole inside, also where ZeRO-3 has transformers spread them while they are built."""
+    config = integration._hf_deepspeed_config_weak_ref
+    integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        integration._hf_deepspeed_config_weak_ref = config
 
 
 def _with_adapters(module: nn.Module, recipe: Recipe) -> nn.Module:

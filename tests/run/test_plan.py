@@ -4,10 +4,12 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers.integrations import deepspeed
 from trl import get_peft_config
 
 from gbpo import GBPOTrainer
@@ -166,6 +168,24 @@ def test_zero_shares(model, monkeypatch, stage, shares):
     # beside the two states of Adam DeepSpeed keeps a float32 copy of the weights
     assert parts["optimiser"].size == (whole["optimiser"].size + whole["weights"].size) / shares[2]
     assert ("gathered weights" in parts) == (stage == 3)
+
+
+def test_the_skeleton_is_whole_where_zero_3_spreads_models(model, monkeypatch):
+    """Under ZeRO-3 transformers builds every model in shards, of which "meta" has none."""
+    monkeypatch.setattr(deepspeed, "_hf_deepspeed_config_weak_ref", None)
+    whole = memory.skeleton(parsed(model), models.describe(model, parsed(model))).parameters
+    config = Zero3()
+    deepspeed.set_hf_deepspeed_config(config)
+    parsed_recipe = parsed(model)
+    assert memory.skeleton(parsed_recipe, models.describe(model, parsed_recipe)).parameters == whole
+    assert deepspeed.is_deepspeed_zero3_enabled()  # the model itself is built in shards afterwards
+
+
+class Zero3:
+    config: ClassVar = {}
+
+    def is_zero3(self):
+        return True
 
 
 def test_offloaded_parts_do_not_count_on_the_device(model):
