@@ -3,7 +3,6 @@
 import os
 import textwrap
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ import torch
 from trl import GRPOConfig
 from trl.trainer.utils import get_callable_name
 
+from ..engine import server_url
 from . import data, hazards, memory, models
+from .folder import installed_version
 from .models import Description
 from .plan import Plan
 from .recipe import Recipe
@@ -155,8 +156,7 @@ def _engine(recipe: Recipe) -> list[tuple[str, str]]:
     if not args.use_vllm:
         generation = f"transformers {_version('transformers')}"
     elif args.vllm_mode == "server":
-        url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
-        generation = f"vLLM server at {url} (here: vllm {_version('vllm')})"
+        generation = f"vLLM server at {server_url(args)} (here: vllm {_version('vllm')})"
     else:
         generation = (
             f"vLLM {_version('vllm')} on the trainer's GPUs, tensor parallel {args.vllm_tensor_parallel_size}, "
@@ -181,7 +181,4 @@ def _engine(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
+    return installed_version(name) or "not installed"

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 from accelerate import PartialState
 from transformers import TrainerCallback
 
 from ..stopping import TrainingStopped
 from . import watcher
-from .processes import agreed
+from .processes import agreed, parent_command
 
 
 class Terminated(SystemExit):
@@ -95,11 +94,9 @@ def command_to_go_on(output: Path) -> str:
     """The command that started this run, with its launcher, made to continue in `output`."""
     arguments = sys.argv[1:]
     words = list(sys.orig_argv)
-    with contextlib.suppress(psutil.Error):
-        parent = psutil.Process().parent()
-        launcher = parent.cmdline() if parent is not None else []
-        if arguments and launcher[-len(arguments) :] == arguments:  # accelerate or torchrun, not a shell
-            words = launcher
+    launcher = parent_command()
+    if arguments and launcher[-len(arguments) :] == arguments:  # accelerate or torchrun, not a shell
+        words = launcher
     flags = {"--output_dir": str(output), "--resume_from_checkpoint": "auto"}
     kept = [
         word

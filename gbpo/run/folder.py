@@ -101,7 +101,7 @@ def write_config(folder: Path, recipe: Recipe, step: int) -> None:
         "command": sys.argv,
         "gbpo": __version__,
         "git_revision": _git_revision(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: installed_version(name) for name in _PACKAGES},
         "run": dataclasses.asdict(recipe.run),
         "model": dataclasses.asdict(recipe.model),
         "training": recipe.training.to_dict() | {"world_size": recipe.training.world_size},
@@ -185,7 +185,7 @@ def _git_revision() -> str | None:
     return result.stdout.strip() or None
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:

@@ -182,7 +182,7 @@ def estimate(recipe: Recipe, model: Skeleton, prompt_tokens: int) -> list[Part]:
     args = recipe.training
     sharding = Sharding.of(args)
     weights = _weight_bytes(recipe, model.module, sharding)
-    base, trained = sum(weights[name] for name in weights), 0.0
+    base, trained = sum(weights.values()), 0.0
     gradients = optimizer = 0.0
     states, note = _optimizer_bytes(args)
     for name, parameter in model.module.named_parameters():

@@ -73,11 +73,7 @@ def check_launcher() -> None:
 
 def _processes_asked_of_accelerate() -> int:
     """The number on the command line of the parent process or in its config file; 1 where neither can be read."""
-    try:
-        parent = psutil.Process().parent()
-        command = parent.cmdline() if parent else []
-    except psutil.Error:
-        return 1
+    command = parent_command()
     starts = [i for i, word in enumerate(command) if word.endswith("launch")]  # or accelerate-launch
     if not starts:
         return 1
@@ -87,6 +83,15 @@ def _processes_asked_of_accelerate() -> int:
     if args.config_file is not None or (Path(default_config_file).is_file() and not args.cpu):
         return load_config_from_file(args.config_file).num_processes
     return 1
+
+
+def parent_command() -> list[str]:
+    """The command line of the process that started this one: a launcher or a shell; empty where it cannot be read."""
+    try:
+        parent = psutil.Process().parent()
+        return parent.cmdline() if parent is not None else []
+    except psutil.Error:
+        return []
 
 
 def check_group() -> None:
@@ -111,8 +116,8 @@ def check_strategy(trainer: Trainer) -> None:
         LaunchError: When accelerate fell back to another one, as it does with FSDP on a CPU.
     """
     asked = {
-        DistributedType.FSDP: _is_set("ACCELERATE_USE_FSDP") or trainer.args.fsdp,
-        DistributedType.DEEPSPEED: _is_set("ACCELERATE_USE_DEEPSPEED") or trainer.args.deepspeed,
+        DistributedType.FSDP: is_set("ACCELERATE_USE_FSDP") or trainer.args.fsdp,
+        DistributedType.DEEPSPEED: is_set("ACCELERATE_USE_DEEPSPEED") or trainer.args.deepspeed,
     }
     got = trainer.accelerator.distributed_type
     for strategy, wanted in asked.items():
@@ -177,5 +182,6 @@ def leave_together() -> None:
     state.destroy_process_group()
 
 
-def _is_set(variable: str) -> bool:
+def is_set(variable: str) -> bool:
+    """Whether a variable of the environment, as accelerate's launcher sets them, is true."""
     return bool(str_to_bool(os.environ.get(variable, "false")))

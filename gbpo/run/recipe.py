@@ -146,11 +146,11 @@ def parse(argv: Sequence[str]) -> Recipe:
     except (ValueError, TypeError, ArithmeticError, ImportError, OSError, NotImplementedError) as error:
         raise _naming_fields(error, flags) from None
     training.scale_rewards = reward_scale(training.scale_rewards)
-    check_fields(given, run, training, model)
     if training.resume_from_checkpoint is not None:
         word = training.resume_from_checkpoint.lower()
         if word in ("true", "auto", "false", "none"):  # as YAML and people spell them
             training.resume_from_checkpoint = None if word in ("false", "none") else word
+    check_fields(given, run, training, model)
     return Recipe(path, given, run, training, model)
 
 

@@ -45,7 +45,7 @@ class Watcher:
         why = ended["ended"]
         if self._ranks > 1:
             why = self._common_cause(why)
-        if self._rank == min({0, *range(self._ranks)} - self._silent()):
+        if self._rank == min(set(range(self._ranks)) - self._silent()):
             self._report(why or "finished")
 
     def _common_cause(self, why: str | None) -> str | None:
