@@ -56,6 +56,12 @@ def test_parses_for_both_algorithms_with_its_processes(path, algorithm, monkeypa
         assert args.save_steps % updates == 0 and args.save_total_limit, "checkpoints between generations, not for ever"
 
 
+def test_a_resume_that_is_switched_off_is_no_resume():
+    flags = ["--resume_from_checkpoint", "False", "--sync_ref_model", "true"]  # refused together with a resume
+    parsed = recipes.parse([str(ROOT / "recipes" / "tiny_math.yaml"), *flags])
+    assert parsed.training.resume_from_checkpoint is None
+
+
 @by_recipe
 def test_header_says_what_how_where_and_what_to_expect(path):
     header = [line for line in path.read_text().split("\n\n")[0].splitlines() if line.startswith("#")]
