@@ -18,7 +18,7 @@ from . import arithmetic, programs
 MAX_OPERAND = 49
 START_REWARD = 0.22  # probability of the right answer at which the warm start stops
 
-_WARMUP_STEPS, _CHECK_EVERY, _MAX_STEPS = 100, 50, 6000
+_WARMUP_STEPS, _CHECK_EVERY, _MAX_STEPS = 100, 10, 6000
 
 _PAD, _END, _UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
 _SPECIAL = [_PAD, _END, _UNKNOWN, "<|system|>", "<|user|>", "<|assistant|>"]
