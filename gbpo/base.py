@@ -1,10 +1,10 @@
 """`BaseTrainer`: TRL's GRPOTrainer, its loss untouched, with what the runs of both algorithms rely on."""
 
 from .engine import SyncedGRPOTrainer
-from .finite import FiniteGRPOTrainer
+from .ratios import RatioGRPOTrainer
 from .resume import ResumableGRPOTrainer
 from .voting import VotingGRPOTrainer
 
 
-class BaseTrainer(VotingGRPOTrainer, SyncedGRPOTrainer, FiniteGRPOTrainer, ResumableGRPOTrainer):
-    """What `GBPOTrainer` and the GRPO baseline share: votes, a proven engine, finite steps, exact resume."""
+class BaseTrainer(VotingGRPOTrainer, SyncedGRPOTrainer, RatioGRPOTrainer, ResumableGRPOTrainer):
+    """What `GBPOTrainer` and the GRPO baseline share: votes, a proven engine, finite steps, logged ratios, exact resume."""

@@ -196,13 +196,6 @@ class GBPOTrainer(BaseTrainer):
             self._log_means(mode, means)
         return loss
 
-    def _log_ratio(self, logps: torch.Tensor, old_logps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """log ρ: of each token, (B, T), or its mean over the sequence, (B, 1)."""
-        log_ratio = logps - old_logps
-        if self.importance_sampling_level == "token":
-            return log_ratio
-        return (log_ratio * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1.0)
-
     def _ratio(self, log_ratio: torch.Tensor) -> torch.Tensor:
         return log_ratio.clamp(-self.args.max_log_ratio, self.args.max_log_ratio).exp()
 
@@ -298,7 +291,6 @@ class GBPOTrainer(BaseTrainer):
         above, below = ratio > 1 + self.epsilon_high, ratio < 1 - self.epsilon_low
         return {
             "gbpo/ratio_error": ((ratio - target).abs(), weights * magnitude),
-            "gbpo/outside_bounds": ((above | below).float(), weights),
             "gbpo/overshoot": (((above & (target > 1)) | (below & (target < 1))).float(), weights),
             "gbpo/improvement_estimate": (gain - policy_term, weights),
         }

@@ -42,7 +42,7 @@ class ReasoningGym:
         kwargs: The task's own arguments, as in the data set.
 
     Columns read:
-        index: The question's place in the task.
+        index: The question's place in the task; from `size` on, that of an evaluation question.
 
     Returns:
         Per completion: the score (`ok` for 1.0, `wrong` below), 0.0 (`unparsed`: no answer, one that a scorer with
@@ -68,7 +68,8 @@ class ReasoningGym:
             raise ImportError(
                 f"The reward 'reasoning_gym' for the task {task!r} needs a package: pip install reasoning-gym."
             )
-        self._spec = json.dumps({"name": task, "size": size, "seed": seed, **kwargs})
+        self._size = size
+        self._specs = [json.dumps({"name": task, "size": n, "seed": seed, **kwargs}) for n in (size, 2 * size)]
 
     async def __call__(
         self,
@@ -83,10 +84,11 @@ class ReasoningGym:
         answers = [_answer(completion_text(completion)) for completion in completions]
         statuses = ["no_gold" if place is None else "unparsed" for place in index]
         scores = [0.0] * len(answers)
-        rows = [row for row, answer in enumerate(answers) if answer and index[row] is not None]
+        places = {row: place for row, place in enumerate(index) if place is not None and answers[row]}
         workers = Workers(None, HARD_LIMIT, MEMORY_MB, _prepare)
-        results = await in_thread(workers.run, _score, [(self._spec, answers[row], index[row]) for row in rows])
-        for row, result in zip(rows, results, strict=True):
+        questions = [(self._specs[place >= self._size], answers[row], place) for row, place in places.items()]
+        results = await in_thread(workers.run, _score, questions)
+        for row, result in zip(places, results, strict=True):
             if isinstance(result, str):
                 statuses[row] = result
             else:

@@ -128,7 +128,7 @@ def _check_needed(given: set[str]) -> None:
     """Fields of LoRA, vLLM and evaluation do nothing unless the field that switches these on is given too."""
     needs = {name: "use_peft" for name in given if name.startswith("lora_") or name in ("use_dora", "use_rslora")}
     needs |= {name: "use_vllm" for name in given if name.startswith("vllm_")}
-    needs |= {"eval_steps": "eval_strategy", "num_generations_eval": "eval_strategy"}
+    needs |= dict.fromkeys(("eval_steps", "num_generations_eval", "eval_dataset_name"), "eval_strategy")
     for name in sorted(given & needs.keys()):
         if needs[name] not in given:
             switch = {"eval_strategy": "eval_strategy: steps"}.get(needs[name], f"{needs[name]}: true")

@@ -1,6 +1,8 @@
 """The data sets a recipe can name, brought to the columns that the trainer and the rewards read."""
 
+import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,25 @@ def load(run: RunArguments, *, evaluation: bool) -> tuple[Dataset, Dataset | Non
         ValueError: For a missing file, a wrong column, arguments the task does not take, or a set of zero rows.
     """
     train = _renamed(_load_split(run, run.dataset_train_split), run)
-    return train, _renamed(_load_split(run, run.dataset_test_split), run) if evaluation else None
+    return train, held_out(run, train) if evaluation else None
+
+
+def held_out(run: RunArguments, train: Dataset) -> Dataset:
+    """The evaluation set: `eval_dataset_name` where it is given, else the test split of the data set.
+
+    Of a generated task it is the problems that come next in its sequence, each once, without those of the training set.
+    """
+    if run.eval_dataset_name:
+        other = dataclasses.replace(run, dataset_name=run.eval_dataset_name, dataset_kwargs={})
+        return _renamed(_load_split(other, other.dataset_train_split), other)
+    make = _task(run.dataset_name)
+    if make is None:
+        return _renamed(_load_split(run, run.dataset_test_split), run)
+    size = len(train)
+    problems = _generated(make, run, size=2 * size)
+    first = {prompt: place for place, prompt in reversed([*enumerate(problems["prompt"])])}
+    new = sorted(place for place in first.values() if place >= size)
+    return _renamed(problems.select(new), run)
 
 
 def format_prompts(dataset: Dataset, run: RunArguments, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -58,12 +78,18 @@ def longest_prompt(dataset: Dataset, run: RunArguments, tokenizer: PreTrainedTok
     return max(len(ids) for ids in chats["input_ids"])
 
 
+def _task(name: str) -> Callable[..., Dataset] | None:
+    """What makes the problems of a generated task; None for the name of a data set."""
+    if name.startswith(REASONING_GYM):
+        return partial(_reasoning_gym, name.removeprefix(REASONING_GYM))
+    return _TASKS.get(name)
+
+
 def _load_split(run: RunArguments, split: str) -> Dataset:
     name = run.dataset_name
-    if name in _TASKS:
-        return _generated(_TASKS[name], name, run, split)
-    if name.startswith(REASONING_GYM):
-        return _generated(_reasoning_gym, name, run, split, task=name.removeprefix(REASONING_GYM))
+    make = _task(name)
+    if make is not None:
+        return _generated(make, run)
     if run.dataset_kwargs:
         raise ValueError(
             f"dataset_kwargs={run.dataset_kwargs} would be ignored: {name!r} is no generated task. Remove them, or "
@@ -88,8 +114,8 @@ def _load_file(path: Path, run: RunArguments, split: str) -> Dataset:
         raise ValueError(f"dataset_name={str(path)!r} not found from {Path.cwd()}. Check the path of the file.")
     if split != run.dataset_train_split:
         raise ValueError(
-            f"eval_strategy asks for a split {split!r}, but {str(path)!r} is one file. Leave eval_strategy out, or "
-            "name a data set with splits."
+            f"eval_strategy asks for a split {split!r}, but {str(path)!r} is one file. Write eval_dataset_name: "
+            "another_file.jsonl, leave eval_strategy out, or name a data set with splits."
         )
     if path.stat().st_size == 0:
         raise _zero_rows(str(path))
@@ -101,15 +127,12 @@ def _load_file(path: Path, run: RunArguments, split: str) -> Dataset:
         raise ValueError(f"dataset_name={str(path)!r} cannot be read as {path.suffix}: {_one_line(error)}") from None
 
 
-def _generated(make: Callable[..., Dataset], name: str, run: RunArguments, split: str, **fixed: Any) -> Dataset:
-    """A generated task; its evaluation split comes from another seed."""
-    kwargs = dict(run.dataset_kwargs)
-    if split != run.dataset_train_split:
-        kwargs["seed"] = kwargs.get("seed", 0) + 1
+def _generated(make: Callable[..., Dataset], run: RunArguments, **changed: Any) -> Dataset:
+    kwargs = {**run.dataset_kwargs, **changed}
     try:
-        return make(**fixed, **kwargs)
+        return make(**kwargs)
     except (TypeError, AssertionError, ValueError) as error:
-        raise ValueError(f"dataset_kwargs={kwargs} do not fit {name!r}: {_one_line(error)}") from None
+        raise ValueError(f"dataset_kwargs={kwargs} do not fit {run.dataset_name!r}: {_one_line(error)}") from None
 
 
 def _reasoning_gym(task: str, size: int = 2048, seed: int = 0, **kwargs: Any) -> Dataset:

@@ -1,12 +1,16 @@
 """What a run shows and records while it trains."""
 
+import resource
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerCallback
 
-from .folder import append_metrics, rewind_metrics
+from .folder import append_metrics, read_metrics, rewind_metrics
 
 # metric → how a person reads it
 _SHOWN = {
@@ -16,7 +20,6 @@ _SHOWN = {
     "kl": "kl {:.4f}",
     "completions/mean_length": "length {:.0f}",
     "gbpo/outside_bounds": "outside {:.1%}",
-    "clip_ratio/region_mean": "clipped {:.1%}",
     "grad_norm": "grad {:.2f}",
     "step_time": "{:.1f} s/update",
     "eval_reward": "eval reward {:.3f}",
@@ -27,7 +30,8 @@ class MetricsFile(TrainerCallback):
     """Writes `metrics.jsonl`, one object per logging step, and prints one line that a person can read.
 
     What TRL logs only when it generates (reward, lengths, targets) stands in every object: it holds for all the
-    optimiser steps that train on that generation.
+    optimiser steps that train on that generation. `elapsed` is the seconds of training so far, those before a resume
+    included; `peak_memory_gb` the most that this process has held, of the accelerator or else of main memory.
     """
 
     def __init__(self, folder: Path):
@@ -37,19 +41,19 @@ class MetricsFile(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             rewind_metrics(self._folder, state.global_step)
+            rows = read_metrics(self._folder)
+            self._elapsed_before = rows[-1].get("elapsed", 0.0) if rows else 0.0
+            self._began = time.perf_counter()
 
     def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
         if not state.is_world_process_zero or not logs or "train_runtime" in logs:  # the summary of the whole run
             return
         if "loss" in logs:
             logs = self._latest = {**self._latest, **logs}
-        append_metrics(self._folder, {"step": state.global_step, **logs})
-        clips = "gbpo/outside_bounds" not in logs
-        shown = [
-            text.format(logs[key])
-            for key, text in _SHOWN.items()
-            if logs.get(key) is not None and (clips or not key.startswith("clip_ratio"))
-        ]
+        elapsed = self._elapsed_before + time.perf_counter() - self._began
+        measured = {"elapsed": round(elapsed, 2), "peak_memory_gb": round(_peak_memory() / 1e9, 3)}
+        append_metrics(self._folder, {"step": state.global_step, **measured, **logs})
+        shown = [text.format(logs[key]) for key, text in _SHOWN.items() if logs.get(key) is not None]
         tqdm.write(f"step {state.global_step}/{state.max_steps}  " + "  ".join(shown))
 
 
@@ -58,3 +62,11 @@ class ProgressBar(ProgressCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         pass
+
+
+def _peak_memory() -> float:
+    """Bytes."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -45,6 +45,8 @@ class RunArguments:
         dataset_config: Configuration of a Hub data set.
         dataset_train_split: Split to train on.
         dataset_test_split: Split to evaluate on when `eval_strategy` is set.
+        eval_dataset_name: Hub id (its split `dataset_train_split`) or file to evaluate on in place of that split; its
+            columns are renamed as those of the training set.
         dataset_kwargs: Arguments of a generated task, for example `{size: 2000, seed: 0}`.
         dataset_columns: Columns to rename, for example `{problem: prompt, answer: solution}`.
         system_prompt: System message put before every prompt.
@@ -67,6 +69,9 @@ class RunArguments:
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
     dataset_train_split: str = field(default="train", metadata={"help": "Split to train on."})
     dataset_test_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
+    eval_dataset_name: str | None = field(
+        default=None, metadata={"help": "A Hub id or a local file to evaluate on, in place of dataset_test_split."}
+    )
     dataset_kwargs: Mapping = field(default_factory=dict, metadata={"help": "Arguments of a generated task."})
     dataset_columns: Mapping = field(
         default_factory=dict, metadata={"help": "Columns to rename, as {problem: prompt, answer: solution}."}

@@ -133,7 +133,15 @@ CASES = {
     ),
     "evaluation on one file": (
         [TINY, "--dataset_name", "good.jsonl", *MATHS, "--eval_strategy", "steps"],
-        ["good.jsonl", "eval_strategy"],
+        ["good.jsonl", "eval_dataset_name"],
+    ),
+    "evaluation file that is not there": (
+        [TINY, "--eval_strategy", "steps", "--eval_steps", "5", "--eval_dataset_name", "nowhere.jsonl"],
+        ["nowhere.jsonl", "not found"],
+    ),
+    "evaluation file without evaluation": (
+        [TINY, "--eval_dataset_name", "good.jsonl"],
+        ["eval_dataset_name", "eval_strategy"],
     ),
     "missing chat template": ([TINY, "--chat_template_path", "nowhere.jinja"], ["nowhere.jinja"]),
 }

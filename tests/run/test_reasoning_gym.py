@@ -118,9 +118,10 @@ def test_the_task_brings_its_reward_with_the_same_questions():
     run = RunArguments(dataset_name="reasoning_gym:doubling", dataset_kwargs={"size": 6, "seed": 2, "factor": 3})
     train, evaluation = data.load(run, evaluation=True)
     assert train["prompt"][4] == "3*204?" and train["solution"][4] == "612"
-    assert evaluation["prompt"][4] == "3*304?"
+    assert evaluation["prompt"][4] == "3*210?"
     (reward,) = load_rewards(run, train)
     assert grade(reward, train["solution"], index=train["index"]) == [1.0] * 6
+    assert grade(reward, evaluation["solution"], index=evaluation["index"]) == [1.0] * 6
 
 
 def test_wrong_tasks_and_arguments_are_explained():

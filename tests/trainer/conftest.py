@@ -95,7 +95,7 @@ def _gradient(trainer, batch):
     model.train()
     model.zero_grad()
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
-    loss = trainer._compute_loss(model, batch)
+    loss = trainer.compute_loss(model, batch)
     loss.backward()
     return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
