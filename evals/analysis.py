@@ -27,7 +27,7 @@ class Row:
         greedy: Greedy accuracy of the final model.
         area: Area under the validation curve over steps, divided by its width: the mean height.
         reached: Seeds whose validation reward reached the threshold.
-        steps_to_threshold: Median over seeds of the optimiser steps to it; None when half of the seeds did not reach it.
+        steps_to_threshold: Median over seeds of the optimiser steps to it; None where half did not reach it.
         tokens_to_threshold: The same in tokens generated and read.
         seconds_to_threshold: The same in seconds of training.
         train_seconds: Median over seeds.

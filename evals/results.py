@@ -163,4 +163,4 @@ class Results:
 
 
 def _cell(last: dict[str, Any] | None, best: dict[str, Any] | None, **fields: Any) -> Cell:
-    return Cell(**fields, last=last and Evaluation(**last), best=best and Evaluation(**best))
+    return Cell(**fields, last=Evaluation(**last) if last else None, best=Evaluation(**best) if best else None)

@@ -7,4 +7,4 @@ from .voting import VotingGRPOTrainer
 
 
 class BaseTrainer(VotingGRPOTrainer, SyncedGRPOTrainer, RatioGRPOTrainer, ResumableGRPOTrainer):
-    """What `GBPOTrainer` and the GRPO baseline share: votes, a proven engine, finite steps, logged ratios, exact resume."""
+    """What `GBPOTrainer` and the GRPO baseline share: votes, a proven engine, finite steps, ratios, resume."""

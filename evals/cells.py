@@ -1,0 +1,243 @@
+"""The cells of a comparison: each algorithm at each point of the grid with each seed, and whether they can differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from trl import GRPOConfig
+
+from gbpo.config import GBPOConfig
+from gbpo.run import recipe as recipes
+from gbpo.run.recipe import Recipe
+
+# Rewards that pay 0 or 1: in a group of them the exact target pulls as GRPO's advantage does
+_TWO_VALUED = {"math", "exact_match", "majority_vote", "boxed"}
+
+# Fields of the trainer that algorithms held against each other must share, beside all of the data and of the model
+_ALIKE = (
+    "num_generations",
+    "num_iterations",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "steps_per_generation",
+    "max_steps",
+    "num_train_epochs",
+    "max_completion_length",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "reward_weights",
+)
+
+_OWN = {f.name for f in fields(GBPOConfig)} - {f.name for f in fields(GRPOConfig)}
+_BOUNDS = {"epsilon", "epsilon_high"}
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An entry of `--algorithms`.
+
+    Args:
+        name: As it was written, for example `"gbpo:target_baseline=exact"`.
+        base: `"gbpo"` or `"grpo"`.
+        fields: The fields after the colon, with their values as text.
+    """
+
+    name: str
+    base: str
+    fields: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> Algorithm:
+        """Read `BASE[:field=value,…]`.
+
+        Raises:
+            ValueError: The base is no algorithm, or a field has no value or no effect.
+        """
+        base, _, rest = text.partition(":")
+        option = f"--algorithms {text!r}"
+        if base not in recipes.ALGORITHMS:
+            raise ValueError(
+                f"{option}: {base!r} is unknown. Write one of {', '.join(recipes.ALGORITHMS)}, with fields after a "
+                "colon, for example gbpo:target_baseline=exact."
+            )
+        own = dict(_assignment(part, option) for part in rest.split(",") if part)
+        if unread := _OWN & own.keys() if base == "grpo" else set():
+            raise ValueError(f"{option}: grpo does not read {', '.join(sorted(unread))}. Remove it, or write gbpo:….")
+        return cls(text, base, own)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One algorithm at one point of the grid: what its cells of all seeds share.
+
+    Args:
+        algorithm: Which algorithm.
+        setting: Field to value, the point of the grid.
+        flags: What the command line of a cell says of both.
+        recipe: The recipe, parsed with these flags.
+    """
+
+    algorithm: Algorithm
+    setting: dict[str, Any]
+    flags: list[str]
+    recipe: Recipe
+
+    def folder(self, seed: int) -> Path:
+        """Where a cell lies, below the folder of the comparison."""
+        where = describe(self.setting).replace(" ", "").replace("/", "_")
+        return Path("cells") / self.algorithm.name.replace(":", "-").replace("/", "_") / where / f"seed-{seed}"
+
+
+def describe(setting: Mapping[str, Any]) -> str:
+    """`"epsilon=0.2, num_iterations=4"`; without a grid, `"all"`."""
+    return ", ".join(f"{name}={value}" for name, value in setting.items()) or "all"
+
+
+def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """`["epsilon=0.2,0.3"]` as `{"epsilon": [0.2, 0.3]}`.
+
+    Raises:
+        ValueError: A field has no value, or a field or a value stands there twice.
+    """
+    grid: dict[str, list[Any]] = {}
+    for text in texts:
+        name, listed = _assignment(text, f"--grid {text!r}")
+        values = [_number(value) for value in listed.split(",")]
+        if name in grid or len(set(values)) < len(values):
+            raise ValueError(f"--grid {text!r} gives a field or a value twice. Write each once.")
+        grid[name] = values
+    return grid
+
+
+def points(
+    recipe: Path, algorithms: Sequence[str], grid: Mapping[str, Sequence[Any]], flags: Sequence[str]
+) -> list[Point]:
+    """Every algorithm at every point of the grid, parsed; `flags` hold for all of them.
+
+    Raises:
+        ValueError: The recipe is refused with these fields, or the algorithms cannot be compared.
+    """
+    if len(set(algorithms)) < len(algorithms):
+        raise ValueError(f"--algorithms {' '.join(algorithms)} names one twice. Write each once.")
+    parsed = [Algorithm.parse(text) for text in algorithms]
+    given = {flag.removeprefix("--").partition("=")[0] for flag in flags if flag.startswith("--")}
+    for name in grid:
+        holders = ["the command line"] * (name in given) + [a.name for a in parsed if name in a.fields]
+        if holders:
+            raise ValueError(f"--grid {name}=… and {holders[0]} both set {name}, and only one can hold. Remove one.")
+    found = []
+    for values in itertools.product(*grid.values()):
+        setting = dict(zip(grid, values, strict=True))
+        here = [_point(recipe, algorithm, setting, flags) for algorithm in parsed]
+        for other in here[1:]:
+            _check_alike(here[0], other)
+        found += here
+    return found
+
+
+def notes(found: Sequence[Point]) -> list[str]:
+    """A line for each point of the grid at which some algorithms take the same steps.
+
+    Raises:
+        ValueError: Two algorithms take the same steps at every point, so that nothing could be learnt of them.
+    """
+    settings: list[dict[str, Any]] = []
+    for point in found:
+        if point.setting not in settings:
+            settings.append(point.setting)
+    same: dict[tuple[str, str], list[str]] = {}  # (one, other) → the points of the grid where they take the same steps
+    for setting in settings:
+        here = [point for point in found if point.setting == setting]
+        for one, other in itertools.combinations(here, 2):
+            if _steps(one) == _steps(other):
+                same.setdefault((one.algorithm.name, other.algorithm.name), []).append(describe(setting))
+    for (one, other), where in same.items():
+        if len(where) == len(settings):
+            raise ValueError(
+                f"{one} and {other} take the same steps{' at every point of the grid' * (len(where) > 1)}: the "
+                "comparison cannot show a difference. With one optimiser step per generation neither epsilon nor the "
+                "slope acts; set num_iterations above 1, or leave one of them out."
+            )
+    return [
+        f"{one} and {other} take the same steps at {'; '.join(where)}: what differs there is rounding."
+        for (one, other), where in same.items()
+    ]
+
+
+def _point(recipe: Path, algorithm: Algorithm, setting: dict[str, Any], flags: Sequence[str]) -> Point:
+    own = [f"--{name}={value}" for name, value in {**algorithm.fields, **setting}.items()]
+    own = ["--algorithm", algorithm.base, *own]
+    try:
+        return Point(algorithm, setting, own, recipes.parse([str(recipe), *flags, *own]))
+    except ValueError as error:
+        raise ValueError(f"{algorithm.name}, {describe(setting)}: {error}") from None
+
+
+def _check_alike(one: Point, other: Point) -> None:
+    for name, value, theirs in _shared(one, other):
+        if value != theirs:
+            raise ValueError(
+                f"{one.algorithm.name} has {name}={value} and {other.algorithm.name} {name}={theirs}: another batch, "
+                f"other prompts or steps, so that their difference is not that of the algorithms. Write --{name} or "
+                f"--grid {name}=…, which hold for all of them."
+            )
+
+
+def _shared(one: Point, other: Point):
+    for part in ("run", "model"):
+        theirs = dataclasses.asdict(getattr(other.recipe, part))
+        for name, value in dataclasses.asdict(getattr(one.recipe, part)).items():
+            if name != "algorithm":
+                yield name, value, theirs[name]
+    for name in _ALIKE:
+        yield name, getattr(one.recipe.training, name), getattr(other.recipe.training, name)
+
+
+def _steps(point: Point) -> tuple[Any, ...]:
+    """What decides the optimiser steps of a point: two points with the same take the same steps."""
+    args = point.recipe.training
+    everything = {name: str(value) for name, value in args.to_dict().items()}
+    if point.algorithm.base == "gbpo" and args.target_baseline == "mean":
+        is_clipped = args.target_temperature == 0 and args.overshoot_slope == 0
+    else:
+        is_clipped = point.algorithm.base == "grpo"
+    loss = ("clipped",) if is_clipped else ("bounded", *(everything[name] for name in sorted(_OWN)))
+    ignored = set(_OWN)
+    if args.steps_per_generation * args.num_iterations <= args.gradient_accumulation_steps:  # every ratio is 1
+        loss = _pull(point)
+        ignored |= _BOUNDS
+    return loss, tuple((name, value) for name, value in sorted(everything.items()) if name not in ignored)
+
+
+def _pull(point: Point) -> tuple[str, ...]:
+    """What the direction of a completion's pull follows at ρ = 1."""
+    run, args = point.recipe.run, point.recipe.training
+    if point.algorithm.base == "grpo" or args.target_baseline == "mean":
+        return ("advantage",)
+    if args.target_baseline == "exact" and len(run.reward_funcs or []) == 1 and run.reward_funcs[0] in _TWO_VALUED:
+        return ("advantage",)
+    high = args.epsilon if args.epsilon_high is None else args.epsilon_high
+    return (args.target_baseline, *([] if high == args.epsilon else [str(args.epsilon), str(high)]))
+
+
+def _assignment(text: str, option: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise ValueError(f"{option}: {text!r} gives no value. Write field=value.")
+    return name.strip().replace("-", "_"), value.strip()
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
