@@ -25,25 +25,25 @@ def load(run: RunArguments, *, evaluation: bool) -> tuple[Dataset, Dataset | Non
         ValueError: For a missing file, a wrong column, arguments the task does not take, or a set of zero rows.
     """
     train = _renamed(_load_split(run, run.dataset_train_split), run)
-    return train, held_out(run, train) if evaluation else None
+    return train, _renamed(held_out(run, len(train)), run) if evaluation else None
 
 
-def held_out(run: RunArguments, train: Dataset) -> Dataset:
-    """The evaluation set: `eval_dataset_name` where it is given, else the test split of the data set.
+def held_out(run: RunArguments, size: int) -> Dataset:
+    """The evaluation set as it is: `eval_dataset_name` where it is given, else the test split of the data set.
 
-    Of a generated task it is the problems that come next in its sequence, each once, without those of the training set.
+    Of a generated task it is the `size` problems that come next in its sequence, each once, without those of the
+    training set, which are as many.
     """
     if run.eval_dataset_name:
         other = dataclasses.replace(run, dataset_name=run.eval_dataset_name, dataset_kwargs={})
-        return _renamed(_load_split(other, other.dataset_train_split), other)
+        return _load_split(other, other.dataset_train_split)
     make = _task(run.dataset_name)
     if make is None:
-        return _renamed(_load_split(run, run.dataset_test_split), run)
-    size = len(train)
+        return _load_split(run, run.dataset_test_split)
     problems = _generated(make, run, size=2 * size)
     first = {prompt: place for place, prompt in reversed([*enumerate(problems["prompt"])])}
     new = sorted(place for place in first.values() if place >= size)
-    return _renamed(problems.select(new), run)
+    return problems.select(new)
 
 
 def format_prompts(dataset: Dataset, run: RunArguments, tokenizer: PreTrainedTokenizerBase) -> Dataset:

@@ -100,8 +100,8 @@ def write_config(folder: Path, recipe: Recipe, step: int) -> None:
         "recipe": str(recipe.path),
         "command": sys.argv,
         "gbpo": __version__,
-        "git_revision": _git_revision(),
-        "versions": {name: installed_version(name) for name in _PACKAGES},
+        "git_revision": git_revision(),
+        "versions": versions(),
         "run": dataclasses.asdict(recipe.run),
         "model": dataclasses.asdict(recipe.model),
         "training": recipe.training.to_dict() | {"world_size": recipe.training.world_size},
@@ -173,7 +173,7 @@ def draw_curves(folder: Path, title: str) -> None:
     pyplot.close(figure)
 
 
-def _git_revision() -> str | None:
+def git_revision() -> str | None:
     """Commit of the code that runs, with `-dirty` when it was changed; None outside a checkout."""
     result = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="],
@@ -183,6 +183,11 @@ def _git_revision() -> str | None:
         check=False,
     )
     return result.stdout.strip() or None
+
+
+def versions() -> dict[str, str | None]:
+    """Of the packages that decide what a run does; None for one that is not installed."""
+    return {name: installed_version(name) for name in _PACKAGES}
 
 
 def installed_version(package: str) -> str | None:

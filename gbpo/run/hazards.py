@@ -48,7 +48,7 @@ def find(
     if biased := biased_sampling(args):
         found.append(biased)
     if eval_set is not None:
-        found += _overlap(train_set, eval_set)
+        found += overlap(train_set, eval_set)
     return found
 
 
@@ -165,7 +165,8 @@ def _cancelling_weights(recipe: Recipe) -> list[str]:
     return []
 
 
-def _overlap(train_set: Dataset, eval_set: Dataset) -> list[str]:
+def overlap(train_set: Dataset, eval_set: Dataset) -> list[str]:
+    """A line when evaluation prompts are trained on."""
     seen = {json.dumps(prompt) for prompt in train_set["prompt"]}
     count = sum(json.dumps(prompt) in seen for prompt in eval_set["prompt"])
     if not count:

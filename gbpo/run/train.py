@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         processes.check_group()
         check_sampling(recipe.training)
         train_set, eval_set = data.load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
-        _check_enough_prompts(recipe, len(train_set))
+        check_enough_prompts(recipe, len(train_set))
         rewards = load_rewards(recipe.run, train_set)
         check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
         vote_rounds(rewards, recipe.training.num_generations)
@@ -191,7 +191,7 @@ def _check_golds(rewards: list[Callable[..., Any]], train_set: datasets.Dataset)
         check_sample(get_callable_name(reward), reward, train_set)
 
 
-def _check_enough_prompts(recipe: Recipe, rows: int) -> None:
+def check_enough_prompts(recipe: Recipe, rows: int) -> None:
     args = recipe.training
     prompts = args.generation_batch_size // args.num_generations
     if rows < prompts:
