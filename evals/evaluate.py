@@ -47,6 +47,9 @@ HARNESSES = {
 }
 # Rewards whose answer is what stands in a box, so that the majority is counted over boxes.
 _BOXED = ("boxed", "cosine", "length", "math", "majority_vote")
+# Fields of a recipe: what leads to the questions, and what shapes prompts and rewards.
+_WHERE = ("dataset_name", "dataset_config", "dataset_train_split", "dataset_columns")
+_HOW = ("dataset_kwargs", "system_prompt", "prompt_template", "reward_funcs", "reward_kwargs")
 _PACKAGES = ("torch", "transformers", "peft", "vllm", "math-verify", "reasoning-gym")
 _WEIGHTS_AND_TOKENIZER = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
 _OF_TRAINING = ("training_args.bin", "trainer_state.json")
@@ -98,6 +101,13 @@ class Settings:
             raise ValueError(f"reward_funcs={self.run.reward_funcs}: an evaluation has one score. Write one reward.")
         object.__setattr__(self, "engine", _engine(self.engine))
 
+    def named(self, fields: Sequence[str]) -> dict[str, Any]:
+        """The sampling and some fields of the recipe, by name."""
+        return {name: getattr(self.run, name) for name in fields} | {name: getattr(self, name) for name in _SAMPLING}
+
+
+_SAMPLING = tuple(field.name for field in dataclasses.fields(Settings) if field.name != "run")
+
 
 def evaluate(
     model: str,
@@ -130,7 +140,7 @@ def evaluate(
     from .generation import find
 
     reward = load_rewards(settings.run, questions)[0]
-    policy = find(model)
+    policy = find(model, settings.run.chat_template_path)
     start = find(reference) if reference is not None else None
     if start is not None and start.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise ValueError(
@@ -212,7 +222,7 @@ def _evaluate_all(options: argparse.Namespace) -> None:
     from .generation import find
 
     for name in [*names, *([options.reference] if options.reference is not None else [])]:
-        find(name)  # all of them before the first is loaded
+        find(name, settings.run.chat_template_path)  # all of them before the first is loaded
     written = []
     for name in names:
         evaluation = evaluate(name, questions, settings, options.reference, cache=not options.no_cache)
@@ -221,7 +231,7 @@ def _evaluate_all(options: argparse.Namespace) -> None:
         written.append(
             {
                 "model": name,
-                "settings": dataclasses.asdict(settings) | {"reference": options.reference},
+                "settings": settings.named((*_WHERE, *_HOW)) | {"reference": options.reference},
                 "evaluation": dataclasses.asdict(evaluation),
             }
         )
@@ -253,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=defaults["batch_size"], help="completions at a time")
     add("--system_prompt", help="system message put before every prompt")
     add("--prompt_template", help="text around the prompt, which stands in it as {prompt}")
+    add("--chat_template_path", help="file with a Jinja chat template to use in place of the tokenizer's")
     add("--reference", metavar="MODEL", help="measure the KL divergence to this model")
     add("--engine", choices=ENGINES, default=defaults["engine"])
     add("--output", metavar="FILE.json", help="write the results there; with --harness, what that program takes")
@@ -288,11 +299,11 @@ def _settings(options: argparse.Namespace) -> Settings:
         dataset_columns=options.columns,
         system_prompt=options.system_prompt,
         prompt_template=options.prompt_template,
+        chat_template_path=options.chat_template_path,
         reward_funcs=[options.reward] if options.reward is not None else None,
         reward_kwargs={options.reward: reward_kwargs} if options.reward is not None else {},
     )
-    sampling = {field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)[1:]}
-    return Settings(run, **sampling)
+    return Settings(run, **{name: getattr(options, name) for name in _SAMPLING})
 
 
 def _engine(asked: str) -> str:
@@ -407,12 +418,11 @@ def _key(
     """A hash of all that the result follows from: weights, questions, settings, code, packages and device."""
     import torch
 
-    where = {"dataset_name", "dataset_config", "dataset_train_split", "dataset_columns"}  # what was read counts instead
-    run = {name: value for name, value in dataclasses.asdict(settings.run).items() if name not in where}
     parts = {
         "models": [checkpoint and _fingerprint(checkpoint) for checkpoint in (policy, reference)],
         "questions": questions.to_list(),
-        "settings": dataclasses.asdict(settings) | {"run": run},
+        "settings": settings.named(_HOW),
+        "chat_template": policy.tokenizer.chat_template,
         "code": [_file_hash(path) for path in _code(reward)],
         "packages": {name: _version(name) for name in _PACKAGES},
         "device": str(torch.accelerator.current_accelerator()),

@@ -22,7 +22,7 @@ from gbpo.run import models
 if TYPE_CHECKING:
     from .evaluate import Settings
 
-ADAPTER = "adapter_config.json"
+_ADAPTER = "adapter_config.json"
 _LOGITS = 2**27  # that a batch of `divergence` may have, for each of the two models
 
 transformers.utils.logging.disable_progress_bar()
@@ -59,28 +59,27 @@ class Checkpoint:
         return sorted({end for end in (self.tokenizer.eos_token_id, *ends) if end is not None})
 
 
-def find(name: str) -> Checkpoint:
-    """Read the configuration and the tokenizer of a model: a folder, one of an adapter, a Hub id or a builtin model.
+def find(name: str, chat_template_path: str | None = None) -> Checkpoint:
+    """Read the configuration and the tokenizer of a model, without its weights.
+
+    Args:
+        name: A folder, a folder of an adapter, a Hub id or a builtin model.
+        chat_template_path: File with a chat template to use in place of the tokenizer's.
 
     Raises:
         ValueError: There is no such model, or it does not generate text.
     """
-    adapter = adapter_folder(name)
+    folder = Path(name).expanduser()
+    adapter = folder if (folder / _ADAPTER).is_file() else None
     if adapter is None:
         models.check_model_name(name)
         base = models.local_model(name)
     else:
-        base = json.loads((adapter / ADAPTER).read_text())["base_model_name_or_path"]
+        base = json.loads((adapter / _ADAPTER).read_text())["base_model_name_or_path"]
     has_tokenizer = adapter is not None and (adapter / "tokenizer_config.json").is_file()
     tokenizer_folder = str(adapter) if has_tokenizer else base
-    description = models.read(base, tokenizer_folder)
+    description = models.read(base, tokenizer_folder, chat_template_path)
     return Checkpoint(base, None if adapter is None else str(adapter), tokenizer_folder, description)
-
-
-def adapter_folder(name: str) -> Path | None:
-    """The folder of an adapter, None for any other model."""
-    folder = Path(name).expanduser()
-    return folder if (folder / ADAPTER).is_file() else None
 
 
 def complete(
@@ -258,7 +257,7 @@ def _release() -> None:
 
 def _batches(order: Sequence[int], size: int, what: str) -> Iterator[list[int]]:
     """The places in batches, under a progress bar."""
-    with tqdm(total=len(order), desc=what, unit="completion", leave=False) as bar:
+    with tqdm(total=len(order), desc=what, unit="completion", leave=False, disable=None) as bar:
         for start in range(0, len(order), size):
             places = list(order[start : start + size])
             yield places

@@ -98,25 +98,20 @@ def describe(model: str, recipe: "Recipe") -> Description:
     """Read the configuration and the tokenizer of a recipe's model.
 
     Raises:
-        ValueError: As `read`, or the chat template does not work.
+        ValueError: As `read`.
     """
     options = {
         "revision": recipe.model.model_revision,
         "trust_remote_code": recipe.training.trust_remote_code,
     }
-    description = read(model, model, **options)
-    if recipe.run.chat_template_path is not None:
-        path = Path(recipe.run.chat_template_path).expanduser()
-        description.tokenizer.chat_template = path.read_text()
-        _check_chat_template(description.tokenizer, str(path))
-    return description
+    return read(model, model, recipe.run.chat_template_path, **options)
 
 
-def read(model: str, tokenizer_folder: str, **options: Any) -> Description:
-    """Read the configuration of a model and its tokenizer, which may lie in another folder.
+def read(model: str, tokenizer_folder: str, chat_template_path: str | None, **options: Any) -> Description:
+    """Read the configuration of a model, its tokenizer, which may lie in another folder, and the chat template's file.
 
     Raises:
-        ValueError: One of them cannot be read, or the model generates no text.
+        ValueError: One of them cannot be read, the model generates no text, or the chat template does not work.
     """
     try:
         config = AutoConfig.from_pretrained(model, **options)
@@ -137,6 +132,10 @@ def read(model: str, tokenizer_folder: str, **options: Any) -> Description:
         raise _not_loaded(tokenizer_folder, "tokenizer ", error, mend) from None
     if not set(tokenizer("2+3=")["input_ids"]) - {tokenizer.unk_token_id}:  # transformers makes one out of nothing
         raise _not_loaded(tokenizer_folder, "tokenizer ", ValueError("it has no vocabulary."), mend)
+    if chat_template_path is not None:
+        path = Path(chat_template_path).expanduser()
+        tokenizer.chat_template = path.read_text()
+        _check_chat_template(tokenizer, str(path))
     return Description(config, architecture, tokenizer)
 
 
