@@ -172,6 +172,7 @@ def _evaluation_flags(options: argparse.Namespace, recipe: Recipe) -> list[str]:
         "max_tokens": args.max_completion_length,
         "system_prompt": run.system_prompt,
         "prompt_template": run.prompt_template,
+        "chat_template_path": run.chat_template_path,
     }
     return [f"--{name}={value}" for name, value in values.items() if value is not None]
 

@@ -150,7 +150,7 @@ def hub() -> list[Row]:
 def needs(recipe: Any) -> list[Row]:
     """What the recipe needs, each part looked for by itself."""
     from .run import data, dry_run, memory, models
-    from .run.train import load_rewards
+    from .run.rewards import load_rewards
 
     rows: list[Row] = []
 
@@ -202,8 +202,8 @@ def needs(recipe: Any) -> list[Row]:
 
 
 def _parse(argv: Sequence[str]) -> Any:
+    from .run.data import quiet
     from .run.recipe import parse
-    from .run.train import quiet
 
     quiet()
     return parse(argv)
@@ -255,7 +255,7 @@ def _connect() -> None:
 
 
 def _sandbox() -> list[Row]:
-    from .run.train import rewards_package
+    from .run.rewards import rewards_package
 
     box = importlib.import_module(f"{rewards_package().__name__}.box")
     canaries = importlib.import_module(f"{rewards_package().__name__}.canaries")

@@ -1,21 +1,39 @@
 """The data sets a recipe can name, brought to the columns that the trainer and the rewards read."""
 
 import dataclasses
-from collections.abc import Callable
+import os
+import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import datasets
 from datasets import Dataset, load_dataset
-from transformers import PreTrainedTokenizerBase
 
+from .arguments import RunArguments
 from .arithmetic import arithmetic
 from .programs import programs
-from .recipe import RunArguments
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _FILE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 _TASKS: dict[str, Callable[..., Dataset]] = {"arithmetic": arithmetic, "programs": programs}
 REASONING_GYM = "reasoning_gym:"
+
+
+def quiet() -> None:
+    """No telemetry, and only messages that a user can act on."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what fails is said in one line
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
+
+
+def is_generated(name: str) -> bool:
+    """Whether a data set of this name is a generated task."""
+    return _task(name) is not None
 
 
 def load(run: RunArguments, *, evaluation: bool) -> tuple[Dataset, Dataset | None]:
@@ -46,7 +64,7 @@ def held_out(run: RunArguments, size: int) -> Dataset:
     return problems.select(new)
 
 
-def format_prompts(dataset: Dataset, run: RunArguments, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+def format_prompts(dataset: Dataset, run: RunArguments, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
     """Prompts as the trainer takes them: messages where the tokenizer has a chat template, else plain text."""
 
     def formatted(row: dict[str, Any]) -> dict[str, Any]:
@@ -65,17 +83,22 @@ def format_prompts(dataset: Dataset, run: RunArguments, tokenizer: PreTrainedTok
     return dataset.remove_columns("prompt").add_column("prompt", prompts)
 
 
-def longest_prompt(dataset: Dataset, run: RunArguments, tokenizer: PreTrainedTokenizerBase) -> int:
+def longest_prompt(dataset: Dataset, run: RunArguments, tokenizer: "PreTrainedTokenizerBase") -> int:
     """Tokens of the longest prompt as the model sees it, found among the 64 of most characters."""
     lengths = [len(str(prompt)) for prompt in dataset["prompt"]]
     longest = sorted(range(len(lengths)), key=lengths.__getitem__)[-64:]
     prompts = format_prompts(dataset.select(longest), run, tokenizer)["prompt"]
+    return max(len(ids) for ids in prompt_ids(prompts, tokenizer))
+
+
+def prompt_ids(prompts: Sequence[Any], tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
+    """The tokens of formatted prompts as the model sees them."""
     if isinstance(prompts[0], str):
-        return max(len(ids) for ids in tokenizer(list(prompts))["input_ids"])
+        return tokenizer(list(prompts))["input_ids"]
     chats = tokenizer.apply_chat_template(
         list(prompts), add_generation_prompt=True, tokenize=True, return_dict=True, padding=False
     )
-    return max(len(ids) for ids in chats["input_ids"])
+    return chats["input_ids"]
 
 
 def _task(name: str) -> Callable[..., Dataset] | None:

@@ -35,8 +35,13 @@ def check_model_name(name: str | None) -> None:
         if name.removeprefix(PREFIX) not in _BUILDERS:
             known = ", ".join(PREFIX + builder for builder in _BUILDERS)
             raise ValueError(f"model_name_or_path={name!r} is not a builtin model. Write one of {known}.")
-    elif name.startswith((".", "/", "~")) and not (Path(name).expanduser() / "config.json").is_file():
+    elif _is_folder(name) and not (Path(name).expanduser() / "config.json").is_file():
         raise ValueError(f"model_name_or_path={name!r} is no folder with a config.json. Check the path.")
+
+
+def _is_folder(name: str) -> bool:
+    """Whether a name means a folder, there or not; a Hub id has one slash at most."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).is_dir()
 
 
 def local_model(name: str) -> str:
@@ -72,7 +77,12 @@ def is_here(name: str) -> bool:
 def _builtin_folder(name: str) -> Path:
     module = import_module(f".{_BUILDERS[name][0]}", __package__)
     version = sha256(getsource(module).encode()).hexdigest()[:10]
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gbpo" / f"{name}-{version}"
+    return cache_folder() / f"{name}-{version}"
+
+
+def cache_folder() -> Path:
+    """Where this project keeps what it can make again: `$XDG_CACHE_HOME/gbpo`, by default `~/.cache/gbpo`."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gbpo"
 
 
 @dataclass(frozen=True)
@@ -85,15 +95,24 @@ class Description:
 
 
 def describe(model: str, recipe: "Recipe") -> Description:
-    """Read the configuration and the tokenizer of a model.
+    """Read the configuration and the tokenizer of a recipe's model.
 
     Raises:
-        ValueError: One of them cannot be read, the model generates no text, or the chat template does not work.
+        ValueError: As `read`.
     """
     options = {
         "revision": recipe.model.model_revision,
         "trust_remote_code": recipe.training.trust_remote_code,
     }
+    return read(model, model, recipe.run.chat_template_path, **options)
+
+
+def read(model: str, tokenizer_folder: str, chat_template_path: str | None, **options: Any) -> Description:
+    """Read the configuration of a model, its tokenizer, which may lie in another folder, and the chat template's file.
+
+    Raises:
+        ValueError: One of them cannot be read, the model generates no text, or the chat template does not work.
+    """
     try:
         config = AutoConfig.from_pretrained(model, **options)
     except (OSError, ValueError) as error:
@@ -108,13 +127,13 @@ def describe(model: str, recipe: "Recipe") -> Description:
         )
     mend = "Save the tokenizer beside the model: tokenizer.save_pretrained(folder)."
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model, **options, padding_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, **options, padding_side="left")
     except Exception as error:  # the tokenizers raise many kinds
-        raise _not_loaded(model, "tokenizer ", error, mend) from None
+        raise _not_loaded(tokenizer_folder, "tokenizer ", error, mend) from None
     if not set(tokenizer("2+3=")["input_ids"]) - {tokenizer.unk_token_id}:  # transformers makes one out of nothing
-        raise _not_loaded(model, "tokenizer ", ValueError("it has no vocabulary."), mend)
-    if recipe.run.chat_template_path is not None:
-        path = Path(recipe.run.chat_template_path).expanduser()
+        raise _not_loaded(tokenizer_folder, "tokenizer ", ValueError("it has no vocabulary."), mend)
+    if chat_template_path is not None:
+        path = Path(chat_template_path).expanduser()
         tokenizer.chat_template = path.read_text()
         _check_chat_template(tokenizer, str(path))
     return Description(config, architecture, tokenizer)

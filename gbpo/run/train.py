@@ -1,11 +1,8 @@
 """One run: recipe in, model, metrics and curves out."""
 
 import importlib
-import inspect
-import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,23 +22,13 @@ from .checks import check_reward_weights, check_writable
 from .collapse import CollapseWatch
 from .processes import agreed, leave_together
 from .progress import MetricsFile, ProgressBar
-from .recipe import Recipe, RunArguments, parse
-
-# What TRL passes to every reward beside the columns of the data set.
-_PASSED_BY_TRL = {
-    "prompts",
-    "completions",
-    "completion_ids",
-    "trainer_state",
-    "log_extra",
-    "log_metric",
-    "environments",
-}
+from .recipe import Recipe, parse
+from .rewards import load_rewards, rewards_package
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the recipe named on the command line; on bad input print one line and exit with status 2."""
-    quiet()
+    data.quiet()
     argv = sys.argv[1:] if argv is None else argv
     try:
         processes.check_launcher()
@@ -76,14 +63,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         processes.refuse(error)
     except TrainingStopped:  # its reason has been printed
         raise SystemExit(3) from None
-
-
-def quiet() -> None:
-    """No telemetry, and only messages that a user can act on."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what fails is said in one line
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
 
 
 def train(
@@ -149,41 +128,6 @@ def train(
         print(_summary(recipe, output, seconds), flush=True)
 
 
-def load_rewards(run: RunArguments, dataset: datasets.Dataset) -> list[Callable[..., Any]]:
-    """The rewards of a recipe, after a check that the data set has the columns they read.
-
-    Raises:
-        ValueError: For an unknown reward or option, or a missing column.
-    """
-    package = rewards_package()
-    names = run.reward_funcs
-    config = dict(run.reward_kwargs)
-    if not names and run.dataset_name.startswith(data.REASONING_GYM):
-        names = ["reasoning_gym"]
-        config["reasoning_gym"] = {
-            "task": run.dataset_name.removeprefix(data.REASONING_GYM),
-            **run.dataset_kwargs,
-            **config.get("reasoning_gym", {}),
-        }
-    if not names:
-        raise ValueError("reward_funcs is missing: write a reward's name, for example reward_funcs: [math].")
-    unused = set(config) - set(names)
-    if unused:
-        raise ValueError(f"reward_kwargs names {', '.join(sorted(unused))}, which reward_funcs does not list.")
-    rewards = []
-    for name in names:
-        reward = package.get_reward(name, **config.get(name, {}))
-        for column in _columns_read(reward):
-            if column not in dataset.column_names:
-                raise ValueError(
-                    f"The reward {name!r} reads the column {column!r}, but {run.dataset_name!r} has "
-                    f"{', '.join(dataset.column_names)}. Rename one, for example "
-                    f"dataset_columns: {{answer: {column}}}."
-                )
-        rewards.append(reward)
-    return rewards
-
-
 def _check_golds(rewards: list[Callable[..., Any]], train_set: datasets.Dataset) -> None:
     """Raise `ValueError` unless the golds of a sample of the data set grade themselves as right."""
     check_sample = importlib.import_module(f"{rewards_package().__name__}.check").check_sample
@@ -200,25 +144,6 @@ def check_enough_prompts(recipe: Recipe, rows: int) -> None:
             f"(generation_batch_size={args.generation_batch_size} / num_generations={args.num_generations}): no step "
             f"would be taken. Give more prompts, or write generation_batch_size={rows * args.num_generations} or less."
         )
-
-
-def rewards_package():
-    """`rewards` of the checkout, or the copy that a wheel carries as `gbpo.rewards`."""
-    if (Path(__file__).parents[1] / "rewards").is_dir():
-        from gbpo import rewards
-    else:
-        import rewards
-    return rewards
-
-
-def _columns_read(reward: Callable[..., Any]) -> list[str]:
-    """The parameters that only a column of the data set can fill."""
-    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [
-        name
-        for name, parameter in inspect.signature(reward).parameters.items()
-        if parameter.kind in kinds and parameter.default is parameter.empty and name not in _PASSED_BY_TRL
-    ]
 
 
 def _summary(recipe: Recipe, output: Path, seconds: float) -> str:

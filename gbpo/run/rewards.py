@@ -1,0 +1,81 @@
+"""The rewards that a recipe names; loads neither torch nor TRL."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from .arguments import RunArguments
+from .data import REASONING_GYM
+
+# What TRL passes to every reward beside the columns of the data set.
+_PASSED_BY_TRL = {
+    "prompts",
+    "completions",
+    "completion_ids",
+    "trainer_state",
+    "log_extra",
+    "log_metric",
+    "environments",
+}
+
+
+def load_rewards(run: RunArguments, dataset: Dataset) -> list[Callable[..., Any]]:
+    """The rewards of a recipe, after a check that the data set has the columns they read.
+
+    Raises:
+        ValueError: For an unknown reward or option, or a missing column.
+    """
+    package = rewards_package()
+    rewards = []
+    for name, options in named_rewards(run).items():
+        reward = package.get_reward(name, **options)
+        for column in _columns_read(reward):
+            if column not in dataset.column_names:
+                raise ValueError(
+                    f"The reward {name!r} reads the column {column!r}, but {run.dataset_name!r} has "
+                    f"{', '.join(dataset.column_names)}. Rename one, for example "
+                    f"dataset_columns: {{answer: {column}}}."
+                )
+        rewards.append(reward)
+    return rewards
+
+
+def named_rewards(run: RunArguments) -> dict[str, dict[str, Any]]:
+    """The options of each reward by its name; a reasoning-gym task brings its own reward.
+
+    Raises:
+        ValueError: There is none, or options belong to none.
+    """
+    names, options = run.reward_funcs, dict(run.reward_kwargs)
+    if not names and run.dataset_name.startswith(REASONING_GYM):
+        names = ["reasoning_gym"]
+        task = {"task": run.dataset_name.removeprefix(REASONING_GYM), **run.dataset_kwargs}
+        options["reasoning_gym"] = task | options.get("reasoning_gym", {})
+    if not names:
+        raise ValueError("reward_funcs is missing: write a reward's name, for example reward_funcs: [math].")
+    unused = set(options) - set(names)
+    if unused:
+        raise ValueError(f"reward_kwargs names {', '.join(sorted(unused))}, which reward_funcs does not list.")
+    return {name: options.get(name, {}) for name in names}
+
+
+def rewards_package():
+    """`rewards` of the checkout, or the copy that a wheel carries as `gbpo.rewards`."""
+    if (Path(__file__).parents[1] / "rewards").is_dir():
+        from gbpo import rewards
+    else:
+        import rewards
+    return rewards
+
+
+def _columns_read(reward: Callable[..., Any]) -> list[str]:
+    """The parameters that only a column of the data set can fill."""
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [
+        name
+        for name, parameter in inspect.signature(reward).parameters.items()
+        if parameter.kind in kinds and parameter.default is parameter.empty and name not in _PASSED_BY_TRL
+    ]
