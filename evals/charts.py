@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from .analysis import Analysis, Row
 from .results import Cell, Results
+from .statistics import Interval
 
 POINTS = 300  # of a curve: more cannot be seen and make the file large
 
@@ -57,9 +58,16 @@ class Curve:
     high: list[float] | None
 
 
-def known(value: float | None) -> bool:
+def known(value: float | None) -> TypeGuard[float]:
     """Whether there is a number to show."""
     return value is not None and math.isfinite(value)
+
+
+def limits(interval: Interval | None) -> tuple[float, float] | None:
+    """The two ends of an interval; None where none is claimed."""
+    if interval is None or not known(interval.low) or not known(interval.high):
+        return None
+    return interval.low, interval.high
 
 
 def label(setting: dict[str, Any]) -> str:

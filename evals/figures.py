@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from matplotlib.figure import Figure
 
 from .analysis import Analysis, Comparison
-from .charts import DASHES, PALETTE, HeatMaps, curve, heat_maps, known, label
+from .charts import DASHES, PALETTE, HeatMaps, curve, heat_maps, known, label, limits
 from .results import Results
 
 
@@ -91,13 +91,13 @@ def _differences(comparisons: list[Comparison], baseline: str, mean_name: str) -
     for y, versus in enumerate(comparisons):
         colour = PALETTE[(algorithms.index(versus.algorithm) + 1) % len(PALETTE)][0]
         axis.plot(versus.last.estimate, y, "o", color=colour, markersize=5)
-        if known(versus.last.low) and known(versus.last.high):
-            axis.hlines(y, versus.last.low, versus.last.high, color=colour)
+        if ends := limits(versus.last):
+            axis.hlines(y, *ends, color=colour)
     names = [" · ".join(filter(None, (label(versus.setting), versus.algorithm))) for versus in comparisons]
     axis.set_yticks(range(len(comparisons)), names, fontsize=7)
     axis.invert_yaxis()
-    sure = any(known(versus.last.low) for versus in comparisons)
-    axis.set_xlabel(f"difference of final {mean_name} to {baseline}" + (", 95 % interval" if sure else ""), fontsize=8)
+    claim = ", 95 % interval" if any(limits(versus.last) for versus in comparisons) else ""
+    axis.set_xlabel(f"difference of final {mean_name} to {baseline}{claim}", fontsize=8)
     axis.grid(axis="x", alpha=0.25)
     return _png(figure)
 

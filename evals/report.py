@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from . import stability
 from .analysis import Analysis, Comparison, Row, analyse
-from .charts import DASHES, PALETTE, PANELS, POINTS, curve, heat_maps, known, label
+from .charts import DASHES, PALETTE, PANELS, POINTS, curve, heat_maps, known, label, limits
 from .figures import figures
 from .results import Results
 from .statistics import Interval
@@ -85,27 +85,26 @@ def visible(text: str) -> str:
 
 def breakable(name: str) -> Markup:
     """A long name that may break after each of its marks."""
-    return Markup("<wbr>").join(re.split(r"(?<=[:,=/])", visible(name)))
+    return Markup("<wbr>").join(re.split(r"(?<=[:,=/])(?=\S)", visible(name)))
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if value is not None and known(value) else NOTHING
+    return f"{value:.{digits}f}" if known(value) else NOTHING
 
 
 def signed(value: float | None) -> str:
-    return f"{value:+.3f}".replace("-", "−") if value is not None and known(value) else NOTHING
+    return f"{value:+.3f}".replace("-", "−") if known(value) else NOTHING
 
 
 def bounds(interval: Interval | None, written: Callable[[float | None], str] = number) -> str:
     """The interval in brackets; empty where none is claimed."""
-    if interval is None or not known(interval.low) or not known(interval.high):
-        return ""
-    return f"[{written(interval.low)}, {written(interval.high)}]"
+    ends = limits(interval)
+    return f"[{', '.join(map(written, ends))}]" if ends else ""
 
 
 def amount(value: float | None) -> str:
     """A count with at most three digits and its unit: 12,300,000 is `12.3 M`."""
-    if value is None or not known(value):
+    if not known(value):
         return NOTHING
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= 10 * size or (unit != "k" and value >= size):
@@ -114,7 +113,7 @@ def amount(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    if seconds is None or not known(seconds):
+    if not known(seconds):
         return NOTHING
     if seconds < 120:
         return f"{seconds:.0f} s"
@@ -159,7 +158,8 @@ def _difference(interval: Interval | None) -> Text:
 
 def sure(interval: Interval) -> bool:
     """Whether the interval of a difference lies on one side of 0."""
-    return known(interval.low) and known(interval.high) and interval.low * interval.high > 0  # type: ignore[operator]
+    ends = limits(interval)
+    return ends is not None and ends[0] * ends[1] > 0
 
 
 def _tables(results: Results, analysis: Analysis, mean: str) -> list[Table]:
@@ -172,7 +172,9 @@ def _tables(results: Results, analysis: Analysis, mean: str) -> list[Table]:
             "The same of the checkpoint of highest validation reward, the earliest of equals.",
             lambda r, _: _estimate(r.best),
         ),
-        Column("IQM", "Mean of the middle half of the scores, over seeds and questions.", lambda r, _: _estimate(r.iqm)),
+        Column(
+            "IQM", "Mean of the middle half of the scores, over seeds and questions.", lambda r, _: _estimate(r.iqm)
+        ),
         *(
             Column(
                 f"pass@{k}",
@@ -186,14 +188,18 @@ def _tables(results: Results, analysis: Analysis, mean: str) -> list[Table]:
         Column("area", "Mean height of the validation curve over the steps.", lambda r, _: _estimate(r.area)),
     ]
     versus = [
-        Column(f"{mean}, last", "Difference of the final models, paired by seed.", lambda _, c: _difference(c and c.last)),
-        Column(f"{mean}, best", "Difference of the best checkpoints.", lambda _, c: _difference(c and c.best)),
-        Column("IQM", "Difference of the middle halves.", lambda _, c: _difference(c and c.iqm)),
-        Column("area", "Difference of the areas, paired by seed.", lambda _, c: _difference(c and c.area)),
+        Column(
+            f"{mean}, last",
+            "Difference of the final models, paired by seed.",
+            lambda _, c: _difference(c.last if c else None),
+        ),
+        Column(f"{mean}, best", "Difference of the best checkpoints.", lambda _, c: _difference(c.best if c else None)),
+        Column("IQM", "Difference of the middle halves.", lambda _, c: _difference(c.iqm if c else None)),
+        Column("area", "Difference of the areas, paired by seed.", lambda _, c: _difference(c.area if c else None)),
         Column(
             "P(better)",
             "Probability that a run of the algorithm beats a run of the baseline; 0.5 is a draw.",
-            lambda _, c: _estimate(c and c.improvement),
+            lambda _, c: _estimate(c.improvement if c else None),
         ),
     ]
     cost = [
@@ -214,7 +220,9 @@ def _tables(results: Results, analysis: Analysis, mean: str) -> list[Table]:
         Column("drawdown", "Largest fall of the smoothed training reward.", lambda r, _: Text(number(r.max_drawdown))),
         Column("entropy", "First → last log, nats per token.", lambda r, _: _pair(r.entropy, " → ", 2)),
         Column("spikes", "Logs with a spike of the gradient norm.", lambda r, _: Text(number(r.gradient_spikes, 1))),
-        Column("ratio", "1st … 99th percentile of π/π_old, extremes over the run.", lambda r, _: _pair(r.ratio, " … ", 2)),
+        Column(
+            "ratio", "1st … 99th percentile of π/π_old, extremes over the run.", lambda r, _: _pair(r.ratio, " … ", 2)
+        ),
         Column("outside", "Share of the tokens outside the bounds.", lambda r, _: Text(number(r.outside_bounds))),
         Column("KL", "From the starting model, nats per completion.", lambda r, _: Text(number(r.kl_to_start, 2))),
     ]
@@ -273,7 +281,7 @@ def _answer(analysis: Analysis, mean: str) -> list[str]:
     comparisons = analysis.comparisons
     if not comparisons:
         return [*lines, "There is no finished pair of runs to hold against each other."]
-    if not any(known(versus.last.low) for versus in comparisons):
+    if not any(limits(versus.last) for versus in comparisons):
         return [*lines, "No interval is claimed: one seed does not tell a difference from luck."]
     if len({label(versus.setting) for versus in comparisons}) == 1:
         return lines
@@ -282,14 +290,14 @@ def _answer(analysis: Analysis, mean: str) -> list[str]:
         better = sum(sure(interval) and interval.estimate > 0 for interval in intervals)
         worse = sum(sure(interval) and interval.estimate < 0 for interval in intervals)
         lines.append(
-            f"{algorithm} against {analysis.baseline}: better at {better} of {len(intervals)} points of the grid, worse "
-            f"at {worse}, not told apart at {len(intervals) - better - worse}."
+            f"{algorithm} against {analysis.baseline}: better at {better} of {len(intervals)} points of the grid, "
+            f"worse at {worse}, not told apart at {len(intervals) - better - worse}."
         )
     return [*lines, "Each is a 95 % interval of its own: of twenty, one misses by luck alone."]
 
 
 def _disagreements(results: Results, analysis: Analysis) -> dict[str, Any] | None:
-    """Questions on which the final models of the first seed differ, the widest first, where the algorithms differ most."""
+    """Questions on which the first seed's final models differ, widest first, where the algorithms differ most."""
     by_size = sorted(analysis.comparisons, key=lambda versus: -abs(versus.last.estimate))
     for setting in [versus.setting for versus in by_size]:
         for seed in results.seeds:
@@ -366,7 +374,7 @@ def _short(line: dict[str, list[float] | None]) -> dict[str, list[float] | None]
 def _context(results: Results, analysis: Analysis, mean: str) -> dict[str, Any]:
     script = (TEMPLATES / "report.js").read_text()
     curves = _curves(results)
-    claimed = any(row.last and known(row.last.low) for row in analysis.rows)
+    claimed = any(limits(row.last) for row in analysis.rows)
     intervals = [interval for versus in analysis.comparisons for interval in (versus.last, versus.best)]
     edges = [abs(edge) for i in intervals for edge in (i.estimate, i.low, i.high) if edge is not None and known(edge)]
     verdicts: dict[str, list[Comparison]] = {}
@@ -421,9 +429,8 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {
-    **{"number": number, "signed": signed, "bounds": bounds, "duration": duration, "label": label, "md": _markdown},
-    "breakable": breakable,
+_TEMPLATES.filters |= {f.__name__: f for f in (number, signed, bounds, duration, label, breakable)} | {
+    "md": _markdown,
     "embedded": lambda value: htmlsafe_json_dumps(value, allow_nan=False, separators=(",", ":")),
 }
 
