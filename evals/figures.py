@@ -58,13 +58,13 @@ def _heat_maps(collection: HeatMaps) -> bytes:
     width, height = max(2.6, 0.7 * len(maps[0].columns) + 1), max(1.9, 0.5 * len(maps[0].rows) + 1.2)
     figure = Figure(figsize=(across * width, down * height + 0.5), layout="constrained")
     figure.suptitle(collection.title, fontsize=10)
-    axes = figure.subplots(down, across, squeeze=False).flat
+    axes = figure.subplots(down, across, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
     for axis, drawn in zip(axes, maps, strict=False):
         axis.set_axis_on()
         values = [[float("nan") if spot.value is None else spot.value for spot in row] for row in drawn.spots]
-        colours = "PuOr_r" if collection.diverging else "cividis"
+        colours = "PuOr" if collection.diverging else "Blues"
         image = axis.imshow(values, vmin=collection.low, vmax=collection.high, cmap=colours, aspect="auto")
         for y, row in enumerate(values):
             for x, value in enumerate(row):
@@ -84,7 +84,9 @@ def _heat_maps(collection: HeatMaps) -> bytes:
 
 
 def _differences(comparisons: list[Comparison], baseline: str, mean_name: str) -> bytes:
-    figure = Figure(figsize=(7, 0.3 * len(comparisons) + 1), layout="constrained")
+    names = [" · ".join(filter(None, (label(versus.setting), versus.algorithm))) for versus in comparisons]
+    width = 4.5 + 0.055 * max(map(len, names))  # inches, as wide as a character of the names is
+    figure = Figure(figsize=(width, 0.25 * len(names) + 1), layout="constrained")
     axis = figure.subplots()
     axis.axvline(0, color="black", linewidth=0.8)
     algorithms = list(dict.fromkeys(versus.algorithm for versus in comparisons))
@@ -93,7 +95,6 @@ def _differences(comparisons: list[Comparison], baseline: str, mean_name: str) -
         axis.plot(versus.last.estimate, y, "o", color=colour, markersize=5)
         if ends := limits(versus.last):
             axis.hlines(y, *ends, color=colour)
-    names = [" · ".join(filter(None, (label(versus.setting), versus.algorithm))) for versus in comparisons]
     axis.set_yticks(range(len(comparisons)), names, fontsize=7)
     axis.invert_yaxis()
     claim = ", 95 % interval" if any(limits(versus.last) for versus in comparisons) else ""

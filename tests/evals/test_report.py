@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib.image import imread
 
 from evals import report
 from evals.analysis import Analysis, Comparison, Row
@@ -399,13 +400,14 @@ def test_the_page_loads_nothing(full):
     assert policy.startswith("default-src 'none'; ")
 
 
-def test_pictures_are_whole(full):
-    figures = {path.name: path.read_bytes() for path in (full[0] / "figures").iterdir()}
+def test_pictures_show_something(full):
+    figures = {path.name for path in (full[0] / "figures").iterdir()}
     assert len([name for name in figures if name.startswith("validation-")]) == 6
-    assert {"differences.png", "heatmap-final.png", "heatmap-collapsed.png", "heatmap-difference.png"} <= set(figures)
-    for content in figures.values():
-        assert content[:8] == b"\x89PNG\r\n\x1a\n"
-        assert content[-8:-4] == b"IEND"
+    assert {"differences.png", "heatmap-final.png", "heatmap-collapsed.png", "heatmap-difference.png"} <= figures
+    for name in figures:
+        pixels = imread(full[0] / "figures" / name)[:, :, :3]  # (height, width, 3) in [0, 1]
+        coloured = (pixels.max(-1) - pixels.min(-1) > 0.1).mean()
+        assert coloured > (0.1 if "heatmap" in name else 0.001), f"{name} is empty"
 
 
 def test_curve_is_the_mean_with_the_lowest_and_highest_seed():
