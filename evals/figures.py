@@ -1,0 +1,109 @@
+"""The pictures of a report for papers: validation curves, heat maps and differences with their intervals."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+
+from matplotlib.figure import Figure
+
+from .analysis import Analysis, Comparison
+from .charts import DASHES, PALETTE, HeatMaps, curve, heat_maps, known, label, limits
+from .results import Results
+
+
+def figures(results: Results, analysis: Analysis, mean_name: str) -> Iterator[tuple[str, bytes]]:
+    """File names and PNGs, one at a time; what has no numbers is not drawn."""
+    settings = results.settings()
+    for place, setting in enumerate(settings, 1):
+        drawn = _validation(results, setting)
+        if drawn:
+            point = re.sub(r"[^\w=.,+-]+", "_", label(setting))[:80]
+            yield f"validation-{place:0{len(str(len(settings)))}}-{point}.png" if point else "validation.png", drawn
+    for collection in heat_maps(results, analysis, mean_name):
+        yield f"heatmap-{collection.name}.png", _heat_maps(collection)
+    shown = [versus for versus in analysis.comparisons if known(versus.last.estimate)]
+    if shown:
+        yield "differences.png", _differences(shown, analysis.baseline, mean_name)
+
+
+def _validation(results: Results, setting: dict[str, object]) -> bytes | None:
+    figure = Figure(figsize=(6, 3.8), layout="tight")
+    axis = figure.subplots()
+    for place, algorithm in enumerate(results.algorithms):
+        cells = results.done(algorithm, setting)
+        line = curve(cells, "eval_reward")
+        if line:
+            colour = PALETTE[place % len(PALETTE)][0]
+            style = (0, tuple(map(float, dash.split()))) if (dash := DASHES[place % len(DASHES)]) else "-"
+            seeds = f"{len(cells)} seed{'s' * (len(cells) > 1)}"
+            axis.plot(line.steps, line.mean, color=colour, linestyle=style, label=f"{algorithm} ({seeds})")
+            if line.low and line.high:
+                axis.fill_between(line.steps, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+    if not axis.lines:
+        return None
+    axis.set_xlabel("optimiser step")
+    axis.set_ylabel("validation reward")
+    axis.set_title(label(setting), fontsize=9)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=7)
+    return _png(figure)
+
+
+def _heat_maps(collection: HeatMaps) -> bytes:
+    maps = collection.maps
+    across = min(len(maps), 3)
+    down = -(-len(maps) // across)
+    width, height = max(2.6, 0.7 * len(maps[0].columns) + 1), max(1.9, 0.5 * len(maps[0].rows) + 1.2)
+    figure = Figure(figsize=(across * width, down * height + 0.5), layout="constrained")
+    figure.suptitle(collection.title, fontsize=10)
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, drawn in zip(axes, maps, strict=False):
+        axis.set_axis_on()
+        values = [[float("nan") if spot.value is None else spot.value for spot in row] for row in drawn.spots]
+        colours = "PuOr" if collection.diverging else "Blues"
+        image = axis.imshow(values, vmin=collection.low, vmax=collection.high, cmap=colours, aspect="auto")
+        for y, row in enumerate(values):
+            for x, value in enumerate(row):
+                if value == value:
+                    dark = sum(image.cmap(image.norm(value))[:3]) < 1.5
+                    text = f"{value:+.3f}" if collection.diverging else f"{value:.3f}"
+                    axis.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        axis.set_xticks(range(len(drawn.columns)), [str(value) for value in drawn.columns], fontsize=7)
+        axis.set_xlabel(drawn.column_field, fontsize=7)
+        if drawn.row_field:
+            axis.set_yticks(range(len(drawn.rows)), [str(value) for value in drawn.rows], fontsize=7)
+            axis.set_ylabel(drawn.row_field, fontsize=7)
+        else:
+            axis.set_yticks([])
+        axis.set_title("\n".join(filter(None, (drawn.algorithm, drawn.facet))), fontsize=7)
+    return _png(figure)
+
+
+def _differences(comparisons: list[Comparison], baseline: str, mean_name: str) -> bytes:
+    names = [" · ".join(filter(None, (label(versus.setting), versus.algorithm))) for versus in comparisons]
+    width = 4.5 + 0.055 * max(map(len, names))  # inches, as wide as a character of the names is
+    figure = Figure(figsize=(width, 0.25 * len(names) + 1), layout="constrained")
+    axis = figure.subplots()
+    axis.axvline(0, color="black", linewidth=0.8)
+    algorithms = list(dict.fromkeys(versus.algorithm for versus in comparisons))
+    for y, versus in enumerate(comparisons):
+        colour = PALETTE[(algorithms.index(versus.algorithm) + 1) % len(PALETTE)][0]
+        axis.plot(versus.last.estimate, y, "o", color=colour, markersize=5)
+        if ends := limits(versus.last):
+            axis.hlines(y, *ends, color=colour)
+    axis.set_yticks(range(len(comparisons)), names, fontsize=7)
+    axis.invert_yaxis()
+    claim = ", 95 % interval" if any(limits(versus.last) for versus in comparisons) else ""
+    axis.set_xlabel(f"difference of final {mean_name} to {baseline}{claim}", fontsize=8)
+    axis.grid(axis="x", alpha=0.25)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()

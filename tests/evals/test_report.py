@@ -1,0 +1,591 @@
+"""The report of a comparison: what it says, what it must not do, and how it looks in a browser."""
+
+import json
+import math
+import os
+import random
+import re
+import select
+import shutil
+import subprocess
+import time
+from base64 import b64decode
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+from evals import report
+from evals.analysis import Analysis, Comparison, Row
+from evals.charts import curve, heat_maps, label
+from evals.results import Cell, Evaluation, Results
+from evals.stability import Sign
+from evals.statistics import Interval
+
+LONG = "gbpo:target_baseline=exact,overshoot_slope=0.2"
+ALGORITHMS = ["grpo", "gbpo", LONG]
+GRID = {"epsilon": [0.2, 0.5], "num_iterations": [1, 4, 16]}
+HOSTILE = [
+    "<script>document.title = 'owned'</script><img src=http://127.0.0.1:9/x.png onerror=alert(1)>",
+    "</textarea></pre></script><!-- \"'><svg onload=alert(2)>",
+    "\x1b[31mred\x1b[0m \x00 \u202egnp.exe\u202c \ud800 \u0627\u0644\u062c\u0648\u0627\u0628 {{ 7 * 7 }} {% raw %}",
+    "x" * 100_000,
+    "",
+]
+
+
+def interval(centre, half, n):
+    return Interval(centre, centre - half, centre + half, n) if n > 1 else Interval(centre, None, None, n)
+
+
+def evaluation(rng, level, questions=20):
+    scores = [round(min(1.0, max(0.0, rng.gauss(level, 0.25))) * 8) / 8 for _ in range(questions)]
+    texts = [f"Adding the tens and the ones gives {q + rng.randint(0, 2)}." for q in range(questions)]
+    return Evaluation(200, 8, scores, [round(8 * s) for s in scores], scores, scores, texts, 12.0, 0.0, 3.2)
+
+
+def made_up(algorithms=ALGORITHMS, grid=GRID, seeds=5, steps=60, failed=(), missing=()):
+    """A comparison with numbers out of thin air, and its analysis: cells by their place in `failed` are failed."""
+    rng = random.Random(0)
+    settings = [{}]
+    for field, values in grid.items():
+        settings = [setting | {field: value} for setting in settings for value in values]
+    cells, rows, comparisons, signs = [], [], [], {}
+    for setting in settings:
+        hard = setting.get("epsilon", 0.2) * math.log2(1 + setting.get("num_iterations", 1))
+        for place, algorithm in enumerate(algorithms):
+            top = 0.55 - 0.02 * place - (0.25 if place == 0 else 0.02) * hard
+            done = 0
+            for seed in range(seeds):
+                folder = f"cells/{algorithm}/{label(setting)}/seed-{seed}"
+                command = f"python launch/gbpo.py recipes/tiny_math.yaml --algorithm {algorithm} --seed {seed}"
+                cell = Cell(algorithm, setting, seed, "done", folder, command)
+                if len(cells) in failed:
+                    cell.status, cell.reason = "failed", "exit status 1: the reward <failed> on all completions"
+                    cell.tail = [
+                        "Traceback (most recent call last):",
+                        "\x1b[31mValueError\x1b[0m: <b>no</b> completion",
+                    ]
+                elif len(cells) in missing:
+                    cell.status = "missing"
+                else:
+                    done += 1
+                    log = [10 * (n + 1) for n in range(steps)]
+                    rise = [top * (1 - math.exp(-n / steps * 6)) + 0.2 * math.exp(-n / steps * 6) for n in range(steps)]
+                    noise = lambda size: [rng.gauss(0, size) for _ in range(steps)]  # noqa: E731
+                    cell.series = {
+                        "step": log,
+                        "reward": [r + e for r, e in zip(rise, noise(0.02), strict=True)],
+                        "eval_reward": [
+                            r + e if n % 5 == 4 else None
+                            for n, (r, e) in enumerate(zip(rise, noise(0.015), strict=True))
+                        ],
+                        "entropy": [
+                            1.2 * math.exp(-n / steps * (1 + hard)) + abs(e) for n, e in enumerate(noise(0.02))
+                        ],
+                        "grad_norm": [abs(1 + e) * (400 if rng.random() < 0.02 else 1) for e in noise(0.2)],
+                        "gbpo/outside_bounds": [abs(0.05 * hard + e) for e in noise(0.01)],
+                        "gbpo/ratio_p01": [0.8 - 0.1 * hard + e for e in noise(0.02)],
+                        "gbpo/ratio_p99": [1.3 + 0.3 * hard + e for e in noise(0.04)],
+                        "completions/mean_length": [12 + e for e in noise(0.5)],
+                    }
+                    cell.seconds, cell.train_seconds, cell.tokens, cell.peak_memory_gb = 61.0, 54.0, 1.2e6, 0.61
+                    cell.last = cell.best = evaluation(rng, top)
+                cells.append(cell)
+            collapsed = min(done, round(done * (hard > 0.9) * (0.8 if place == 0 else 0.2)))
+            for cell in [c for c in cells[-seeds:] if c.status == "done"][:collapsed]:
+                signs[cell.folder] = [
+                    Sign(180, "entropy", "0.05 nats per token, below 5 % of 1.20"),
+                    Sign(220, "reward", "0.21, half of its rise to 0.43 is lost"),
+                ]
+            last = interval(top + 0.0123, 0.04, done) if done else None
+            rows.append(
+                Row(
+                    setting, algorithm, done, seeds - done, last, last, last,
+                    {4: min(1, top + 0.2), 8: min(1, top + 0.3)} if done else {}, last, last, last,
+                    done // 2, *((120.0, 812_345.0, 31.0) if done else (None, None, None)), 54.0, 0.61,
+                    collapsed, {"entropy": collapsed} if collapsed else {}, 0.08, (1.21, 0.34), 1.2, (0.71, 1.46),
+                    0.083, 3.2,
+                )
+            )  # fmt: skip
+            if place and done and rows[-1 - place].seeds:
+                gap = interval(top - rows[-1 - place].last.estimate, 0.03 + 0.02 * place, done)
+                verdict = f"{algorithm} is better than {algorithms[0]} by {gap.estimate:.3f} on {done} seeds."
+                comparisons.append(
+                    Comparison(setting, algorithm, gap, gap, gap, gap, interval(0.84, 0.1, done), verdict)
+                )
+    questions = [{"prompt": f"What is {q} + 1?", "gold": str(q + 1)} for q in range(20)]
+    results = Results(
+        command="python -m evals.compare recipes/tiny_math.yaml --algorithms " + " ".join(algorithms),
+        created="2026-01-02T03:04:05+00:00",
+        git_revision="0123456789abcdef0123456789abcdef01234567-dirty",
+        versions={"torch": "2.9.0", "trl": "1.16.0", "vllm": None},
+        hardware={"cpu": "two cores of something", "cores": 2, "memory_gb": 8.0, "gpus": []},
+        recipe="recipes/tiny_math.yaml",
+        recipe_text="model_name_or_path: builtin:tiny_math\nepsilon: 0.2\n",
+        overrides=["--max_steps", "600"],
+        algorithms=algorithms,
+        grid=grid,
+        seeds=list(range(seeds)),
+        evaluation={"samples": 8, "temperature": 0.6, "top_p": 0.95, "test questions": 20},
+        questions=questions,
+        start=evaluation(rng, 0.2),
+        notes=["At num_iterations=1 and with the exact target, gbpo takes the very steps of grpo."],
+        cells=cells,
+    )
+    thresholds = [
+        f"{label(s) or 'Threshold'}: 0.412, the final validation reward of {algorithms[0]}." for s in settings
+    ]
+    return results, Analysis(algorithms[0], thresholds, rows, comparisons, signs)
+
+
+class Page(HTMLParser):
+    """Elements of a page with their attributes, and the text outside scripts and styles."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.texts, self._in = [], [], None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self._in = tag
+
+    def handle_data(self, data):
+        if self._in not in ("script", "style") and data.strip():
+            self.texts.append(data.strip())
+
+    def handle_endtag(self, tag):
+        self._in = None
+
+
+def written(folder, results, analysis):
+    report.write(results, analysis, folder)
+    return (folder / "report.html").read_text(), (folder / "summary.md").read_text()
+
+
+class Browser:
+    """Chromium without a window, spoken to over two pipes in its own protocol."""
+
+    def __init__(self, executable, profile):
+        read, self._out = os.pipe()
+        self._in, write = os.pipe()
+        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
+        options += ["--remote-debugging-pipe", "--disable-background-networking", f"--user-data-dir={profile}"]
+        # the protocol wants the descriptors 3 and 4
+        command = ["bash", "-c", f'exec "$@" 3<&{read} 4>&{write}', "bash", executable, *options, "about:blank"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(command, pass_fds=(read, write), **quiet)
+        os.close(read)
+        os.close(write)
+        self._rest, self._number, self._session, self.events = b"", 0, None, []
+        target = self("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self(f"{domain}.enable")
+
+    def __call__(self, method, **parameters):
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        message |= {"sessionId": self._session} if self._session else {}
+        os.write(self._out, json.dumps(message).encode() + b"\0")
+        while (answer := self._next()).get("id") != self._number:
+            self.events.append(answer)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def _next(self):
+        while b"\0" not in self._rest:
+            assert select.select([self._in], [], [], 30)[0], "Chromium does not answer"
+            piece = os.read(self._in, 1 << 16)
+            assert piece, "Chromium ended"
+            self._rest += piece
+        message, _, self._rest = self._rest.partition(b"\0")
+        return json.loads(message)
+
+    def open(self, page, width=1280, height=900, scheme="light"):
+        """Load a page and wait until it is drawn; `events` are then those of this page."""
+        self.events = []
+        self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
+        self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self("Page.navigate", url=page.as_uri())
+        self.until("document.readyState === 'complete' && location.protocol === 'file:'")
+
+    def evaluate(self, expression):
+        answer = self("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def until(self, expression):
+        end = time.monotonic() + 20
+        while not self.evaluate(expression):
+            assert time.monotonic() < end, f"never true: {expression}"
+            time.sleep(0.05)
+
+    def hover(self, selector):
+        """Move the mouse to the middle of an element."""
+        x, y = self.evaluate(
+            f"(() => {{ const element = document.querySelector({json.dumps(selector)}); "
+            "element.scrollIntoView({block: 'center', behavior: 'instant'}); "
+            "const box = element.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2] })()"
+        )
+        self("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def press(self, name):
+        for kind in ("keyDown", "keyUp"):
+            self("Input.dispatchKeyEvent", type=kind, key=name, code=name)
+
+    def screenshot(self, path, whole=True):
+        path.write_bytes(b64decode(self("Page.captureScreenshot", captureBeyondViewport=whole)["data"]))
+
+    def complaints(self):
+        """Console messages, exceptions and requests for anything but the page itself and data."""
+        found = [event for event in self.events if event["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")]
+        found += [event for event in self.events if event["method"] == "Runtime.consoleAPICalled"]
+        requests = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
+        return found + [url for url in requests if not url.startswith(("file:", "data:"))]
+
+    def close(self):
+        self._process.terminate()
+        self._process.wait(10)
+        os.close(self._out)
+        os.close(self._in)
+
+
+SHAPES = {
+    "one seed": {"seeds": 1},
+    "no grid": {"grid": {}},
+    "one field": {"grid": {"epsilon": [0.2, 0.3, 0.5]}},
+    "three fields": {"grid": {"epsilon": [0.2, 0.5], "num_iterations": [1, 4], "beta": [0.0, 0.1]}, "seeds": 2},
+    "one algorithm": {"algorithms": ["grpo"], "seeds": 2},
+    "six algorithms": {"algorithms": [*ALGORITHMS, "gbpo:a=1", "gbpo:b=2", "gbpo:" + "c" * 60], "seeds": 2},
+    "one algorithm failed": {"grid": {}, "failed": range(5, 10)},
+    "all failed": {"failed": range(90)},
+    "all missing": {"missing": range(90)},
+}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A grid of 18 points × algorithms with a failed and a missing run, and hostile texts wherever a text can be."""
+    results, analysis = made_up(failed={7}, missing={8})
+    for cell in results.cells:
+        if cell.last:
+            cell.last.scores[: len(HOSTILE)] = [float(ALGORITHMS.index(cell.algorithm) == 1)] * len(HOSTILE)
+            cell.last.completions[: len(HOSTILE)] = HOSTILE
+    results.questions[0] = {"prompt": HOSTILE[0], "gold": HOSTILE[1]}
+    results.notes.append(HOSTILE[0])
+    results.cells[7].tail.append(HOSTILE[1])
+    folder = tmp_path_factory.mktemp("full")
+    html, summary = written(folder, results, analysis)
+    return folder, results, analysis, html, summary
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_of_a_comparison_has_a_report(shape, tmp_path):
+    results, analysis = made_up(**SHAPES[shape])
+    html, summary = written(tmp_path, results, analysis)
+    text = " ".join(Page(html).texts)
+    for versus in analysis.comparisons:
+        assert report.visible(versus.verdict).split(" is better")[1] in text
+    assert ("runs did not finish" in text) == ("failed" in shape or "missing" in shape)
+    assert ("No run finished, so there is nothing to compare." in text) == shape.startswith("all ")
+    assert ('class="map"' in html) == bool(results.grid and any(row.seeds for row in analysis.rows))
+    assert summary.startswith("# tiny\\_math\n")
+    assert not list(tmp_path.rglob("*.new"))
+
+
+def test_one_seed_claims_no_interval(tmp_path):
+    html, summary = written(tmp_path, *made_up(seeds=1))
+    text = " ".join(Page(html).texts)
+    for claim in ("95 %", "0.5 is a draw. [", "not told apart"):
+        assert claim not in text + summary
+    assert not re.search(r"\[[−+]?\d\.\d+, ", text + summary)
+    assert "No interval is claimed: one seed does not tell a difference from luck." in text
+    assert '"low":null' in html
+    assert not re.search(r'"low":\[', html)
+
+
+def test_tables_hold_the_numbers_of_the_analysis(full):
+    _, _, analysis, html, summary = full
+
+    def cells(name):
+        body = html.split(f'<table id="{name}">')[1].split("</table>")[0]
+        return [
+            [re.sub(r"<[^>]+>", " ", cell).replace("−", "-").split() for cell in re.findall(r"<td.*?</td>", row)]
+            for row in re.findall(r'<tr><th scope="row">.*?</tr>', body)
+        ]
+
+    quality, versus, cost, stability = map(cells, ("quality", "versus", "cost", "stability"))
+    assert len(quality) == len(analysis.rows) == 18
+    assert len(versus) == len(analysis.comparisons) == 12
+    for row, line in zip(analysis.rows, quality, strict=True):
+        assert line[0][0] == str(row.seeds)
+        assert line[1] == [f"{row.last.estimate:.3f}", f"[{row.last.low:.3f},", f"{row.last.high:.3f}]"]
+        assert line[4:6] == [[f"{row.pass_at[4]:.3f}"], [f"{row.pass_at[8]:.3f}"]]
+    for comparison, line in zip(analysis.comparisons, versus, strict=True):
+        gap = comparison.last
+        assert line[0] == [f"{gap.estimate:+.3f}", f"[{gap.low:+.3f},", f"{gap.high:+.3f}]"]
+        assert line[4][0] == f"{comparison.improvement.estimate:.3f}"
+    assert cost[0] == [["2", "of", "5"], ["120"], ["812", "k"], ["31", "s"], ["54", "s"], ["0.61"]]
+    assert stability[-3][:4] == [["4", "of", "5"], ["entropy", "4"], ["0.080"], ["1.21", "→", "0.34"]]
+    last = analysis.comparisons[-1].last
+    assert (
+        f"| {last.estimate:+.3f} [{last.low:+.3f}, {last.high:+.3f}] | 0.840 [0.740, 0.940] | 120 | 1 of 5 |" in summary
+    )
+
+
+def test_the_answer_counts_where_the_interval_leaves_out_zero(full):
+    # made_up: half-widths 0.05 and 0.07, differences as in the verdicts
+    _, _, analysis, html, _ = full
+    better = sum(versus.last.low > 0 for versus in analysis.comparisons if versus.algorithm == "gbpo")
+    assert 0 < better < 6
+    line = f"gbpo against grpo: better at {better} of 6 points of the grid, worse at 0, not told apart at {6 - better}."
+    assert line in html
+    assert report.sure(Interval(-0.2, -0.3, -0.1, 5))
+    assert not report.sure(Interval(0.2, -0.1, 0.5, 5))
+    assert not report.sure(Interval(0.2, None, None, 1))
+
+
+def test_failed_runs_are_said_loudly_with_their_last_lines(full):
+    _, _, _, html, summary = full
+    text = " ".join(Page(html).texts)
+    assert "2 of 90 runs did not finish" in text
+    assert "2 of 90 runs did not finish" in summary
+    assert "exit status 1: the reward <failed> on all completions" in text
+    assert "\\x1b[31mValueError\\x1b[0m: <b>no</b> completion" in text
+
+
+def test_hostile_texts_are_shown_and_do_nothing(full, tmp_path):
+    folder, _, _, html, summary = full
+    page = Page(html)
+    assert not {"img", "textarea", "iframe"} & {tag for tag, _ in page.elements}
+    assert [attributes for tag, attributes in page.elements if tag == "script"] == [
+        {"type": "application/json", "id": "data"},
+        {},
+    ]
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert not [
+        character for character in html if ord(character) in {0, 0x1B, 0x202E} or 0xD800 <= ord(character) < 0xE000
+    ]
+    for shown in (
+        HOSTILE[0],
+        HOSTILE[1],
+        "\\x1b[31mred",
+        "\\x00 \\u202egnp.exe\\u202c \\ud800",
+        "{{ 7 * 7 }}",
+        "(empty)",
+    ):
+        assert any(shown in text for text in page.texts), shown
+    assert "and 98,500 more characters" in html
+    assert "x" * 1501 not in html
+    assert "<script" not in summary.replace("\\<script", "")
+    folder_names = {path.name for path in folder.iterdir()}
+    assert folder_names == {"report.html", "summary.md", "figures"}
+
+
+def test_the_page_loads_nothing(full):
+    *_, html, _ = full
+    page = Page(html)
+    for tag, attributes in page.elements:
+        assert not {"src", "srcset", "action", "data", "poster", "background"} & set(attributes), tag
+        assert attributes.get("href", "#").startswith("#")
+    assert "link" not in {tag for tag, _ in page.elements}
+    style = html.split("<style>")[1].split("</style>")[0]
+    script = html.rsplit("<script>")[1]
+    assert not re.search(r"@import|url\(|@font-face", style)
+    assert not re.search(r"fetch|XMLHttpRequest|import|WebSocket|innerHTML|eval\(", script)
+    policy = next(a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; ")
+
+
+def test_pictures_show_something(full):
+    figures = {path.name for path in (full[0] / "figures").iterdir()}
+    assert len([name for name in figures if name.startswith("validation-")]) == 6
+    assert {"differences.png", "heatmap-final.png", "heatmap-collapsed.png", "heatmap-difference.png"} <= figures
+    for name in figures:
+        pixels = imread(full[0] / "figures" / name)[:, :, :3]  # (height, width, 3) in [0, 1]
+        coloured = (pixels.max(-1) - pixels.min(-1) > 0.1).mean()
+        assert coloured > (0.1 if "heatmap" in name else 0.001), f"{name} is empty"
+
+
+def test_curve_is_the_mean_with_the_lowest_and_highest_seed():
+    def cell(steps, values):
+        return Cell("grpo", {}, 0, "done", "", "", series={"step": steps, "m": values})
+
+    both = curve([cell([1, 2, 3, 4], [1.0, None, 3.0, 5.0]), cell([1, 3, 4], [3.0, 4.0, math.nan])], "m")
+    assert (both.steps, both.mean, both.low, both.high) == ([1, 3], [2.0, 3.5], [1.0, 3.0], [3.0, 4.0])
+    alone = curve([cell([1, 2], [1.0, 2.0])], "m")
+    assert (alone.low, alone.high) == (None, None)
+    assert curve([cell([1], [None])], "m") is None
+    long = curve([cell(list(range(1, 1001)), [0.0] * 1000)], "m")
+    assert len(long.steps) == 250  # every 4th of 1000
+    assert long.steps[-1] == 1000
+
+
+def test_heat_maps_lie_on_the_two_fields_with_most_values():
+    results, analysis = made_up(**SHAPES["three fields"] | {"grid": {"b": [0, 1], "e": [1, 2, 3], "n": [1, 2]}})
+    final, collapsed, difference = heat_maps(results, analysis, "mean@8")
+    assert [drawn.algorithm for drawn in difference.maps] == ["gbpo", "gbpo", LONG, LONG]
+    assert [drawn.facet for drawn in final.maps[:2]] == ["n=1", "n=2"]
+    first = final.maps[1]
+    assert (first.column_field, first.columns, first.row_field, first.rows) == ("e", [1, 2, 3], "b", [0, 1])
+    wanted = next(r for r in analysis.rows if r.setting == {"b": 1, "e": 3, "n": 2} and r.algorithm == "grpo")
+    assert first.spots[1][2].row is wanted
+    assert first.spots[1][2].value == wanted.last.estimate
+    assert difference.low == -difference.high
+    assert difference.strength(0.0) == 0.0
+    assert difference.strength(difference.low) == difference.strength(difference.high) == 1.0
+    assert (collapsed.low, collapsed.high) == (0.0, 1.0)
+
+
+def test_samples_are_of_the_first_seed_where_the_algorithms_differ_most():
+    results, analysis = made_up(seeds=2)
+    widest = max(analysis.comparisons, key=lambda versus: abs(versus.last.estimate)).setting
+    for cell in results.cells:
+        if cell.last:
+            cell.last.scores = [0.5] * 20
+            if cell.algorithm == LONG:
+                cell.last.scores[3], cell.last.scores[7] = 0.25, 1.0
+    samples = report._disagreements(results, analysis)
+    assert (samples["point"], samples["seed"], samples["differing"]) == (label(widest), 0, 2)
+    assert [question["prompt"] for question in samples["questions"]] == [("What is 7 + 1?", 0), ("What is 3 + 1?", 0)]
+    assert [score for _, score, _ in samples["questions"][0]["answers"]] == [0.5, 0.5, 1.0]
+
+
+def test_samples_are_left_out_of_a_shortened_file(tmp_path):
+    results, analysis = made_up(seeds=2)
+    results.questions = []
+    for cell in results.cells:
+        if cell.last:
+            cell.last.completions = None
+    assert "No samples to show" in written(tmp_path, results, analysis)[0]
+
+
+@pytest.mark.parametrize(
+    "value, written",
+    [(None, "–"), (7.0, "7"), (9_999, "9,999"), (12_345, "12.3 k"), (1.2e6, "1.2 M"), (3.4e10, "34 G")],
+)
+def test_amounts(value, written):
+    assert report.amount(value) == written
+
+
+@pytest.mark.parametrize(
+    "value, written", [(None, "–"), (math.nan, "–"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h")]
+)
+def test_durations(value, written):
+    assert report.duration(value) == written
+
+
+def test_numbers_that_are_not_there_are_a_dash():
+    assert [report.number(value) for value in (None, math.nan, math.inf, 0.12345)] == ["–", "–", "–", "0.123"]
+    assert [report.signed(value) for value in (None, -0.5, 0.25)] == ["–", "−0.500", "+0.250"]
+
+
+def test_140_cells_stay_small_and_quick(tmp_path):
+    grid = {"epsilon": [0.2, 0.3, 0.5], "num_iterations": [1, 4, 16]}
+    results, analysis = made_up([*ALGORITHMS, "gbpo:overshoot_slope=0.2"], grid, seeds=4, steps=600)
+    assert len(results.cells) == 144
+    start = time.monotonic()
+    written(tmp_path, results, analysis)
+    assert time.monotonic() - start < 30
+    assert (tmp_path / "report.html").stat().st_size < 5e6
+
+
+def test_command_makes_the_report_again(tmp_path, monkeypatch, capsys):
+    results, analysis = made_up(grid={}, seeds=1)
+    results.save(tmp_path)
+    asked = []
+    monkeypatch.setattr(report, "analyse", lambda given: asked.append(given) or analysis)
+    report.main([str(tmp_path)])
+    assert asked == [results]
+    assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
+    with pytest.raises(SystemExit) as stop:
+        report.main([str(tmp_path / "figures")])
+    assert stop.value.code == 2
+    assert "holds no results.json" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    executable = shutil.which("chromium")
+    if not executable:
+        pytest.skip("NO CHROMIUM: how the report looks and what it loads was not checked. apt-get install chromium")
+    browser = Browser(executable, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def shots():
+    folder = Path(os.environ.get("GBPO_SCREENSHOTS", "tests-output"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name, width, scheme", [("light", 1280, "light"), ("dark", 1280, "dark"), ("phone", 360, "dark")]
+)
+def test_page_in_chromium(full, browser, shots, name, width, scheme):
+    browser.open(full[0] / "report.html", width=width, scheme=scheme)
+    browser.screenshot(shots / f"report-{name}.png")
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    assert browser.evaluate("document.querySelectorAll('#charts svg').length") == 8
+    dark = browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+    assert dark == (scheme == "dark")
+    assert browser.evaluate("document.title").startswith("tiny_math: ")
+    assert browser.complaints() == []
+
+
+def test_tooltips_in_chromium(full, browser, shots):
+    _, results, analysis, *_ = full
+    browser.open(full[0] / "report.html")
+    tip = "document.getElementById('tip').hidden ? null : document.getElementById('tip').innerText"
+    assert browser.evaluate(tip) is None
+    browser.hover("#charts svg")
+    browser.until("!document.getElementById('tip').hidden")
+    browser.screenshot(shots / "report-tooltip.png", whole=False)
+    step = int(re.match(r"Validation reward, step (\d+)\ngrpo\n", browser.evaluate(tip))[1])
+    line = curve(results.done("grpo", results.settings()[0]), "eval_reward")
+    assert f"{line.mean[line.steps.index(step)]:.3g}" in browser.evaluate(tip)
+    browser.hover("h1")
+    browser.until("document.getElementById('tip').hidden")
+    browser.hover("[data-tip]")
+    browser.until("!document.getElementById('tip').hidden")
+    row = analysis.rows[0]
+    assert f"Final mean@8: {row.last.estimate:.3f}\n5 seeds, 0 collapsed" in browser.evaluate(tip)
+    assert browser.complaints() == []
+
+
+def test_keyboard_and_selector_in_chromium(full, browser):
+    browser.open(full[0] / "report.html")
+    tip = "document.getElementById('tip').innerText"
+    browser.evaluate("document.querySelector('#charts svg').focus({focusVisible: true})")
+    browser.press("ArrowLeft")
+    assert "Validation reward, step 550" in browser.evaluate(tip)
+    browser.press("Escape")
+    assert browser.evaluate("document.getElementById('tip').hidden")
+    browser.evaluate("document.querySelector('[data-tip]').focus()")
+    browser.press("ArrowRight")
+    assert "epsilon=0.2, num_iterations=4" in browser.evaluate(tip)
+    before = browser.evaluate(
+        "document.getElementById('charts').textContent + document.querySelector('path.line').outerHTML"
+    )
+    browser.evaluate(
+        "(() => { const s = document.getElementById('point'); s.value = '5'; s.dispatchEvent(new Event('change')) })()"
+    )
+    after = browser.evaluate(
+        "document.getElementById('charts').textContent + document.querySelector('path.line').outerHTML"
+    )
+    assert before != after
+    assert browser.complaints() == []
+
+
+def test_the_browser_test_would_see_a_request(browser, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<img src='http://127.0.0.1:9/x.png'><script>console.log('hello'); nowhere()</script>")
+    browser.open(page)
+    complaints = str(browser.complaints())
+    for seen in ("http://127.0.0.1:9/x.png", "hello", "nowhere is not defined"):
+        assert seen in complaints
