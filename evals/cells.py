@@ -13,6 +13,7 @@ from trl import GRPOConfig
 
 from gbpo.config import GBPOConfig
 from gbpo.run import recipe as recipes
+from gbpo.run.arguments import ALGORITHMS
 from gbpo.run.recipe import Recipe
 
 # Rewards that pay 0 or 1: in a group of them the exact target pulls as GRPO's advantage does
@@ -62,9 +63,9 @@ class Algorithm:
         """
         base, _, rest = text.partition(":")
         option = f"--algorithms {text!r}"
-        if base not in recipes.ALGORITHMS:
+        if base not in ALGORITHMS:
             raise ValueError(
-                f"{option}: {base!r} is unknown. Write one of {', '.join(recipes.ALGORITHMS)}, with fields after a "
+                f"{option}: {base!r} is unknown. Write one of {', '.join(ALGORITHMS)}, with fields after a "
                 "colon, for example gbpo:target_baseline=exact."
             )
         own = dict(_assignment(part, option) for part in rest.split(",") if part)
@@ -158,16 +159,16 @@ def notes(found: Sequence[Point]) -> list[str]:
         for one, other in itertools.combinations(here, 2):
             if _steps(one) == _steps(other):
                 same.setdefault((one.algorithm.name, other.algorithm.name), []).append(describe(setting))
-    for (one, other), where in same.items():
+    for (name, another), where in same.items():
         if len(where) == len(settings):
             raise ValueError(
-                f"{one} and {other} take the same steps{' at every point of the grid' * (len(where) > 1)}: the "
+                f"{name} and {another} take the same steps{' at every point of the grid' * (len(where) > 1)}: the "
                 "comparison cannot show a difference. With one optimiser step per generation neither epsilon nor the "
                 "slope acts; set num_iterations above 1, or leave one of them out."
             )
     return [
-        f"{one} and {other} take the same steps at {'; '.join(where)}: what differs there is rounding."
-        for (one, other), where in same.items()
+        f"{name} and {another} take the same steps at {'; '.join(where)}: what differs there is rounding."
+        for (name, another), where in same.items()
     ]
 
 
@@ -218,10 +219,10 @@ def _steps(point: Point) -> tuple[Any, ...]:
 
 def _pull(point: Point) -> tuple[str, ...]:
     """What the direction of a completion's pull follows at ρ = 1."""
-    run, args = point.recipe.run, point.recipe.training
+    rewards, args = point.recipe.run.reward_funcs, point.recipe.training
     if point.algorithm.base == "grpo" or args.target_baseline == "mean":
         return ("advantage",)
-    if args.target_baseline == "exact" and len(run.reward_funcs or []) == 1 and run.reward_funcs[0] in _TWO_VALUED:
+    if args.target_baseline == "exact" and rewards and len(rewards) == 1 and rewards[0] in _TWO_VALUED:
         return ("advantage",)
     high = args.epsilon if args.epsilon_high is None else args.epsilon_high
     return (args.target_baseline, *([] if high == args.epsilon else [str(args.epsilon), str(high)]))

@@ -3,11 +3,11 @@
     python -m evals.compare recipes/tiny_math.yaml --algorithms grpo gbpo gbpo:target_baseline=exact \
         --seeds 0 1 2 3 4 --grid epsilon=0.2,0.3 num_iterations=1,4 --output runs/compare [--field value …]
 
-runs the recipe once for every algorithm, point of the grid and seed, each as a process of its own, with the same prompts
-in the same order, the same starting model and the same held-out questions; evaluates what each run ends with and its best
-checkpoint; and writes `report.html`, `summary.md`, `figures/` and `results.json`. The same command again goes on where it
-stopped; more seeds, algorithms or values of the grid are added to what is there. Exit status: 0 when every cell is done,
-1 when one failed, 2 for bad input, 130 when interrupted.
+runs the recipe once for every algorithm, point of the grid and seed, each as a process of its own, with the same
+prompts in the same order, the same starting model and the same held-out questions; evaluates what each run ends with
+and its best checkpoint; and writes `report.html`, `summary.md`, `figures/` and `results.json`. The same command again goes
+on where it stopped; more seeds, algorithms or values of the grid are added to what is there. Exit status: 0 when every
+cell is done, 1 when one failed, 2 for bad input, 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         interrupted = runner.run(comparison)
     except Timeout:
         _refuse(f"Another comparison writes {str(options.output)!r}. Wait for it, or give another --output.")
-    except (ValueError, ImportError, OSError, runner.CellFailed) as error:
+    except (ValueError, ImportError, OSError, runner.CellError) as error:
         _refuse(" ".join(str(error).split()))
     results = collect(comparison)
     results.save(comparison.folder)
@@ -196,12 +196,12 @@ def _hold_to_the_first(comparison: Comparison, held_out: str | None, questions: 
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         raise ValueError(
-            f"{str(comparison.folder)!r} holds runs with another {', '.join(changed)}, which could not be compared with "
-            "these. Give another --output, or the same command as before; more algorithms, seeds and values are fine."
+            f"{str(comparison.folder)!r} holds runs with another {', '.join(changed)}, which could not be compared "
+            "with these. Give another --output, or the same command as before; algorithms, seeds and values may be added."
         )
     if not path.is_file() and any(comparison.folder.glob("[!.]*")):
         raise ValueError(f"{str(comparison.folder)!r} holds other files. Give a new or an empty folder as --output.")
-    recipe.write_text(now["recipe"])
+    recipe.write_text(comparison.recipe.read_text())
     write_json(path, now)
 
 

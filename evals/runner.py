@@ -33,7 +33,7 @@ _EVERY_CELL = [
 ]
 
 
-class CellFailed(Exception):
+class CellError(Exception):
     """Why a run or an evaluation ended, in one line."""
 
 
@@ -41,7 +41,7 @@ def run(comparison: Comparison) -> bool:
     """Run and evaluate every cell that is not done; True when it was interrupted.
 
     Raises:
-        CellFailed: The starting model cannot be evaluated.
+        CellError: The starting model cannot be evaluated.
     """
     model = models.local_model(comparison.base.model.model_name_or_path)  # built once, before many ask for it
     todo = [cell for cell in comparison.cells if not comparison.home(*cell).is_done]
@@ -117,7 +117,7 @@ class _Runner:
             best = home.best_checkpoint()
             self.evaluate([str(path) for path in (home.run / folder.MODEL, best) if path], home.evaluation, slot)
             return f"{name}: done in {home.record['seconds']:.0f} s"
-        except CellFailed as error:
+        except CellError as error:
             if not self._ended:
                 home.write_record(**home.record | {"status": "failed", "reason": str(error)})
             return f"{name}: FAILED, {error}"
@@ -144,7 +144,7 @@ class _Runner:
         """Evaluate models on the test questions into `output`, unless that is there.
 
         Raises:
-            CellFailed: The evaluation ended with an error.
+            CellError: The evaluation ended with an error.
         """
         if not output.is_file():
             command = [sys.executable, "-m", "evals.evaluate", *names, str(self._comparison.folder / TEST)]
@@ -154,7 +154,7 @@ class _Runner:
     def _call(self, command: list[str], log: Path, slot: int) -> None:
         with self._lock:
             if self._ended:
-                raise CellFailed("interrupted")
+                raise CellError("interrupted")
             with log.open("w") as file:
                 print(shlex.join(command), file=file, flush=True)
                 process = subprocess.Popen(
@@ -170,7 +170,7 @@ class _Runner:
         with self._lock:
             self._running.discard(process)
         if status:
-            raise CellFailed("interrupted" if self._ended else _reason(log, status))
+            raise CellError("interrupted" if self._ended else _reason(log, status))
 
     def _environment(self, slot: int) -> dict[str, str]:
         paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]  # so that evals is found from any directory
