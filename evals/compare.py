@@ -5,9 +5,9 @@
 
 runs the recipe once for every algorithm, point of the grid and seed, each as a process of its own, with the same
 prompts in the same order, the same starting model and the same held-out questions; evaluates what each run ends with
-and its best checkpoint; and writes `report.html`, `summary.md`, `figures/` and `results.json`. The same command again goes
-on where it stopped; more seeds, algorithms or values of the grid are added to what is there. Exit status: 0 when every
-cell is done, 1 when one failed, 2 for bad input, 130 when interrupted.
+and its best checkpoint; and writes `report.html`, `summary.md`, `figures/` and `results.json`. The same command again
+goes on where it stopped; more seeds, algorithms or values of the grid are added to what is there. Exit status: 0 when
+every cell is done, 1 when one failed, 2 for bad input, 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
     load_rewards(_evaluated_by(options, run), eval_set)
     for point in found:
         check_enough_prompts(point.recipe, len(train_set))
-        recipes.parse([str(options.recipe), *overrides, *point.flags, *runner.validation_flags(point)])
+        recipes.parse([str(options.recipe), *overrides, *runner.cell_flags(point)])
     comparison = Comparison(
         folder=options.output.resolve(),
         recipe=options.recipe,
@@ -196,8 +196,8 @@ def _hold_to_the_first(comparison: Comparison, held_out: str | None, questions: 
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         raise ValueError(
-            f"{str(comparison.folder)!r} holds runs with another {', '.join(changed)}, which could not be compared "
-            "with these. Give another --output, or the same command as before; algorithms, seeds and values may be added."
+            f"{str(comparison.folder)!r} holds runs with another {', '.join(changed)}, not to be compared with these. "
+            "Give another --output, or the command as before: only algorithms, seeds and values may be added."
         )
     if not path.is_file() and any(comparison.folder.glob("[!.]*")):
         raise ValueError(f"{str(comparison.folder)!r} holds other files. Give a new or an empty folder as --output.")

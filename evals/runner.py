@@ -25,13 +25,6 @@ from .comparison import RECIPE, START, TEST, VALIDATION, Comparison, Home
 
 _ROOT = Path(__file__).resolve().parents[1]
 
-# Every cell validates, keeps its last and its best checkpoint, goes on where it was ended, and is not stopped by a
-# collapse, which is a result
-_EVERY_CELL = [
-    *("--eval_strategy=steps", "--save_strategy=steps", "--save_total_limit=2", "--stop_on_collapse=false"),
-    *("--metric_for_best_model=eval_reward", "--greater_is_better=true", "--resume_from_checkpoint=auto"),
-]
-
 
 class CellError(Exception):
     """Why a run or an evaluation ended, in one line."""
@@ -71,25 +64,30 @@ def cell_command(comparison: Comparison, point: Point, seed: int) -> list[str]:
         str(_ROOT / "launch" / "gbpo.py"),
         str(comparison.folder / RECIPE),
         *comparison.overrides,
-        *point.flags,
-        *validation_flags(point),
-        *_EVERY_CELL,
+        *cell_flags(point),
         f"--eval_dataset_name={comparison.folder / VALIDATION}",
         f"--seed={seed}",
         f"--output_dir={output}",
     ]
 
 
-def validation_flags(point: Point) -> list[str]:
-    """When and in which batches a run validates, where its recipe does not say: 20 times, and before the first step."""
-    args = point.recipe.training
+def cell_flags(point: Point) -> list[str]:
+    """What makes a run a cell: it validates, 20 times if its recipe does not say when, and before its first step; it
+    keeps its last and its best checkpoint, goes on where it was ended, and is not stopped by a collapse, which is a
+    result.
+    """
+    args, given = point.recipe.training, point.recipe.given
     group = args.num_generations_eval or args.num_generations
     batch = max(args.per_device_train_batch_size // group, 1) * group
-    every = args.eval_steps if "eval_steps" in point.recipe.given else 0.05  # below 1: that share of all steps
-    flags = [f"--eval_steps={every}", f"--save_steps={every}", "--eval_on_start=true"]
-    if "per_device_eval_batch_size" not in point.recipe.given:
-        flags.append(f"--per_device_eval_batch_size={batch}")
-    return flags
+    every = args.eval_steps if "eval_steps" in given else 0.05  # below 1: that share of all steps
+    return [
+        *point.flags,
+        *("--eval_strategy=steps", f"--eval_steps={every}", "--eval_on_start=true"),
+        *([] if "per_device_eval_batch_size" in given else [f"--per_device_eval_batch_size={batch}"]),
+        *("--save_strategy=steps", f"--save_steps={every}", "--save_total_limit=2"),
+        *("--metric_for_best_model=eval_reward", "--greater_is_better=true"),
+        *("--resume_from_checkpoint=auto", "--stop_on_collapse=false"),
+    ]
 
 
 class _Runner:
