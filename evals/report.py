@@ -214,7 +214,7 @@ def _tables(results: Results, analysis: Analysis, mean: str) -> list[Table]:
         Column("collapsed", "Seeds that collapsed.", lambda r, _: _of(r.collapsed, r)),
         Column(
             "first sign",
-            "Seeds in which each sign of collapse came first.",
+            "Seeds in which each sign of trouble came first.",
             lambda r, _: Text(", ".join(f"{sign} {n}" for sign, n in r.first_signs.items()) or NOTHING),
         ),
         Column("drawdown", "Largest fall of the smoothed training reward.", lambda r, _: Text(number(r.max_drawdown))),
@@ -381,6 +381,7 @@ def _context(results: Results, analysis: Analysis, mean: str) -> dict[str, Any]:
     for versus in sorted(analysis.comparisons, key=lambda versus: -versus.last.estimate):
         verdicts.setdefault(label(versus.setting), []).append(versus)
     points = [label(setting) for setting in results.settings()]
+    collapsed = {(label(row.setting), row.algorithm) for row in analysis.rows if row.collapsed}
     return {
         "results": results,
         "analysis": analysis,
@@ -392,7 +393,11 @@ def _context(results: Results, analysis: Analysis, mean: str) -> dict[str, Any]:
         "reach": max(edges, default=0.0) or 1.0,
         "unfinished": [cell for cell in results.cells if cell.status != "done"],
         "tables": {table.name: table for table in _tables(results, analysis, mean)},
-        "signs": [(cell, signs) for cell in results.cells if (signs := analysis.signs.get(cell.folder))],
+        "signs": [
+            (cell, signs)
+            for cell in results.cells
+            if (label(cell.setting), cell.algorithm) in collapsed and (signs := analysis.signs.get(cell.folder))
+        ],
         "claimed": claimed,
         "rules": _RULES + (_INTERVALS if claimed else ["Intervals: none, one seed claims none."]),
         "curves": curves,

@@ -357,6 +357,16 @@ def test_failed_runs_are_said_loudly_with_their_last_lines(full):
     assert "\\x1b[31mValueError\\x1b[0m: <b>no</b> completion" in text
 
 
+def test_signs_are_listed_in_their_order_where_runs_collapsed(tmp_path):
+    results, analysis = made_up(grid={"epsilon": [0.2, 0.5], "num_iterations": [16]})
+    unharmed = next(cell.folder for cell in results.cells if cell.setting["epsilon"] == 0.2)
+    analysis.signs[unharmed] = [Sign(10, "entropy", "with success")]
+    text = " ".join(Page(written(tmp_path, results, analysis)[0]).texts)
+    assert "Where runs collapsed: 6 runs with signs of trouble" in text  # 4 of grpo, 1 of each gbpo
+    assert text.index("entropy at step 180") < text.index("reward at step 220")
+    assert "with success" not in text
+
+
 def test_hostile_texts_are_shown_and_do_nothing(full, tmp_path):
     folder, _, _, html, summary = full
     page = Page(html)
