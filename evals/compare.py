@@ -46,18 +46,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     data.quiet()
     options, overrides = _parser().parse_known_args(argv)
-    lock = FileLock(options.output / ".lock")
     try:
         options.output.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-        comparison = prepare(options, overrides, shlex.join(["python", "-m", "evals.compare", *argv]))
-        interrupted = runner.run(comparison)
+        with FileLock(options.output / ".lock").acquire(timeout=0):
+            comparison = prepare(options, overrides, shlex.join(["python", "-m", "evals.compare", *argv]))
+            interrupted = runner.run(comparison)
+            results = collect(comparison)
+            results.save(comparison.folder)
     except Timeout:
         _refuse(f"Another comparison writes {str(options.output)!r}. Wait for it, or give another --output.")
     except (ValueError, ImportError, OSError, runner.CellError) as error:
         _refuse(" ".join(str(error).split()))
-    results = collect(comparison)
-    results.save(comparison.folder)
     analysis = analyse(results)
     report.write(results, analysis, comparison.folder)
     for found in analysis.comparisons:
@@ -92,7 +91,7 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
     load_rewards(_evaluated_by(options, run), eval_set)
     for point in found:
         check_enough_prompts(point.recipe, len(train_set))
-        recipes.parse([str(options.recipe), *overrides, *runner.cell_flags(point)])
+        recipes.parse([str(options.recipe), *overrides, *runner.cell_flags(point, options.eval_steps)])
     comparison = Comparison(
         folder=options.output.resolve(),
         recipe=options.recipe,
@@ -101,6 +100,7 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
         grid=grid,
         seeds=options.seeds,
         points=found,
+        eval_steps=options.eval_steps,
         evaluation=_evaluation_flags(options, recipe),
         launcher=shlex.split(options.launcher) if options.launcher else [sys.executable],
         jobs=options.jobs,
@@ -129,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=1, help="runs at a time; on several GPUs each takes one")
     add("--launcher", help="what runs launch/gbpo.py, for example 'accelerate launch --num_processes 8'")
     add("--eval_dataset_name", help="held-out questions: a file or a Hub id; else the test split of the recipe")
+    add("--eval_steps", type=float, help="steps from one validation to the next; else as the recipe, or 20 in a run")
     add("--eval_questions", type=int, default=512, help="at most so many: half to validate, half to test (512)")
     add("--eval_reward", help="name of the reward that tests; else the first of the recipe")
     add("--eval_samples", type=int, default=16, help="completions of each test question (16)")
@@ -189,6 +190,7 @@ def _hold_to_the_first(comparison: Comparison, held_out: str | None, questions: 
         "overrides": comparison.overrides,
         "launcher": comparison.launcher,
         "evaluation": comparison.evaluation,
+        "eval_steps": comparison.eval_steps,
         "eval_dataset_name": held_out,
         "eval_questions": questions,
     }

@@ -90,6 +90,7 @@ class Comparison:
         grid: Field to its values.
         seeds: Seeds of every algorithm at every point of the grid.
         points: The algorithms at the points of the grid.
+        eval_steps: Optimiser steps from one validation to the next; None for the recipe's, or 20 validations.
         evaluation: Flags of `evals.evaluate` beside models, data and output.
         launcher: Command that `launch/gbpo.py` is given to.
         jobs: Cells that run at a time.
@@ -104,6 +105,7 @@ class Comparison:
     grid: dict[str, list[Any]]
     seeds: list[int]
     points: list[Point]
+    eval_steps: float | None
     evaluation: list[str]
     launcher: list[str]
     jobs: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import queue
+import re
 import shlex
 import shutil
 import signal
@@ -24,6 +25,9 @@ from .cells import Point, describe
 from .comparison import RECIPE, START, TEST, VALIDATION, Comparison, Home
 
 _ROOT = Path(__file__).resolve().parents[1]
+
+_PROGRESS = re.compile(r"^.*\d+%\|.*?\| \d+/\d+ \[[^\]]*\]")
+_END = re.compile(r"(?:gbpo|evals)[.\w]*: (?:error: (.*)|ended at (.*?); last checkpoint)")
 
 
 class CellError(Exception):
@@ -64,22 +68,22 @@ def cell_command(comparison: Comparison, point: Point, seed: int) -> list[str]:
         str(_ROOT / "launch" / "gbpo.py"),
         str(comparison.folder / RECIPE),
         *comparison.overrides,
-        *cell_flags(point),
+        *cell_flags(point, comparison.eval_steps),
         f"--eval_dataset_name={comparison.folder / VALIDATION}",
         f"--seed={seed}",
         f"--output_dir={output}",
     ]
 
 
-def cell_flags(point: Point) -> list[str]:
-    """What makes a run a cell: it validates, 20 times if its recipe does not say when, and before its first step; it
-    keeps its last and its best checkpoint, goes on where it was ended, and is not stopped by a collapse, which is a
-    result.
+def cell_flags(point: Point, eval_steps: float | None) -> list[str]:
+    """What makes a run a cell: it validates before its first step and every `eval_steps`, by default as its recipe says
+    or else 20 times; it keeps its last and its best checkpoint, goes on where it was ended, and is not stopped by a
+    collapse, which is a result.
     """
     args, given = point.recipe.training, point.recipe.given
     group = args.num_generations_eval or args.num_generations
     batch = max(args.per_device_train_batch_size // group, 1) * group
-    every = args.eval_steps if "eval_steps" in given else 0.05  # below 1: that share of all steps
+    every = eval_steps or (args.eval_steps if "eval_steps" in given else 0.05)  # below 1: that share of all steps
     return [
         *point.flags,
         *("--eval_strategy=steps", f"--eval_steps={every}", "--eval_on_start=true"),
@@ -196,9 +200,11 @@ class _Runner:
 
 
 def last_lines(log: Path, count: int) -> list[str]:
-    """What was printed last, without blank lines and the steps of progress bars."""
+    """What was printed last, without blank lines and progress bars."""
     text = log.read_text(errors="replace") if log.is_file() else ""
-    lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.splitlines()[1:]]  # the first is the command
+    lines = [
+        _PROGRESS.sub("", line.rsplit("\r", 1)[-1]).rstrip() for line in text.splitlines()[1:]
+    ]  # after the command
     return [line for line in lines if line][-count:]
 
 
@@ -209,8 +215,7 @@ def _is_finished(run: Path) -> bool:
 
 
 def _reason(log: Path, status: int) -> str:
-    """The last line in which the program says why it ends; else its last line."""
+    """Why a program says that it ends; else its last line."""
     lines = last_lines(log, 200)
-    said = [line for line in lines if line.startswith("gbpo") and ("error:" in line or "ended at" in line)]
-    line = (said or lines or ["it printed nothing"])[-1]
-    return f"exit status {status}: {line[:400]}"
+    said = [match[1] or match[2] for line in lines if (match := _END.search(line))]
+    return f"exit status {status}: {(said or lines or ['it printed nothing'])[-1][:400]}"

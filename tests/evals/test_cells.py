@@ -1,0 +1,120 @@
+"""What a comparison is made of: algorithms, a grid, and a refusal of what could show nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from evals.cells import Algorithm, describe, notes, points, read_grid
+
+TINY = Path(__file__).parents[2] / "recipes" / "tiny_math.yaml"
+ONE_UPDATE = ["--per_device_train_batch_size=256", "--steps_per_generation=1", "--num_iterations=1"]
+
+
+def test_an_algorithm_is_a_base_and_its_fields():
+    algorithm = Algorithm.parse("gbpo:target_baseline=exact,overshoot-slope=0.2")
+    assert algorithm.base == "gbpo"
+    assert algorithm.fields == {"target_baseline": "exact", "overshoot_slope": "0.2"}
+    assert Algorithm.parse("grpo").fields == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ppo", ["ppo", "gbpo, grpo"]),
+        ("gbpo:exact", ["exact", "field=value"]),
+        ("gbpo:target_baseline=", ["target_baseline", "field=value"]),
+        ("grpo:target_baseline=exact", ["target_baseline", "does not read"]),
+    ],
+)
+def test_a_wrong_algorithm_is_explained(text, words):
+    with pytest.raises(ValueError) as error:
+        Algorithm.parse(text)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_a_grid_has_numbers_and_texts():
+    grid = read_grid(["epsilon=0.2,0.3", "num_iterations=1,4", "lr_scheduler_type=constant,cosine"])
+    assert grid == {
+        "epsilon": [0.2, 0.3],
+        "num_iterations": [1, 4],
+        "lr_scheduler_type": ["constant", "cosine"],
+    }
+
+
+@pytest.mark.parametrize("texts", [["epsilon"], ["epsilon=0.2,0.2"], ["epsilon=0.2", "epsilon=0.3"], ["=1"]])
+def test_a_wrong_grid_is_refused(texts):
+    with pytest.raises(ValueError, match="--grid"):
+        read_grid(texts)
+
+
+def test_every_algorithm_at_every_point():
+    found = points(TINY, ["grpo", "gbpo:target_baseline=exact"], {"epsilon": [0.2, 0.3]}, ["--max_steps=7"])
+    assert [(p.algorithm.name, p.setting["epsilon"]) for p in found] == [
+        ("grpo", 0.2),
+        ("gbpo:target_baseline=exact", 0.2),
+        ("grpo", 0.3),
+        ("gbpo:target_baseline=exact", 0.3),
+    ]
+    assert [p.recipe.training.epsilon for p in found] == [0.2, 0.2, 0.3, 0.3]
+    assert found[1].recipe.training.target_baseline == "exact"
+    assert all(p.recipe.training.max_steps == 7 for p in found)
+    assert len({p.folder(seed) for p in found for seed in (0, 1)}) == 8
+    assert describe(found[0].setting) == "epsilon=0.2" and describe({}) == "all"
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "grid", "flags", "words"),
+    [
+        (["grpo", "grpo"], {}, [], ["grpo", "twice"]),
+        (["grpo", "gbpo:num_generations=16"], {}, [], ["num_generations", "not that of the algorithms"]),
+        (["grpo", "gbpo:max_steps=5"], {}, [], ["max_steps"]),
+        (["grpo", "gbpo:dataset_name=programs"], {}, [], ["dataset_name"]),
+        (["grpo", "gbpo:temperature=0.5"], {}, [], ["temperature"]),
+        (["grpo", "gbpo:epsilon=0.3"], {"epsilon": [0.1]}, [], ["epsilon", "gbpo:epsilon=0.3"]),
+        (["grpo", "gbpo"], {"epsilon": [0.1]}, ["--epsilon", "0.3"], ["epsilon", "command line"]),
+        (["grpo", "gbpo"], {"epsilom": [0.1]}, [], ["epsilom", "epsilon"]),
+        (["grpo", "gbpo:target_baseline=middle"], {}, [], ["gbpo:target_baseline=middle", "middle"]),
+    ],
+)
+def test_what_is_not_alike_is_refused(algorithms, grid, flags, words):
+    with pytest.raises(ValueError) as error:
+        points(TINY, algorithms, grid, flags)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "flags"),
+    [
+        (["grpo", "gbpo:target_baseline=exact"], ONE_UPDATE),  # two rewards: both pull by the advantage
+        (["grpo", "gbpo:target_baseline=mean"], ONE_UPDATE),
+        (["gbpo", "gbpo:target_temperature=1"], ONE_UPDATE),  # the sign does not depend on it
+        (["gbpo", "gbpo:epsilon=0.1"], ONE_UPDATE),
+        (["grpo", "gbpo:target_baseline=mean,target_temperature=0,overshoot_slope=0"], []),  # GRPO's own gradient
+        (["gbpo", "gbpo:target_baseline=median"], []),
+    ],
+)
+def test_a_comparison_that_can_show_nothing_is_refused(algorithms, flags):
+    with pytest.raises(ValueError, match="cannot show a difference"):
+        notes(points(TINY, algorithms, {}, flags))
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "flags"),
+    [
+        (["grpo", "gbpo"], ONE_UPDATE),  # ties pull under GRPO alone
+        (["grpo", "gbpo:target_baseline=exact"], []),
+        (["grpo", "gbpo:target_baseline=exact"], [*ONE_UPDATE, "--reward_funcs", "exact_match", "format"]),
+        (["gbpo", "gbpo:epsilon_high=0.4"], ONE_UPDATE),  # moves the target of the ties
+        (["gbpo", "gbpo:learning_rate=0.001"], []),
+        (["grpo", "gbpo:target_baseline=mean,overshoot_slope=0"], []),
+    ],
+)
+def test_one_that_can_is_not(algorithms, flags):
+    assert notes(points(TINY, algorithms, {}, flags)) == []
+
+
+def test_points_of_the_grid_that_can_show_nothing_are_named():
+    flags = ["--per_device_train_batch_size=256", "--steps_per_generation=1"]
+    found = points(TINY, ["grpo", "gbpo", "gbpo:target_baseline=exact"], {"num_iterations": [1, 4]}, flags)
+    (line,) = notes(found)
+    assert line.startswith("grpo and gbpo:target_baseline=exact take the same steps at num_iterations=1:")

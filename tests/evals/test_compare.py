@@ -1,0 +1,225 @@
+"""The comparison as a user runs it: cells that fail, a kill in the middle, and what is refused before anything runs."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from evals import compare
+from evals.results import Results
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "recipes" / "tiny_math.yaml"
+
+# Any reward that tells the completions of an untrained model apart; one run can be made to fail
+REWARD = """
+import pathlib, sys
+def ord_mod_3(completions, **kwargs):
+    if pathlib.Path("broken").exists() and "--algorithm gbpo" in " ".join(sys.argv) and "--seed=1" in sys.argv:
+        raise OSError("the grader is away")
+    return [float(sum(map(ord, c[0]["content"])) % 3) for c in completions]
+"""
+SMALL = [
+    *(
+        "--reward_funcs",
+        "own.ord_mod_3",
+        "--dataset_kwargs",
+        "{size: 64, max_operand: 19}",
+        "--max_completion_length=3",
+    ),
+    *("--per_device_train_batch_size=16", "--max_steps=8", "--logging_steps=1", "--eval_steps=2"),
+    *("--eval_questions=16", "--eval_samples=4"),
+]
+
+
+@pytest.fixture
+def command(random_model, tmp_path):
+    """`command(*flags)`: the words of a comparison of two algorithms that writes `compared`, to be run in tmp_path."""
+    (tmp_path / "own.py").write_text(REWARD)
+
+    def words(*flags):
+        base = [sys.executable, "-m", "evals.compare", str(TINY), "--algorithms", "grpo", "gbpo", "--output=compared"]
+        return [*base, f"--model_name_or_path={random_model}", *SMALL, *flags]
+
+    return words
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """What the processes of a comparison are given: this checkout from another directory, and a cache of their own."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
+def test_a_failed_cell_is_reported_and_the_rest_goes_on(command, environment, tmp_path):
+    def run():
+        words = command("--seeds", "0", "1", "--jobs=2")
+        return subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
+
+    (tmp_path / "broken").touch()
+    done = run()
+    assert done.returncode == 1, done.stdout + done.stderr
+    results = Results.load(tmp_path / "compared")
+    status = {(cell.algorithm, cell.seed): cell.status for cell in results.cells}
+    assert status == {("grpo", 0): "done", ("grpo", 1): "done", ("gbpo", 0): "done", ("gbpo", 1): "failed"}
+    (failed,) = [cell for cell in results.cells if cell.status == "failed"]
+    assert "the grader is away" in failed.reason and any("the grader is away" in line for line in failed.tail)
+    assert "1 of 4 cells are not done" in done.stdout
+    page = (tmp_path / "compared" / "report.html").read_text()
+    assert "the grader is away" in page
+    for cell in results.cells:
+        if cell.status == "done":
+            check_done(cell)
+    grpo, gbpo = (next(c for c in results.cells if (c.algorithm, c.seed) == (name, 0)) for name in ("grpo", "gbpo"))
+    # the same start on the same questions, and other weights after it
+    assert grpo.series["eval_reward"][0] == gbpo.series["eval_reward"][0]
+    assert results.start.kl_to_start == 0 and grpo.last.kl_to_start > 0
+    assert len(results.questions) == 8 == len(results.start.scores)
+    trained = {json.loads(line)["prompt"] for line in (tmp_path / "compared" / "validation.jsonl").open()}
+    assert not trained & {question["prompt"] for question in results.questions}
+
+    (tmp_path / "broken").unlink()
+    models = sorted((tmp_path / "compared" / "cells").rglob("run/model/model.safetensors"))
+    written = {path: path.stat().st_mtime_ns for path in models}
+    assert len(written) == 3
+    done = run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [cell.status for cell in Results.load(tmp_path / "compared").cells] == ["done"] * 4
+    assert {path: path.stat().st_mtime_ns for path in written} == written  # what was done was not run again
+    for line in ("gbpo", "2 seeds"):
+        assert line in done.stdout
+    again = subprocess.run(
+        [sys.executable, "-m", "evals.report", "compared"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert again.returncode == 0, again.stderr
+    assert "the grader is away" not in (tmp_path / "compared" / "report.html").read_text()
+
+
+def check_done(cell):
+    assert cell.seconds > cell.train_seconds > 0 and cell.tokens > 0 and cell.peak_memory_gb > 0
+    assert cell.series["step"][-1] == 8 == cell.last.step
+    validated = [
+        (step, value)
+        for step, value in zip(cell.series["step"], cell.series["eval_reward"], strict=True)
+        if value is not None
+    ]
+    assert [step for step, _ in validated] == [0, 2, 4, 6, 8]
+    highest = max(value for step, value in validated if step)
+    assert cell.best.step == min(step for step, value in validated if value == highest and step)
+    for found in (cell.last, cell.best):
+        assert found.samples == 4 and len(found.scores) == len(found.greedy) == len(found.majority) == 8
+    assert (cell.last.scores == cell.best.scores) or cell.best.step < 8
+
+
+def test_a_comparison_that_was_killed_goes_on_to_the_same_end(command, environment, tmp_path):
+    words = command("--seeds", "0", "--jobs=1")
+    folder = tmp_path / "compared" / "cells" / "grpo" / "all" / "seed-0" / "run"
+    first = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+    wait_for(lambda: any(folder.glob("checkpoint-[2-6]/trainer_state.json")))
+    first.kill()  # -9: it cannot end its run, which another comparison must wait for, or find killed too
+    first.wait()
+    runs = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and str(folder) in command_line(pid)]
+    assert runs
+    for pid in runs:
+        os.kill(pid, signal.SIGKILL)
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "one seed" in done.stdout
+    assert list(folder.glob("config-from-*.json"))  # it did go on from a checkpoint
+    shutil.rmtree(folder.parents[3] / "gbpo")
+    whole = tmp_path / "whole"
+    flags = [f"--output={whole}", "--algorithms", "grpo"]
+    subprocess.run([*words, *flags], cwd=tmp_path, env=environment, check=True, timeout=400, stdout=subprocess.DEVNULL)
+    resumed, uninterrupted = (
+        load_file(path / "model" / "model.safetensors")
+        for path in (folder, whole / "cells" / "grpo" / "all" / "seed-0" / "run")
+    )
+    assert all((resumed[name] == value).all() for name, value in uninterrupted.items())
+    results = Results.load(tmp_path / "compared")
+    assert [cell.status for cell in results.cells] == ["done", "done"]
+
+
+def wait_for(what, seconds=120.0):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def command_line(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+WRONG = {
+    "the same steps": (["--algorithms", "gbpo", "gbpo:target_baseline=median"], ["cannot show a difference"]),
+    "one update": (
+        ["--algorithms", "grpo", "gbpo:target_baseline=exact", "--steps_per_generation=1"],
+        ["cannot show a difference", "num_iterations"],
+    ),
+    "another batch": (["--algorithms", "grpo", "gbpo:num_generations=4"], ["num_generations"]),
+    "unknown algorithm": (["--algorithms", "ppo"], ["ppo", "gbpo"]),
+    "unknown field": (["--epsilom=0.3"], ["epsilom", "epsilon"]),
+    "seed twice": (["--seeds", "1", "1"], ["--seeds", "twice"]),
+    "seed as a field": (["--seed=3"], ["--seed", "--seeds"]),
+    "missing recipe": (["nowhere.yaml"], ["nowhere.yaml", "not found"]),
+    "no held-out questions": (["--dataset_name=problems.jsonl"], ["problems.jsonl", "eval_dataset_name"]),
+    "one held-out question": (["--eval_questions=1"], ["1", "--eval_questions"]),
+    "held-out file missing": (["--eval_dataset_name=gone.jsonl"], ["gone.jsonl", "not found"]),
+    "majority as the test": (["--reward_funcs=majority_vote"], ["majority_vote", "--eval_reward"]),
+    "folder of something else": (["--output=full"], ["full", "empty folder"]),
+    "unknown model": (["--model_name_or_path=./nowhere"], ["./nowhere"]),
+    "no samples": (["--eval_samples=0"], ["samples=0"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_bad_input_is_one_line_before_anything_runs(case, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "problems.jsonl").write_text('{"prompt": "1+1=", "solution": "2"}\n' * 64)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("years of work")
+    flags, words = WRONG[case]
+    recipe = [flags[0], *flags[1:]] if case == "missing recipe" else [str(TINY), *flags]
+    defaults = ["--algorithms", "grpo", "gbpo", "--seeds", "0", "--output=compared"]
+    argv = [recipe[0], *defaults, *recipe[1:]]  # what comes later wins
+    with pytest.raises(SystemExit) as stop:
+        compare.main(argv)
+    error = capsys.readouterr().err.strip()
+    assert stop.value.code == 2
+    assert error.startswith("evals.compare: error:") and error.count("\n") == 0
+    assert all(word in error for word in words), error
+    assert not list(tmp_path.rglob("cells"))
+    assert (tmp_path / "full" / "thesis.tex").read_text() == "years of work"
+
+
+def test_another_comparison_does_not_mix_with_the_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare.runner, "run", lambda comparison: False)
+    argv = [str(TINY), "--algorithms", "grpo", "gbpo", "--seeds", "0", f"--output={tmp_path / 'compared'}"]
+
+    def status(*flags):
+        with pytest.raises(SystemExit) as stop:
+            compare.main([*argv, *flags])
+        return stop.value.code, capsys.readouterr().err
+
+    assert status("--max_steps=50")[0] == 1  # no cell is done
+    for changed in (["--max_steps=60"], ["--max_steps=50", "--eval_samples=4"], []):
+        code, error = status(*changed)
+        assert code == 2 and "another" in error and "--output" in error
+    more = ["--max_steps=50", "--seeds", "0", "1", "--grid", "num_iterations=2,4"]
+    code, error = status(*more)
+    assert code == 1, error
+    assert len(Results.load(tmp_path / "compared").cells) == 8
