@@ -167,27 +167,15 @@ def evaluate(
     return Evaluation(**known["evaluation"] | {"step": step})
 
 
-def pass_at(k: int, samples: int, correct: int) -> float:
-    r"""Unbiased probability that one of k completions is right, 1 − C(n − c, k) / C(n, k).
-
-    Args:
-        k: Completions that may be tried, at most `samples`.
-        samples: Completions that were drawn, n.
-        correct: How many of them are right, c.
-
-    >>> pass_at(2, 4, 1)
-    0.5
-    """
-    return 1 - math.comb(samples - correct, k) / math.comb(samples, k)
-
-
 def summary(evaluation: Evaluation) -> list[str]:
     """The numbers of an evaluation, a line each."""
+    from .statistics import pass_at_k  # SciPy takes a while
+
     k = evaluation.samples
     questions = len(evaluation.scores)
     rows = {f"mean@{k}": _mean(evaluation.scores)}
     powers = [2**i for i in range(k.bit_length())]
-    rows |= {f"pass@{n}": _mean(pass_at(n, k, correct) for correct in evaluation.correct) for n in powers}
+    rows |= {f"pass@{n}": pass_at_k(k, evaluation.correct, n) for n in powers}
     rows |= {f"majority@{k}": _mean(evaluation.majority), "greedy": _mean(evaluation.greedy)}
     lines = [f"questions     {questions}", *(f"{name:13} {value:.4f}" for name, value in rows.items())]
     lines += [f"mean length   {evaluation.mean_tokens:.1f} tokens", f"truncated     {evaluation.truncated:.1%}"]

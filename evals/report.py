@@ -375,7 +375,7 @@ def _context(results: Results, analysis: Analysis, mean: str) -> dict[str, Any]:
     script = (TEMPLATES / "report.js").read_text()
     curves = _curves(results)
     claimed = any(limits(row.last) for row in analysis.rows)
-    intervals = [interval for versus in analysis.comparisons for interval in (versus.last, versus.best)]
+    intervals = [interval for versus in analysis.comparisons for interval in (versus.last, versus.best) if interval]
     edges = [abs(edge) for i in intervals for edge in (i.estimate, i.low, i.high) if edge is not None and known(edge)]
     verdicts: dict[str, list[Comparison]] = {}
     for versus in sorted(analysis.comparisons, key=lambda versus: -versus.last.estimate):

@@ -93,7 +93,8 @@ def _batch(recipe: Recipe, rows: int, eval_set: datasets.Dataset | None) -> list
         ),
     ]
     if eval_set is not None:
-        every = f"every {args.eval_steps:g} steps" if str(args.eval_strategy.value) == "steps" else "every epoch"
+        steps = f"{args.eval_steps:.0%} of the" if args.eval_steps and args.eval_steps < 1 else f"{args.eval_steps:g}"
+        every = f"every {steps} steps" if str(args.eval_strategy.value) == "steps" else "every epoch"
         group = args.num_generations_eval or args.num_generations
         table.append(("evaluation", f"{len(eval_set):,} prompts × {group} completions, {every}"))
     return table

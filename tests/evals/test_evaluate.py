@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from evals import evaluate as module
 from evals import generation
-from evals.evaluate import Settings, evaluate, harness_command, main, pass_at, summary
+from evals.evaluate import Settings, evaluate, harness_command, main, summary
 from gbpo.run.arguments import RunArguments
 from gbpo.run.tiny import character_tokenizer, tiny_decoder
 
@@ -119,14 +119,6 @@ def test_the_numbers_by_hand(model, monkeypatch):
         "pass@4": 1.0,
         "majority@4": 0.3333,
     }
-
-
-@pytest.mark.parametrize("samples", [1, 5, 8])
-def test_pass_at_k_is_the_share_of_the_subsets_that_hold_a_right_one(samples):
-    for k, correct in itertools.product(range(1, samples + 1), range(samples + 1)):
-        subsets = list(itertools.combinations(range(samples), k))
-        hits = sum(any(i < correct for i in subset) for subset in subsets)
-        assert pass_at(k, samples, correct) == pytest.approx(hits / len(subsets))
 
 
 def test_boxed_rewards_vote_on_boxes(model, monkeypatch):
