@@ -83,15 +83,24 @@ class Point:
         setting: Field to value, the point of the grid.
         flags: What the command line of a cell says of both.
         recipe: The recipe, parsed with these flags.
+        same_as: The first point that takes the same steps, whose runs stand for this one; None for that point itself.
     """
 
     algorithm: Algorithm
     setting: dict[str, Any]
     flags: list[str]
     recipe: Recipe
+    same_as: Point | None = None
+
+    @property
+    def name(self) -> str:
+        """`"gbpo, epsilon=0.2"`."""
+        return f"{self.algorithm.name}, {describe(self.setting)}"
 
     def folder(self, seed: int) -> Path:
         """Where a cell lies, below the folder of the comparison."""
+        if self.same_as:
+            return self.same_as.folder(seed)
         where = describe(self.setting).replace(" ", "").replace("/", "_")
         return Path("cells") / self.algorithm.name.replace(":", "-").replace("/", "_") / where / f"seed-{seed}"
 
@@ -140,35 +149,41 @@ def points(
         for other in here[1:]:
             _check_alike(here[0], other)
         found += here
-    return found
+    return _run_once(found)
 
 
 def notes(found: Sequence[Point]) -> list[str]:
-    """A line for each point of the grid at which some algorithms take the same steps.
+    """A line for each group of points that take the same steps, so that one run stands for all of them.
 
     Raises:
         ValueError: Two algorithms take the same steps at every point, so that nothing could be learnt of them.
     """
-    settings: list[dict[str, Any]] = []
+    alike: dict[int, list[Point]] = {}
+    of_algorithm: dict[str, list[int]] = {}
     for point in found:
-        if point.setting not in settings:
-            settings.append(point.setting)
-    same: dict[tuple[str, str], list[str]] = {}  # (one, other) → the points of the grid where they take the same steps
-    for setting in settings:
-        here = [point for point in found if point.setting == setting]
-        for one, other in itertools.combinations(here, 2):
-            if _steps(one) == _steps(other):
-                same.setdefault((one.algorithm.name, other.algorithm.name), []).append(describe(setting))
-    for (name, another), where in same.items():
-        if len(where) == len(settings):
+        run_by = id(point.same_as or point)
+        alike.setdefault(run_by, []).append(point)
+        of_algorithm.setdefault(point.algorithm.name, []).append(run_by)
+    for (name, runs), (another, theirs) in itertools.combinations(of_algorithm.items(), 2):
+        if runs == theirs:
             raise ValueError(
-                f"{name} and {another} take the same steps{' at every point of the grid' * (len(where) > 1)}: the "
+                f"{name} and {another} take the same steps{' at every point of the grid' * (len(runs) > 1)}: the "
                 "comparison cannot show a difference. With one optimiser step per generation neither epsilon nor the "
                 "slope acts; set num_iterations above 1, or leave one of them out."
             )
+    groups = [[point.name for point in group] for group in alike.values() if len(group) > 1]
+    return [f"The same steps, so that one run of each seed stands for all: {'; '.join(group)}." for group in groups]
+
+
+def _run_once(found: Sequence[Point]) -> list[Point]:
+    """The points, each with the first that takes the same steps."""
+    first: dict[Any, Point] = {}
+    for point in found:
+        first.setdefault(_steps(point), point)
+    runs = [first[_steps(point)] for point in found]
     return [
-        f"{name} and {another} take the same steps at {'; '.join(where)}: what differs there is rounding."
-        for (name, another), where in same.items()
+        point if run is point else dataclasses.replace(point, same_as=run)
+        for point, run in zip(found, runs, strict=True)
     ]
 
 
@@ -204,6 +219,7 @@ def _shared(one: Point, other: Point):
 def _steps(point: Point) -> tuple[Any, ...]:
     """What decides the optimiser steps of a point: two points with the same take the same steps."""
     args = point.recipe.training
+    run = dataclasses.replace(point.recipe.run, algorithm="grpo")  # which loss it is, is told below
     everything = {name: str(value) for name, value in args.to_dict().items()}
     if point.algorithm.base == "gbpo" and args.target_baseline == "mean":
         is_clipped = args.target_temperature == 0 and args.overshoot_slope == 0
@@ -214,7 +230,8 @@ def _steps(point: Point) -> tuple[Any, ...]:
     if args.steps_per_generation * args.num_iterations <= args.gradient_accumulation_steps:  # every ratio is 1
         loss = _pull(point)
         ignored |= _BOUNDS
-    return loss, tuple((name, value) for name, value in sorted(everything.items()) if name not in ignored)
+    kept = tuple((name, value) for name, value in sorted(everything.items()) if name not in ignored)
+    return loss, kept, repr(run), repr(point.recipe.model)
 
 
 def _pull(point: Point) -> tuple[str, ...]:

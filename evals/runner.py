@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from gbpo.run import folder, models
 
-from .cells import Point, describe
+from .cells import Point
 from .comparison import RECIPE, START, TEST, VALIDATION, Comparison, Home
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -41,13 +41,14 @@ def run(comparison: Comparison) -> bool:
         CellError: The starting model cannot be evaluated.
     """
     model = models.local_model(comparison.base.model.model_name_or_path)  # built once, before many ask for it
-    todo = [cell for cell in comparison.cells if not comparison.home(*cell).is_done]
+    cells = [(point, seed) for point, seed in comparison.cells if point.same_as is None]
+    todo = [cell for cell in cells if not comparison.home(*cell).is_done]
     runner = _Runner(comparison, model)
     pool = concurrent.futures.ThreadPoolExecutor(comparison.jobs)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         runner.evaluate([model], comparison.folder / START)
-        with tqdm(total=len(comparison.cells), initial=len(comparison.cells) - len(todo), unit="cell") as bar:
+        with tqdm(total=len(cells), initial=len(cells) - len(todo), unit="cell") as bar:
             for future in concurrent.futures.as_completed([pool.submit(runner.run_cell, *cell) for cell in todo]):
                 bar.write(future.result())
                 bar.update()
@@ -61,7 +62,8 @@ def run(comparison: Comparison) -> bool:
 
 
 def cell_command(comparison: Comparison, point: Point, seed: int) -> list[str]:
-    """What runs a cell."""
+    """What runs a cell, or the one that stands for it."""
+    point = point.same_as or point
     output = comparison.home(point, seed).run
     return [
         *comparison.launcher,
@@ -110,7 +112,7 @@ class _Runner:
     def run_cell(self, point: Point, seed: int) -> str:
         """Run a cell to its end and evaluate it; a line that says how it went."""
         home = self._comparison.home(point, seed)
-        name = f"{point.algorithm.name}, {describe(point.setting)}, seed {seed}"
+        name = f"{point.name}, seed {seed}"
         slot = self._slots.get()
         try:
             home.path.mkdir(parents=True, exist_ok=True)

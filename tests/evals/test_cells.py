@@ -113,8 +113,28 @@ def test_one_that_can_is_not(algorithms, flags):
     assert notes(points(TINY, algorithms, {}, flags)) == []
 
 
-def test_points_of_the_grid_that_can_show_nothing_are_named():
+def test_points_that_take_the_same_steps_are_run_once():
     flags = ["--per_device_train_batch_size=256", "--steps_per_generation=1"]
-    found = points(TINY, ["grpo", "gbpo", "gbpo:target_baseline=exact"], {"num_iterations": [1, 4]}, flags)
-    (line,) = notes(found)
-    assert line.startswith("grpo and gbpo:target_baseline=exact take the same steps at num_iterations=1:")
+    grid = {"epsilon": [0.2, 0.3], "num_iterations": [1, 4]}
+    found = points(TINY, ["grpo", "gbpo", "gbpo:target_baseline=exact"], grid, flags)
+    run_by = {point.name: point.same_as.name if point.same_as else None for point in found}
+    once = {
+        "gbpo:target_baseline=exact, epsilon=0.2, num_iterations=1": "grpo, epsilon=0.2, num_iterations=1",
+        "grpo, epsilon=0.3, num_iterations=1": "grpo, epsilon=0.2, num_iterations=1",
+        "gbpo, epsilon=0.3, num_iterations=1": "gbpo, epsilon=0.2, num_iterations=1",
+        "gbpo:target_baseline=exact, epsilon=0.3, num_iterations=1": "grpo, epsilon=0.2, num_iterations=1",
+    }
+    assert len(found) == 12 and {name: run for name, run in run_by.items() if run} == once
+    assert len({point.folder(0) for point in found}) == 8
+    ours, median = notes(found)
+    assert ours.endswith(
+        "grpo, epsilon=0.2, num_iterations=1; gbpo:target_baseline=exact, epsilon=0.2, num_iterations=1; "
+        "grpo, epsilon=0.3, num_iterations=1; gbpo:target_baseline=exact, epsilon=0.3, num_iterations=1."
+    )
+    assert "gbpo, epsilon=0.2, num_iterations=1; gbpo, epsilon=0.3, num_iterations=1." in median
+
+
+@pytest.mark.parametrize("field", ["system_prompt=Add.,Sum up.", "learning_rate=1e-4,3e-4", "model_revision=a,b"])
+def test_points_that_differ_in_anything_else_are_run_each(field):
+    found = points(TINY, ["grpo"], read_grid([field]), ONE_UPDATE)
+    assert [point.same_as for point in found] == [None, None]
