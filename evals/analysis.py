@@ -10,7 +10,7 @@ from itertools import accumulate
 from statistics import fmean, median
 from typing import Any
 
-from .results import Cell, Evaluation, Results
+from .results import Cell, Evaluation, Results, label
 from .stability import Sign, collapsed, gradient_spikes, max_drawdown, signs
 from .statistics import (
     Interval,
@@ -112,6 +112,28 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Overall:
+    """One algorithm held against the baseline over a grid of several points.
+
+    Args:
+        algorithm: The one that is held against the baseline.
+        grid: Difference of mean@k of the final models, mean over the points of the grid, paired by seed; of the seeds
+            that both finished at every point, and None where there is none.
+        setting: The algorithm's own best point: of highest final validation reward, mean over seeds.
+        baseline_setting: The baseline's own.
+        tuned: Difference of mean@k of the final models, each at its best point, paired by seed.
+        verdicts: A sentence for each of the two differences.
+    """
+
+    algorithm: str
+    grid: Interval | None
+    setting: dict[str, Any]
+    baseline_setting: dict[str, Any]
+    tuned: Interval | None
+    verdicts: list[str]
+
+
+@dataclass(frozen=True)
 class Analysis:
     """All the numbers of a report.
 
@@ -120,6 +142,7 @@ class Analysis:
         thresholds: A line for each point of the grid: the validation reward called the threshold there, and why.
         rows: By point of the grid, then by algorithm.
         comparisons: By point of the grid, then by algorithm, without the baseline itself.
+        overall: By algorithm, without the baseline; empty where the grid has one point.
         signs: Cell folder → the signs of trouble in the order they came, of every run that logged any.
     """
 
@@ -127,6 +150,7 @@ class Analysis:
     thresholds: list[str]
     rows: list[Row]
     comparisons: list[Comparison]
+    overall: list[Overall]
     signs: dict[str, list[Sign]]
 
 
@@ -151,7 +175,9 @@ def analyse(results: Results) -> Analysis:
             pairs = _pairs(results.done(algorithm, setting), held)
             if pairs:
                 comparisons.append(_comparison(setting, algorithm, baseline, pairs))
-    return Analysis(baseline, thresholds, rows, comparisons, {folder: came for folder, came in found.items() if came})
+    overall = [_overall(results, other, baseline) for other in others] if len(results.settings()) > 1 else []
+    troubled = {folder: came for folder, came in found.items() if came}
+    return Analysis(baseline, thresholds, rows, comparisons, [one for one in overall if one], troubled)
 
 
 def _row(
@@ -210,7 +236,8 @@ def _comparison(
     setting: dict[str, Any], algorithm: str, baseline: str, pairs: Sequence[tuple[Cell, Cell]]
 ) -> Comparison:
     last = [(x.last, y.last) for x, y in pairs if x.last and y.last]
-    ours, theirs = zip(*[(fmean(x.scores), fmean(y.scores)) for x, y in last], strict=True)
+    finals = [(fmean(x.scores), fmean(y.scores)) for x, y in last]
+    ours, theirs = zip(*finals, strict=True)
     difference = paired_difference(ours, theirs)
     return Comparison(
         setting=setting,
@@ -220,13 +247,54 @@ def _comparison(
         iqm=iqm_difference([x.scores for x, _ in last], [y.scores for _, y in last]),
         area=_difference((a, b) for x, y in pairs if (a := _area(x)) is not None and (b := _area(y)) is not None),
         improvement=probability_of_improvement(ours, theirs),
-        verdict=_verdict(algorithm, baseline, fmean(ours), fmean(theirs), difference),
+        verdict=_verdict(algorithm, baseline, finals, difference),
     )
 
 
-def _verdict(algorithm: str, baseline: str, ours: float, theirs: float, difference: Interval) -> str:
+def _overall(results: Results, algorithm: str, baseline: str) -> Overall | None:
+    ours, theirs = _finals(results, algorithm), _finals(results, baseline)
+    best, best_theirs = _best_point(results, algorithm), _best_point(results, baseline)
+    if best is None or best_theirs is None:
+        return None
+    verdicts = []
+    whole = [seed for seed in results.seeds if all(seed in at for at in [*ours, *theirs])]
+    pairs = [(fmean(at[seed] for at in ours), fmean(at[seed] for at in theirs)) for seed in whole]
+    grid = _difference(pairs)
+    if grid:
+        verdicts.append(f"Over the whole grid, {_verdict(algorithm, baseline, pairs, grid)}.")
+    settings = results.settings()
+    mine, held = ours[settings.index(best)], theirs[settings.index(best_theirs)]
+    pairs = [(mine[seed], held[seed]) for seed in mine if seed in held]
+    tuned = _difference(pairs)
+    if tuned:
+        where = f"{algorithm} at {label(best)}, {baseline} at {label(best_theirs)}"
+        said = _verdict(algorithm, baseline, pairs, tuned)
+        verdicts.append(f"Each at its own best point by validation ({where}), {said}.")
+    return Overall(algorithm, grid, best, best_theirs, tuned, verdicts)
+
+
+def _finals(results: Results, algorithm: str) -> list[dict[int, float]]:
+    """Seed → mean@k of the final model, at each point of the grid."""
+    return [
+        {cell.seed: fmean(cell.last.scores) for cell in results.done(algorithm, setting) if cell.last}
+        for setting in results.settings()
+    ]
+
+
+def _best_point(results: Results, algorithm: str) -> dict[str, Any] | None:
+    """The point of highest final validation reward, mean over seeds, the first of equals."""
+    rewards = {}
+    for place, setting in enumerate(results.settings()):
+        curves = [_logged(cell, "eval_reward") for cell in results.done(algorithm, setting)]
+        if any(curves):
+            rewards[place] = fmean(curve[-1] for curve in curves if curve)
+    return results.settings()[max(rewards, key=lambda place: rewards[place])] if rewards else None
+
+
+def _verdict(algorithm: str, baseline: str, finals: Sequence[tuple[float, float]], difference: Interval) -> str:
     by, low, high, n = difference.estimate, difference.low, difference.high, difference.n
     if low is None or high is None:
+        [(ours, theirs)] = finals
         return f"one seed: {algorithm} {ours:.2f}, {baseline} {theirs:.2f}; no interval can be claimed"
     if low > 0:
         return f"{algorithm} beats {baseline} by {by:z.3f} ({low:z.3f} to {high:z.3f}, {n} seeds)"
@@ -236,8 +304,7 @@ def _verdict(algorithm: str, baseline: str, ours: float, theirs: float, differen
 
 
 def _threshold_line(setting: dict[str, Any], baseline: str, threshold: float | None, seeds: int) -> str:
-    where = ", ".join(f"{name}={value}" for name, value in setting.items())
-    prefix = f"{where}: " if where else ""
+    prefix = f"{label(setting)}: " if setting else ""
     if threshold is None:
         return f"{prefix}none, no run of {baseline} finished with a validation reward"
     over = "one seed" if seeds == 1 else f"mean over {seeds} seeds"

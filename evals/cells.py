@@ -16,6 +16,8 @@ from gbpo.run import recipe as recipes
 from gbpo.run.arguments import ALGORITHMS
 from gbpo.run.recipe import Recipe
 
+from .results import label
+
 # Rewards that pay 0 or 1: in a group of them the exact target pulls as GRPO's advantage does
 _TWO_VALUED = {"math", "exact_match", "majority_vote", "boxed"}
 
@@ -107,7 +109,7 @@ class Point:
 
 def describe(setting: Mapping[str, Any]) -> str:
     """`"epsilon=0.2, num_iterations=4"`; without a grid, `"all"`."""
-    return ", ".join(f"{name}={value}" for name, value in setting.items()) or "all"
+    return label(setting) or "all"
 
 
 def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from .analysis import Analysis, Row
-from .results import Cell, Results
+from .results import Cell, Results, label
 from .statistics import Interval
 
 POINTS = 300  # of a curve: more cannot be seen and make the file large
@@ -68,11 +68,6 @@ def limits(interval: Interval | None) -> tuple[float, float] | None:
     if interval is None or not known(interval.low) or not known(interval.high):
         return None
     return interval.low, interval.high
-
-
-def label(setting: dict[str, Any]) -> str:
-    """A point of the grid as it is written on the command line; empty without a grid."""
-    return ", ".join(f"{field}={value}" for field, value in setting.items())
 
 
 def curve(cells: list[Cell], metric: str) -> Curve | None:

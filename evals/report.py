@@ -22,9 +22,9 @@ from markupsafe import Markup
 
 from . import stability
 from .analysis import Analysis, Comparison, Row, analyse
-from .charts import DASHES, PALETTE, PANELS, POINTS, curve, heat_maps, known, label, limits
+from .charts import DASHES, PALETTE, PANELS, POINTS, curve, heat_maps, known, limits
 from .figures import figures
-from .results import Results
+from .results import Results, label
 from .statistics import Interval
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -293,6 +293,7 @@ def _answer(analysis: Analysis, mean: str) -> list[str]:
             f"{algorithm} against {analysis.baseline}: better at {better} of {len(intervals)} points of the grid, "
             f"worse at {worse}, not told apart at {len(intervals) - better - worse}."
         )
+    lines += [verdict for held in analysis.overall for verdict in held.verdicts]
     return [*lines, "Each is a 95 % interval of its own: of twenty, one misses by luck alone."]
 
 

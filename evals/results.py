@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 FILE = "results.json"
+
+
+def label(setting: Mapping[str, Any]) -> str:
+    """A point of the grid as it is written on the command line; empty without a grid."""
+    return ", ".join(f"{field}={value}" for field, value in setting.items())
 
 
 @dataclass

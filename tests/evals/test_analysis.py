@@ -214,3 +214,33 @@ def test_collapses_and_what_came_first(make_results, make_cell):
 def test_baseline_that_no_cell_has(make_results, make_cell):
     analysis = analyse(make_results([make_cell("gbpo", 0, [1])]))
     assert (row(analysis, "grpo").seeds, analysis.comparisons) == (0, [])
+
+
+def test_over_the_whole_grid_and_each_at_its_best(make_results, make_cell):
+    small, large = {"epsilon": 0.2}, {"epsilon": 0.5}
+
+    def made(algorithm, seed, setting, correct, validation):
+        series = {"eval_reward": [None, None, 0.9, None, None, validation]}
+        return make_cell(algorithm, seed, correct, setting, series=series)
+
+    # the test scores alone would choose other points: validation decides
+    cells = [made("grpo", seed, small, [2, 2 + seed], 0.5) for seed in (0, 1)]  # 4/8 and 5/8
+    cells += [made("grpo", seed, large, [4, 4], 0.3) for seed in (0, 1)]  # 8/8
+    cells += [made("gbpo", seed, small, [1, 1], 0.2) for seed in (0, 1)]  # 2/8
+    cells += [made("gbpo", seed, large, [3, 4], 0.6) for seed in (0, 1)]  # 7/8
+    [held] = analyse(make_results(cells)).overall
+    # by seed: (2 + 7 − 4 − 8) / 16 and (2 + 7 − 5 − 8) / 16
+    assert held.grid == paired_difference([9 / 16, 9 / 16], [12 / 16, 13 / 16])
+    assert (held.setting, held.baseline_setting) == (large, small)
+    assert held.tuned == paired_difference([7 / 8, 7 / 8], [4 / 8, 5 / 8])
+    grid, tuned = held.verdicts
+    assert grid == "Over the whole grid, 2 seeds do not tell gbpo from grpo: -0.219 (-0.616 to 0.178)."
+    assert tuned.startswith("Each at its own best point by validation (gbpo at epsilon=0.5, grpo at epsilon=0.2), ")
+
+    cells[2] = made(
+        "grpo", 0, large, None, 0.3
+    )  # not evaluated: seed 0 has no number there, but has at the best points
+    [held] = analyse(make_results(cells)).overall
+    assert (held.grid.n, held.tuned.n) == (1, 2)
+    assert "one seed: gbpo 0.56, grpo 0.81" in held.verdicts[0]
+    assert analyse(make_results(cells[:2] + cells[4:6])).overall == []  # one point

@@ -17,9 +17,9 @@ import pytest
 from matplotlib.image import imread
 
 from evals import report
-from evals.analysis import Analysis, Comparison, Row
-from evals.charts import curve, heat_maps, label
-from evals.results import Cell, Evaluation, Results
+from evals.analysis import Analysis, Comparison, Overall, Row
+from evals.charts import curve, heat_maps
+from evals.results import Cell, Evaluation, Results, label
 from evals.stability import Sign
 from evals.statistics import Interval
 
@@ -137,7 +137,12 @@ def made_up(algorithms=ALGORITHMS, grid=GRID, seeds=5, steps=60, failed=(), miss
     thresholds = [
         f"{label(s) or 'Threshold'}: 0.412, the final validation reward of {algorithms[0]}." for s in settings
     ]
-    return results, Analysis(algorithms[0], thresholds, rows, comparisons, signs)
+    overall = []
+    if len(settings) > 1 and comparisons:
+        gap = comparisons[0].last
+        said = [f"Over the whole grid, {algorithms[1]} beats {algorithms[0]}."]
+        overall.append(Overall(algorithms[1], gap, settings[0], settings[1], gap, said))
+    return results, Analysis(algorithms[0], thresholds, rows, comparisons, overall, signs)
 
 
 class Page(HTMLParser):
@@ -343,6 +348,7 @@ def test_the_answer_counts_where_the_interval_leaves_out_zero(full):
     assert 0 < better < 6
     line = f"gbpo against grpo: better at {better} of 6 points of the grid, worse at 0, not told apart at {6 - better}."
     assert line in html
+    assert "Over the whole grid, gbpo beats grpo." in html
     assert report.sure(Interval(-0.2, -0.3, -0.1, 5))
     assert not report.sure(Interval(0.2, -0.1, 0.5, 5))
     assert not report.sure(Interval(0.2, None, None, 1))
