@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
-from inspect import getsource
+from inspect import getsource, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ import jinja2
 import transformers
 from filelock import FileLock
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from .checks import nearest
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -25,6 +27,29 @@ _BUILDERS = {
     "tiny_code": ("tiny", "build_code"),
     "gemma3_270m": ("gemma", "build"),
 }
+
+_DTYPES = ("auto", "bfloat16", "float16", "float32")
+
+# What `from_pretrained` takes beyond its signature, and what of its signature is no value of a recipe
+_INIT_KWARGS = {
+    "allow_all_kernels",
+    "attn_implementation",
+    "device_map",
+    "dtype",
+    "experts_implementation",
+    "gguf_file",
+    "key_mapping",
+    "max_memory",
+    "offload_buffers",
+    "offload_folder",
+    "quantization_config",
+    "subfolder",
+    "tp_plan",
+    "trust_remote_code",
+    "use_kernels",
+    "variant",
+}
+_NOT_FOR_RECIPES = {"pretrained_model_name_or_path", "model_args", "config", "kwargs"}
 
 
 def check_model_name(name: str | None) -> None:
@@ -98,13 +123,33 @@ def describe(model: str, recipe: "Recipe") -> Description:
     """Read the configuration and the tokenizer of a recipe's model.
 
     Raises:
-        ValueError: As `read`.
+        ValueError: As `read`, or `model_init_kwargs` that the model does not take.
     """
     options = {
         "revision": recipe.model.model_revision,
         "trust_remote_code": recipe.training.trust_remote_code,
     }
-    return read(model, model, recipe.run.chat_template_path, **options)
+    description = read(model, model, recipe.run.chat_template_path, **options)
+    _check_init_kwargs(recipe.training.model_init_kwargs or {}, description.config)
+    return description
+
+
+def _check_init_kwargs(options: dict[str, Any], config: Any) -> None:
+    """Raise `ValueError` for what neither `from_pretrained` nor the configuration of the model knows."""
+    named = set(signature(transformers.PreTrainedModel.from_pretrained).parameters) - _NOT_FOR_RECIPES
+    known = named | _INIT_KWARGS | config.to_dict().keys()
+    for name in options:
+        if name not in known:
+            raise ValueError(
+                f"model_init_kwargs names {name!r}, which a {type(config).__name__} does not take: the model could not "
+                f"be loaded. Did you mean {nearest(name, known)!r}?"
+            )
+    dtype = options.get("dtype")
+    if dtype is not None and dtype not in _DTYPES:
+        raise ValueError(
+            f"model_init_kwargs: dtype={dtype!r} is no type of weights that TRL loads. Write one of "
+            f"{', '.join(_DTYPES)}."
+        )
 
 
 def read(model: str, tokenizer_folder: str, chat_template_path: str | None, **options: Any) -> Description:

@@ -169,6 +169,11 @@ CASES |= {
     "negative seed": ([TINY, "--seed", "-1"], ["seed=-1", "0"]),
     "huge seed": ([TINY, "--seed", "4294967296"], ["seed=4294967296"]),
     "mapping for model_init_kwargs": ([TINY, "--model_init_kwargs", "fast"], ["model_init_kwargs", "fast"]),
+    "unknown model_init_kwargs": (
+        [TINY, "--model_init_kwargs", "{attn_implementatoin: eager}"],
+        ["model_init_kwargs", "attn_implementatoin", "'attn_implementation'"],
+    ),
+    "unknown type of weights": ([TINY, "--model_init_kwargs", "{dtype: float8}"], ["float8", "bfloat16"]),
     "list for dataset_kwargs": ([TINY, "--dataset_kwargs", "[1]"], ["dataset_kwargs", "[1]"]),
     "mapping for the system prompt": (["system_mapping.yaml"], ["system_prompt", "role", "mapping"]),
     "list for the learning rate": (["rate_list.yaml"], ["learning_rate", "[1e-06, 1e-05]", "list"]),
@@ -322,6 +327,7 @@ def contents(folder):
 NEEDS_MODEL = {
     *("unknown attention", "attention not installed", "LoRA on no module", "LoRA on the head"),
     *("template that is not Jinja", "template that fails", "template without text"),
+    *("unknown model_init_kwargs", "unknown type of weights"),
 }
 
 
