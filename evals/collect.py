@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shlex
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from gbpo.run import data, folder
 from .cells import Point
 from .comparison import SERIES, START, TEST, VALIDATION, Comparison
 from .results import Cell, Evaluation, Results
-from .runner import cell_command, last_lines
+from .runner import ROOT, cell_command, last_lines
 
 SHOWN_LINES = 15  # of what a failed run printed last
 
@@ -28,7 +29,9 @@ def collect(comparison: Comparison) -> Results:
     start, settings = _read_evaluations(comparison.folder / START, [0])
     for path in [comparison.home(*cell).evaluation for cell in comparison.cells]:
         settings = settings or _read_evaluations(path, [0])[1]
-    counts = {
+    if settings:  # by their names, not by where they lie on this machine
+        settings |= {"dataset_name": TEST, "reference": comparison.base.model.model_name_or_path}
+    counts: dict[str, Any] = {
         f"{name} questions": len((comparison.folder / file).read_text().splitlines())
         for name, file in (("validation", VALIDATION), ("test", TEST))
     }
@@ -44,7 +47,7 @@ def collect(comparison: Comparison) -> Results:
         algorithms=comparison.algorithms,
         grid=comparison.grid,
         seeds=comparison.seeds,
-        evaluation={**counts, **settings},
+        evaluation=counts | settings,
         questions=_questions(comparison),
         start=start[0] if start else None,
         notes=comparison.notes,
@@ -67,7 +70,7 @@ def _cell(comparison: Comparison, point: Point, seed: int) -> Cell:
         seed=seed,
         status=status,
         folder=str(point.folder(seed)),
-        command=shlex.join(cell_command(comparison, point, seed)),
+        command=_from_checkout(cell_command(comparison, point, seed)),
         reason=record.get("reason"),
         tail=last_lines(home.log, SHOWN_LINES) if status == "failed" else [],
         seconds=record["seconds"] or None,
@@ -78,6 +81,12 @@ def _cell(comparison: Comparison, point: Point, seed: int) -> Cell:
         last=evaluations[0] if evaluations else None,
         best=evaluations[1] if len(evaluations) > 1 else None,
     )
+
+
+def _from_checkout(command: list[str]) -> str:
+    """A command as it is typed in the checkout: without the path that leads to it, or to the interpreter."""
+    typed = ["python" if word == sys.executable else word.replace(f"{ROOT}/", "") for word in command]
+    return shlex.join(typed)
 
 
 def _read_evaluations(path: Path, steps: list[int]) -> tuple[list[Evaluation], dict[str, Any]]:

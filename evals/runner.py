@@ -24,7 +24,7 @@ from gbpo.run import folder, models
 from .cells import Point
 from .comparison import RECIPE, START, TEST, VALIDATION, Comparison, Home
 
-_ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 
 _PROGRESS = re.compile(r"^.*\d+%\|.*?\| \d+/\d+ \[[^\]]*\]")
 _END = re.compile(r"(?:gbpo|evals)[.\w]*: (?:error: (.*)|ended at (.*?); last checkpoint)")
@@ -67,7 +67,7 @@ def cell_command(comparison: Comparison, point: Point, seed: int) -> list[str]:
     output = comparison.home(point, seed).run
     return [
         *comparison.launcher,
-        str(_ROOT / "launch" / "gbpo.py"),
+        str(ROOT / "launch" / "gbpo.py"),
         str(comparison.folder / RECIPE),
         *comparison.overrides,
         *cell_flags(point, comparison.eval_steps),
@@ -177,7 +177,7 @@ class _Runner:
             raise CellError("interrupted" if self._ended else _reason(log, status))
 
     def _environment(self, slot: int) -> dict[str, str]:
-        paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]  # so that evals is found from any directory
+        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]  # so that evals is found from any directory
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         gpus = torch.cuda.device_count()
         if not gpus:

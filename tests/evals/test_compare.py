@@ -107,6 +107,7 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(command, environment, tm
 
 
 def check_done(cell):
+    assert cell.command.startswith("python launch/gbpo.py ") and f"--seed={cell.seed}" in cell.command
     assert cell.seconds > cell.train_seconds > 0 and cell.tokens > 0 and cell.peak_memory_gb > 0
     assert cell.series["step"][-1] == 8 == cell.last.step
     validated = [
