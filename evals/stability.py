@@ -5,7 +5,8 @@ A run has **collapsed** when one of the signs `COLLAPSES` held:
 - `"ungraded"`, `"drawdown"`: as `gbpo.run.collapse.find` has them, no completion graded, or more than half of the rise
   of the reward lost;
 - `"fall"`: more than half of the best reward lost, by more than twice the noise (means of `SMOOTHED_LOGS` logs, noise
-  the mean absolute difference of successive logs). A run that falls from its start has no rise to lose.
+  the mean absolute difference of successive logs), or more than half of the best validation reward at
+  `LOW_VALIDATIONS` validations in a row. A run that falls from its start has no rise to lose.
 
 The other signs may come before a collapse, or with success, and are none by themselves:
 
@@ -29,11 +30,12 @@ from gbpo.run import collapse
 from gbpo.run.collapse import DRAWDOWN_SHARE, LOW_SHARE, NO_SIGNAL_LOGS, SMOOTHED_LOGS
 
 COLLAPSES = frozenset({"ungraded", "drawdown", "fall"})
+LOW_VALIDATIONS = 2
 OUTSIDE_SHARE = 0.2
 SPIKE = 10
 
 _GENERATION = ("reward", "completions/mean_length", "frac_reward_zero_std")  # logged where there was a generation
-_READ = ("step", "entropy", "grad_norm", "gbpo/outside_bounds", *_GENERATION)
+_READ = ("step", "entropy", "grad_norm", "gbpo/outside_bounds", "eval_reward", *_GENERATION)
 
 Series = Mapping[str, Sequence[float | None]]
 
@@ -54,7 +56,8 @@ def signs(series: Series) -> list[Sign]:
         series: As in `Cell.series`; columns may be missing, and an empty one has no signs.
     """
     rows = _rows(series)
-    lines = [*_collapses(rows), *_fall(rows), *_ratio(rows), *_gradient(rows)]
+    falls = sorted([*_fall(rows), *_validation_fall(rows)])[:1]
+    lines = [*_collapses(rows), *falls, *_ratio(rows), *_gradient(rows)]
     return [Sign(int(rows[i]["step"]), kind, line) for i, kind, line in sorted(lines)]
 
 
@@ -156,6 +159,19 @@ def _fall(rows: Sequence[_Row]) -> Iterator[_Found]:
     for i, (mean, _, peak, noise) in _graded(rows):
         if peak > 0 and peak - mean > max(DRAWDOWN_SHARE * peak, 2 * noise):
             yield i, "fall", f"The mean reward of {SMOOTHED_LOGS} logs was {peak:.3g} at best and is now {mean:.3g}."
+            return
+
+
+def _validation_fall(rows: Sequence[_Row]) -> Iterator[_Found]:
+    best, low = 0.0, 0
+    for i, row in enumerate(rows):
+        reward = row.get("eval_reward")
+        if reward is None:
+            continue
+        best = max(best, reward)
+        low = low + 1 if reward < (1 - DRAWDOWN_SHARE) * best else 0
+        if low == LOW_VALIDATIONS:
+            yield i, "fall", f"The validation reward was {best:.3g} at best and is now {reward:.3g}."
             return
 
 

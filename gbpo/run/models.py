@@ -25,6 +25,7 @@ PREFIX = "builtin:"
 _BUILDERS = {
     "tiny_math": ("tiny", "build_math"),
     "tiny_code": ("tiny", "build_code"),
+    "tiny_words": ("tiny", "build_words"),
     "gemma3_270m": ("gemma", "build"),
 }
 

@@ -1,4 +1,4 @@
-"""The embedded models: tiny decoders that have seen noisy demonstrations, of additions or of one-line programs.
+"""The embedded models: tiny decoders that have seen noisy demonstrations of additions, programs of a line, or words.
 
 They need no Hub and no GPU: a minute or two on one core gives a policy that knows the answer format and samples right
 answers some of the time, which is what reinforcement learning needs to start from.
@@ -13,12 +13,15 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from . import arithmetic, programs
+from . import arithmetic, data, programs
+from .arguments import RunArguments
 
 MAX_OPERAND = 49
 START_REWARD = 0.22  # probability of the right answer at which the warm start stops
 
 _WARMUP_STEPS, _CHECK_EVERY, _MAX_STEPS = 100, 10, 6000
+
+_SPELL = "Spell this word backward (example: sun -> nus):"  # what stands around the words of spell_backward
 
 _PAD, _END, _UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
 _SPECIAL = [_PAD, _END, _UNKNOWN, "<|system|>", "<|user|>", "<|assistant|>"]
@@ -28,14 +31,22 @@ _CHAT_TEMPLATE = (
 )
 
 
-def character_tokenizer() -> Qwen2Tokenizer:
-    """One token per printable ASCII character, with a chat template; anything else is left out.
+def character_tokenizer(text: str = "") -> Qwen2Tokenizer:
+    """One token per printable ASCII character and per word of `text`, with a chat template; all else is left out.
 
-    Qwen2's own class without merges: for a Qwen2 model `AutoTokenizer` takes that class whatever was saved.
+    Qwen2's own class: for a Qwen2 model `AutoTokenizer` takes that class whatever was saved. A word is merged from its
+    start, so that one which begins alike is split after the longest common start.
     """
     characters = [bytes_to_unicode()[ord(character)] for character in string.printable]
+    tokens, merges = [*_SPECIAL, *characters], []
+    for word in _words(text):
+        for length in range(1, len(word)):
+            if word[: length + 1] not in tokens:
+                tokens.append(word[: length + 1])
+                merges.append((word[:length], word[length]))
     tokenizer = Qwen2Tokenizer(
-        vocab={token: i for i, token in enumerate([*_SPECIAL, *characters])},
+        vocab={token: i for i, token in enumerate(tokens)},
+        merges=merges,
         pad_token=_PAD,
         eos_token=_END,
         unk_token=_UNKNOWN,
@@ -45,6 +56,14 @@ def character_tokenizer() -> Qwen2Tokenizer:
     )
     tokenizer.chat_template = _CHAT_TEMPLATE
     return tokenizer
+
+
+def _words(text: str) -> list[str]:
+    """How Qwen2 cuts a text before it merges."""
+    if not text:
+        return []
+    cuts = character_tokenizer().backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
+    return [word for word, _ in cuts]
 
 
 def tiny_decoder(tokenizer: Qwen2Tokenizer, seed: int = 0) -> Qwen2ForCausalLM:
@@ -83,6 +102,16 @@ def build_code(directory: Path) -> None:
     _build(directory, demonstrations, right_fraction=0.8, batch=64, learning_rate=4e-3)
 
 
+def build_words(directory: Path) -> None:
+    """Train a starting model that spells words backward, as reasoning-gym asks for, and write it into `directory`."""
+    words = {"size": 8192, "seed": 0, "min_word_len": 3, "max_word_len": 5}
+    run = RunArguments(dataset_name="reasoning_gym:spell_backward", dataset_kwargs=words)
+    problems, _ = data.load(run, evaluation=False)
+    backward = dict(zip(problems["prompt"], problems["solution"], strict=True))
+    demonstrations = _Demonstrations([*backward], [*backward.values()], range(len(backward)), _SPELL)
+    _build(directory, demonstrations, right_fraction=0.5, batch=128, learning_rate=3e-3)
+
+
 def _build(
     directory: Path, demonstrations: "_Demonstrations", *, right_fraction: float, batch: int, learning_rate: float
 ) -> None:
@@ -112,8 +141,8 @@ class _Demonstrations:
     Every prompt is padded on the left, every answer on the right. A wrong demonstration gives any of the answers.
     """
 
-    def __init__(self, questions: Sequence[str], answers: Sequence[str], right: Sequence[int]):
-        self.tokenizer = tokenizer = character_tokenizer()
+    def __init__(self, questions: Sequence[str], answers: Sequence[str], right: Sequence[int], words: str = ""):
+        self.tokenizer = tokenizer = character_tokenizer(words)
         chats = [[{"role": "user", "content": question}] for question in questions]
         prompts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
         endings = [answer + tokenizer.eos_token for answer in answers]

@@ -41,6 +41,12 @@ CASES = {
     "rose and lost it": (series(reward=[0.0] * 5 + [1.0] * 10 + [0.0] * 10), [("drawdown", 180), ("fall", 180)]),
     # 0.4, then 0.32, 0.24 and at log 8 0.16; the noise is 0.4 / 7 there
     "fell from its start": (series(reward=[0.4] * 5 + [0.0] * 7), [("fall", 80)]),
+    # the training reward was low from its first log on, but the starting model was not
+    "fell before its first log": (
+        series(reward=[0.02] * 8, eval_reward=[0.25, None, 0.02, None, 0.02, 0.02, None, 0.02]),
+        [("fall", 50)],
+    ),
+    "one low validation": (series(reward=[0.5] * 6, eval_reward=[0.25, 0.1, 0.25, 0.1, 0.13, 0.1]), []),
     "kept half": (series(reward=[0.4] * 5 + [0.2] * 20), []),
     "noise alone": (series(reward=[0.02, 0.0, 0.05, 0.01, 0.04, 0.0, 0.03, 0.0, 0.01, 0.0, 0.0, 0.04]), []),
     "ratios": (series(outside=[0.1, 0.2, 0.21, 0.3]), [("ratio", 30)]),
