@@ -12,6 +12,7 @@ from trl import GRPOConfig
 
 from gbpo import GBPOConfig
 from gbpo.config import _REFUSED, CHOICES
+from gbpo.ratios import _PERCENTILES
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,8 +69,10 @@ def test_readme_names_every_field_option_and_metric():
     own = {f.name for f in fields(GBPOConfig)} - {f.name for f in fields(GRPOConfig)}
     for name in own | set(CHOICES) | set(_REFUSED):
         assert f"`{name}`" in readme, name
-    metrics = set(re.findall(r'"(gbpo/\w+)"', (ROOT / "gbpo" / "trainer.py").read_text()))
-    assert len(metrics) == 8
+    sources = "".join(path.read_text() for path in (ROOT / "gbpo").glob("*.py"))
+    metrics = set(re.findall(r'"(gbpo/\w+)"', sources))
+    metrics |= {f"gbpo/{name}" for name in ("outside_bounds", *(f"ratio_{p}" for p in _PERCENTILES))}
+    assert {"gbpo/overshoot", "gbpo/vllm_logp_gap", "gbpo/ratio_p99"} <= metrics
     for name in metrics:
         assert readme.count(f"`{name}`") == 1, f"{name} is to be defined once"
 
