@@ -36,6 +36,7 @@ from .analysis import analyse
 from .cells import describe, notes, points, read_grid
 from .collect import collect
 from .comparison import RECIPE, TEST, VALIDATION, Comparison, write_json
+from .evaluate import Settings
 
 _SET_HERE = {"seed": "--seeds", "algorithm": "--algorithms", "output_dir": "--output"}
 _MANIFEST = "comparison.json"
@@ -160,17 +161,25 @@ def _evaluated_by(options: argparse.Namespace, run: RunArguments) -> RunArgument
 
 
 def _evaluation_flags(options: argparse.Namespace, recipe: Recipe) -> list[str]:
-    """What `evals.evaluate` is told beside models, data and output."""
+    """What `evals.evaluate` is told beside models, data and output.
+
+    Raises:
+        ValueError: It would refuse them.
+    """
     run, args = _evaluated_by(options, recipe.run), recipe.training
     assert run.reward_funcs is not None
-    values = {
-        "reward": run.reward_funcs[0],
-        "reward_kwargs": json.dumps(run.reward_kwargs[run.reward_funcs[0]]),
-        "columns": json.dumps(run.dataset_columns),
+    sampling = {
         "samples": options.eval_samples,
         "temperature": args.temperature if options.eval_temperature is None else options.eval_temperature,
         "top_p": args.top_p if options.eval_top_p is None else options.eval_top_p,
         "max_tokens": args.max_completion_length,
+    }
+    Settings(run, **sampling)
+    values = {
+        "reward": run.reward_funcs[0],
+        "reward_kwargs": json.dumps(run.reward_kwargs[run.reward_funcs[0]]),
+        "columns": json.dumps(run.dataset_columns),
+        **sampling,
         "system_prompt": run.system_prompt,
         "prompt_template": run.prompt_template,
         "chat_template_path": run.chat_template_path,

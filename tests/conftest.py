@@ -23,9 +23,9 @@ ROOT = Path(__file__).parents[1]
 
 # the files that take longest come first, so that no worker is left alone with one at the end
 LONG = (
-    *("test_run.py", "test_step.py", "test_killed.py", "test_voting.py", "test_recipes.py", "test_bad_input.py"),
-    *("test_launch.py", "test_distributed.py", "test_plan.py", "test_finite.py", "test_resume.py", "test_adapters.py"),
-    *("test_kernels.py", "test_math.py", "test_hostile.py"),
+    *("test_run.py", "test_compare.py", "test_step.py", "test_killed.py", "test_voting.py", "test_recipes.py"),
+    *("test_bad_input.py", "test_launch.py", "test_distributed.py", "test_plan.py", "test_finite.py"),
+    *("test_resume.py", "test_adapters.py", "test_evaluate.py", "test_kernels.py", "test_math.py", "test_hostile.py"),
 )
 
 

@@ -14,7 +14,7 @@ import transformers
 from filelock import FileLock
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from .checks import nearest
+from .arguments import nearest
 
 if TYPE_CHECKING:
     from .recipe import Recipe

@@ -13,8 +13,8 @@ import yaml
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from ..config import GBPOConfig, reward_scale
-from .arguments import RunArguments, mapping
-from .checks import check_deepspeed, check_fields, nearest
+from .arguments import RunArguments, mapping, nearest
+from .checks import check_deepspeed, check_fields
 
 # mappings of the trainer's configuration, which it reads as JSON alone
 _KWARGS = (

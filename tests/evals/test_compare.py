@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ TINY = ROOT / "recipes" / "tiny_math.yaml"
 REWARD = """
 import pathlib, sys
 def ord_mod_3(completions, **kwargs):
-    if pathlib.Path("broken").exists() and "--algorithm gbpo" in " ".join(sys.argv) and "--seed=1" in sys.argv:
+    if pathlib.Path("broken").exists() and "--algorithm gbpo" in " ".join(sys.argv):
         raise OSError("the grader is away")
     return [float(sum(map(ord, c[0]["content"])) % 3) for c in completions]
 """
@@ -59,26 +58,20 @@ def environment(tmp_path):
 
 def test_a_failed_cell_is_reported_and_the_rest_goes_on(command, environment, tmp_path):
     def run():
-        words = command("--seeds", "0", "1", "--jobs=2")
+        words = command("--seeds", "0", "--jobs=2")
         return subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
 
     (tmp_path / "broken").touch()
     done = run()
     assert done.returncode == 1, done.stdout + done.stderr
     results = Results.load(tmp_path / "compared")
-    status = {(cell.algorithm, cell.seed): cell.status for cell in results.cells}
-    assert status == {("grpo", 0): "done", ("grpo", 1): "done", ("gbpo", 0): "done", ("gbpo", 1): "failed"}
-    (failed,) = [cell for cell in results.cells if cell.status == "failed"]
+    assert {cell.algorithm: cell.status for cell in results.cells} == {"grpo": "done", "gbpo": "failed"}
+    grpo, failed = results.cells
     assert "the grader is away" in failed.reason and any("the grader is away" in line for line in failed.tail)
-    assert "1 of 4 cells are not done" in done.stdout
+    assert "1 of 2 cells are not done" in done.stdout
     page = (tmp_path / "compared" / "report.html").read_text()
     assert "the grader is away" in page
-    for cell in results.cells:
-        if cell.status == "done":
-            check_done(cell)
-    grpo, gbpo = (next(c for c in results.cells if (c.algorithm, c.seed) == (name, 0)) for name in ("grpo", "gbpo"))
-    # the same start on the same questions, and other weights after it
-    assert grpo.series["eval_reward"][0] == gbpo.series["eval_reward"][0]
+    check_done(grpo)
     assert results.start.kl_to_start == 0 and grpo.last.kl_to_start > 0
     assert len(results.questions) == 8 == len(results.start.scores)
     trained = {json.loads(line)["prompt"] for line in (tmp_path / "compared" / "validation.jsonl").open()}
@@ -87,14 +80,18 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(command, environment, tm
     (tmp_path / "broken").unlink()
     models = sorted((tmp_path / "compared" / "cells").rglob("run/model/model.safetensors"))
     written = {path: path.stat().st_mtime_ns for path in models}
-    assert len(written) == 3
+    assert len(written) == 1
     done = run()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [cell.status for cell in Results.load(tmp_path / "compared").cells] == ["done"] * 4
+    again, gbpo = Results.load(tmp_path / "compared").cells
+    assert again == grpo
+    check_done(gbpo)
+    # the same start on the same questions, and other weights after it
+    assert grpo.series["eval_reward"][0] == gbpo.series["eval_reward"][0]
+    assert grpo.series["grad_norm"] != gbpo.series["grad_norm"]
     assert {path: path.stat().st_mtime_ns for path in written} == written  # what was done was not run again
-    for line in ("gbpo", "2 seeds"):
-        assert line in done.stdout
-    again = subprocess.run(
+    assert "one seed" in done.stdout and "no interval can be claimed" in done.stdout
+    rebuilt = subprocess.run(
         [sys.executable, "-m", "evals.report", "compared"],
         cwd=tmp_path,
         env=environment,
@@ -102,7 +99,7 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(command, environment, tm
         text=True,
         timeout=100,
     )
-    assert again.returncode == 0, again.stderr
+    assert rebuilt.returncode == 0, rebuilt.stderr
     assert "the grader is away" not in (tmp_path / "compared" / "report.html").read_text()
 
 
@@ -124,7 +121,7 @@ def check_done(cell):
 
 
 def test_a_comparison_that_was_killed_goes_on_to_the_same_end(command, environment, tmp_path):
-    words = command("--seeds", "0", "--jobs=1")
+    words = command("--seeds", "0", "--algorithms", "grpo")
     folder = tmp_path / "compared" / "cells" / "grpo" / "all" / "seed-0" / "run"
     first = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
     wait_for(lambda: any(folder.glob("checkpoint-[2-6]/trainer_state.json")))
@@ -136,19 +133,18 @@ def test_a_comparison_that_was_killed_goes_on_to_the_same_end(command, environme
         os.kill(pid, signal.SIGKILL)
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "one seed" in done.stdout
     assert list(folder.glob("config-from-*.json"))  # it did go on from a checkpoint
-    shutil.rmtree(folder.parents[3] / "gbpo")
     whole = tmp_path / "whole"
-    flags = [f"--output={whole}", "--algorithms", "grpo"]
-    subprocess.run([*words, *flags], cwd=tmp_path, env=environment, check=True, timeout=400, stdout=subprocess.DEVNULL)
-    resumed, uninterrupted = (
+    subprocess.run(
+        [*words, f"--output={whole}"], cwd=tmp_path, env=environment, check=True, timeout=400, stdout=subprocess.DEVNULL
+    )
+    resumed, never_killed = (
         load_file(path / "model" / "model.safetensors")
         for path in (folder, whole / "cells" / "grpo" / "all" / "seed-0" / "run")
     )
-    assert all((resumed[name] == value).all() for name, value in uninterrupted.items())
+    assert all((resumed[name] == value).all() for name, value in never_killed.items())
     results = Results.load(tmp_path / "compared")
-    assert [cell.status for cell in results.cells] == ["done", "done"]
+    assert [cell.status for cell in results.cells] == ["done"]
 
 
 def wait_for(what, seconds=120.0):

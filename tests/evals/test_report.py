@@ -366,11 +366,11 @@ def test_failed_runs_are_said_loudly_with_their_last_lines(full):
 def test_signs_are_listed_in_their_order_where_runs_collapsed(tmp_path):
     results, analysis = made_up(grid={"epsilon": [0.2, 0.5], "num_iterations": [16]})
     unharmed = next(cell.folder for cell in results.cells if cell.setting["epsilon"] == 0.2)
-    analysis.signs[unharmed] = [Sign(10, "entropy", "with success")]
+    analysis.signs[unharmed] = [Sign(10, "entropy", "of a run that ended well")]
     text = " ".join(Page(written(tmp_path, results, analysis)[0]).texts)
     assert "Where runs collapsed: 6 runs with signs of trouble" in text  # 4 of grpo, 1 of each gbpo
     assert text.index("entropy at step 180") < text.index("reward at step 220")
-    assert "with success" not in text
+    assert "of a run that ended well" not in text
 
 
 def test_hostile_texts_are_shown_and_do_nothing(full, tmp_path):

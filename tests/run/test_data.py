@@ -1,7 +1,6 @@
 """What a run evaluates on: never the problems that it trains on."""
 
-import json
-
+import pandas
 import pytest
 
 from gbpo.run import data
@@ -24,13 +23,17 @@ def test_a_task_without_other_problems_is_refused():
         data.load(run, evaluation=True)
 
 
-def test_an_evaluation_file_stands_for_the_test_split(tmp_path):
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_an_evaluation_file_stands_for_the_test_split(tmp_path, suffix):
     for name, problems in {"train": ["1+1", "2+2"], "test": ["3+3"]}.items():
-        rows = [json.dumps({"problem": problem, "answer": "0"}) + "\n" for problem in problems]
-        (tmp_path / f"{name}.jsonl").write_text("".join(rows))
+        table, path = pandas.DataFrame({"problem": problems, "answer": "0"}), tmp_path / f"{name}.{suffix}"
+        if suffix == "jsonl":
+            table.to_json(path, orient="records", lines=True)
+        else:
+            getattr(table, f"to_{suffix}")(path, index=False)
     run = RunArguments(
-        dataset_name=str(tmp_path / "train.jsonl"),
-        eval_dataset_name=str(tmp_path / "test.jsonl"),
+        dataset_name=str(tmp_path / f"train.{suffix}"),
+        eval_dataset_name=str(tmp_path / f"test.{suffix}"),
         dataset_columns={"problem": "prompt", "answer": "solution"},
     )
     train, held_out = data.load(run, evaluation=True)

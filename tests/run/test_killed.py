@@ -24,14 +24,19 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 # two updates on each generation; checkpoints and logs out of step with both
 FLAGS = [
     *("--max_steps", 22, "--save_strategy", "steps", "--save_steps", 3, "--logging_steps", 2),
-    *("--per_device_train_batch_size", 16),
+    *("--per_device_train_batch_size", 16, "--reward_funcs", "own.ord_mod_3"),
 ]
-TIMES = {"step_time"}
+# an untrained model never answers right: any reward that tells its completions apart
+OWN = """
+def ord_mod_3(completions, **kwargs):
+    return [float(sum(map(ord, c[0]["content"])) % 3) for c in completions]
+"""
+MEASURED = {"step_time", "elapsed", "peak_memory_gb"}  # of the machine, not of the run
 
 
 def read_rows(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
 
 
 def weights(folder):
@@ -64,6 +69,7 @@ def kill_run(command, folder, cwd, victim):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_reported_command_ends_where_an_uninterrupted_run_ends(launch, boxing_model, tmp_path, processes):
     launcher = (sys.executable,) if processes == 1 else TORCHRUN
+    (tmp_path / "own.py").write_text(OWN)
     flags = ["--model_name_or_path", boxing_model, *FLAGS]
     whole = launch(TINY, *flags, "--output_dir", "whole", launcher=launcher)
     assert whole.returncode == 0, whole.stderr[-3000:]
@@ -97,7 +103,7 @@ def test_the_reported_command_ends_where_an_uninterrupted_run_ends(launch, boxin
     done = subprocess.run(go_on, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert read_rows(folder) == read_rows(tmp_path / "whole")
-    assert len(read_rows(folder)) == 11
+    assert len(read_rows(folder)) == 11 and sum(row["grad_norm"] > 0 for row in read_rows(folder)) > 3
     expected = weights(tmp_path / "whole")
     for name, value in weights(folder).items():
         assert torch.equal(value, expected[name]), name
@@ -107,6 +113,7 @@ def test_the_reported_command_ends_where_an_uninterrupted_run_ends(launch, boxin
 
 
 def test_auto_begins_where_there_is_no_checkpoint(launch, boxing_model, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
     flags = ["--model_name_or_path", boxing_model, *FLAGS, "--max_steps", 2, "--output_dir", "run"]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")  # of a run killed before its first checkpoint

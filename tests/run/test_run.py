@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pandas
-import pytest
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "recipes" / "tiny_math.yaml"
@@ -39,12 +38,11 @@ def test_the_demo_from_nothing(launch, tmp_path, monkeypatch):
     assert len(read_rows(tmp_path / "runs" / "tiny_math-2")) == 2
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_other_files_own_reward_and_evaluation(launch, boxing_model, tmp_path, suffix):
-    """A CSV or Parquet file with other column names, and a reward from a module in the working directory."""
+def test_own_columns_own_reward_and_prompts(launch, boxing_model, tmp_path):
+    """A Parquet file with other column names, and a reward from a module in the working directory."""
     table = pandas.DataFrame({"question": [f"{i} mod 3?" for i in range(32)], "gold": [str(i % 3) for i in range(32)]})
-    path = tmp_path / f"table.{suffix}"
-    getattr(table, {"csv": "to_csv", "parquet": "to_parquet"}[suffix])(path, index=False)
+    path = tmp_path / "table.parquet"
+    table.to_parquet(path, index=False)
     (tmp_path / "my_rewards.py").write_text(
         "def has_gold(completions, gold, **kwargs):\n"
         "    return [float(str(g) in c[0]['content']) for c, g in zip(completions, gold)]\n"
@@ -64,16 +62,6 @@ def test_other_files_own_reward_and_evaluation(launch, boxing_model, tmp_path, s
     prompt = pandas.read_parquet(sorted((folder / "completions").glob("*.parquet"))[0])["prompt"][0]
     assert [m["role"] for m in prompt] == ["system", "user"] and prompt[0]["content"] == "Digits only."
     assert prompt[1]["content"].startswith("Q ") and prompt[1]["content"].endswith(" mod 3? A")
-
-
-def test_evaluation_of_a_generated_task(launch, boxing_model, tmp_path):
-    done = launch(
-        TINY,
-        *("--model_name_or_path", boxing_model, "--eval_strategy", "steps", "--eval_steps", 2, "--max_steps", 2),
-        *("--dataset_kwargs", "{size: 64}", "--per_device_eval_batch_size", 64, "--output_dir", "here", *SMALL),
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "eval_reward" in read_rows(tmp_path / "here")[-1]
 
 
 def test_two_processes_write_one_run(launch, boxing_model, tmp_path):

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The whole study again: learning rates, then GRPO against GBPO on both tasks, then what else was tried.
+# About five hours on 2 cores; a call that is stopped goes on where it was. PYTHON and JOBS may be set.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../../.."
+output=runs/stability
+compare=("${PYTHON:-.venv/bin/python}" -m evals.compare)
+alike=(--steps_per_generation=1 --max_steps=400 --log_completions=false --eval_questions 256 --eval_steps 40
+    --jobs "${JOBS:-2}")
+algorithms=(grpo gbpo gbpo:target_baseline=exact gbpo:target_baseline=exact,overshoot_slope=0.2)
+export OMP_NUM_THREADS=1
+
+keep() { # what is shipped of a comparison
+    mkdir -p "$here/$1"
+    cp "$output/$1/results.json" "$output/$1/summary.md" "$here/$1/"
+}
+
+sweep() { # NAME RECIPE: the learning rate of highest mean@16 of GRPO, mean over the updates per generation
+    "${compare[@]}" "recipes/$2.yaml" --algorithms grpo --seeds 100 101 \
+        --grid learning_rate=1e-4,3e-4,1e-3,3e-3 num_iterations=1,4,16 "${alike[@]}" --output "$output/$1"
+    keep "$1"
+}
+
+sweep sums-learning-rate tiny_math
+"${compare[@]}" recipes/tiny_math.yaml --algorithms "${algorithms[@]}" --seeds 0 1 2 3 4 \
+    --grid epsilon=0.2,0.3,0.5 num_iterations=1,4,16 --learning_rate=3e-4 "${alike[@]}" --output "$output/sums"
+keep sums
