@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -134,17 +135,15 @@ def test_a_comparison_that_was_killed_goes_on_to_the_same_end(command, environme
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(folder.glob("config-from-*.json"))  # it did go on from a checkpoint
+    [cell] = Results.load(tmp_path / "compared").cells
+    assert cell.status == "done"
+    # the command that the report gives for the run, never killed
     whole = tmp_path / "whole"
-    subprocess.run(
-        [*words, f"--output={whole}"], cwd=tmp_path, env=environment, check=True, timeout=400, stdout=subprocess.DEVNULL
-    )
-    resumed, never_killed = (
-        load_file(path / "model" / "model.safetensors")
-        for path in (folder, whole / "cells" / "grpo" / "all" / "seed-0" / "run")
-    )
+    shown = cell.command.replace(str(folder), str(whole)).replace("python launch/", f"{sys.executable} {ROOT}/launch/")
+    run = {"cwd": tmp_path, "env": environment, "stdout": subprocess.DEVNULL}
+    subprocess.run(shlex.split(shown), **run, check=True, timeout=400)
+    resumed, never_killed = (load_file(path / "model" / "model.safetensors") for path in (folder, whole))
     assert all((resumed[name] == value).all() for name, value in never_killed.items())
-    results = Results.load(tmp_path / "compared")
-    assert [cell.status for cell in results.cells] == ["done"]
 
 
 def wait_for(what, seconds=120.0):
