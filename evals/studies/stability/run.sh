@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole study again: learning rates, then GRPO against GBPO on both tasks, then what else was tried.
-# About five hours on 2 cores; a call that is stopped goes on where it was. PYTHON and JOBS may be set.
+# The whole study again: learning rates, then GRPO against GBPO. About an hour and a half on 2 cores; a call that is
+# stopped goes on where it was. PYTHON and JOBS may be set.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../../.."
