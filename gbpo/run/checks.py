@@ -1,6 +1,5 @@
 """Values that parse, and would fail hours later or change nothing: refused before any model is loaded."""
 
-import difflib
 import math
 import os
 import tempfile
@@ -16,6 +15,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig, ModelConfig
 
 from ..config import CHOICES, check_choices
+from ..reading import nearest
 
 
 class _Range(NamedTuple):
@@ -228,8 +228,3 @@ def check_writable(folder: Path) -> None:
         raise ValueError(
             f"output_dir={str(folder)!r} cannot be written: {error.strerror} in {parent}. Give another folder."
         ) from None
-
-
-def nearest(word: str, known: Any) -> str:
-    """The known word that looks most like `word`."""
-    return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]
