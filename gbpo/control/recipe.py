@@ -198,5 +198,7 @@ def _policy_arguments(value: Any) -> dict[str, Any]:
         return value
     activation = getattr(torch.nn, str(name), None)
     if activation is None:
-        raise ValueError(f"activation_fn={name!r} is not in torch.nn. Did you mean {nearest(str(name), dir(torch.nn))!r}?")
+        raise ValueError(
+            f"activation_fn={name!r} is not in torch.nn. Did you mean {nearest(str(name), dir(torch.nn))!r}?"
+        )
     return {**value, "activation_fn": activation}

@@ -135,10 +135,8 @@ class Marks(BaseCallback):
         self._progress.curve.append(point)
         folder.write_checkpoint(folder.seed_folder(self._output, self._seed), self._progress, self._save)
         folder.write_results(self._output, self._plan)
-        rate = f"{point.steps / point.seconds:.0f} steps/s" if point.steps else "before training"
-        tqdm.write(
-            f"seed {self._seed}  step {point.steps}/{self._plan.steps}  return {point.mean:.1f} ± {point.std:.1f}  {rate}"
-        )
+        done = f"seed {self._seed}  step {point.steps}/{self._plan.steps}  return {point.mean:.1f} ± {point.std:.1f}"
+        tqdm.write(f"{done}  {point.steps / point.seconds:.0f} steps/s" if point.steps else done)
         self._clock = time.perf_counter()
 
     def _save(self, place: Path) -> None:
