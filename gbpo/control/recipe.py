@@ -66,16 +66,19 @@ class Plan:
                 raise ValueError(
                     f"Unknown setting {name!r} of {self.algorithm}. Did you mean {nearest(str(name), known)!r}?"
                 )
+        if self.n_envs < 1:
+            raise ValueError(f"n_envs={self.n_envs} leaves nothing to act in. Write a whole number above 0.")
         self.arguments()
 
     @property
     def n_envs(self) -> int:
-        return _number("n_envs", self.settings.get("n_envs", 1), int)
+        """Copies of the environment."""
+        return _argument("n_envs", self.settings.get("n_envs", 1), 1)
 
     @property
     def normalize(self) -> bool:
         """Whether `VecNormalize` scales observations and rewards by their running statistics."""
-        return self.settings.get("normalize", False)
+        return _argument("normalize", self.settings.get("normalize", False), False)
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of the algorithm.
@@ -84,11 +87,8 @@ class Plan:
             ValueError: For a value of the wrong kind.
         """
         known = _settings(self.algorithm)
-        return {
-            name: _argument(name, value, known[name])
-            for name, value in self.settings.items()
-            if name not in ("n_envs", "normalize")
-        }
+        given = {name: _argument(name, value, known[name]) for name, value in self.settings.items()}
+        return {name: value for name, value in given.items() if name not in ("n_envs", "normalize")}
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def parse(argv: Sequence[str]) -> Command:
             raise ValueError(f"Unknown key {name!r} in {options.recipe}. Did you mean {nearest(str(name), known)!r}?")
     if "env" not in recipe:
         raise ValueError(f"{options.recipe} names no environment. Write env: CartPole-v1, for example.")
-    steps = options.steps or recipe.get("steps")
+    steps = recipe.get("steps") if options.steps is None else options.steps
     if steps is None:
         raise ValueError("steps is missing: nobody says how long to train. Write --steps 100000, for example.")
     given = {name: recipe[name] for name in ("env_kwargs", "eval_episodes", "evaluations") if name in recipe}
