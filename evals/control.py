@@ -80,7 +80,7 @@ def compare(results: dict[str, Any]) -> dict[str, Any]:
     }
     if not seeds:
         return comparison
-    last = []
+    last: list[list[list[float]]] = []
     for name, runs in zip(ALGORITHMS, finished, strict=True):
         curves = [runs[seed]["curve"] for seed in seeds]  # of equal plans: their points are at equal steps
         last.append([curve[-1]["eval_returns"] for curve in curves])
@@ -98,7 +98,7 @@ def compare(results: dict[str, Any]) -> dict[str, Any]:
             ],
         }
     bpo, ppo = (comparison[name]["eval_return_means"] for name in ALGORITHMS)
-    comparison["difference"] = dataclasses.asdict(iqm_difference(*last))
+    comparison["difference"] = dataclasses.asdict(iqm_difference(last[0], last[1]))
     comparison["probability_of_improvement"] = dataclasses.asdict(probability_of_improvement(bpo, ppo))
     return comparison
 

@@ -94,7 +94,7 @@ class BPO(PPO):
         target_baseline: str = "median",
         **ppo_options: Any,
     ):
-        self.clip_range_high = clip_range_high
+        self.clip_range_high: Any = clip_range_high
         self.median_coef = median_coef
         self.temperature = temperature
         self.target_baseline = target_baseline
@@ -122,21 +122,19 @@ class BPO(PPO):
                 f"policy={self.policy_class.__name__} has no median critic, from which the target ratio is measured. "
                 "Write class Policy(gbpo.control.policies.MedianCritic, YourPolicy), or 'MlpPolicy'."
             )
+        self.clip_range = FloatSchedule(self.clip_range)
+        self.clip_range_high = FloatSchedule(self.clip_range if self.clip_range_high is None else self.clip_range_high)
         self._check_options()
         super()._setup_model()
-        if self.clip_range_high is not None:
-            self.clip_range_high = FloatSchedule(self.clip_range_high)
 
     def _check_options(self) -> None:
-        low, high = (
-            schedule(1.0) if callable(schedule) else schedule for schedule in (self.clip_range, self.clip_range_high)
-        )
+        low, high = self.clip_range(1.0), self.clip_range_high(1.0)
         if not 0.0 < low <= 1.0:
             raise ValueError(
                 f"clip_range={low} puts the lower bound 1 - clip_range of the probability ratio outside [0, 1). Write "
                 "a value in (0, 1], for example 0.3."
             )
-        if high is not None and not 0.0 < high < math.inf:
+        if not 0.0 < high < math.inf:
             raise ValueError(
                 f"clip_range_high={high} puts the upper bound 1 + clip_range_high of the probability ratio outside "
                 "(1, ∞): no probability could rise. Write a positive number, or None for that of clip_range."
@@ -237,8 +235,8 @@ class BPO(PPO):
 
     def _epsilons(self) -> tuple[float, float]:
         progress = self._current_progress_remaining
-        low = max(self.clip_range(progress), _SMALLEST_RANGE)
-        return low, low if self.clip_range_high is None else max(self.clip_range_high(progress), _SMALLEST_RANGE)
+        low, high = self.clip_range(progress), self.clip_range_high(progress)
+        return max(low, _SMALLEST_RANGE), max(high, _SMALLEST_RANGE)
 
     def _log(
         self, losses: list[MinibatchLoss], last_epoch: list[MinibatchLoss], epsilon_low: float, epsilon_high: float
@@ -263,8 +261,7 @@ class BPO(PPO):
             self.logger.record("train/std", self.policy.log_std.exp().mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", epsilon_low)
-        if self.clip_range_high is not None:
-            self.logger.record("train/clip_range_high", epsilon_high)
+        self.logger.record("train/clip_range_high", epsilon_high)
         if self.clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", self.clip_range_vf(self._current_progress_remaining))
 

@@ -126,8 +126,8 @@ def read_progress(checkpoint: Path | None) -> Progress:
     return Progress([Point(**point) for point in json.loads((checkpoint / PROGRESS).read_text())])
 
 
-def write_checkpoint(seed_folder: Path, progress: Progress, save: Callable[[Path], None]) -> None:
-    """Write `checkpoint-STEPS` in place of the one before.
+def write_checkpoint(seed_folder: Path, progress: Progress, save: Callable[[Path], None]) -> Path:
+    """Write `checkpoint-STEPS` in place of the one before and return it.
 
     Args:
         seed_folder: Of the seed.
@@ -140,9 +140,10 @@ def write_checkpoint(seed_folder: Path, progress: Progress, save: Callable[[Path
     part.mkdir()
     save(part)
     (part / PROGRESS).write_text(json.dumps([dataclasses.asdict(point) for point in progress.curve]))
-    part.rename(seed_folder / f"checkpoint-{progress.steps}")
+    whole = part.rename(seed_folder / f"checkpoint-{progress.steps}")
     if before is not None:
         shutil.rmtree(before)
+    return whole
 
 
 def write_results(output: Path, plan: Plan) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import imageio
+from PIL import Image
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
@@ -37,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"gbpo.control: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
     for seed in command.seeds:
-        train(command.plan, seed, command.output)
+        checkpoint = train(command.plan, seed, command.output)
         if command.video:
-            print(f"film:    {film(command.plan, seed, command.output)}", flush=True)
+            print(f"film:    {film(command.plan, checkpoint, command.output / f'seed-{seed}.webp')}", flush=True)
     for lock in locks:
         lock.release()
     print(f"curve:   {command.output / folder.CURVE}\nresults: {command.output / folder.RESULTS}", flush=True)
@@ -54,9 +55,7 @@ def build(plan: Plan, seed: int) -> PPO:
     """
     envs = environments.make(plan, plan.n_envs, seed)
     policy = environments.policy_for(envs.observation_space)
-    arguments = plan.arguments()
-    if policy == "MlpPolicy":
-        arguments.setdefault("device", "cpu")  # small networks are faster there
+    arguments = {**plan.arguments(), "device": _device(plan, envs)}
     if plan.normalize:
         envs = VecNormalize(envs, gamma=arguments.get("gamma", 0.99))
     try:
@@ -65,23 +64,28 @@ def build(plan: Plan, seed: int) -> PPO:
         raise ValueError(f"{plan.algorithm} refuses {plan.settings} with {plan.env}: {error}") from None
 
 
-def train(plan: Plan, seed: int, output: Path) -> None:
-    """Train one seed from its last checkpoint, or from the start, to the end; nothing where it has ended already."""
+def train(plan: Plan, seed: int, output: Path) -> Path:
+    """Train one seed from its last checkpoint, or from the start, to the end.
+
+    Returns:
+        The checkpoint at the end; where there was one already, nothing is trained.
+    """
     place = folder.seed_folder(output, seed)
     checkpoint = folder.last_checkpoint(place)
     progress = folder.read_progress(checkpoint)
-    if progress.steps >= plan.steps:
+    if checkpoint is not None and progress.steps >= plan.steps:
         print(f"seed {seed}: finished before, return {progress.curve[-1].mean:.1f}", flush=True)
-        return
+        return checkpoint
     agent = build(plan, seed) if checkpoint is None else load(plan, checkpoint, seed=seed + progress.steps)
     agent.set_logger(configure(str(place / f"log-from-{progress.steps}"), ["csv"]))
-    evaluation_envs = evaluation(plan)
+    evaluation_envs = evaluation(plan, plan.eval_episodes)
     with tqdm(total=plan.steps, initial=progress.steps, desc=f"seed {seed}", unit="step", disable=None) as bar:
         marks = Marks(plan, seed, output, progress, evaluation_envs, bar)
         agent.learn(plan.steps - progress.steps, marks, reset_num_timesteps=False)
-        marks.mark()
+        last = marks.mark()
     evaluation_envs.close()
     agent.get_env().close()
+    return last
 
 
 def load(plan: Plan, checkpoint: Path, seed: int) -> PPO:
@@ -89,9 +93,15 @@ def load(plan: Plan, checkpoint: Path, seed: int) -> PPO:
     envs = environments.make(plan, plan.n_envs, seed)
     if plan.normalize:
         envs = VecNormalize.load(str(checkpoint / STATISTICS), envs)
-    agent = ALGORITHMS[plan.algorithm].load(checkpoint / MODEL, envs)
+    agent = ALGORITHMS[plan.algorithm].load(checkpoint / MODEL, envs, device=_device(plan, envs))
     agent.set_random_seed(seed)
     return agent
+
+
+def _device(plan: Plan, envs: VecEnv) -> str:
+    """The plan's, else the CPU for small networks, which are faster there."""
+    small = environments.policy_for(envs.observation_space) == "MlpPolicy"
+    return plan.settings.get("device", "cpu" if small else "auto")
 
 
 class Marks(BaseCallback):
@@ -105,7 +115,6 @@ class Marks(BaseCallback):
         self._progress = progress
         self._envs = envs
         self._bar = bar
-        self._resumed = bool(progress.curve)
         self._seconds = progress.seconds
         self._clock = time.perf_counter()
 
@@ -115,9 +124,7 @@ class Marks(BaseCallback):
     def _on_rollout_start(self) -> None:
         """The policy has just been updated, or not at all yet."""
         self._bar.update(self.num_timesteps - self._bar.n)
-        if self._resumed:  # its checkpoint has been evaluated
-            self._resumed = False
-        elif self.num_timesteps >= self._next_mark():
+        if self.num_timesteps >= self._next_mark():
             self.mark()
 
     def _next_mark(self) -> int:
@@ -126,18 +133,19 @@ class Marks(BaseCallback):
         passed = self._progress.steps * plan.evaluations // plan.steps
         return -(-(passed + 1) * plan.steps // plan.evaluations) if self._progress.curve else 0
 
-    def mark(self) -> None:
-        """Evaluate, write the checkpoint, and bring results and curve up to date."""
+    def mark(self) -> Path:
+        """Evaluate, write the checkpoint, bring results and curve up to date, and return the checkpoint."""
         self._seconds += time.perf_counter() - self._clock
         episodes = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         returns = evaluate(self.model, self._envs, deterministic=not environments.is_atari(self._plan.env))
         point = Point(self.model.num_timesteps, self._seconds, returns, safe_mean(episodes) if episodes else None)
         self._progress.curve.append(point)
-        folder.write_checkpoint(folder.seed_folder(self._output, self._seed), self._progress, self._save)
+        checkpoint = folder.write_checkpoint(folder.seed_folder(self._output, self._seed), self._progress, self._save)
         folder.write_results(self._output, self._plan)
         done = f"seed {self._seed}  step {point.steps}/{self._plan.steps}  return {point.mean:.1f} ± {point.std:.1f}"
         tqdm.write(f"{done}  {point.steps / point.seconds:.0f} steps/s" if point.steps else done)
         self._clock = time.perf_counter()
+        return checkpoint
 
     def _save(self, place: Path) -> None:
         self.model.save(place / MODEL)
@@ -145,19 +153,22 @@ class Marks(BaseCallback):
             statistics.save(str(place / STATISTICS))
 
 
-def evaluation(plan: Plan) -> VecEnv:
-    """As many environments as an evaluation has episodes, with unscaled rewards."""
-    envs = environments.make(plan, plan.eval_episodes, _EVALUATION_SEED)
+def evaluation(plan: Plan, episodes: int, **env_kwargs: Any) -> VecEnv:
+    """As many environments as episodes, with unscaled rewards."""
+    envs = environments.make(plan, episodes, _EVALUATION_SEED, **env_kwargs)
     return VecNormalize(envs, training=False, norm_reward=False) if plan.normalize else envs
 
 
-def evaluate(agent: PPO, envs: VecEnv, deterministic: bool) -> list[float]:
+def evaluate(
+    agent: PPO, envs: VecEnv, deterministic: bool, before_step: Callable[[], None] = lambda: None
+) -> list[float]:
     """Return of the first episode of each environment, undiscounted and unscaled; the starts are always the same.
 
     Args:
         agent: Whose statistics scale the observations, where it has some.
         envs: As `evaluation` makes them.
         deterministic: Take the likeliest action; else sample.
+        before_step: Called before each step.
     """
     if isinstance(envs, VecNormalize):
         sync_envs_normalization(agent.get_env(), envs)
@@ -165,6 +176,7 @@ def evaluate(agent: PPO, envs: VecEnv, deterministic: bool) -> list[float]:
     observations = envs.reset()
     returns: dict[int, float] = {}
     while len(returns) < envs.num_envs:
+        before_step()
         actions, _ = agent.predict(observations, deterministic=deterministic)
         observations, _, _, infos = envs.step(actions)
         for place, info in enumerate(infos):
@@ -173,21 +185,12 @@ def evaluate(agent: PPO, envs: VecEnv, deterministic: bool) -> list[float]:
     return [returns[place] for place in range(envs.num_envs)]
 
 
-def film(plan: Plan, seed: int, output: Path) -> Path:
-    """Write an episode of a trained seed to `seed-N.mp4`, as it is evaluated."""
-    checkpoint = folder.last_checkpoint(folder.seed_folder(output, seed))
-    agent = load(plan, checkpoint, seed)
-    envs = environments.make(plan, 1, _EVALUATION_SEED, render_mode="rgb_array")
-    if plan.normalize:
-        envs = VecNormalize.load(str(checkpoint / STATISTICS), envs)
-        envs.training = False
-    path = output / f"seed-{seed}.mp4"
-    observations, ended = envs.reset(), False
-    with imageio.get_writer(path, fps=envs.metadata.get("render_fps", 30), macro_block_size=2) as writer:
-        while not ended:
-            writer.append_data(envs.render())
-            actions, _ = agent.predict(observations, deterministic=not environments.is_atari(plan.env))
-            observations, _, _, infos = envs.step(actions)
-            ended = "episode" in infos[0]
+def film(plan: Plan, checkpoint: Path, path: Path) -> Path:
+    """Film a trained agent in the first episode of its evaluations, as an animated WebP."""
+    agent, envs = load(plan, checkpoint, seed=0), evaluation(plan, 1, render_mode="rgb_array")
+    pictures: list[Image.Image] = []
+    evaluate(agent, envs, not environments.is_atari(plan.env), lambda: pictures.append(Image.fromarray(envs.render())))
+    duration = 1000 / envs.metadata.get("render_fps", 30)  # ms
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0, method=0)
     envs.close()
     return path

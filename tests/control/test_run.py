@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from stable_baselines3 import PPO
 
 from gbpo.control import BPO, environments, folder, train
@@ -125,8 +126,8 @@ def test_half_a_checkpoint_is_not_found(tmp_path):
 
 
 def test_evaluations_begin_alike_and_leave_training_alone(recipe):
-    plan = parse([recipe(eval_episodes=20)]).plan
-    agent, envs = train.build(plan, 0), train.evaluation(plan)
+    plan = parse([recipe()]).plan
+    agent, envs = train.build(plan, 0), train.evaluation(plan, 20)
     first = train.evaluate(agent, envs, deterministic=True)
     assert train.evaluate(agent, envs, deterministic=True) == first
     assert len(first) == 20 and len(set(first)) > 1  # different starts
@@ -135,7 +136,8 @@ def test_evaluations_begin_alike_and_leave_training_alone(recipe):
 def test_film(recipe, tmp_path):
     pytest.importorskip("pygame")
     run(recipe(steps=64), "--video", "--output", tmp_path / "out")
-    assert (tmp_path / "out" / "seed-0.mp4").read_bytes()[4:8] == b"ftyp"
+    with Image.open(tmp_path / "out" / "seed-0.webp") as film:  # equal pictures in a row are stored as one
+        assert film.is_animated and film.n_frames > 4
 
 
 def test_cartpole_is_learnt(tmp_path):
