@@ -90,7 +90,10 @@ def bench_rewards(repeats: int) -> None:
 
 
 def bench_control(repeats: int) -> None:
-    """Environment steps per second of BPO and PPO, in turn, with PPO's default networks, rollouts and epochs."""
+    """Environment steps per second of BPO and PPO, in turn, with PPO's default networks, rollouts and epochs.
+
+    Seconds are the processor's, so that other jobs on the machine favour neither.
+    """
     import torch
     from stable_baselines3 import PPO
 
@@ -107,12 +110,12 @@ def bench_control(repeats: int) -> None:
         seconds: dict[str, list[float]] = {name: [] for name in agents}
         for _ in range(repeats + 1):
             for name, agent in agents.items():
-                start = time.perf_counter()
+                start = time.process_time()
                 agent.learn(rollout, reset_num_timesteps=False)
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time.process_time() - start)
         speeds = {name: rollout / statistics.median(times[1:]) for name, times in seconds.items()}  # the first warms up
         shown = ", ".join(f"{name} {speed:.0f} steps/s" for name, speed in speeds.items())
-        print(f"{env}: {shown}, BPO / PPO {speeds['BPO'] / speeds['PPO']:.2f}", flush=True)
+        print(f"{env}, one core: {shown}, BPO / PPO {speeds['BPO'] / speeds['PPO']:.2f}", flush=True)
 
 
 def _median(work: Callable[[], Any], repeats: int) -> float:

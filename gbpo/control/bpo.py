@@ -218,7 +218,9 @@ class BPO(PPO):
         value_term = functional.mse_loss(values, returns)
         entropy_term = (log_prob if entropy is None else -entropy).mean()
 
-        total = policy_term + self.vf_coef * value_term + self.median_coef * median_term + self.ent_coef * entropy_term
+        total = policy_term + self.vf_coef * value_term + self.median_coef * median_term
+        if self.ent_coef:  # else its gradient, all zeros, would be computed
+            total = total + self.ent_coef * entropy_term
         return MinibatchLoss(total, policy_term, value_term, median_term, entropy_term, log_ratio.detach(), target)
 
     def learn(
