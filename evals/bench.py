@@ -1,4 +1,7 @@
-"""Timed comparisons: `python -m evals.bench rewards` prints what the rewards grade in a second.
+"""Timed comparisons.
+
+    python -m evals.bench rewards    what the rewards grade in a second
+    python -m evals.bench control    environment steps in a second, BPO beside Stable-Baselines3's PPO
 
 One core unless a line says otherwise: the process and its workers are bound to it. Medians over `--repeats` runs, so
 run it on a machine that does nothing else.
@@ -32,11 +35,14 @@ _TESTS = {
 
 def main() -> None:
     """Print one line per measurement."""
-    parser = argparse.ArgumentParser(prog="python -m evals.bench", description=__doc__)
-    parser.add_argument("what", choices=["rewards"])
+    benches = {"rewards": bench_rewards, "control": bench_control}
+    parser = argparse.ArgumentParser(
+        prog="python -m evals.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=list(benches))
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    bench_rewards(options.repeats)
+    benches[options.what](options.repeats)
 
 
 def bench_rewards(repeats: int) -> None:
@@ -81,6 +87,35 @@ def bench_rewards(repeats: int) -> None:
     at_once = _median(lambda: asyncio.run(both()), repeats)
     print(f"math and code of one batch, {len(cores)} cores: {one_after_another:.1f} s in turn, {at_once:.1f} s at once")
     maths.close()
+
+
+def bench_control(repeats: int) -> None:
+    """Environment steps per second of BPO and PPO, in turn, with PPO's default networks, rollouts and epochs.
+
+    Seconds are the processor's, so that other jobs on the machine favour neither.
+    """
+    import torch
+    from stable_baselines3 import PPO
+
+    from gbpo.control import BPO
+
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    layers = {"net_arch": [64, 64], "activation_fn": torch.nn.Tanh}
+    rollout = 2048
+    for env in ("CartPole-v1", "Pendulum-v1"):
+        agents = {
+            kind.__name__: kind("MlpPolicy", env, policy_kwargs=layers, seed=0, device="cpu") for kind in (BPO, PPO)
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in agents}
+        for _ in range(repeats + 1):
+            for name, agent in agents.items():
+                start = time.process_time()
+                agent.learn(rollout, reset_num_timesteps=False)
+                seconds[name].append(time.process_time() - start)
+        speeds = {name: rollout / statistics.median(times[1:]) for name, times in seconds.items()}  # the first warms up
+        shown = ", ".join(f"{name} {speed:.0f} steps/s" for name, speed in speeds.items())
+        print(f"{env}, one core: {shown}, BPO / PPO {speeds['BPO'] / speeds['PPO']:.2f}", flush=True)
 
 
 def _median(work: Callable[[], Any], repeats: int) -> float:

@@ -1,8 +1,6 @@
 """What a recipe says of data, prompts and rewards; loads neither torch nor TRL."""
 
 import contextlib
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,8 +107,3 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"{name}={value!r} is not a mapping. Write it as {{key: value}}.")
     return value or {}
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that looks most like `word`."""
-    return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]

@@ -15,7 +15,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig, ModelConfig
 
 from ..config import CHOICES, check_choices
-from .arguments import nearest
+from ..reading import nearest
 
 
 class _Range(NamedTuple):

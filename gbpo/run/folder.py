@@ -3,15 +3,15 @@
 import dataclasses
 import json
 import math
-import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer_utils import get_last_checkpoint
 
 from .. import __version__
+from ..provenance import git_revision as git_revision
+from ..provenance import installed_version as installed_version
 from .recipe import Recipe
 
 _PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "vllm", "deepspeed")
@@ -173,25 +173,6 @@ def draw_curves(folder: Path, title: str) -> None:
     pyplot.close(figure)
 
 
-def git_revision() -> str | None:
-    """Commit of the code that runs, with `-dirty` when it was changed; None outside a checkout."""
-    result = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return result.stdout.strip() or None
-
-
 def versions() -> dict[str, str | None]:
     """Of the packages that decide what a run does; None for one that is not installed."""
     return {name: installed_version(name) for name in _PACKAGES}
-
-
-def installed_version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -14,7 +14,7 @@ import transformers
 from filelock import FileLock
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from .arguments import nearest
+from ..reading import nearest
 
 if TYPE_CHECKING:
     from .recipe import Recipe

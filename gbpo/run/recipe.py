@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-import yaml
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from ..config import GBPOConfig, reward_scale
-from .arguments import RunArguments, mapping, nearest
+from ..reading import nearest, read_yaml
+from .arguments import RunArguments, mapping
 from .checks import check_deepspeed, check_fields
 
 # mappings of the trainer's configuration, which it reads as JSON alone
@@ -47,7 +47,7 @@ def parse(argv: Sequence[str]) -> Recipe:
     if not argv or argv[0].startswith("-"):
         raise ValueError("No recipe given. Write: launch/gbpo.py RECIPE.yaml [--field value …]")
     path = Path(argv[0]).expanduser()
-    recipe, overrides = _read(path), list(argv[1:])
+    recipe, overrides = read_yaml(path, "recipes/tiny_math.yaml"), list(argv[1:])
     if "dataset_name" in _names(overrides):
         recipe.pop("dataset_kwargs", None)  # they belong to the recipe's own data set
     flags = _as_flags(recipe) + overrides
@@ -79,33 +79,6 @@ class _Parser(TrlParser):
 
     def error(self, message: str):
         raise ValueError(f"{message}. Write a value of the field's type.")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"Recipe {path} not found. Give the path of a YAML file, for example recipes/tiny_math.yaml.")
-    try:
-        recipe = yaml.load(path.read_text(), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(recipe, dict):
-        raise ValueError(f"Recipe {path} holds no fields. Write one `field: value` a line.")
-    return recipe
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, of which PyYAML would keep the last."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"{key.value!r} is given twice, and only the last would count; remove one",
-                    problem_mark=key.start_mark,
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def _as_flags(recipe: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from gbpo.run import checks, train
 from gbpo.run import recipe as recipes
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 # Per recipe: processes it is written for, completions of one optimiser step, optimiser steps on one generation
 PLANS = {

@@ -1,0 +1,159 @@
+"""BPO beside PPO in control.
+
+    python -m evals.control recipes/control/hopper.yaml --seeds 0 1 2 3 4 --workers 2
+
+trains every recipe with both algorithms on every seed, each run a `python -m gbpo.control` on one thread, and writes
+`<recipe>.json` and `<recipe>.png` under `--output`: interquartile means over seeds and evaluation episodes with 95 %
+intervals, their difference, and the curves. The same command again goes on where it stopped. Exit status: 0 when every
+run is finished, 1 when one failed, 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from gbpo.control.folder import RESULTS
+from gbpo.control.recipe import ALGORITHMS, parse
+
+from .charts import PALETTE
+from .statistics import Interval, iqm_difference, iqm_interval, probability_of_improvement
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train what is not trained yet, and write the comparison of each recipe."""
+    options = _parser().parse_args(argv)
+    jobs = []  # by recipe, then seed, then algorithm: a study that is cut short has pairs
+    try:
+        for recipe in options.recipes:
+            for seed in options.seeds:
+                for algorithm in ALGORITHMS:
+                    job = [str(recipe), "--algorithm", algorithm, "--seeds", str(seed)]
+                    job += ["--output", str(options.runs / f"{recipe.stem}-{algorithm}")]
+                    job += ["--steps", str(options.steps)] if options.steps else []
+                    parse(job)
+                    jobs.append(job)
+    except ValueError as error:
+        print(f"evals.control: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    options.runs.mkdir(parents=True, exist_ok=True)
+    options.output.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(options.workers) as pool:
+        failed = [job for job, code in zip(jobs, pool.map(_train, jobs), strict=True) if code]
+    for recipe in options.recipes:
+        results = {
+            name: json.loads((options.runs / f"{recipe.stem}-{name}" / RESULTS).read_text()) for name in ALGORITHMS
+        }
+        comparison = compare(results)
+        (options.output / f"{recipe.stem}.json").write_text(json.dumps(comparison, indent=1) + "\n")
+        draw(comparison).savefig(options.output / f"{recipe.stem}.png", dpi=150)
+        print(describe(comparison))
+    for job in failed:
+        print(f"failed: python -m gbpo.control {' '.join(job)}", file=sys.stderr)
+    raise SystemExit(1 if failed else 0)
+
+
+def compare(results: dict[str, Any]) -> dict[str, Any]:
+    """What two runs of a plan say of their algorithms.
+
+    Args:
+        results: `results.json` of `python -m gbpo.control` by algorithm. Only seeds that both have finished count, so
+            that runs, starts and evaluation episodes are pairs.
+    """
+    finished = [{run["seed"]: run for run in results[name]["seeds"] if run["finished"]} for name in ALGORITHMS]
+    seeds = sorted(set.intersection(*map(set, finished)))
+    comparison: dict[str, Any] = {
+        "env": results["bpo"]["plan"]["env"],
+        "steps": results["bpo"]["plan"]["steps"],
+        "seeds": seeds,
+    }
+    if not seeds:
+        return comparison
+    last: list[list[list[float]]] = []
+    for name, runs in zip(ALGORITHMS, finished, strict=True):
+        curves = [runs[seed]["curve"] for seed in seeds]  # of equal plans: their points are at equal steps
+        last.append([curve[-1]["eval_returns"] for curve in curves])
+        comparison[name] = {
+            "iqm": dataclasses.asdict(iqm_interval(last[-1])),
+            "eval_return_means": [runs[seed]["eval_return_mean"] for seed in seeds],
+            "train_return_means": [curve[-1]["train_return_mean"] for curve in curves],
+            "steps_per_second": median(runs[seed]["steps_per_second"] for seed in seeds),
+            "plan": results[name]["plan"],
+            "git_revision": results[name]["git_revision"],
+            "versions": results[name]["versions"],
+            "curve": [
+                {"steps": points[0]["steps"], **dataclasses.asdict(iqm_interval([p["eval_returns"] for p in points]))}
+                for points in zip(*curves, strict=True)
+            ],
+        }
+    bpo, ppo = (comparison[name]["eval_return_means"] for name in ALGORITHMS)
+    comparison["difference"] = dataclasses.asdict(iqm_difference(last[0], last[1]))
+    comparison["probability_of_improvement"] = dataclasses.asdict(probability_of_improvement(bpo, ppo))
+    return comparison
+
+
+def describe(comparison: dict[str, Any]) -> str:
+    """One line: the task, both interquartile means, their difference, and the speed."""
+    head = f"{comparison['env']}, {comparison['steps']} steps, {len(comparison['seeds'])} seeds"
+    if not comparison["seeds"]:
+        return f"{head}: no seed is finished by both"
+    parts = [f"{name} {_text(comparison[name]['iqm'])}" for name in ALGORITHMS]
+    speed = comparison["bpo"]["steps_per_second"] / comparison["ppo"]["steps_per_second"]
+    return f"{head}: {', '.join(parts)}, difference {_text(comparison['difference'])}, speed {speed:.2f}"
+
+
+def draw(comparison: dict[str, Any]) -> Figure:
+    """Interquartile mean of the evaluation returns over environment steps, with its interval."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    for name, (colour, _) in zip(reversed(ALGORITHMS), PALETTE, strict=False):
+        points = comparison.get(name, {}).get("curve", [])
+        steps = [point["steps"] for point in points]
+        axis.plot(steps, [point["estimate"] for point in points], color=colour, label=name.upper())
+        if points and points[0]["low"] is not None:
+            low, high = ([point[side] for point in points] for side in ("low", "high"))
+            axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    axis.set_title(f"{comparison['env']}, {len(comparison['seeds'])} seeds, IQM with 95 % interval")
+    axis.set_xlabel("environment steps")
+    axis.set_ylabel("evaluation return")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure
+
+
+def _train(job: list[str]) -> int:
+    log = Path(job[job.index("--output") + 1] + f"-seed-{job[job.index('--seeds') + 1]}.log")
+    with log.open("a") as file:
+        command = [sys.executable, "-m", "gbpo.control", *job]
+        return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=file, stderr=file).returncode
+
+
+def _text(interval: dict[str, Any]) -> str:
+    found = Interval(**interval)
+    return f"{found.estimate:.1f}" + ("" if found.low is None else f" [{found.low:.1f}, {found.high:.1f}]")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m evals.control", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("recipes", nargs="+", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--steps", type=int, help="environment steps of each run (default: the recipe's)")
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time")
+    parser.add_argument("--runs", type=Path, default=Path("runs/control"), help="where the runs lie")
+    parser.add_argument("--output", type=Path, default=Path("evals/studies/control"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()

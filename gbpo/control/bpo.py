@@ -1,0 +1,298 @@
+"""BPO, Bounded Policy Optimization, as a Stable-Baselines3 algorithm."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, Schedule
+from stable_baselines3.common.utils import FloatSchedule, explained_variance
+from torch.nn import functional
+
+from ..core import bounded_ratio_loss, median_loss, target_ratio
+from .policies import CnnPolicy, MedianCritic, MlpPolicy, MultiInputPolicy
+
+TARGET_BASELINES = ("median", "quantile", "mean")
+
+_SMALLEST_RANGE = 1e-8  # where a schedule ends at 0 or, with the last rollout, just below
+
+
+class BPO(PPO):
+    """Bounded Policy Optimization: PPO with the bounded-ratio loss and a second critic for the median.
+
+    `loss = mean(|A| · |ρ - ρ*|) + vf_coef · mean((R - v)²) + median_coef · mean(softplus(R - u) - ½(R - u))
+    - ent_coef · mean(entropy)`, with ρ = π/π_old, the λ-return R (advantage of GAE + value, fixed), A = R - v(s),
+    Ã = R - u(s) and `ρ* = 1 - ε_low + (ε_low + ε_high) · σ(Ã / T)`. A and Ã are computed anew from the critics at each
+    minibatch, and the policy's loss sends no gradient into them.
+
+    Whatever `stable_baselines3.PPO` takes, this takes too; what is not listed here is passed on to it. The defaults are
+    the published ones, networks included (`gbpo.control.policies`).
+
+    Departs from the paper: the log-ratio is clamped to ± 20, beyond which it has no gradient; `target_baseline`,
+    `clip_range_high`, `clip_range_vf` and `normalize_advantage` offer what it does not have.
+
+    Args:
+        policy: `"MlpPolicy"`, `"CnnPolicy"`, `"MultiInputPolicy"`, or a class derived from
+            `gbpo.control.policies.MedianCritic`.
+        env: A Gymnasium environment, its id, or a `VecEnv`.
+        learning_rate: Number, or function of the remaining progress (1 → 0).
+        n_steps: Steps of each environment in a rollout.
+        batch_size: Samples in a minibatch.
+        n_epochs: Passes over a rollout.
+        gamma: Discount factor.
+        gae_lambda: λ of the λ-return.
+        clip_range: ε, in (0, 1]: the ratio is bounded by 1 - ε_low and 1 + ε_high; number or function of the remaining
+            progress. At 0, where a schedule may end, all targets are 1.
+        clip_range_high: ε_high where it differs from `clip_range`, > 0.
+        clip_range_vf: Clips how far v moves in one iteration, as in PPO; None does not.
+        normalize_advantage: Centre and scale A, the weight of the loss, over each minibatch; Ã stays as it is.
+        ent_coef: Weight of the entropy.
+        vf_coef: Weight of the value loss.
+        median_coef: Weight of the median loss.
+        max_grad_norm: Largest norm of the gradient of all parameters together.
+        temperature: T ≥ 0, in the unit of returns; 0 is the hard sign.
+        target_baseline: What Ã is measured from: `"median"`, the published critic; `"quantile"`, the
+            ε_high / (ε_low + ε_high) quantile, which is the optimum's own for unequal bounds; `"mean"`, v(s): Ã = A.
+
+    Raises:
+        ValueError: For a range, temperature, weight or baseline without meaning, or a policy without a median critic.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy: MedianCritic
+    rollout_buffer: RolloutBuffer
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 2048,
+        batch_size: int = 64,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.3,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = False,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 1.0,
+        *,
+        clip_range_high: float | Schedule | None = None,
+        median_coef: float = 0.5,
+        temperature: float = 1e-3,
+        target_baseline: str = "median",
+        **ppo_options: Any,
+    ):
+        self.clip_range_high: Any = clip_range_high
+        self.median_coef = median_coef
+        self.temperature = temperature
+        self.target_baseline = target_baseline
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            batch_size=batch_size,
+            n_epochs=n_epochs,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            clip_range=clip_range,
+            clip_range_vf=clip_range_vf,
+            normalize_advantage=normalize_advantage,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            **ppo_options,
+        )
+
+    def _setup_model(self) -> None:
+        if not issubclass(self.policy_class, MedianCritic):
+            raise ValueError(
+                f"policy={self.policy_class.__name__} has no median critic, from which the target ratio is measured. "
+                "Write class Policy(gbpo.control.policies.MedianCritic, YourPolicy), or 'MlpPolicy'."
+            )
+        self.clip_range = FloatSchedule(self.clip_range)
+        self.clip_range_high = FloatSchedule(self.clip_range if self.clip_range_high is None else self.clip_range_high)
+        self._check_options()
+        super()._setup_model()
+
+    def _check_options(self) -> None:
+        low, high = self.clip_range(1.0), self.clip_range_high(1.0)
+        if not 0.0 < low <= 1.0:
+            raise ValueError(
+                f"clip_range={low} puts the lower bound 1 - clip_range of the probability ratio outside [0, 1). Write "
+                "a value in (0, 1], for example 0.3."
+            )
+        if not 0.0 < high < math.inf:
+            raise ValueError(
+                f"clip_range_high={high} puts the upper bound 1 + clip_range_high of the probability ratio outside "
+                "(1, ∞): no probability could rise. Write a positive number, or None for that of clip_range."
+            )
+        if not 0.0 <= self.temperature < math.inf:
+            raise ValueError(
+                f"temperature={self.temperature} has no target ratio: it divides the return above the median. Write 0 "
+                "for the hard sign, or a positive number, for example 1e-3."
+            )
+        if not 0.0 <= self.median_coef < math.inf:
+            raise ValueError(
+                f"median_coef={self.median_coef} would drive the median critic away from the returns. Write a number "
+                "≥ 0, for example 0.5."
+            )
+        if self.target_baseline not in TARGET_BASELINES:
+            raise ValueError(
+                f"target_baseline={self.target_baseline!r} is not a baseline. Write one of "
+                f"{', '.join(TARGET_BASELINES)}."
+            )
+
+    def train(self) -> None:
+        """Update policy and critics on the rollout that was just collected."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        epsilon_low, epsilon_high = self._epsilons()
+        losses: list[MinibatchLoss] = []
+        close = True
+        for epoch in range(self.n_epochs):
+            first_of_epoch = len(losses)
+            for batch in self.rollout_buffer.get(self.batch_size):
+                losses.append(self.minibatch_loss(batch, epsilon_low, epsilon_high))
+                if self.target_kl is not None:
+                    kl = _approx_kl(losses[-1].log_ratio).item()
+                    close = kl <= 1.5 * self.target_kl
+                    if not close:
+                        if self.verbose >= 1:
+                            print(f"Early stopping at step {epoch} due to reaching max kl: {kl:.2f}")
+                        break
+                self.policy.optimizer.zero_grad()
+                losses[-1].total.backward()
+                torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                self.policy.optimizer.step()
+            self._n_updates += 1
+            if not close:
+                break
+        self._log(losses, losses[first_of_epoch:], epsilon_low, epsilon_high)
+
+    def minibatch_loss(self, batch: RolloutBufferSamples, epsilon_low: float, epsilon_high: float) -> MinibatchLoss:
+        """The loss of the class docstring on one minibatch.
+
+        Args:
+            batch: Samples of a rollout buffer, B of them.
+            epsilon_low: Distance of the lower bound of the ratio from 1.
+            epsilon_high: Distance of the upper bound of the ratio from 1.
+        """
+        actions = batch.actions
+        if isinstance(self.action_space, spaces.Discrete):
+            actions = actions.long().flatten()
+        returns = batch.returns  # (B,)
+        if self.target_baseline == "mean":
+            values, log_prob, entropy = self.policy.evaluate_actions(batch.observations, actions)
+            values = values.flatten()
+            centred, median_term = (returns - values).detach(), values.new_zeros(())
+        else:
+            values, medians, log_prob, entropy = self.policy.evaluate_with_median(batch.observations, actions)
+            values, medians = values.flatten(), medians.flatten()  # (B, 1) against (B,) would broadcast
+            bounds = {"epsilon_low": epsilon_low, "epsilon_high": epsilon_high}
+            median_term = median_loss(returns, medians, **(bounds if self.target_baseline == "quantile" else {})).mean()
+            centred = (returns - medians).detach()
+        target = target_ratio(centred, epsilon_low=epsilon_low, epsilon_high=epsilon_high, temperature=self.temperature)
+
+        advantages = (returns - values).detach()
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        log_ratio = log_prob - batch.old_log_prob
+        policy_term = bounded_ratio_loss(log_ratio, target, advantages).mean()
+
+        if self.clip_range_vf is not None:
+            clip_range_vf = self.clip_range_vf(self._current_progress_remaining)
+            values = batch.old_values + (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
+        value_term = functional.mse_loss(values, returns)
+        entropy_term = (log_prob if entropy is None else -entropy).mean()
+
+        total = policy_term + self.vf_coef * value_term + self.median_coef * median_term
+        if self.ent_coef:  # else its gradient, all zeros, would be computed
+            total = total + self.ent_coef * entropy_term
+        return MinibatchLoss(total, policy_term, value_term, median_term, entropy_term, log_ratio.detach(), target)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "BPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> BPO:
+        """As `PPO.learn`."""
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def _epsilons(self) -> tuple[float, float]:
+        progress = self._current_progress_remaining
+        low, high = self.clip_range(progress), self.clip_range_high(progress)
+        return max(low, _SMALLEST_RANGE), max(high, _SMALLEST_RANGE)
+
+    def _log(
+        self, losses: list[MinibatchLoss], last_epoch: list[MinibatchLoss], epsilon_low: float, epsilon_high: float
+    ) -> None:
+        terms = torch.stack([torch.stack(loss[1:5]) for loss in losses]).detach().mean(0).tolist()
+        for name, term in zip(
+            ("policy_gradient_loss", "value_loss", "median_loss", "entropy_loss"), terms, strict=True
+        ):
+            self.logger.record(f"train/{name}", term)
+        ratio = torch.cat([loss.log_ratio for loss in losses]).exp()
+        outside = (ratio < 1 - epsilon_low) | (ratio > 1 + epsilon_high)
+        target = torch.cat([loss.target for loss in losses])
+        self.logger.record("train/clip_fraction", outside.float().mean().item())
+        self.logger.record("train/target_ratio", target.mean().item())
+        self.logger.record("train/ratio_error", (ratio - target).abs().mean().item())
+        # of the last epoch, as PPO logs it
+        self.logger.record("train/approx_kl", _approx_kl(torch.cat([loss.log_ratio for loss in last_epoch])).item())
+        self.logger.record("train/loss", losses[-1].total.item())
+        values, returns = self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten()
+        self.logger.record("train/explained_variance", explained_variance(values, returns))
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", self.policy.log_std.exp().mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", epsilon_low)
+        self.logger.record("train/clip_range_high", epsilon_high)
+        if self.clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", self.clip_range_vf(self._current_progress_remaining))
+
+    def _maybe_recommend_cpu(self, mlp_class_name: str = MlpPolicy.__name__) -> None:
+        super()._maybe_recommend_cpu(mlp_class_name)
+
+
+class MinibatchLoss(NamedTuple):
+    """Loss of one minibatch.
+
+    Args:
+        total: What is minimised, ().
+        policy: Mean of |A| · |ρ - ρ*|, ().
+        value: Mean of (R - v)², ().
+        median: Mean of the median loss, (); 0 without a median.
+        entropy: Minus the mean entropy, ().
+        log_ratio: log ρ of each sample, (B,), without gradient.
+        target: ρ* of each sample, (B,).
+    """
+
+    total: torch.Tensor
+    policy: torch.Tensor
+    value: torch.Tensor
+    median: torch.Tensor
+    entropy: torch.Tensor
+    log_ratio: torch.Tensor
+    target: torch.Tensor
+
+
+def _approx_kl(log_ratio: torch.Tensor) -> torch.Tensor:
+    """Estimate of KL(π_old ‖ π), mean of ρ - 1 - log ρ (http://joschu.net/blog/kl-approx.html)."""
+    return (log_ratio.exp() - 1 - log_ratio).mean()

@@ -1,0 +1,52 @@
+"""Environments as the recipes mean them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import gymnasium
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
+
+from .recipe import Plan
+
+
+def make(plan: Plan, n_envs: int, seed: int, **env_kwargs: Any) -> VecEnv:
+    """Copies of the plan's environment in one process; Atari's as Stable-Baselines3 wraps them, four frames stacked.
+
+    Raises:
+        ValueError: There is no such environment, or it refuses its arguments.
+        ImportError: What it needs is not installed.
+    """
+    atari = is_atari(plan.env)
+    make_one = make_atari_env if atari else make_vec_env
+    try:
+        envs = make_one(plan.env, n_envs, seed, env_kwargs={**plan.env_kwargs, **env_kwargs})
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise ImportError(f"env={plan.env!r}: {' '.join(str(error).split())}") from None
+    except (gymnasium.error.Error, TypeError) as error:
+        raise ValueError(f"env={plan.env!r}, env_kwargs={plan.env_kwargs}: {' '.join(str(error).split())}") from None
+    return VecFrameStack(envs, n_stack=4) if atari else envs
+
+
+def is_atari(env: str) -> bool:
+    """Whether the id is one of ale-py's; registers them where it is installed."""
+    if find_spec("ale_py") is None:
+        if "NoFrameskip" in env or env.startswith("ALE/"):
+            raise ImportError(f"env={env!r} needs ale-py, which is not installed: pip install 'gbpo[atari]'.")
+        return False
+    import ale_py
+
+    gymnasium.register_envs(ale_py)
+    spec = gymnasium.registry.get(env)
+    return spec is not None and str(spec.entry_point).startswith("ale_py")
+
+
+def policy_for(space: spaces.Space) -> str:
+    """Name of the policy that takes observations of this space."""
+    if isinstance(space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(space) else "MlpPolicy"

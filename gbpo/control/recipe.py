@@ -1,0 +1,204 @@
+"""From a recipe and the command line to a checked plan of a control run."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.utils import LinearSchedule
+
+from ..reading import nearest, read_yaml
+from .bpo import BPO
+
+ALGORITHMS: dict[str, type[PPO]] = {"bpo": BPO, "ppo": PPO}
+
+_OF_THE_RUN = ("env", "env_kwargs", "steps", "seeds", "eval_episodes", "evaluations")
+_EXAMPLE = "recipes/control/cartpole.yaml"
+_SCHEDULES = ("learning_rate", "clip_range", "clip_range_high", "clip_range_vf")
+# parameters of the algorithms that the run sets, or that YAML cannot say
+_NOT_SETTINGS = {"self", "policy", "env", "seed", "verbose", "stats_window_size", "tensorboard_log", "ppo_options"}
+_NOT_SETTINGS |= {"rollout_buffer_class", "rollout_buffer_kwargs", "_init_setup_model"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train; everything in it decides the result.
+
+    Args:
+        env: Gymnasium id.
+        algorithm: `"bpo"` or `"ppo"`.
+        steps: Environment steps of each seed, over all copies of the environment.
+        settings: Of the algorithm, as YAML says them, and `n_envs` and `normalize`.
+        env_kwargs: Arguments of the environment.
+        eval_episodes: Episodes of each evaluation.
+        evaluations: How many evaluations a seed gets, evenly spread, each with a checkpoint; one before training comes
+            on top.
+    """
+
+    env: str
+    algorithm: str
+    steps: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    eval_episodes: int = 10
+    evaluations: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "eval_episodes", "evaluations"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}={value!r} would train or measure nothing. Write a whole number above 0.")
+        if not isinstance(self.env, str):
+            raise ValueError(f"env={self.env!r} is not the id of an environment. Write one, for example CartPole-v1.")
+        for name in ("settings", "env_kwargs"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name}={getattr(self, name)!r} is not a mapping. Write it as {{name: value}}.")
+        known = _settings(self.algorithm)
+        for name in self.settings:
+            if name not in known:
+                raise ValueError(
+                    f"Unknown setting {name!r} of {self.algorithm}. Did you mean {nearest(str(name), known)!r}?"
+                )
+        if self.n_envs < 1:
+            raise ValueError(f"n_envs={self.n_envs} leaves nothing to act in. Write a whole number above 0.")
+        self.arguments()
+
+    @property
+    def n_envs(self) -> int:
+        """Copies of the environment."""
+        return _argument("n_envs", self.settings.get("n_envs", 1), 1)
+
+    @property
+    def normalize(self) -> bool:
+        """Whether `VecNormalize` scales observations and rewards by their running statistics."""
+        return _argument("normalize", self.settings.get("normalize", False), False)
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of the algorithm.
+
+        Raises:
+            ValueError: For a value of the wrong kind.
+        """
+        known = _settings(self.algorithm)
+        given = {name: _argument(name, value, known[name]) for name, value in self.settings.items()}
+        return {name: value for name, value in given.items() if name not in ("n_envs", "normalize")}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A parsed command line: the plan, and what does not change its result."""
+
+    plan: Plan
+    seeds: list[int]
+    output: Path
+    video: bool
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """Parse `RECIPE` or `--env ID`, with the flags that go with both; the command line wins over the recipe.
+
+    Raises:
+        ValueError: For a missing file, an unknown key (with the nearest known one) or a value without meaning.
+    """
+    options = _parser().parse_args(argv)
+    if (options.recipe is None) == (options.env is None):
+        raise ValueError(f"Give either a recipe, for example {_EXAMPLE}, or --env ID.")
+    if options.recipe is None:
+        recipe: dict[str, Any] = {"env": options.env}
+    else:
+        recipe = read_yaml(Path(options.recipe).expanduser(), _EXAMPLE)
+    for name in recipe:
+        if name not in (known := (*_OF_THE_RUN, *ALGORITHMS)):
+            raise ValueError(f"Unknown key {name!r} in {options.recipe}. Did you mean {nearest(str(name), known)!r}?")
+    if "env" not in recipe:
+        raise ValueError(f"{options.recipe} names no environment. Write env: CartPole-v1, for example.")
+    steps = recipe.get("steps") if options.steps is None else options.steps
+    if steps is None:
+        raise ValueError("steps is missing: nobody says how long to train. Write --steps 100000, for example.")
+    given = {name: recipe[name] for name in ("env_kwargs", "eval_episodes", "evaluations") if name in recipe}
+    for algorithm in ALGORITHMS:  # both, so that a recipe is right or wrong as a whole
+        plan = Plan(recipe["env"], algorithm, steps, recipe.get(algorithm) or {}, **given)
+        if algorithm == options.algorithm:
+            chosen = plan
+    seeds = options.seeds or recipe.get("seeds") or [0]
+    if not isinstance(seeds, list) or any(type(seed) is not int or seed < 0 for seed in seeds):
+        raise ValueError(f"seeds={seeds!r} are no seeds. Write whole numbers ≥ 0, for example --seeds 0 1 2.")
+    name = chosen.env.replace("/", "-") if options.recipe is None else Path(options.recipe).stem
+    output = options.output or Path("runs") / f"{name}-{chosen.algorithm}"
+    return Command(chosen, list(dict.fromkeys(seeds)), output.expanduser(), options.video)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}. See python -m gbpo.control --help.")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="python -m gbpo.control", description="Train BPO or PPO and measure it.", allow_abbrev=False)
+    parser.add_argument("recipe", nargs="?", help=f"a YAML file, for example {_EXAMPLE}")
+    parser.add_argument("--env", help="a Gymnasium id, to train with the algorithm's defaults")
+    parser.add_argument("--algorithm", choices=list(ALGORITHMS), default="bpo")
+    parser.add_argument("--steps", type=int, help="environment steps of each seed")
+    parser.add_argument("--seeds", type=int, nargs="+", help="one run each (default: the recipe's, else 0)")
+    parser.add_argument("--output", type=Path, help="folder of the results (default: runs/NAME-ALGORITHM)")
+    parser.add_argument("--video", action="store_true", help="film an episode of each finished seed")
+    return parser
+
+
+def _settings(algorithm: str) -> dict[str, Any]:
+    """Settings of an algorithm with their defaults, those it shares with PPO included."""
+    found: dict[str, Any] = {"n_envs": 1, "normalize": False}
+    for kind in reversed(ALGORITHMS[algorithm].__mro__[: ALGORITHMS[algorithm].__mro__.index(PPO) + 1]):
+        parameters: dict[str, inspect.Parameter] = dict(inspect.signature(kind).parameters)
+        found |= {name: parameter.default for name, parameter in parameters.items() if name not in _NOT_SETTINGS}
+    return found
+
+
+def _argument(name: str, value: Any, default: Any) -> Any:
+    if name in _SCHEDULES and isinstance(value, str) and value.startswith("lin_"):
+        return LinearSchedule(_number(name, value.removeprefix("lin_"), float), 0.0, 1.0)
+    if name == "policy_kwargs":
+        return _policy_arguments(value)
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}={value!r} is neither true nor false. Write one of them.")
+        return value
+    if isinstance(default, int):
+        return _number(name, value, int)
+    if isinstance(default, float) or name in _SCHEDULES or name == "target_kl":
+        return None if value is None else _number(name, value, float)
+    return value
+
+
+def _number(name: str, value: Any, kind: Callable[[Any], float]) -> Any:
+    """YAML reads 3e-4, without a point, as text."""
+    try:
+        number = kind(value)
+        if isinstance(value, bool) or not math.isfinite(number) or number != float(value):
+            raise ValueError
+    except (TypeError, ValueError):
+        wanted = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{name}={value!r} is not {wanted}. Write {wanted}.") from None
+    return number
+
+
+def _policy_arguments(value: Any) -> dict[str, Any]:
+    """`policy_kwargs` with the activation function by its name in `torch.nn`."""
+    if not isinstance(value, dict):
+        raise ValueError(f"policy_kwargs={value!r} is not a mapping. Write it as {{net_arch: [64, 64]}}, for example.")
+    name = value.get("activation_fn")
+    if name is None:
+        return value
+    activation = getattr(torch.nn, str(name), None)
+    if activation is None:
+        raise ValueError(
+            f"activation_fn={name!r} is not in torch.nn. Did you mean {nearest(str(name), dir(torch.nn))!r}?"
+        )
+    return {**value, "activation_fn": activation}

@@ -1,0 +1,169 @@
+"""BPO for rsl_rl, the trainer of Isaac Lab and mjlab: write `class_name: gbpo.control.rsl_rl:BPO` for its algorithm."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from rsl_rl.algorithms import PPO
+from rsl_rl.models import MLPModel
+from rsl_rl.storage import RolloutStorage
+from rsl_rl.utils import compile_model
+
+from ..core import bounded_ratio_loss, median_loss, target_ratio
+
+_REFUSED = {
+    "rnd_cfg": "no intrinsic reward would be trained",
+    "symmetry_cfg": "no sample would be mirrored",
+    "multi_gpu_cfg": "the processes would train different agents",
+    "use_mixed_precision": "everything would be computed in float32",
+    "normalize_advantage_per_mini_batch": "the loss is weighted by |A| as it is",
+}
+
+
+class BPO(PPO):
+    """Bounded Policy Optimization: rsl_rl's PPO with the bounded-ratio loss and a second critic for the median.
+
+    The loss is that of `gbpo.control.BPO` with equal bounds. The median critic is a network like the critic, starts as
+    its copy, and reads the same observations.
+
+    Departs from the paper: the log-ratio is clamped to ± 20, beyond which it has no gradient. Departs from the authors'
+    rsl_rl code, not from the paper: returns stay fixed over the epochs, and Ã / T is not clamped to ± 10.
+
+    Args:
+        actor: Model of the policy.
+        critic: Model of v(s).
+        storage: Rollouts.
+        num_learning_epochs: Passes over a rollout.
+        num_mini_batches: Minibatches of a pass.
+        clip_param: ε, in (0, 1].
+        temperature: T ≥ 0, in the unit of returns.
+        median_loss_coef: Weight of the median loss.
+        entropy_coef: Weight of the entropy.
+        use_clipped_value_loss: Clips how far v moves in one iteration, as PPO does by default.
+        ppo_options: What else rsl_rl's PPO takes.
+
+    Raises:
+        ValueError: For an option of PPO's that would have no effect here, or recurrent models.
+    """
+
+    def __init__(
+        self,
+        actor: MLPModel,
+        critic: MLPModel,
+        storage: RolloutStorage,
+        num_learning_epochs: int = 10,
+        num_mini_batches: int = 4,
+        clip_param: float = 0.2,
+        *,
+        temperature: float = 0.01,
+        median_loss_coef: float = 1.0,
+        entropy_coef: float = 0.0,
+        use_clipped_value_loss: bool = False,
+        **ppo_options: Any,
+    ):
+        for name, consequence in _REFUSED.items():
+            if ppo_options.get(name):
+                raise ValueError(f"{name}={ppo_options[name]!r} is not supported by BPO: {consequence}. Remove it.")
+        if actor.is_recurrent or critic.is_recurrent:
+            raise ValueError(
+                f"{type(critic).__name__} is recurrent, and rsl_rl keeps hidden states for an actor and one critic: "
+                "the median critic would have none. Write MLPModel or CNNModel."
+            )
+        super().__init__(
+            actor,
+            critic,
+            storage,
+            num_learning_epochs,
+            num_mini_batches,
+            clip_param,
+            entropy_coef=entropy_coef,
+            use_clipped_value_loss=use_clipped_value_loss,
+            **ppo_options,
+        )
+        self.temperature = temperature
+        self.median_loss_coef = median_loss_coef
+        self.median = self._raw_median = copy.deepcopy(self._raw_critic)
+        self.optimizer.add_param_group({"params": list(self.median.parameters())})
+        target_ratio(torch.zeros(1), **self._bounds)  # raises for bounds or a temperature without meaning
+
+    @property
+    def _bounds(self) -> dict[str, float]:
+        return {"epsilon_low": self.clip_param, "epsilon_high": self.clip_param, "temperature": self.temperature}
+
+    def update(self) -> dict[str, float]:
+        """Optimise on the stored rollout; returns the mean losses by name."""
+        losses = []
+        for batch in self.storage.mini_batch_generator(self.num_mini_batches, self.num_learning_epochs):
+            losses.append(self.minibatch_losses(batch))
+            surrogate, value, median, entropy = losses[-1]
+            if self.schedule == "adaptive" and self.desired_kl is not None:
+                self._adapt_learning_rate(batch.old_distribution_params)
+            loss = (
+                surrogate + self.value_loss_coef * value + self.median_loss_coef * median - self.entropy_coef * entropy
+            )
+            self.optimizer.zero_grad()
+            loss.backward()
+            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+            self.optimizer.step()
+        observations = self.storage.observations.flatten(0, 1)
+        for model in (self.actor, self.critic, self.median):
+            model.update_normalization(observations)
+        self.storage.clear()
+        means = torch.stack([torch.stack(terms) for terms in losses]).detach().mean(0).tolist()
+        return dict(zip(("surrogate", "value", "median", "entropy"), means, strict=True))
+
+    def minibatch_losses(self, batch: RolloutStorage.Batch) -> tuple[torch.Tensor, ...]:
+        """Means of |A| · |ρ - ρ*|, (R - v)², the median loss and the entropy over a minibatch."""
+        self.actor(batch.observations, stochastic_output=True)  # sets the distribution that is asked below
+        log_ratio = self.actor.get_output_log_prob(batch.actions) - batch.old_actions_log_prob.squeeze(-1)
+        returns = batch.returns.squeeze(-1)  # (B,)
+        values, medians = (model(batch.observations).squeeze(-1) for model in (self.critic, self.median))
+        target = target_ratio(returns - medians, **self._bounds)
+        surrogate = bounded_ratio_loss(log_ratio, target, returns - values)
+        value = (returns - values).square()
+        if self.use_clipped_value_loss:
+            before = batch.values.squeeze(-1)
+            clipped = before + (values - before).clamp(-self.clip_param, self.clip_param)
+            value = torch.max(value, (returns - clipped).square())
+        terms = (surrogate, value, median_loss(returns, medians), self.actor.output_entropy)
+        return tuple(term.mean() for term in terms)
+
+    def _adapt_learning_rate(self, old_distribution_params: tuple[torch.Tensor, ...]) -> None:
+        """rsl_rl's rule: the KL divergence to the policy of the rollout stays around `desired_kl`."""
+        with torch.no_grad():
+            now = self.actor.output_distribution_params
+            kl = self.actor.get_kl_divergence(old_distribution_params, now).mean().item()
+        if kl > self.desired_kl * 2.0:
+            self.learning_rate = max(1e-5, self.learning_rate / 1.5)
+        elif 0.0 < kl < self.desired_kl / 2.0:
+            self.learning_rate = min(1e-2, self.learning_rate * 1.5)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+
+    def train_mode(self) -> None:
+        """Set train mode for learnable models."""
+        super().train_mode()
+        self.median.train()
+
+    def eval_mode(self) -> None:
+        """Set evaluation mode for learnable models."""
+        super().eval_mode()
+        self.median.eval()
+
+    def compile(self, mode: str | None = None) -> None:
+        """Compile actor and critics with `torch.compile`."""
+        super().compile(mode)
+        self.median = compile_model(self._raw_median, mode)
+
+    def save(self) -> dict:
+        """Return all states for saving."""
+        return {**super().save(), "median_state_dict": self._raw_median.state_dict()}
+
+    def load(self, loaded_dict: dict, load_cfg: dict | None, strict: bool) -> bool:
+        """Load states from a saved dict; the median critic goes with the critic."""
+        if load_cfg is None or load_cfg.get("critic"):
+            self._raw_median.load_state_dict(loaded_dict["median_state_dict"], strict=strict)
+        return super().load(loaded_dict, load_cfg, strict)

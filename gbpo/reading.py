@@ -1,0 +1,48 @@
+"""What all recipes have in common, whichever command reads them."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def read_yaml(path: Path, example: str) -> dict[str, Any]:
+    """The fields of a recipe.
+
+    Args:
+        path: The YAML file.
+        example: A recipe that exists, for the error.
+
+    Raises:
+        ValueError: There is no such file, or it is not YAML with each field given once.
+    """
+    if not path.is_file():
+        raise ValueError(f"Recipe {path} not found. Give the path of a YAML file, for example {example}.")
+    try:
+        recipe = yaml.load(path.read_text(), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(recipe, dict):
+        raise ValueError(f"Recipe {path} holds no fields. Write one `field: value` a line.")
+    return recipe
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, of which PyYAML would keep the last."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value!r} is given twice, and only the last would count; remove one",
+                    problem_mark=key.start_mark,
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def nearest(word: str, known: Any) -> str:
+    """The known word that looks most like `word`."""
+    return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]

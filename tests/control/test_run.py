@@ -1,0 +1,284 @@
+"""The command: what it leaves, how it goes on after kill -9, what it refuses; and every recipe."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from stable_baselines3 import PPO
+
+from gbpo.control import BPO, environments, folder, train
+from gbpo.control.recipe import ALGORITHMS, Plan, parse
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes" / "control").glob("*.yaml"))
+SMALL = {"n_steps": 64, "n_envs": 2, "n_epochs": 1, "policy_kwargs": {"net_arch": [8]}}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """`recipe(**keys)` → path of a recipe that trains for a second."""
+
+    def write(**keys):
+        path = tmp_path / "small.yaml"
+        fields = {"env": "CartPole-v1", "steps": 512, "eval_episodes": 2, "evaluations": 4, "bpo": SMALL, "ppo": SMALL}
+        path.write_text(json.dumps({**fields, **keys}))  # JSON is YAML
+        return str(path)
+
+    return write
+
+
+def run(*arguments):
+    train.main([str(argument) for argument in arguments])
+
+
+def results(output):
+    return json.loads((output / "results.json").read_text())
+
+
+@pytest.mark.parametrize("algorithm", ["bpo", "ppo"])
+def test_a_run_leaves_results_curve_model_and_log(algorithm, recipe, tmp_path, capsys):
+    output = tmp_path / "out"
+    run(recipe(), "--algorithm", algorithm, "--seeds", 3, 4, "--output", output)
+    found = results(output)
+    assert found["plan"]["algorithm"] == algorithm and found["plan"]["settings"] == SMALL
+    assert [seed["seed"] for seed in found["seeds"]] == [3, 4]
+    for seed in found["seeds"]:
+        assert seed["finished"] and seed["steps"] == 512 and seed["steps_per_second"] > 0
+        assert [point["steps"] for point in seed["curve"]] == [0, 128, 256, 384, 512]
+        last = seed["curve"][-1]["eval_returns"]
+        assert len(last) == 2 and seed["eval_return_mean"] == sum(last) / 2
+        assert seed["eval_return_std"] == abs(last[0] - last[1]) / 2
+        place = output / f"seed-{seed['seed']}"
+        assert [path.name for path in place.glob("checkpoint-*")] == ["checkpoint-512"]
+        model = ALGORITHMS[algorithm].load(place / "checkpoint-512" / "model.zip", device="cpu")
+        assert type(model) is {"bpo": BPO, "ppo": PPO}[algorithm] and model.num_timesteps == 512
+        assert ("train/target_ratio" in (place / "log-from-0" / "progress.csv").read_text()) == (algorithm == "bpo")
+    assert (output / "curve.png").stat().st_size > 5000
+    assert str(output / "results.json") in capsys.readouterr().out
+
+
+def test_seeds_that_are_finished_are_not_run_again_and_more_may_be_added(recipe, tmp_path, capsys):
+    output = tmp_path / "out"
+    run(recipe(), "--output", output)
+    before = results(output)["seeds"][0]
+    run(recipe(), "--seeds", 0, 1, "--output", output)
+    assert "seed 0: finished before" in capsys.readouterr().out
+    after = results(output)["seeds"]
+    assert after[0] == before and after[1]["finished"]
+
+
+def test_a_killed_run_goes_on_at_its_last_checkpoint(recipe, tmp_path):
+    """With normalised rewards: their statistics belong to the checkpoint."""
+    output = tmp_path / "out"
+    path = recipe(steps=5120, evaluations=10, bpo={**SMALL, "normalize": True, "clip_range": "lin_0.2"})
+    command = [sys.executable, "-m", "gbpo.control", path, "--output", str(output)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(output.glob("seed-0/checkpoint-1???")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped = folder.read_progress(folder.last_checkpoint(output / "seed-0"))
+    assert 1000 <= stopped.steps < 5120
+    assert not results(output)["seeds"][0]["finished"]
+
+    plan = parse([path]).plan
+    agent = train.load(plan, folder.last_checkpoint(output / "seed-0"), seed=1)
+    assert agent.num_timesteps == stopped.steps and agent.get_vec_normalize_env().obs_rms.count > stopped.steps
+
+    assert subprocess.run(command, env=environment, capture_output=True, check=True)
+    seed = results(output)["seeds"][0]
+    assert seed["finished"]
+    steps = [point["steps"] for point in seed["curve"]]
+    assert steps == sorted(set(steps)) and len(steps) == 11
+    seconds = [point["seconds"] for point in seed["curve"]]
+    assert seconds == sorted(seconds)
+    assert seed["curve"][: len(stopped.curve)] == [vars(point) for point in stopped.curve]
+    assert (output / "seed-0" / f"log-from-{stopped.steps}").is_dir()
+    # the schedule went on to its end
+    last = train.load(plan, folder.last_checkpoint(output / "seed-0"), seed=1)
+    assert last._total_timesteps == 5120
+
+
+def test_half_a_checkpoint_is_not_found(tmp_path):
+    progress = folder.Progress([folder.Point(10, 1.0, [1.0], None)])
+    folder.write_checkpoint(tmp_path, progress, lambda place: (place / "model.zip").write_text("first"))
+
+    def fail(place):
+        (place / "model.zip").write_text("half")
+        raise OSError("No space left on device")
+
+    progress.curve.append(folder.Point(20, 2.0, [2.0], None))
+    with pytest.raises(OSError):
+        folder.write_checkpoint(tmp_path, progress, fail)
+    assert (folder.last_checkpoint(tmp_path) / "model.zip").read_text() == "first"
+    folder.write_checkpoint(tmp_path, progress, lambda place: (place / "model.zip").write_text("second"))
+    assert [path.name for path in tmp_path.glob("*")] == ["checkpoint-20"]
+
+
+def test_evaluations_begin_alike_and_leave_training_alone(recipe):
+    plan = parse([recipe()]).plan
+    agent, envs = train.build(plan, 0), train.evaluation(plan, 20)
+    first = train.evaluate(agent, envs, deterministic=True)
+    assert train.evaluate(agent, envs, deterministic=True) == first
+    assert len(first) == 20 and len(set(first)) > 1  # different starts
+
+
+def test_film(recipe, tmp_path):
+    pytest.importorskip("pygame")
+    run(recipe(steps=64), "--video", "--output", tmp_path / "out")
+    with Image.open(tmp_path / "out" / "seed-0.webp") as film:  # equal pictures in a row are stored as one
+        assert film.is_animated and film.n_frames > 4
+
+
+def test_cartpole_is_learnt(tmp_path):
+    run(ROOT / "recipes" / "control" / "cartpole.yaml", "--seeds", 0, "--steps", 40_960, "--output", tmp_path / "out")
+    assert results(tmp_path / "out")["seeds"][0]["eval_return_mean"] >= 475
+
+
+@pytest.mark.parametrize(
+    ("keys", "flags", "message"),
+    [
+        ({"stepps": 5}, [], "Unknown key 'stepps'.*Did you mean 'steps'?"),
+        ({"bpo": {"clip_rang": 0.2}}, [], "Unknown setting 'clip_rang' of bpo. Did you mean 'clip_range'?"),
+        ({"ppo": {"temperature": 1.0}}, [], "Unknown setting 'temperature' of ppo"),
+        ({"bpo": {"n_steps": "many"}}, [], "n_steps='many' is not a whole number"),
+        ({"bpo": {"n_steps": 1.5}}, [], "n_steps=1.5 is not a whole number"),
+        ({"bpo": {"temperature": True}}, [], "temperature=True is not a number"),
+        ({"bpo": {"normalize": "yes, please"}}, [], "normalize='yes, please' is neither true nor false"),
+        ({"bpo": {"n_envs": 0}}, [], "n_envs=0 "),
+        ({"bpo": {"learning_rate": "lin_fast"}}, [], "learning_rate='fast' is not a number"),
+        ({"bpo": {"policy_kwargs": {"activation_fn": "ReLu"}}}, [], "activation_fn='ReLu'.*Did you mean 'ReLU'?"),
+        ({"bpo": {"policy_kwargs": {"layers": [8]}}}, [], "bpo refuses.*layers"),
+        ({"bpo": {"clip_range": 2.0}}, [], "clip_range=2.0 puts the lower bound"),
+        ({"bpo": [1]}, [], "settings=\\[1\\] is not a mapping"),
+        ({"env": "CartPol-v1"}, [], "env='CartPol-v1'.*CartPole"),
+        ({"env": 5}, [], "env=5 is not the id of an environment"),
+        ({"env": "Tetris-v0"}, [], "env='Tetris-v0'"),
+        ({"env_kwargs": {"gravity": 0}}, [], "env_kwargs={'gravity': 0}"),
+        ({"seeds": ["zero"]}, [], "seeds=\\['zero'\\] are no seeds"),
+        ({}, ["--seeds", "-1"], "seeds=\\[-1\\] are no seeds"),
+        ({}, ["--steps", "0"], "steps=0 would train"),
+        ({}, ["--algorithm", "sac"], "invalid choice: 'sac'"),
+        ({}, ["--env", "CartPole-v1"], "Give either a recipe"),
+        ({"evaluations": 0}, [], "evaluations=0 would"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_is_written(keys, flags, message, recipe, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(recipe(**keys), *flags, "--output", tmp_path / "out")
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("gbpo.control: error: ") and error.count("\n") == 1
+    assert re.search(message, error), error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Give either a recipe"),
+        (["--env", "CartPole-v1"], "steps is missing"),
+        (["none.yaml"], "none.yaml not found"),
+    ],
+)
+def test_an_incomplete_command_is_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(arguments)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_atari_without_ale_py_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(environments, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=re.escape("pip install 'gbpo[atari]'")):
+        environments.make(Plan("PongNoFrameskip-v4", "bpo", 100), 1, 0)
+
+
+def test_a_folder_that_is_not_its_own_is_left_alone(recipe, tmp_path, capsys):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "thesis.txt").write_text("years of work")
+    for prepare, message in [
+        (lambda: None, "holds files that are not of a control run"),
+        (lambda: (shutil.rmtree(output), output.write_text("")), "is a file"),
+        (
+            lambda: (output.unlink(), run(recipe(steps=128), "--output", output)),
+            "holds a run with steps=128, this one has 512",
+        ),
+    ]:
+        prepare()
+        with pytest.raises(SystemExit):
+            run(recipe(), "--output", output)
+        assert message in capsys.readouterr().err
+
+
+def test_a_seed_that_is_being_trained_is_refused(recipe, tmp_path, capsys):
+    command = parse([recipe(), "--output", str(tmp_path / "out")])
+    locks = folder.claim(command)
+    folder.write_results(command.output, command.plan)
+    with pytest.raises(SystemExit):
+        run(recipe(), "--output", tmp_path / "out")
+    assert "seed=0" in capsys.readouterr().err
+    for lock in locks:
+        lock.release()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_parses_and_says_what_a_reader_needs(path):
+    for algorithm in ALGORITHMS:
+        command = parse([str(path), "--algorithm", algorithm])
+        assert command.output == Path("runs") / f"{path.stem}-{algorithm}"
+        assert command.plan.steps >= 50_000 and len(command.seeds) >= 3
+        batch, rollout = (
+            command.plan.settings.get(name, default) for name, default in (("batch_size", 64), ("n_steps", 2048))
+        )
+        assert rollout * command.plan.n_envs % batch == 0
+    header = path.read_text().split("\n\nenv:")[0]
+    assert all(line.startswith("#") for line in header.splitlines())
+    assert f"python -m gbpo.control recipes/control/{path.name}" in header and "--algorithm ppo" in header
+    for word in ("Hardware: ", "Time: ", "steps/s"):
+        assert word in header
+    assert re.search("measured|estimated", header)
+
+
+def test_these_recipes_are_shipped():
+    classic = {"cartpole", "acrobot", "pendulum", "lunarlander"}
+    mujoco = {"swimmer", "hopper", "halfcheetah", "walker2d", "ant", "humanoid"}
+    assert {path.stem for path in RECIPES} == classic | mujoco | {"asterix", "breakout", "pong", "boxing"}
+
+
+PUBLISHED = {  # n_envs, n_steps, batch, learning rate, epochs, ε, T, γ, λ, gradient clip, entropy
+    "hopper": (4, 512, 32, 9.808e-5, 10, 0.25, 10.0, 0.999, 0.95, 1.0, 0.0),
+    "ant": (1, 2048, 256, 1e-4, 10, 0.3, 1e-3, 0.99, 0.95, 1.0, 0.0),
+    "humanoid": (1, 512, 128, 1e-4, 5, 0.2, 1e-3, 0.99, 0.95, 2.0, 0.0),
+    "swimmer": (4, 1024, 256, 3e-4, 10, 0.1, 1e-2, 0.9999, 0.98, 1.0, 0.0),
+    "halfcheetah": (1, 2048, 64, 3e-4, 10, 0.3, 1e-3, 0.99, 0.95, 1.0, 0.0),
+    "walker2d": (1, 2048, 64, 3e-4, 10, 0.3, 1e-3, 0.99, 0.95, 1.0, 0.0),
+    **dict.fromkeys(
+        ("asterix", "breakout", "pong", "boxing"), (8, 128, 256, 2.5e-4, 5, 0.3, 1e-3, 0.98, 0.95, 1.0, 1e-3)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_settings_are_the_published_ones(name, random_env):
+    plan = parse([str(ROOT / "recipes" / "control" / f"{name}.yaml")]).plan
+    agent = BPO("MlpPolicy", "CartPole-v1", **plan.arguments(), _init_setup_model=False)
+    names = "n_steps batch_size learning_rate n_epochs clip_range temperature gamma gae_lambda max_grad_norm ent_coef"
+    assert (plan.n_envs, *(getattr(agent, name) for name in names.split())) == PUBLISHED[name]
+    assert (agent.vf_coef, agent.median_coef, agent.target_baseline, agent.normalize_advantage) == (
+        0.5,
+        0.5,
+        "median",
+        False,
+    )
+    assert not plan.normalize

@@ -1,0 +1,75 @@
+"""BPO beside PPO: `python -m evals.control`."""
+
+import json
+
+import pytest
+
+from evals import control
+
+SMALL = {"n_steps": 64, "n_epochs": 1, "policy_kwargs": {"net_arch": [8]}}
+
+
+def results(algorithm, returns, speed):
+    """`results.json` of seeds that end with these returns; the last seed is not finished."""
+    seeds = [
+        {
+            "seed": seed,
+            "finished": seed < len(returns) - 1,
+            "eval_return_mean": sum(last) / 2,
+            "steps_per_second": speed,
+            "curve": [
+                {"steps": 0, "eval_returns": [0.0, 1.0], "train_return_mean": None},
+                {"steps": 100, "eval_returns": last, "train_return_mean": last[0]},
+            ],
+        }
+        for seed, last in enumerate(returns)
+    ]
+    plan = {"env": "Hopper-v5", "steps": 100, "algorithm": algorithm}
+    return {"plan": plan, "git_revision": "0", "versions": {}, "seeds": seeds}
+
+
+def test_only_pairs_of_finished_seeds_count():
+    bpo = results("bpo", [[10.0, 20.0], [30.0, 40.0], [50.0, 60.0], [900.0, 900.0]], 190.0)
+    ppo = results("ppo", [[1.0, 2.0], [3.0, 4.0], [900.0, 900.0]], 200.0)
+    comparison = control.compare({"bpo": bpo, "ppo": ppo})
+    assert comparison["seeds"] == [0, 1]
+    assert comparison["bpo"]["eval_return_means"] == [15.0, 35.0]
+    assert comparison["bpo"]["iqm"]["estimate"] == 25.0  # of 10, 20, 30, 40: the mean of the middle two
+    assert comparison["ppo"]["iqm"]["estimate"] == 2.5
+    assert comparison["difference"]["estimate"] == 22.5
+    assert comparison["difference"]["low"] < 22.5 < comparison["difference"]["high"]
+    assert comparison["probability_of_improvement"]["estimate"] == 1.0
+    assert [point["steps"] for point in comparison["bpo"]["curve"]] == [0, 100]
+    assert control.describe(comparison).startswith("Hopper-v5, 100 steps, 2 seeds: bpo 25.0 [")
+    assert control.describe(comparison).endswith("speed 0.95")
+    assert [line.get_label() for line in control.draw(comparison).axes[0].lines] == ["PPO", "BPO"]
+
+
+def test_without_a_pair_nothing_is_claimed():
+    runs = {name: results(name, [[1.0, 2.0]], 1.0) for name in ("bpo", "ppo")}
+    assert control.describe(control.compare(runs)).endswith("no seed is finished by both")
+
+
+def test_the_command_trains_both_and_goes_on(tmp_path, capsys):
+    recipe = tmp_path / "small.yaml"
+    fields = {"env": "CartPole-v1", "steps": 128, "eval_episodes": 2, "evaluations": 2, "bpo": SMALL, "ppo": SMALL}
+    recipe.write_text(json.dumps(fields))
+    command = [str(recipe), "--seeds", "0", "--workers", "2", "--runs", str(tmp_path / "runs")]
+    command += ["--output", str(tmp_path / "study")]
+    with pytest.raises(SystemExit) as stop:
+        control.main(command)
+    assert stop.value.code == 0
+    assert "1 seeds: bpo" in capsys.readouterr().out
+    assert json.loads((tmp_path / "study" / "small.json").read_text())["ppo"]["plan"]["settings"] == SMALL
+    assert (tmp_path / "study" / "small.png").is_file()
+    log = tmp_path / "runs" / "small-bpo-seed-0.log"
+    with pytest.raises(SystemExit):
+        control.main(command)
+    assert "finished before" in log.read_text()
+
+
+def test_a_wrong_recipe_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        control.main([str(tmp_path / "none.yaml")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "none.yaml not found" in error and error.count("\n") == 1
