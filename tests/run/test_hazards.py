@@ -13,7 +13,7 @@ from gbpo.run import hazards, models, recipe, train
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "recipes" / "tiny_math.yaml")
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 ARITHMETIC = Dataset.from_dict({"prompt": ["1+1=", "1+2="]})
 MODEL = models.Description(Qwen2Config(max_position_embeddings=100), None, None)
 
