@@ -23,13 +23,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from . import seccomp
 
 START_SECONDS = 30  # for a box to come up; where it takes longer, nothing can be graded
+_END_SECONDS = 5  # for the kernel to end what was killed
 
 _SOURCE = "\n".join(Path(__file__).with_name(name).read_text() for name in ("plain.py", "runner.py"))
 _FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8", "-c")  # a bare interpreter; -I would ignore PYTHONHASHSEED
@@ -70,9 +71,8 @@ def sandlock(request: Request, total_seconds: float, line_bytes: int) -> Lines:
         command = [_interpreter(), *_FLAGS, _SOURCE]
         policy = {"command": command, "tmp": folder, "tmp_bytes": _TMP_BYTES, "tmp_files": _TMP_FILES, "user": user}
         supervisor = Path(__file__).with_name("sandlock_supervisor.py")
-        yield from _converse(
-            [sys.executable, "-P", str(supervisor), json.dumps(policy)], request, total_seconds, line_bytes
-        )
+        command = [sys.executable, "-P", str(supervisor), json.dumps(policy)]
+        yield from _converse(command, request, total_seconds, line_bytes, end=_end_session)
 
 
 def e2b(request: Request, total_seconds: float, line_bytes: int) -> Lines:
@@ -214,8 +214,48 @@ def _mounts() -> Iterator[str]:
             yield from ("--ro-bind", str(prefix), str(prefix))
 
 
-def _converse(command: list[str], request: Request, total_seconds: float, line_bytes: int) -> Lines:
-    """Start the box, send the request, and give its lines as they come; at the end nothing of it is left."""
+def _end_group(leader: int) -> None:
+    """Kill a process group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def _end_session(leader: int) -> None:
+    """Kill a session: sandlock gives the box a group of its own, and what a dead runner has forked may stay.
+
+    The filters deny setsid, so nothing has left the session, and its number is taken until the leader is waited for.
+    """
+    _end_group(leader)
+    deadline = time.monotonic() + _END_SECONDS
+    while (left := _members(leader)) and time.monotonic() < deadline:
+        for member in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
+        time.sleep(0.005)
+
+
+def _members(session: int) -> list[int]:
+    """The processes of a session that have not ended."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            state, _, _, of_session, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(of_session) == session and state not in "ZX":
+                found.append(int(folder.name))
+    return found
+
+
+def _converse(
+    command: list[str],
+    request: Request,
+    total_seconds: float,
+    line_bytes: int,
+    end: Callable[[int], None] = _end_group,
+) -> Lines:
+    """Start the box, send the request, and give its lines as they come; at the end nothing of it is left.
+
+    `end` kills the box, given its first process, which leads a session; a namespace's processes die with its first.
+    """
     started = time.monotonic()
     pipe = subprocess.PIPE
     try:
@@ -232,8 +272,7 @@ def _converse(command: list[str], request: Request, total_seconds: float, line_b
             raise BoxError("the box ended before it was ready")
         yield from lines
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        end(process.pid)
         process.wait()
         for stream in pipes:
             stream.close()
