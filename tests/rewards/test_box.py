@@ -204,6 +204,19 @@ def test_without_filters_the_error_names_layer_mend_and_way_out(monkeypatch, ski
     assert list(allowed.run(ECHO, [STDIN])) == [OK]
 
 
+def test_canaries_that_others_left_no_thread_fly_again(monkeypatch, skip_if_blocked):
+    skip_if_blocked("bubblewrap")
+    ends, run = iter(["died", "died"]), Box.run
+
+    def once_more(self, program, tests):
+        end = next(ends, None)
+        return iter([Outcome(end, b"")]) if end else run(self, program, tests)
+
+    monkeypatch.setattr(Box, "run", once_more)
+    assert Box("bubblewrap", memory_mb=900).ready().missing == ()
+    assert next(ends, None) is None
+
+
 def test_canaries_that_do_not_return_are_an_error(monkeypatch, skip_if_blocked):
     skip_if_blocked("bubblewrap")
     with pytest.raises(BoxError, match="bubblewrap: the canaries died$"):
