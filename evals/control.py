@@ -52,15 +52,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ThreadPoolExecutor(options.workers) as pool:
         failed = [job for job, code in zip(jobs, pool.map(_train, jobs), strict=True) if code]
     for recipe in options.recipes:
-        results = {
-            name: json.loads((options.runs / f"{recipe.stem}-{name}" / RESULTS).read_text()) for name in ALGORITHMS
-        }
+        files = {name: options.runs / f"{recipe.stem}-{name}" / RESULTS for name in ALGORITHMS}
+        if not all(file.is_file() for file in files.values()):
+            continue  # a run could not start, as is said below
+        results = {name: json.loads(file.read_text()) for name, file in files.items()}
         comparison = compare(results)
         (options.output / f"{recipe.stem}.json").write_text(json.dumps(comparison, indent=1) + "\n")
         draw(comparison).savefig(options.output / f"{recipe.stem}.png", dpi=150)
         print(describe(comparison))
     for job in failed:
-        print(f"failed: python -m gbpo.control {' '.join(job)}", file=sys.stderr)
+        lines = _log(job).read_text().split("\n")
+        reason = next((line for line in reversed(lines) if line.strip()), "it printed nothing")
+        print(f"failed: python -m gbpo.control {' '.join(job)}: {reason}", file=sys.stderr)
     raise SystemExit(1 if failed else 0)
 
 
@@ -133,10 +136,14 @@ def draw(comparison: dict[str, Any]) -> Figure:
 
 
 def _train(job: list[str]) -> int:
-    log = Path(job[job.index("--output") + 1] + f"-seed-{job[job.index('--seeds') + 1]}.log")
-    with log.open("a") as file:
+    with _log(job).open("a") as file:
         command = [sys.executable, "-m", "gbpo.control", *job]
         return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=file, stderr=file).returncode
+
+
+def _log(job: list[str]) -> Path:
+    """What a run printed."""
+    return Path(job[job.index("--output") + 1] + f"-seed-{job[job.index('--seeds') + 1]}.log")
 
 
 def _text(interval: dict[str, Any]) -> str:

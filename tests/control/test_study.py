@@ -73,3 +73,14 @@ def test_a_wrong_recipe_is_one_line(tmp_path, capsys):
         control.main([str(tmp_path / "none.yaml")])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and "none.yaml not found" in error and error.count("\n") == 1
+
+
+def test_a_run_that_cannot_start_is_said_in_one_line(tmp_path, capsys):
+    recipe = tmp_path / "gone.yaml"
+    recipe.write_text(json.dumps({"env": "NoSuchTask-v7", "steps": 128}))
+    with pytest.raises(SystemExit) as stop:
+        control.main([str(recipe), "--seeds", "0", f"--runs={tmp_path / 'runs'}", f"--output={tmp_path / 'study'}"])
+    lines = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 1 and len(lines) == 2  # BPO's and PPO's
+    assert all(line.startswith("failed: ") and "NoSuchTask" in line.rpartition("error: ")[2] for line in lines)
+    assert not list((tmp_path / "study").iterdir())
