@@ -3,8 +3,9 @@
 from .engine import SyncedGRPOTrainer
 from .ratios import RatioGRPOTrainer
 from .resume import ResumableGRPOTrainer
+from .trimming import TrimmedGRPOTrainer
 from .voting import VotingGRPOTrainer
 
 
-class BaseTrainer(VotingGRPOTrainer, SyncedGRPOTrainer, RatioGRPOTrainer, ResumableGRPOTrainer):
-    """What `GBPOTrainer` and the GRPO baseline share: votes, a proven engine, finite steps, ratios, resume."""
+class BaseTrainer(VotingGRPOTrainer, SyncedGRPOTrainer, RatioGRPOTrainer, TrimmedGRPOTrainer, ResumableGRPOTrainer):
+    """What `GBPOTrainer` and the GRPO baseline share: votes, a proven engine, finite steps, ratios, no padding, resume."""

@@ -1,4 +1,4 @@
-"""`GBPOConfig`: the configuration of GRPO plus the four choices that GBPO adds."""
+"""`GBPOConfig`: the configuration of GRPO plus what GBPO adds, to its loss and to its speed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -46,6 +46,13 @@ class GBPOConfig(GRPOConfig):
         overshoot_slope: Slope of the loss past the target relative to |A|: 1 is the published loss, 0 is flat there, as
             GRPO's clipped loss is.
         max_log_ratio: The log-ratio is clamped to ± this value, in (0, 80].
+        trim_padding: Run the model on the tokens of the rows only, not on the padding of the generation batch.
+        arrange_rows: Put rows of like length, of one optimiser step and rank, through the model together.
+        max_tokens_per_micro_batch: The most tokens of one such pass, padding included; by default as many as TRL's
+            micro-batch has, `per_device_train_batch_size` rows of the widest prompt and completion.
+        skip_zero_signal: Do not run rows whose loss is exactly zero: advantage 0, and no term beside the policy's.
+        pack_rows: Under FlashAttention, put the rows of a pass behind each other without padding.
+        reuse_first_pass: Take the old log-probs from the first pass of the optimisation where no step lies between.
     """
 
     target_baseline: str = field(
@@ -66,6 +73,33 @@ class GBPOConfig(GRPOConfig):
     max_log_ratio: float = field(
         default=20.0,
         metadata={"help": "The log-ratio is clamped to plus or minus this value, in (0, 80]."},
+    )
+    trim_padding: bool = field(
+        default=True,
+        metadata={"help": "Run the model on the tokens of the rows only, not on the padding of the generation batch."},
+    )
+    arrange_rows: bool = field(
+        default=True,
+        metadata={"help": "Put rows of like length, of one optimiser step and rank, through the model together."},
+    )
+    max_tokens_per_micro_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "The most tokens of one pass, padding included; by default those of TRL's micro-batch. Needs "
+            "arrange_rows."
+        },
+    )
+    skip_zero_signal: bool = field(
+        default=True,
+        metadata={"help": "Do not run rows whose loss is exactly zero (advantage 0, no KL, no entropy bonus)."},
+    )
+    pack_rows: bool = field(
+        default=True,
+        metadata={"help": "Under FlashAttention, put the rows of a pass behind each other without padding."},
+    )
+    reuse_first_pass: bool = field(
+        default=True,
+        metadata={"help": "Take the old log-probs from the first pass of the optimisation where no step lies between."},
     )
 
     def __post_init__(self):
@@ -96,6 +130,16 @@ class GBPOConfig(GRPOConfig):
             raise ValueError(
                 f"top_entropy_quantile={self.top_entropy_quantile} is not a share of the tokens. Write a value in "
                 "[0, 1]; 1 keeps all tokens."
+            )
+        if self.max_tokens_per_micro_batch is not None and self.max_tokens_per_micro_batch < 1:
+            raise ValueError(
+                f"max_tokens_per_micro_batch={self.max_tokens_per_micro_batch} leaves no room for a token. Write about "
+                "as many as the memory takes, such as 16384, or leave it out for those of TRL's micro-batch."
+            )
+        if self.max_tokens_per_micro_batch is not None and not self.arrange_rows:
+            raise ValueError(
+                f"max_tokens_per_micro_batch={self.max_tokens_per_micro_batch} would be ignored with arrange_rows="
+                "False, which keeps per_device_train_batch_size rows together. Leave out one of them."
             )
         check_bounds(self.epsilon, self.epsilon if self.epsilon_high is None else self.epsilon_high)
         check_temperature(self.target_temperature)

@@ -1,6 +1,7 @@
 """`FiniteGRPOTrainer`: TRL's GRPOTrainer that takes no step on a loss or gradient that is not finite."""
 
 import math
+from typing import Any
 
 import torch
 from accelerate.logging import get_logger
@@ -30,13 +31,22 @@ class FiniteGRPOTrainer(GRPOTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._skipped_in_a_row = 0
-        self._step_logps: list[torch.Tensor] = []  # (B, T) of each micro-batch since the last optimiser step
+        # what was run since the last optimiser step: the batches with their log-probs, (B, T)
+        self._step_passes: list[tuple[dict[str, Any], torch.Tensor]] = []
+        self._last_logps: torch.Tensor | None = None
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
         result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
         if torch.is_grad_enabled():
-            self._step_logps.append(result[0].detach())
+            self._last_logps = result[0].detach()
         return result
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if self._last_logps is not None:
+            self._step_passes.append((inputs, self._last_logps))
+            self._last_logps = None
+        return loss
 
     def _get_grad_norm(self, model, grad_norm=None):
         norm = super()._get_grad_norm(model, grad_norm)
@@ -46,7 +56,7 @@ class FiniteGRPOTrainer(GRPOTrainer):
             self._skip_step()
         else:
             self._skipped_in_a_row = 0
-        self._step_logps.clear()
+        self._step_passes.clear()
         return norm
 
     def _skip_step(self) -> None:
@@ -66,9 +76,7 @@ class FiniteGRPOTrainer(GRPOTrainer):
         """One line for each completion of this rank and step whose loss cannot be finite; else what is known."""
         where = f"Optimiser step {self.state.global_step + 1}, rank {self.accelerator.process_index}"
         lines, furthest = [], (-1.0, "")
-        first = self._step - len(self._step_logps)
-        for i, logps in enumerate(self._step_logps, start=first):
-            inputs = self._buffered_inputs[i % self.args.steps_per_generation]
+        for inputs, logps in self._step_passes:
             mask = inputs["completion_mask"].bool()  # (B, T)
             per_token = {"log-probabilities": logps} | {key: inputs[key] for key in _ROW_TENSORS if key in inputs}
             for row in range(len(mask)):

@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 from accelerate.logging import get_logger
-from trl.trainer.utils import get_config_model_id, nanmax, nanmin
+from trl.trainer.utils import get_config_model_id
 
 from .base import BaseTrainer
 from .config import GBPOConfig
 from .core import bounded_ratio_loss, group_median, group_target_ratio, target_ratio
+from .passes import PassesGRPOTrainer
+from .pool import Pool
 
 logger = get_logger(__name__)
 
@@ -28,14 +30,15 @@ _MULTIMODAL_KEYS = (
 )
 
 
-class GBPOTrainer(BaseTrainer):
+class GBPOTrainer(PassesGRPOTrainer, BaseTrainer):
     """Group-relative Bounded Policy Optimization (arXiv 2604.18578), on everything that TRL's GRPOTrainer does.
 
     Used like `trl.GRPOTrainer`, with a `GBPOConfig`. It overrides three methods: `_calculate_rewards` keeps the rewards
     of all ranks, `_generate_and_score_completions` adds the target ratio of each completion, and `_compute_loss`
     regresses the probability ratio towards it: `|A| · |ρ - ρ*|`. Generation, rewards, KL to the reference, entropy
     bonus, masks, importance weights of vLLM, logging, saving and resuming are TRL's. Rewards with `votes`
-    are given them as `VotingGRPOTrainer` does; see `BaseTrainer`.
+    are given them as `VotingGRPOTrainer` does; see `BaseTrainer`. Padding and rows without signal are not run; see
+    `PassesGRPOTrainer`.
 
     Example:
 
@@ -82,6 +85,8 @@ class GBPOTrainer(BaseTrainer):
                 "arguments with GBPOConfig(...), which accepts every field of GRPOConfig."
             )
         super().__init__(model, reward_funcs, args, *others, **kwargs)
+        self.trim_padding, self.pack_rows = args.trim_padding, args.pack_rows
+        self._pools = {"train": Pool(), "eval": Pool()}
         self._rewards_per_func = torch.empty(0, 0)  # (B_global, n_funcs), of the batch being scored
         for hazard in args.hazards():
             logger.warning(hazard)
@@ -152,7 +157,8 @@ class GBPOTrainer(BaseTrainer):
         )  # (B, T), (B, T), scalar
         # TRL leaves the old log-probs out where they equal the current ones
         old_logps = inputs.get("old_per_token_logps")
-        old_logps = logps.detach() if old_logps is None else old_logps
+        if old_logps is None:
+            old_logps = inputs["old_per_token_logps"] = logps.detach()
         log_ratio = self._log_ratio(logps, old_logps, mask)  # (B, T), or (B, 1) at sequence level
         target = inputs["target_ratio"].unsqueeze(1)  # (B, 1)
         advantages = inputs["advantages"].unsqueeze(1)  # (B, 1)
@@ -173,13 +179,20 @@ class GBPOTrainer(BaseTrainer):
             per_token_kl = self._per_token_kl(logps, inputs["ref_per_token_logps"], log_ratio)
             per_token_loss = per_token_loss + self.beta * per_token_kl
 
-        loss, policy_loss = self._aggregate(per_token_loss, mask, inputs["num_items_in_batch"], mode)
+        row_weights = inputs if "row_weights" in inputs else self._row_weights(inputs)
         accumulation = self.current_gradient_accumulation_steps if mode == "train" else 1.0
+        share = 1 / accumulation
+        if self.loss_type == "dapo" and mode == "train":  # whose count spans the whole generation batch
+            share = self.args.steps_per_generation / accumulation
+        loss = share * (row_weights["row_weights"] @ (per_token_loss * mask).sum(1))
         if self._entropy_bonus_enabled:
-            bonus_mask = mask if entropy_mask is None else mask * entropy_mask
-            mean_entropy = (entropies * bonus_mask).sum() / bonus_mask.sum().clamp(min=1.0)
+            self._pools[mode].add_sum("policy_loss", loss.detach())
+            bonus_mask, bonus_weights = mask, row_weights["entropy_weights"]
+            if entropy_mask is not None:
+                bonus_mask = mask * entropy_mask
+                bonus_weights = (1 / bonus_mask.sum().clamp(min=1.0)).expand(len(mask))
+            mean_entropy = bonus_weights @ (entropies * bonus_mask).sum(1)
             loss = loss - self._applied_entropy_coef() * mean_entropy / accumulation
-            self._metrics[mode]["policy_loss"].append(self.accelerator.gather(policy_loss).nanmean().item())
             if mode == "train":
                 self._update_entropy_coef(entropies.detach(), bonus_mask)
         if self.aux_loss_enabled:
@@ -193,7 +206,11 @@ class GBPOTrainer(BaseTrainer):
             ratio = self._ratio(log_ratio)
             means |= self._ratio_means(ratio, policy_term, mask, weights, inputs)
             means |= self._clip_means(mode, ratio, advantages, mask)
-            self._log_means(mode, means)
+            for name, (values, value_weights) in means.items():
+                self._pools[mode].add_mean(name, values, value_weights)
+            if mode == "eval" or self.accelerator.sync_gradients:
+                for name, value in self._pools[mode].collect(self.accelerator).items():
+                    self._metrics[mode][name].append(value)
         return loss
 
     def _ratio(self, log_ratio: torch.Tensor) -> torch.Tensor:
@@ -222,28 +239,22 @@ class GBPOTrainer(BaseTrainer):
         per_token_kl = difference.exp() - difference - 1
         return per_token_kl * self._ratio(log_ratio) if self.args.use_bias_correction_kl else per_token_kl
 
-    def _aggregate(
-        self, per_token_loss: torch.Tensor, mask: torch.Tensor, num_items_in_batch: torch.Tensor, mode: str
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scalar of TRL's `loss_type`, ready for accumulation, and its value for the log.
+    def _row_weights(self, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """What multiplies the summed loss of each row of a micro-batch under TRL's `loss_type`, and its entropy; (B,).
 
-        `per_token_loss` is (B, T), or (B, 1) where every term is at sequence level.
+        They are the normalisers of the micro-batch as TRL draws it, whichever rows are then run together.
         """
-        accumulation = self.current_gradient_accumulation_steps if mode == "train" else 1.0
-        if self.loss_type == "dapo":
-            # the mean over the tokens of all ranks and micro-batches of this optimiser step; the count spans the
-            # whole generation batch
-            share = accumulation / self.args.steps_per_generation if mode == "train" else 1.0
-            tokens = num_items_in_batch.clamp(min=1.0) / self.accelerator.num_processes * share
-            loss = (per_token_loss * mask).sum() / tokens
-            return loss, loss.detach()
-        if self.loss_type == "grpo":
-            loss = ((per_token_loss * mask).sum(-1) / mask.sum(-1).clamp(min=1.0)).mean()
-        elif self.loss_type == "bnpo":
-            loss = (per_token_loss * mask).sum() / mask.sum().clamp(min=1.0)
-        else:  # dr_grpo
-            loss = (per_token_loss * mask).sum() / (mask.size(0) * self.max_completion_length)
-        return loss / accumulation, loss.detach()
+        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)  # (B, T)
+        tokens, rows = mask.sum(1), len(mask)
+        mean = 1.0 / tokens.sum().clamp(min=1)
+        weights = {
+            # the mean over the tokens of all ranks and micro-batches
+            "dapo": self.accelerator.num_processes / inputs["num_items_in_batch"].clamp(min=1),
+            "grpo": 1.0 / (rows * tokens.clamp(min=1)),
+            "bnpo": mean,
+            "dr_grpo": torch.tensor(1 / (rows * self.max_completion_length), device=mask.device),
+        }[self.loss_type]
+        return {"row_weights": weights.float().expand(rows), "entropy_weights": mean.float().expand(rows)}
 
     def _applied_entropy_coef(self) -> float:
         """The coefficient of the entropy bonus; under adaptive control 0 while the entropy is above its target."""
@@ -278,7 +289,7 @@ class GBPOTrainer(BaseTrainer):
     def _ratio_means(
         self, ratio: torch.Tensor, policy_term: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor, inputs
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """GBPO's own metrics of one micro-batch, as (values, weights) for `_log_means`; defined in the README.
+        """GBPO's own metrics of one pass, as (values, weights); defined in the README.
 
         `ratio` and `policy_term` are (B, T), or (B, 1) at sequence level; `mask` and `weights` (B, T).
         """
@@ -302,22 +313,11 @@ class GBPOTrainer(BaseTrainer):
         weights = mask if ratio.size(1) > 1 else torch.ones_like(ratio)  # at sequence level each sequence counts once
         low = ((ratio < 1 - self.epsilon_low) & (advantages < 0)).float()
         high = ((ratio > 1 + self.epsilon_high) & (advantages > 0)).float()
-        per_sequence = torch.stack([(x * weights).sum(-1) / weights.sum(-1) for x in (low, high)], dim=1)  # (B, 2)
-        gathered = self.accelerator.gather(per_sequence)
-        self._metrics[mode]["clip_ratio/low_min"].append(nanmin(gathered[:, 0]).item())
-        self._metrics[mode]["clip_ratio/high_max"].append(nanmax(gathered[:, 1]).item())
+        for name, clipped, furthest in (("low_min", low, "amin"), ("high_max", high, "amax")):
+            per_sequence = (clipped * weights).sum(1) / weights.sum(1)  # NaN without tokens
+            self._pools[mode].add_extreme(f"clip_ratio/{name}", per_sequence, furthest)
         return {
             "clip_ratio/low_mean": (low, weights),
             "clip_ratio/high_mean": (high, weights),
             "clip_ratio/region_mean": (low + high, weights),
         }
-
-    def _log_means(self, mode: str, means: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Log the weighted mean of each (values, weights) over the micro-batch of all ranks, in one collective."""
-        sums = [
-            torch.stack([(values * weights).sum(), (torch.ones_like(values) * weights).sum()])
-            for values, weights in means.values()
-        ]
-        totals = self.accelerator.reduce(torch.stack(sums).float(), reduction="sum")
-        for name, (total, weight) in zip(means, totals.tolist(), strict=True):
-            self._metrics[mode][name].append(total / weight if weight else 0.0)

@@ -1,0 +1,260 @@
+"""`PassesGRPOTrainer`: TRL's GRPOTrainer that arranges the rows of each optimiser step into passes of like length."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.logging import get_logger
+from accelerate.utils import DistributedType
+from torch import nn
+
+from .trimming import TrimmedGRPOTrainer
+
+logger = get_logger(__name__)
+
+Batch = dict[str, Any]
+
+# What one more pass costs, as a share of a full one: it is opened where it saves more padding than this.
+_OVERHEAD = 1 / 32
+_PROMPT = ("prompt_ids", "prompt_mask")
+
+
+def split(lengths: Sequence[int], budget: int, at_most: int, *, packed: bool = False) -> list[list[int]]:
+    """Rows in passes of like length, so that they cost least: their tokens with padding, and a little for each pass.
+
+    Args:
+        lengths: Tokens of each row, prompt and completion.
+        budget: The most tokens of one pass, padding included. A longer row is a pass of its own.
+        at_most: The most passes, unless the budget asks for more.
+        packed: The rows of a pass lie behind each other, without padding.
+
+    Returns:
+        Indices into `lengths`, the longest rows first; every row once.
+
+    >>> split([3, 90, 4, 100, 3], budget=200, at_most=3)
+    [[3, 1], [2, 4, 0]]
+    """
+    order = np.argsort(lengths, kind="stable")
+    sizes = np.asarray(lengths)[order]
+    overhead = _OVERHEAD
+    while True:
+        bounds = _cheapest(sizes, budget, overhead * budget, packed)
+        if len(bounds) <= at_most or overhead > len(sizes):
+            return [order[first:end][::-1].tolist() for first, end in bounds]
+        overhead *= 2
+
+
+def _cheapest(sizes: np.ndarray, budget: int, overhead: float, packed: bool) -> list[tuple[int, int]]:
+    """First and last row of each pass, the last excluded, over rows in ascending order; by dynamic programming."""
+    before = np.concatenate([[0], sizes.cumsum()])  # tokens of the shortest rows, by their number
+    least, begins = np.zeros(len(sizes) + 1), np.zeros(len(sizes) + 1, dtype=int)
+    for end in range(1, len(sizes) + 1):
+        tokens = before[end] - before[:end] if packed else sizes[end - 1] * np.arange(end, 0, -1)  # (end,), by begin
+        first = min(int((tokens > budget).sum()), end - 1)
+        costs = least[first:end] + tokens[first:]
+        begins[end] = first + costs.argmin()
+        least[end] = costs.min() + overhead
+    bounds, end = [], len(sizes)
+    while end:
+        bounds.append((int(begins[end]), end))
+        end = begins[end]
+    return bounds
+
+
+def as_many(passes: list[list[int]], count: int) -> list[list[int]]:
+    """The passes, those of most rows halved until there are `count`, or none has two rows.
+
+    >>> as_many([[5, 4], [3, 2, 1, 0]], 3)
+    [[5, 4], [3, 2], [1, 0]]
+    """
+    passes = list(passes)
+    while len(passes) < count and max(map(len, passes), default=0) > 1:
+        most = max(range(len(passes)), key=lambda i: len(passes[i]))
+        rows, half = passes[most], (len(passes[most]) + 1) // 2
+        passes[most : most + 1] = [rows[:half], rows[half:]]
+    return passes
+
+
+class PassesGRPOTrainer(TrimmedGRPOTrainer):
+    """TRL's GRPOTrainer whose optimiser steps run their rows in fewer and narrower passes, at the same gradient.
+
+    For losses that are sums over rows, each with a weight of its own that `_row_weights` takes from TRL's micro-batch.
+    The rows of one optimiser step, of one rank, are arranged by length into passes of at most
+    `max_tokens_per_micro_batch` tokens (`arrange_rows`); rows whose loss is exactly zero are left out
+    (`skip_zero_signal`). All ranks run as many passes, where needed on a row that counts nothing. Which rows share an
+    optimiser step stays as TRL drew it. Where the old log-probs are those of the first pass, they are kept from it
+    (`reuse_first_pass`).
+
+    A micro-batch of TRL becomes a list of passes, each a dict of the same tensors; metrics cover the rows that are run.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._noisy = any(
+            isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 for part in self.model.modules()
+        )
+        config = self.model.config.get_text_config().to_dict()
+        self._noisy |= any("drop" in name and isinstance(value, float) and value > 0 for name, value in config.items())
+        for line in self._left_to_trl():
+            logger.warning(line)
+
+    def _left_to_trl(self) -> list[str]:
+        """What is not done because it would not be exact, one line each."""
+        lines = []
+        if self.args.arrange_rows and not self._arranges:
+            lines.append(
+                "Rows are not arranged by length: the loss depends on which rows share a micro-batch "
+                "(top_entropy_quantile, load balancing of experts)."
+            )
+        if self.args.skip_zero_signal and not self._skips:
+            lines.append(
+                "Rows with advantage 0 are run: KL, entropy or load balancing of experts give them a gradient."
+            )
+        return lines
+
+    @property
+    def _arranges(self) -> bool:
+        return self.args.arrange_rows and self.top_entropy_quantile == 1.0 and not self.aux_loss_enabled
+
+    @property
+    def _skips(self) -> bool:
+        has_other_terms = self.beta != 0.0 or self._entropy_bonus_enabled or self.aux_loss_enabled
+        return self.args.skip_zero_signal and not has_other_terms and self.top_entropy_quantile == 1.0
+
+    def _row_weights(self, inputs: Batch) -> dict[str, torch.Tensor]:
+        """What multiplies the sums over the tokens of each row, (B,), by names that the loss reads."""
+        raise NotImplementedError
+
+    def _generate_and_score_completions(self, inputs):
+        # TRL asks for old log-probs where num_iterations is above 1, though the first pass has them
+        iterations = self.num_iterations
+        aligned = self.args.gradient_accumulation_steps % self.args.steps_per_generation == 0
+        if self.args.reuse_first_pass and aligned and not self._noisy:
+            self.num_iterations = 1
+        try:
+            return super()._generate_and_score_completions(inputs)
+        finally:
+            self.num_iterations = iterations
+
+    def _prepare_inputs(self, generation_batch):
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if not self.model.training:
+            return inputs
+        if self._buffered_inputs is not before:
+            self._buffered_inputs = self._arranged(self._buffered_inputs)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _arranged(self, micro_batches: list[Batch]) -> list[list[Batch]]:
+        """The passes of each of TRL's micro-batches, which are those of one generation and one rank."""
+        batches = [batch | self._row_weights(batch) for batch in micro_batches]
+        if "num_images" in batches[0] or not (self._arranges or self._skips):
+            return [[batch] for batch in batches]
+        size = self._window() if self._arranges else 1
+        windows = [_joined(batches[i : i + size]) for i in range(0, len(batches), size)]
+        kept = [self._rows_with_signal(window) for window in windows]
+        plans = [self._plan(window, rows, size) for window, rows in zip(windows, kept, strict=True)]
+        least = size if self.accelerator.distributed_type == DistributedType.DEEPSPEED else 1  # a backward at each step
+        counts = torch.tensor([max(least, len(plan)) for plan in plans], device=self.accelerator.device)
+        counts = self.accelerator.gather(counts).view(-1, len(plans)).amax(0).tolist()  # FSDP runs in step
+        self._metrics["train"]["gbpo/rows_run"].append(self._share_of_rows(kept, windows))
+        passes = []
+        for window, plan, count in zip(windows, plans, counts, strict=True):
+            run = [_taken(window, rows, self.args.trim_padding) for rows in as_many(plan, count)]
+            run += [_idle(window, self.args.trim_padding)] * (count - len(run))
+            passes += [run[i * count // size : (i + 1) * count // size] for i in range(size)]
+        return passes
+
+    def _window(self) -> int:
+        """Micro-batches that are certain to share an optimiser step."""
+        steps, accumulation = self.args.steps_per_generation, self.args.gradient_accumulation_steps
+        small, large = sorted((steps, accumulation))
+        return small if large % small == 0 else 1
+
+    def _rows_with_signal(self, window: Batch) -> list[int]:
+        if not self._skips:
+            return list(range(len(window["advantages"])))
+        mask = window["completion_mask"] * window.get("tool_mask", 1)
+        return ((window["advantages"] != 0) & mask.any(1)).nonzero().flatten().tolist()
+
+    def _plan(self, window: Batch, rows: list[int], at_most: int) -> list[list[int]]:
+        if not rows or not self._arranges:
+            return [rows] if rows else []
+        width = window["prompt_ids"].size(1) + window["completion_ids"].size(1)
+        budget = self.args.max_tokens_per_micro_batch or self.args.per_device_train_batch_size * width
+        lengths = _lengths(window)
+        packed = self._packs and self.args.pack_rows
+        passes = split([lengths[row] for row in rows], budget, at_most, packed=packed)
+        return [[rows[i] for i in chosen] for chosen in passes]
+
+    def _share_of_rows(self, kept: list[list[int]], windows: list[Batch]) -> float:
+        sums = [float(sum(map(len, kept))), float(sum(len(window["advantages"]) for window in windows))]
+        run, rows = self.accelerator.reduce(torch.tensor(sums, device=self.accelerator.device), "sum").tolist()
+        return run / rows
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        """TRL's on the last pass of a micro-batch; the gradients of those before it are added on the way."""
+        passes = [inputs] if isinstance(inputs, dict) else inputs
+        if not passes:  # another micro-batch of the step runs these rows
+            return torch.zeros((), device=self.accelerator.device, requires_grad=True)
+        others = torch.zeros((), device=self.accelerator.device)
+        options = {"scale_wrt_gas": False} if self.accelerator.distributed_type == DistributedType.DEEPSPEED else {}
+        for one in passes[:-1]:
+            with self._accumulating(model):
+                loss = super().compute_loss(model, one, *args, **kwargs)
+                self.accelerator.backward(loss, **options)
+            others += loss.detach()
+        return super().compute_loss(model, passes[-1], *args, **kwargs) + others
+
+    @contextmanager
+    def _accumulating(self, model) -> Iterator[None]:
+        """Inside, gradients stay on their rank, as in every micro-batch but the last of an optimiser step."""
+        if not self.accelerator.sync_gradients:
+            yield
+            return
+        context: Any = nullcontext()
+        if self.is_distributed_loading_by_transformers:
+            context = self._defer_fsdp_gradient_reduction()
+        elif self.accelerator.distributed_type != DistributedType.DEEPSPEED:
+            context = self.accelerator.no_sync(model)
+        self.accelerator.gradient_state._set_sync_gradients(False)
+        try:
+            with context:
+                yield
+        finally:
+            self.accelerator.gradient_state._set_sync_gradients(True)
+
+
+def _lengths(batch: Batch) -> list[int]:
+    return (batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)).tolist()
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    """Micro-batches of one generation as one; what is no tensor of rows is the same in all of them."""
+    return {
+        name: torch.cat([batch[name] for batch in batches]) if isinstance(value, torch.Tensor) and value.ndim else value
+        for name, value in batches[0].items()
+    }
+
+
+def _taken(batch: Batch, rows: list[int], trim: bool) -> Batch:
+    """Some rows of a batch, where trimmed as wide as their longest completion."""
+    available = batch["completion_ids"].size(1)
+    width = max(1, int(batch["completion_mask"][rows].sum(1).amax())) if trim else available
+
+    def take(name: str, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or not value.ndim:
+            return value
+        per_token = value.ndim == 2 and value.size(1) == available and name not in _PROMPT
+        return value[rows, :width] if per_token else value[rows]
+
+    return {name: take(name, value) for name, value in batch.items()}
+
+
+def _idle(batch: Batch, trim: bool) -> Batch:
+    """The shortest row of a batch, of which no token counts."""
+    lengths = _lengths(batch)
+    row = _taken(batch, [min(range(len(lengths)), key=lengths.__getitem__)], trim)
+    return row | {"tool_mask": torch.zeros_like(row["completion_mask"])}

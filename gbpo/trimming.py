@@ -1,0 +1,137 @@
+"""`TrimmedGRPOTrainer`: TRL's GRPOTrainer that runs the model on the tokens of the rows and not on their padding."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft import PeftModel
+from trl import GRPOTrainer
+
+# Rotary embeddings whose frequencies depend on the longest position of the batch: a narrower batch is another function.
+_LENGTH_DEPENDENT = {"dynamic", "longrope"}
+_PACKED_LAYERS = {"full_attention", "sliding_attention"}
+
+
+class TrimmedGRPOTrainer(GRPOTrainer):
+    """TRL's GRPOTrainer whose log-probs cost what the tokens cost: each forward pass is as wide as its longest row.
+
+    TRL pads all rows to the widest prompt and the widest completion of the generation batch. Here every row begins at
+    its first token, so that neither the padding left of a prompt nor that right of a completion is run, in the passes
+    for the old and the reference log-probs, whose rows are taken in the order of their lengths, as in those of the
+    loss. Under FlashAttention the rows of a pass lie behind each other without any padding (`pack_rows`).
+
+    The results are TRL's up to rounding. Left to TRL: images, the load-balancing loss of experts, prompt tuning, and
+    rotary embeddings that depend on the width of the batch. Where positions are absolute, or unknown to be relative,
+    the padding left of the prompts stays.
+    """
+
+    trim_padding = True
+    pack_rows = True
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        kinds = rope_types(self.model.config.get_text_config())
+        self._relative_positions = bool(kinds)
+        prompt_tuning = isinstance(self.model, PeftModel) and self.model.active_peft_config.is_prompt_learning
+        self._trims = not prompt_tuning and not kinds & _LENGTH_DEPENDENT
+        self._packs = self._trims and self._relative_positions and packs(self.model.config)
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model,
+        input_ids,
+        attention_mask,
+        logits_to_keep,
+        batch_size=None,
+        compute_entropy=False,
+        compute_aux_loss=False,
+        **images,
+    ):
+        no_prompt = attention_mask[:, :-logits_to_keep].sum(1).amin() == 0
+        left_to_trl = compute_aux_loss or any(value is not None for value in images.values()) or no_prompt
+        if not (self.trim_padding and self._trims) or left_to_trl:
+            return super()._get_per_token_logps_and_entropies(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size=batch_size,
+                compute_entropy=compute_entropy,
+                compute_aux_loss=compute_aux_loss,
+                **images,
+            )
+        if not batch_size or batch_size >= len(input_ids):
+            logps, entropies = self._score(model, input_ids, attention_mask, logits_to_keep, compute_entropy)
+        else:
+            order = attention_mask.sum(1).argsort(descending=True)  # (B,), the longest first
+            scores = [
+                self._score(model, input_ids[rows], attention_mask[rows], logits_to_keep, compute_entropy)
+                for rows in order.split(batch_size)
+            ]
+            logps, entropies = (
+                None if parts[0] is None else torch.cat(parts)[order.argsort()] for parts in zip(*scores, strict=True)
+            )  # (B, T)
+        return logps, entropies, None
+
+    def _score(
+        self, model, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, compute_entropy: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Log-probs and entropies of the completions of some rows in one forward pass, each (B, T); 0 in padding."""
+        attended = attention_mask.bool()  # (B, P + T)
+        completion = attended[:, -logits_to_keep:]  # (B, T)
+        labels = input_ids.masked_fill(~attended, -100)
+        labels[:, :-logits_to_keep] = -100
+        if self._packs and self.pack_rows:
+            positions = attended.cumsum(1) - 1
+            labels = labels[attended].unsqueeze(0)  # (1, tokens)
+            inputs = {"input_ids": input_ids[attended].unsqueeze(0), "position_ids": positions[attended].unsqueeze(0)}
+        else:
+            columns, inside = self._columns(attended)  # (B, W)
+            labels = labels.gather(1, columns).masked_fill(~inside, -100)
+            mask = attention_mask.gather(1, columns) * inside
+            inputs = {"input_ids": input_ids.gather(1, columns), "attention_mask": mask}
+        with self.accelerator.autocast():
+            outputs = model(**inputs, labels=labels, fused_lm_head=True)
+        scored = labels[:, 1:] != -100  # as many as completion has, in the same order
+
+        def placed(values: torch.Tensor) -> torch.Tensor:
+            return values.new_zeros(completion.shape).masked_scatter(completion, values[scored])
+
+        return placed(outputs.log_probs), placed(outputs.entropy) if compute_entropy else None
+
+    def _columns(self, attended: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """For each row the columns to run, beginning at its first token, and whether they lie inside it; (B, W)."""
+        available = attended.size(1)
+        places = torch.arange(available, device=attended.device)
+        first = torch.where(attended, places, available).amin(1, keepdim=True)
+        if not self._relative_positions:
+            first = torch.zeros_like(first)
+        width = int((torch.where(attended, places, -1).amax(1, keepdim=True) + 1 - first).amax())
+        multiple = self.pad_to_multiple_of or 1
+        columns = first + torch.arange(-(-width // multiple) * multiple, device=attended.device)
+        return columns.clamp(max=available - 1), columns < available
+
+
+def rope_types(config: Any) -> set[str]:
+    """The kinds of rotary embeddings that a configuration names; none where it has no such embeddings.
+
+    >>> from transformers import GPT2Config, Qwen2Config
+    >>> rope_types(Qwen2Config()), rope_types(GPT2Config())
+    ({'default'}, set())
+    """
+    return set(_rope_types(getattr(config, "rope_parameters", None)))
+
+
+def _rope_types(parameters: Any) -> Iterator[str]:
+    if isinstance(parameters, dict):
+        if "rope_type" in parameters:
+            yield parameters["rope_type"]
+        for value in parameters.values():  # one for each type of layer
+            yield from _rope_types(value)
+
+
+def packs(config: Any) -> bool:
+    """Whether rows may lie behind each other: FlashAttention tells them apart by their positions."""
+    text = config.get_text_config()
+    layers = set(getattr(text, "layer_types", None) or _PACKED_LAYERS)
+    return "flash" in str(text._attn_implementation) and layers <= _PACKED_LAYERS
