@@ -13,6 +13,7 @@ Medians over `--repeats`, so run it on a machine that does nothing else. Definit
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from . import measuring
 
     data.quiet()
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # of rollout_func
     machine = measuring.machine(argv)  # before a bench changes the number of threads
     found = import_module(f".{options.what}", __package__).run(options)
     print(measuring.table(found.columns, found.rows))
