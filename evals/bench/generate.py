@@ -1,8 +1,8 @@
-"""Tokens a second through the trainer's own generation, by the ways that transformers and vLLM offer.
+"""Tokens a second through the trainer's own generation, by the ways that transformers offers.
 
-A random model over the character tokenizer ends a completion by chance, so that lengths are skewed. Seconds are those of
-the trainer's `_generate`: prompts as tokens in, completions as tokens and text out. The ways take turns, after one
-generation each to warm up.
+A random model over the character tokenizer ends a completion by chance, so that lengths are skewed. Seconds are those
+of the trainer's `_generate`: prompts in, completions as tokens and text out. The ways take turns, after one generation
+each to warm up.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ def run(options: argparse.Namespace) -> Findings:
     with tempfile.TemporaryDirectory() as folder:
         trainers = {}
         for name, way in _WAYS.items():
-            trainer = make_trainer(
-                _Counting, copy.deepcopy(model), Batch(case), folder, given=False, **shared, **way
-            )
+            trainer = make_trainer(_Counting, copy.deepcopy(model), Batch(case), folder, given=False, **shared, **way)
             try:
                 _tokens_per_second(trainer)
             except (RuntimeError, NotImplementedError, ImportError, ValueError) as error:
@@ -64,8 +62,8 @@ def run(options: argparse.Namespace) -> Findings:
         for _ in range(options.repeats):
             for name, trainer in trainers.items():
                 found[name].append(_tokens_per_second(trainer))
-    if find_spec("vllm") is None:
-        notes.append("vLLM, prefix caching for the completions of a prompt: not measured, vLLM is not installed.")
+    installed = "is installed, but this bench has no way for it" if find_spec("vllm") else "is not installed"
+    notes.append(f"vLLM, prefix caching for the completions of a prompt: not measured, vLLM {installed}.")
     return findings([Measurement(name, values, "tokens/s") for name, values in found.items()], notes)
 
 

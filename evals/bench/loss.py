@@ -13,8 +13,9 @@ import copy
 import tempfile
 from typing import Any
 
-from gbpo import GBPOTrainer
 from trl import GRPOTrainer
+
+from gbpo import GBPOTrainer
 
 from .measuring import Findings, Measurement, findings
 from .timed import Batch, Case, Timed, bench_model, make_trainer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shlex
 import statistics
@@ -37,12 +38,16 @@ class Measurement:
     def as_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "median": self.median,
-            "min": min(self.values),
-            "max": max(self.values),
+            "median": _or_none(self.median),
+            "min": _or_none(min(self.values)),
+            "max": _or_none(max(self.values)),
             "unit": self.unit,
             "repeats": len(self.values),
         }
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no infinity
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,8 @@ def describe(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
     gpus = "".join(f", {name}" for name in where["gpus"])
     return (
-        f"{where['cpu']}, {where['cores']} cores, {machine['threads']} threads of torch, {where['memory_gb']:g} GB{gpus}"
-        f"\n{versions}"
+        f"{where['cpu']}, {where['cores']} cores, {machine['threads']} threads of torch, "
+        f"{where['memory_gb']:g} GB{gpus}\n{versions}"
     )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import math
 import random
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import NormalDist
@@ -99,16 +99,14 @@ class Batch:
         """Prompt and completion tokens of each row whose group is not paid alike."""
         rows = range(len(self.rewards))
         groups = [self.rewards[row - row % GROUP : row - row % GROUP + GROUP] for row in rows]
-        return [
-            (len(self.prompt_ids[row]), len(self.completion_ids[row])) for row in rows if len(set(groups[row])) > 1
-        ]
+        return [(len(self.prompt_ids[row]), len(self.completion_ids[row])) for row in rows if len(set(groups[row])) > 1]
 
 
 class Timed:
     """For a trainer: the seconds of its parts, by name; a part that calls another includes it."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         super().__init__(*args, **kwargs)
 
     @contextlib.contextmanager

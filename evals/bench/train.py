@@ -160,7 +160,7 @@ class _UsefulTokens:
 
 
 def _throughput(model: Any, batch: Batch, medians: dict[str, float]) -> dict[str, Any]:
-    """Tokens a second and model FLOPs utilisation of both on a GPU; every token of the batch counts, no padding does."""
+    """Tokens a second and model FLOPs utilisation of both on a GPU; every token counts, no padding does."""
     config = model.config
     lengths = [len(p) + len(c) for p, c in zip(batch.prompt_ids, batch.completion_ids, strict=True)]
     weights = model.num_parameters()  # the embedding, tied to the head, is multiplied once
