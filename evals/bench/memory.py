@@ -2,7 +2,7 @@
 
 On a CPU: growth of the resident memory from the start of `train()` to its highest point. glibc keeps freed memory and
 hands it out again, which blurs that by 5 %; here every block of 64 KiB or more is the kernel's own and goes back when
-freed (`mallopt`), which makes the figure exact to 0.1 % and the step several times slower, so that nothing is timed
+freed (`mallopt`), which makes the figure repeat to 0.2 % and the step several times slower, so that nothing is timed
 here. With a GPU: the most that torch has held on it, weights included.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import dataclasses
+import gc
 import multiprocessing
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +22,7 @@ import torch
 
 from gbpo.run import data
 
-from .timed import Batch, Case, TimedGBPO, TimedGRPO, make_trainer
+from .timed import MICRO_BATCH, Batch, Case, TimedGBPO, TimedGRPO, make_trainer
 
 _M_MMAP_THRESHOLD = -3
 _OWN_BLOCK = 64 * 1024  # bytes
@@ -39,17 +41,18 @@ def _measure(case: Case, model: Any) -> dict[str, int]:
     data.quiet()
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, _OWN_BLOCK)
-    warm_up = Case(completions=8, mean_length=4)
+    warm_up = dataclasses.replace(case, completions=2 * MICRO_BATCH)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, kind in (("ours", TimedGBPO), ("trl", TimedGRPO)):
-            own = copy.deepcopy(model)
-            make_trainer(kind, own, Batch(warm_up), folder).train()  # what is loaded at the first step
-            own.zero_grad()
-            trainer = make_trainer(kind, own, Batch(case), folder)
-            found[name] = _peak_of(trainer)
-            del trainer, own
+        kinds = {"ours": TimedGBPO, "trl": TimedGRPO}
+        for kind in kinds.values():  # what is loaded and kept from the first step on
+            make_trainer(kind, copy.deepcopy(model), Batch(warm_up), folder).train()
+        for name, kind in kinds.items():
+            trainer = make_trainer(kind, copy.deepcopy(model), Batch(case), folder)
+            gc.collect()  # the trainers before it, which hold themselves, would be freed within the step
             libc.malloc_trim(0)
+            found[name] = _peak_of(trainer)
+            del trainer
     return found
 
 
