@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
 import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gbpo.run import data, folder
 
 from .cells import Point
 from .comparison import SERIES, START, TEST, VALIDATION, Comparison
+from .hardware import describe
 from .results import Cell, Evaluation, Results
 from .runner import ROOT, cell_command, last_lines
 
@@ -40,7 +37,7 @@ def collect(comparison: Comparison) -> Results:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         git_revision=folder.git_revision(),
         versions=folder.versions(),
-        hardware=_hardware(),
+        hardware=describe(),
         recipe=str(comparison.recipe),
         recipe_text=comparison.recipe.read_text(),
         overrides=comparison.overrides,
@@ -113,14 +110,3 @@ def _text(prompt: Any) -> str:
 
 def _last(values: list[Any]) -> Any:
     return next((value for value in reversed(values) if value is not None), None)
-
-
-def _hardware() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-    }

@@ -1,0 +1,1 @@
+"""Timed comparisons: `python -m evals.bench --help`, README.md beside this file."""

@@ -1,0 +1,144 @@
+"""Seconds until the demo's task is learnt: `GBPOTrainer` by `launch/gbpo.py` beside `trl.GRPOTrainer` by trl_run.py.
+
+Both train recipes/tiny_math.yaml with the same settings from the same starting model, one process each, in turn; every
+repeat is another seed, from 0. A run is ended when the mean reward of the last 20 optimiser steps passes 0.8. Training
+is counted from the first step's begin until then, `whole` from the start of the process, imports included. A run that
+does not get there counts as infinite.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+
+from gbpo.run import models
+from gbpo.run.tiny import character_tokenizer
+
+from .measuring import Findings, Measurement, findings
+from .timed import random_model
+
+_ROOT = Path(__file__).parents[2]
+_RECIPE = _ROOT / "recipes" / "tiny_math.yaml"
+_CONTENDERS = {
+    "GBPO": [str(_ROOT / "launch" / "gbpo.py")],
+    "TRL's GRPO": ["-m", "evals.bench.trl_run"],
+}
+_WINDOW = 20  # optimiser steps
+_REWARD = 0.8
+_PAUSE = 0.2  # seconds between two looks at the metrics
+_PATIENCE = 30  # seconds for a process to end after it was told to
+
+
+def run(options: argparse.Namespace) -> Findings:
+    """Seconds of each contender, and GBPO's over TRL's of the same seed."""
+    flags, window, reward = [], _WINDOW, _REWARD
+    times: dict[str, list[_Time]] = {name: [] for name in _CONTENDERS}
+    with tempfile.TemporaryDirectory() as folder:
+        if options.quick:
+            flags, window, reward = _smoke(Path(folder) / "model"), 2, -1.0
+        else:
+            models.local_model(yaml.safe_load(_RECIPE.read_text())["model_name_or_path"])  # built outside the clock
+        for seed in range(options.repeats):
+            for name, start in _CONTENDERS.items():
+                output = Path(folder) / f"{len(times[name])} {name}"
+                times[name].append(_time(start, [*flags, f"--seed={seed}"], output, window, reward))
+    found, notes = [], []
+    for part in ("training", "whole"):
+        values = {name: [getattr(taken, part) for taken in all_taken] for name, all_taken in times.items()}
+        found += [Measurement(f"{name}, {part}", seconds, "s") for name, seconds in values.items()]
+        ratios = [ours / trl if math.isfinite(ours) else math.inf for ours, trl in zip(*values.values(), strict=True)]
+        found.append(Measurement(f"GBPO / TRL, {part}", ratios, ""))
+    for name, all_taken in times.items():
+        steps = [taken.steps for taken in all_taken]
+        notes.append(f"{name}: optimiser steps to a mean reward of {reward:g} over {window}, by seed: {steps}")
+    return findings(found, notes)
+
+
+@dataclass(frozen=True)
+class _Time:
+    """Until the reward was reached.
+
+    Args:
+        training: Seconds from the begin of training.
+        whole: Seconds from the start of the process.
+        steps: Optimiser steps; None where the run ended before.
+    """
+
+    training: float
+    whole: float
+    steps: int | None
+
+
+def _time(start: list[str], flags: list[str], output: Path, window: int, reward: float) -> _Time:
+    """Run until the reward is reached.
+
+    Raises:
+        RuntimeError: The run failed.
+    """
+    command = [sys.executable, *start, str(_RECIPE), *flags, f"--output_dir={output}", "--log_completions=false"]
+    # one row a generation, which is two optimiser steps
+    command.append("--logging_steps=2")
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    log = output.with_suffix(".log")
+    with log.open("w") as out:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        try:
+            while True:
+                ended = process.poll() is not None
+                if (row := _reached(output / "metrics.jsonl", window, reward)) is not None:
+                    return _Time(row["elapsed"], time.perf_counter() - began, row["step"])
+                if ended:
+                    break
+                time.sleep(_PAUSE)
+        finally:
+            _end(process)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}:\n{log.read_text()[-2000:]}")
+    return _Time(math.inf, math.inf, None)
+
+
+def _reached(metrics: Path, window: int, reward: float) -> dict[str, Any] | None:
+    """The first row at which the mean reward of the last `window` optimiser steps passes `reward`."""
+    if not metrics.is_file():
+        return None
+    lines = metrics.read_text().splitlines(keepends=True)
+    rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    logged = [row for row in rows if "reward" in row]
+    for i, row in enumerate(logged):
+        last = [r["reward"] for r in logged[: i + 1] if r["step"] > row["step"] - window]
+        if row["step"] >= window and fmean(last) > reward:
+            return row
+    return None
+
+
+def _end(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _smoke(model: Path) -> list[str]:
+    """Flags of a run of two steps of an untrained model."""
+    tokenizer = character_tokenizer()
+    random_model(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=192, num_hidden_layers=2).save_pretrained(
+        model
+    )
+    tokenizer.save_pretrained(model)
+    return [f"--model_name_or_path={model}", "--max_steps=2", "--per_device_train_batch_size=8"]

@@ -1,0 +1,224 @@
+"""Trainers with a stop watch, on a generation batch that is given: what `train`, `loss` and `generate` measure."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, Qwen2Config, Qwen2ForCausalLM
+from trl import GRPOConfig, GRPOTrainer
+
+from gbpo import GBPOConfig, GBPOTrainer
+from gbpo.run.hazards import said_by_the_run
+from gbpo.run.tiny import character_tokenizer
+
+GROUP = 4  # completions of a prompt: with 16 groups of 64 completions, 13 are 81 %
+MICRO_BATCH = 8  # completions
+
+# the member of the family whose gradient is GRPO's
+_GRPO_END = {"target_baseline": "mean", "target_temperature": 0.0, "overshoot_slope": 0.0}
+
+# Lengths of completions: lognormal, of 64 the mean is 115 and the longest 354 tokens
+_MEAN_LENGTH, _SIGMA = 115, 0.521
+_PROMPT = (12, 28)  # shortest and longest prompt in tokens
+_TOKENS = (6, 100)  # of the character tokenizer, none of them special
+
+
+@dataclass(frozen=True)
+class Case:
+    """A generation batch.
+
+    Args:
+        lengths: Of the completions, `"skewed"` (lognormal) or `"uniform"`; both have a mean of `mean_length` tokens.
+        zero_signal: Share of the groups whose completions are all paid alike, so that their advantage is 0; rounded
+            to whole groups.
+        completions: How many; a multiple of `MICRO_BATCH`.
+        mean_length: Tokens.
+        loss_type: TRL's.
+    """
+
+    lengths: str = "skewed"
+    zero_signal: float = 0.0
+    completions: int = 64
+    mean_length: int = _MEAN_LENGTH
+    loss_type: str = "dapo"
+
+    @property
+    def name(self) -> str:
+        return f"{self.lengths}, {self.zero_signal:.0%} zero-signal"
+
+
+@dataclass
+class Batch:
+    """The completions and rewards of a case, the same at every call: both a `rollout_func` and a reward."""
+
+    case: Case
+    prompt_ids: list[list[int]] = field(init=False)
+    completion_ids: list[list[int]] = field(init=False)
+    rewards: list[float] = field(init=False)
+    __name__ = "paid_by_place"
+
+    def __post_init__(self):
+        rng = random.Random(0)
+        rows, case = self.case.completions, self.case
+        skewed = case.lengths == "skewed"
+        prompts = [rng.randint(*_PROMPT) if skewed else sum(_PROMPT) // 2 for _ in range(rows // GROUP)]
+        lengths = [case.mean_length] * rows
+        if skewed:
+            middle = NormalDist(math.log(case.mean_length) - _SIGMA**2 / 2, _SIGMA)
+            lengths = [round(math.exp(middle.inv_cdf((i + 0.5) / rows))) for i in range(rows)]
+            rng.shuffle(lengths)
+        groups = range(rows // GROUP)
+        silent = set(rng.sample(groups, round(case.zero_signal * len(groups))))
+        texts = [[rng.randrange(*_TOKENS) for _ in range(length)] for length in prompts]
+        self.prompt_ids = [texts[group] for group in groups for _ in range(GROUP)]
+        self.completion_ids = [[rng.randrange(*_TOKENS) for _ in range(length)] for length in lengths]
+        paid = [[1.0] * right + [0.0] * (GROUP - right) for right in (rng.randint(1, GROUP - 1) for _ in groups)]
+        for rewards in paid:
+            rng.shuffle(rewards)
+        self.rewards = [0.0 if group in silent else paid[group][i] for group in groups for i in range(GROUP)]
+
+    def rollout(self, prompts: list[str], trainer: Any) -> dict[str, Any]:
+        torch.manual_seed(0)  # the trainer shuffles the rows next
+        return {"prompt_ids": self.prompt_ids, "completion_ids": self.completion_ids, "logprobs": None}
+
+    def __call__(self, completions: list[str], **kwargs: Any) -> list[float]:
+        return self.rewards
+
+    @property
+    def useful(self) -> list[tuple[int, int]]:
+        """Prompt and completion tokens of each row whose group is not paid alike."""
+        rows = range(len(self.rewards))
+        groups = [self.rewards[row - row % GROUP : row - row % GROUP + GROUP] for row in rows]
+        return [(len(self.prompt_ids[row]), len(self.completion_ids[row])) for row in rows if len(set(groups[row])) > 1]
+
+
+class Timed:
+    """For a trainer: the seconds of its parts, by name; a part that calls another includes it."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        super().__init__(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _clock(self, part: str) -> Iterator[None]:
+        start = now()
+        yield
+        self.seconds[part] += now() - start
+
+    def training_step(self, *args, **kwargs):
+        with self._clock("step"):
+            return super().training_step(*args, **kwargs)  # type: ignore[misc]
+
+    def _prepare_inputs(self, *args, **kwargs):
+        with self._clock("prepare"):
+            return super()._prepare_inputs(*args, **kwargs)  # type: ignore[misc]
+
+    def _generate(self, *args, **kwargs):
+        with self._clock("generate"):
+            return super()._generate(*args, **kwargs)  # type: ignore[misc]
+
+    def _calculate_rewards(self, *args, **kwargs):
+        with self._clock("rewards"):
+            return super()._calculate_rewards(*args, **kwargs)  # type: ignore[misc]
+
+    def optimisation(self) -> float:
+        """Seconds of all training steps since the last call, without generation, rewards and optimiser."""
+        taken = self.seconds["step"] - self.seconds["generate"] - self.seconds["rewards"]
+        self.seconds.clear()
+        return taken
+
+
+class TimedGBPO(Timed, GBPOTrainer):
+    """`GBPOTrainer`."""
+
+
+class TimedGRPO(Timed, GRPOTrainer):
+    """TRL's."""
+
+
+def now() -> float:
+    """Seconds, when the accelerator has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def random_model(**shape: Any) -> Qwen2ForCausalLM:
+    """A random Qwen2 in float32, of 3.4 M parameters unless `shape`, fields of its configuration, says otherwise."""
+    small = {
+        "vocab_size": 1024,
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 32768,
+        "tie_word_embeddings": True,
+    }
+    tokenizer = character_tokenizer()
+    torch.manual_seed(0)
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            **small | shape, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None
+        )
+    )
+
+
+def bench_model(quick: bool) -> Qwen2ForCausalLM:
+    """The model of the benches, or a smaller one that is done in seconds."""
+    return random_model(hidden_size=64, intermediate_size=192, num_hidden_layers=2) if quick else random_model()
+
+
+def make_trainer(kind: type, model: Any, batch: Batch, folder: str, *, given: bool = True, **config: Any) -> Any:
+    """A trainer of class `kind` whose every `train()` is one optimiser step on `batch`, which changes no weight.
+
+    Unless the completions are `given`, it generates as many by itself, and pays them by their place.
+    """
+    case = batch.case
+    gbpo = issubclass(kind, GBPOTrainer)
+    on_gpu = torch.cuda.is_available()
+    options = {
+        "output_dir": folder,
+        "use_cpu": not on_gpu,
+        "bf16": on_gpu,
+        "optim": "sgd",
+        "learning_rate": 0.0,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0,
+        "max_steps": 1,
+        "seed": 0,
+        "num_generations": GROUP,
+        "per_device_train_batch_size": MICRO_BATCH,
+        "gradient_accumulation_steps": case.completions // MICRO_BATCH,
+        "max_completion_length": max(map(len, batch.completion_ids)),
+        "loss_type": case.loss_type,
+        "activation_checkpointing": False,
+        "shuffle_dataset": False,
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        **(_GRPO_END if gbpo else {}),
+        **config,
+    }
+    with said_by_the_run():
+        trainer = kind(
+            model,
+            batch,
+            (GBPOConfig if gbpo else GRPOConfig)(**options),
+            train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(case.completions // GROUP)]}),
+            processing_class=character_tokenizer(),
+            rollout_func=batch.rollout if given else None,
+        )
+    trainer.remove_callback(PrinterCallback)
+    return trainer

@@ -1,0 +1,48 @@
+"""A recipe trained by `trl.GRPOTrainer` itself, nothing of this project's trainers in it.
+
+    python -m evals.bench.trl_run recipes/tiny_math.yaml --output_dir FOLDER [--field value …]
+
+Data, prompts, rewards, tokenizer and every field of GRPOConfig are the recipe's, as `launch/gbpo.py` reads it.
+`metrics.jsonl` in FOLDER has the form of any run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PrinterCallback
+from trl import GRPOTrainer
+
+from gbpo.run import data, models
+from gbpo.run.progress import MetricsFile
+from gbpo.run.recipe import parse
+from gbpo.run.rewards import load_rewards
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train, and save nothing but the metrics."""
+    data.quiet()
+    recipe = parse([*argv, "--algorithm", "grpo"])
+    train_set, _ = data.load(recipe.run, evaluation=False)
+    model = models.local_model(recipe.model.model_name_or_path)
+    tokenizer = models.describe(model, recipe).tokenizer
+    args = recipe.training
+    args.model_init_kwargs = {"dtype": recipe.model.dtype, **(args.model_init_kwargs or {})}
+    output = Path(args.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    trainer = GRPOTrainer(
+        model,
+        load_rewards(recipe.run, train_set),
+        args,
+        train_dataset=data.format_prompts(train_set, recipe.run, tokenizer),
+        processing_class=tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(MetricsFile(output))
+    trainer.train()
+
+
+if __name__ == "__main__":  # not in the worker processes of the rewards, which import this file again
+    main(sys.argv[1:])
