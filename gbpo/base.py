@@ -8,4 +8,4 @@ from .voting import VotingGRPOTrainer
 
 
 class BaseTrainer(VotingGRPOTrainer, SyncedGRPOTrainer, RatioGRPOTrainer, TrimmedGRPOTrainer, ResumableGRPOTrainer):
-    """What `GBPOTrainer` and the GRPO baseline share: votes, a proven engine, finite steps, ratios, no padding, resume."""
+    """What `GBPOTrainer` and the GRPO baseline share: votes, a proven engine, finite steps, no padding, resume."""

@@ -144,7 +144,7 @@ class PassesGRPOTrainer(TrimmedGRPOTrainer):
         if not self.model.training:
             return inputs
         if self._buffered_inputs is not before:
-            self._buffered_inputs = self._arranged(self._buffered_inputs)
+            self._buffered_inputs = self._arranged(self._buffered_inputs)  # type: ignore[arg-type]
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _arranged(self, micro_batches: list[Batch]) -> list[list[Batch]]:

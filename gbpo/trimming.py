@@ -60,17 +60,16 @@ class TrimmedGRPOTrainer(GRPOTrainer):
                 compute_aux_loss=compute_aux_loss,
                 **images,
             )
+        options = (logits_to_keep, compute_entropy)
         if not batch_size or batch_size >= len(input_ids):
-            logps, entropies = self._score(model, input_ids, attention_mask, logits_to_keep, compute_entropy)
-        else:
-            order = attention_mask.sum(1).argsort(descending=True)  # (B,), the longest first
-            scores = [
-                self._score(model, input_ids[rows], attention_mask[rows], logits_to_keep, compute_entropy)
-                for rows in order.split(batch_size)
-            ]
-            logps, entropies = (
-                None if parts[0] is None else torch.cat(parts)[order.argsort()] for parts in zip(*scores, strict=True)
-            )  # (B, T)
+            return *self._score(model, input_ids, attention_mask, *options), None
+        order = attention_mask.sum(1).argsort(descending=True)  # (B,), the longest first
+        scores = [
+            self._score(model, input_ids[rows], attention_mask[rows], *options) for rows in order.split(batch_size)
+        ]
+        logps, entropies = (
+            None if parts[0] is None else torch.cat(parts)[order.argsort()] for parts in zip(*scores, strict=True)
+        )  # (B, T)
         return logps, entropies, None
 
     def _score(

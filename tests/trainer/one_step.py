@@ -31,16 +31,18 @@ def rollout(prompts, trainer):
     return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None, "env_mask": env_mask}
 
 
-def reward(completions, completion_ids, ungraded, **kwargs):
-    """Three values with ties; None for the completions of the lengths named by the data set."""
+def reward(completions, completion_ids, ungraded, silent, **kwargs):
+    """Three values with ties; None for the completions of the lengths named by the data set; 1 for silent prompts."""
     return [
-        None if len(ids) == none else float(sum(ids) % 3) for ids, none in zip(completion_ids, ungraded, strict=True)
+        None if len(ids) == none else 1.0 if same else float(sum(ids) % 3)
+        for ids, none, same in zip(completion_ids, ungraded, silent, strict=True)
     ]
 
 
 def main(model: str, output: str, num_processes: str, config: str) -> None:
     options = json.loads(config)
     grpo = options.pop("algorithm", "gbpo") == "grpo"
+    silent = options.pop("silent_prompts", [False, False])
     args = (GRPOConfig if grpo else GBPOConfig)(
         output_dir=f"{output}.run",
         use_cpu=True,
@@ -58,7 +60,7 @@ def main(model: str, output: str, num_processes: str, config: str) -> None:
         shuffle_dataset=False,
         **options,
     )
-    dataset = Dataset.from_dict({"prompt": ["1+2=", "30+4="], "ungraded": [5, 5]})
+    dataset = Dataset.from_dict({"prompt": ["1+2=", "30+4="], "ungraded": [5, 5], "silent": silent})
     trainer = (BaseTrainer if grpo else GBPOTrainer)(model, reward, args, train_dataset=dataset, rollout_func=rollout)
     if trainer.accelerator.num_processes != int(num_processes):
         raise SystemExit(f"wanted {num_processes} processes, got {trainer.accelerator.num_processes}")

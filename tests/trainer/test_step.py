@@ -60,6 +60,19 @@ def test_same_step_however_the_batch_is_split(random_model, tmp_path, case):
                 assert step["metrics"][name] == pytest.approx(value, rel=1e-5), (split, name)
 
 
+def test_a_rank_without_signal_takes_part(random_model, tmp_path):
+    """The group of the second rank is paid alike: it runs one row that counts nothing, as often as the first runs."""
+    config = {"num_generations": 8, "silent_prompts": [False, True], "per_device_train_batch_size": 2}
+    steps = []
+    for processes, switches in ((1, {"skip_zero_signal": False, "arrange_rows": False}), (2, {})):
+        (tmp_path / str(processes)).mkdir()
+        config["gradient_accumulation_steps"] = 8 // processes
+        steps.append(one_step(random_model, tmp_path / str(processes), processes=processes, **config, **switches))
+    every_row, with_signal = steps
+    assert with_signal["metrics"]["gbpo/rows_run"] < 0.5
+    assert (with_signal["update"] - every_row["update"]).norm() / every_row["update"].norm() < 2e-6
+
+
 def test_a_group_over_two_ranks_is_one_group(random_model, tmp_path):
     """One prompt, 16 generations, 8 on each rank: medians of the halves would give another step."""
     (tmp_path / "one").mkdir()
