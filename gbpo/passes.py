@@ -17,7 +17,7 @@ logger = get_logger(__name__)
 Batch = dict[str, Any]
 
 # What one more pass costs, as a share of a full one: it is opened where it saves more padding than this.
-_OVERHEAD = 1 / 32
+_OVERHEAD = 1 / 64
 _PROMPT = ("prompt_ids", "prompt_mask")
 
 

@@ -49,7 +49,7 @@ def test_split_takes_every_row_once_and_keeps_the_budget(packed):
 
 
 def test_split_is_the_cheapest_of_all_ways_to_cut():
-    """By brute force over the cuts of the sorted rows, a pass counting 1/32 of the budget."""
+    """By brute force over the cuts of the sorted rows, a pass counting 1/64 of the budget."""
     rng = random.Random(1)
     for _ in range(50):
         lengths = sorted((rng.randint(1, 60) for _ in range(8)), reverse=True)
@@ -57,9 +57,9 @@ def test_split_is_the_cheapest_of_all_ways_to_cut():
         for cuts in itertools.chain(*(itertools.combinations(range(1, 8), n) for n in range(8))):
             passes = [list(range(a, b)) for a, b in itertools.pairwise([0, *cuts, 8])]
             if all(padded_tokens(lengths, [rows]) <= 128 or len(rows) == 1 for rows in passes):
-                ways.append(padded_tokens(lengths, passes) + 4 * len(passes))
+                ways.append(padded_tokens(lengths, passes) + 2 * len(passes))
         passes = split(lengths, budget=128, at_most=8)
-        assert padded_tokens(lengths, passes) + 4 * len(passes) == min(ways)
+        assert padded_tokens(lengths, passes) + 2 * len(passes) == min(ways)
 
 
 def test_as_many_halves_the_fullest():
