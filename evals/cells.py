@@ -190,8 +190,10 @@ def _run_once(found: Sequence[Point]) -> list[Point]:
 
 
 def _point(recipe: Path, algorithm: Algorithm, setting: dict[str, Any], flags: Sequence[str]) -> Point:
-    own = [f"--{name}={value}" for name, value in {**algorithm.fields, **setting}.items()]
-    own = ["--algorithm", algorithm.base, *own]
+    values = {**algorithm.fields, **setting}
+    if algorithm.base == "gbpo" and not any(flag.startswith("--skip_zero_signal") for flag in flags):
+        values = {"skip_zero_signal": "false", **values}  # GRPO's entropy and ratios are those of all rows too
+    own = ["--algorithm", algorithm.base, *(f"--{name}={value}" for name, value in values.items())]
     try:
         return Point(algorithm, setting, own, recipes.parse([str(recipe), *flags, *own]))
     except ValueError as error:

@@ -33,7 +33,7 @@ def split(lengths: Sequence[int], budget: int, at_most: int, *, packed: bool = F
     Returns:
         Indices into `lengths`, the longest rows first; every row once.
 
-    >>> split([3, 90, 4, 100, 3], budget=200, at_most=3)
+    >>> split([3, 90, 4, 100, 3], budget=200, at_most=2)
     [[3, 1], [2, 4, 0]]
     """
     order = np.argsort(lengths, kind="stable")

@@ -138,3 +138,13 @@ def test_points_that_take_the_same_steps_are_run_once():
 def test_points_that_differ_in_anything_else_are_run_each(field):
     found = points(TINY, ["grpo"], read_grid([field]), ONE_UPDATE)
     assert [point.same_as for point in found] == [None, None]
+
+
+def test_gbpo_runs_every_row_as_grpo_does():
+    """Unless it is asked not to: entropy and ratios are then those of the rows that are run."""
+    for flags, expected in (([], False), (["--skip_zero_signal=true"], True)):
+        grpo, gbpo = points(TINY, ["grpo", "gbpo"], {"num_iterations": [4]}, flags)
+        assert gbpo.recipe.training.skip_zero_signal is expected
+        assert not any("skip_zero_signal" in flag for flag in grpo.flags)
+    (asked,) = points(TINY, ["gbpo:skip_zero_signal=true"], {}, [])
+    assert asked.recipe.training.skip_zero_signal is True

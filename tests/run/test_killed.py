@@ -36,7 +36,10 @@ MEASURED = {"step_time", "elapsed", "peak_memory_gb"}  # of the machine, not of 
 
 def read_rows(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
+    return [
+        {key: value for key, value in row.items() if key not in MEASURED and not key.startswith("time/")}
+        for row in rows
+    ]
 
 
 def weights(folder):

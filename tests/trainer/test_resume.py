@@ -9,8 +9,10 @@ import torch
 from datasets import Dataset
 
 from gbpo.base import BaseTrainer
+from gbpo.phases import PHASES
 
 CHANGES_BY_ITSELF = {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
+CHANGES_BY_ITSELF |= {f"time/{phase}" for phase in PHASES}
 STEPS = 11
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole study again: learning rates, then GRPO against GBPO. About an hour and a half on 2 cores; a call that is
-# stopped goes on where it was. PYTHON and JOBS may be set.
+# The whole study again: learning rates, then GRPO against GBPO, on two tasks. About four hours on 2 cores; a call that is
+# stopped goes on where it was. PYTHON and JOBS may be set. Needs reasoning-gym.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../../.."
@@ -22,7 +22,16 @@ sweep() { # NAME RECIPE: the learning rate of highest mean@16 of GRPO, mean over
     keep "$1"
 }
 
+study() { # NAME RECIPE GRID...: the algorithms over a grid, five seeds
+    local name=$1 recipe=$2
+    shift 2
+    "${compare[@]}" "recipes/$recipe.yaml" --algorithms "${algorithms[@]}" --seeds 0 1 2 3 4 --grid "$@" "${alike[@]}" \
+        --output "$output/$name"
+    keep "$name"
+}
+
 sweep sums-learning-rate tiny_math
-"${compare[@]}" recipes/tiny_math.yaml --algorithms "${algorithms[@]}" --seeds 0 1 2 3 4 \
-    --grid epsilon=0.2,0.3,0.5 num_iterations=1,4,16 --learning_rate=3e-4 "${alike[@]}" --output "$output/sums"
-keep sums
+study sums tiny_math epsilon=0.2,0.3,0.5 num_iterations=1,4,16 --learning_rate=3e-4
+sweep words-learning-rate tiny_words
+study words tiny_words epsilon=0.2,0.3 num_iterations=1,4,16 --learning_rate=3e-4
+study sums-own-learning-rate tiny_math learning_rate=1e-4,1e-3 num_iterations=4,16
