@@ -162,8 +162,8 @@ class PassesGRPOTrainer(TrimmedGRPOTrainer):
         self._metrics["train"]["gbpo/rows_run"].append(self._share_of_rows(kept, windows))
         passes = []
         for window, plan, count in zip(windows, plans, counts, strict=True):
-            run = [_taken(window, rows, self.args.trim_padding) for rows in as_many(plan, count)]
-            run += [_idle(window, self.args.trim_padding)] * (count - len(run))
+            run = [_taken(window, rows, self._trims) for rows in as_many(plan, count)]
+            run += [_idle(window, self._trims)] * (count - len(run))
             passes += [run[i * count // size : (i + 1) * count // size] for i in range(size)]
         return passes
 
@@ -185,8 +185,7 @@ class PassesGRPOTrainer(TrimmedGRPOTrainer):
         width = window["prompt_ids"].size(1) + window["completion_ids"].size(1)
         budget = self.args.max_tokens_per_micro_batch or self.args.per_device_train_batch_size * width
         lengths = _lengths(window)
-        packed = self._packs and self.args.pack_rows
-        passes = split([lengths[row] for row in rows], budget, at_most, packed=packed)
+        passes = split([lengths[row] for row in rows], budget, at_most, packed=self._packs)
         return [[rows[i] for i in chosen] for chosen in passes]
 
     def _share_of_rows(self, kept: list[list[int]], windows: list[Batch]) -> float:

@@ -33,8 +33,16 @@ class TrimmedGRPOTrainer(GRPOTrainer):
         kinds = rope_types(self.model.config.get_text_config())
         self._relative_positions = bool(kinds)
         prompt_tuning = isinstance(self.model, PeftModel) and self.model.active_peft_config.is_prompt_learning
-        self._trims = not prompt_tuning and not kinds & _LENGTH_DEPENDENT
-        self._packs = self._trims and self._relative_positions and packs(self.model.config)
+        self._can_trim = not prompt_tuning and not kinds & _LENGTH_DEPENDENT
+        self._can_pack = self._relative_positions and packs(self.model.config)
+
+    @property
+    def _trims(self) -> bool:
+        return self.trim_padding and self._can_trim
+
+    @property
+    def _packs(self) -> bool:
+        return self._trims and self.pack_rows and self._can_pack
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -47,9 +55,8 @@ class TrimmedGRPOTrainer(GRPOTrainer):
         compute_aux_loss=False,
         **images,
     ):
-        no_prompt = attention_mask[:, :-logits_to_keep].sum(1).amin() == 0
-        left_to_trl = compute_aux_loss or any(value is not None for value in images.values()) or no_prompt
-        if not (self.trim_padding and self._trims) or left_to_trl:
+        left_to_trl = not self._trims or compute_aux_loss or any(value is not None for value in images.values())
+        if left_to_trl or attention_mask[:, :-logits_to_keep].sum(1).amin() == 0:  # a row without a prompt
             return super()._get_per_token_logps_and_entropies(
                 model,
                 input_ids,
@@ -80,7 +87,7 @@ class TrimmedGRPOTrainer(GRPOTrainer):
         completion = attended[:, -logits_to_keep:]  # (B, T)
         labels = input_ids.masked_fill(~attended, -100)
         labels[:, :-logits_to_keep] = -100
-        if self._packs and self.pack_rows:
+        if self._packs:
             positions = attended.cumsum(1) - 1
             labels = labels[attended].unsqueeze(0)  # (1, tokens)
             inputs = {"input_ids": input_ids[attended].unsqueeze(0), "position_ids": positions[attended].unsqueeze(0)}

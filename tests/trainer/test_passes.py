@@ -191,6 +191,13 @@ def test_packed_rows_are_the_same_rows(train, distance, monkeypatch):
     assert torch.equal(unpacked, padded) and any(rows > 1 for rows, _ in shapes)
 
 
+def test_rotary_embeddings_that_depend_on_the_width_keep_it(train, monkeypatch):
+    monkeypatch.setattr("gbpo.trimming.rope_types", lambda config: {"dynamic"})
+    _, _, shapes = train(num_iterations=2)
+    _, _, wide = train(num_iterations=2, **OFF | {"arrange_rows": True})
+    assert {width for _, width in shapes} == {width for _, width in wide} and len({width for _, width in wide}) == 1
+
+
 def test_a_step_without_signal_is_a_zero_gradient_on_one_row(train):
     """A gradient of None would keep the optimiser from moving by its moments, as it does for TRL."""
     trainer, change, shapes = train(reward_weights=[0.0])
