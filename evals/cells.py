@@ -9,9 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from trl import GRPOConfig
-
-from gbpo.config import GBPOConfig
+from gbpo.config import BaseConfig, GBPOConfig
 from gbpo.run import recipe as recipes
 from gbpo.run.arguments import ALGORITHMS
 from gbpo.run.recipe import Recipe
@@ -30,6 +28,7 @@ _ALIKE = (
     "steps_per_generation",
     "max_steps",
     "num_train_epochs",
+    "resample_zero_signal_groups",
     "max_completion_length",
     "temperature",
     "top_p",
@@ -38,7 +37,7 @@ _ALIKE = (
     "reward_weights",
 )
 
-_OWN = {f.name for f in fields(GBPOConfig)} - {f.name for f in fields(GRPOConfig)}
+_OWN = {f.name for f in fields(GBPOConfig)} - {f.name for f in fields(BaseConfig)}
 _BOUNDS = {"epsilon", "epsilon_high"}
 
 

@@ -5,12 +5,14 @@ from accelerate.data_loader import DataLoaderShard
 from .engine import SyncedGRPOTrainer
 from .phases import PhasedGRPOTrainer
 from .ratios import RatioGRPOTrainer
+from .resampling import ResamplingGRPOTrainer
 from .resume import ResumableGRPOTrainer
 from .trimming import TrimmedGRPOTrainer
 from .voting import VotingGRPOTrainer
 
 
 class BaseTrainer(
+    ResamplingGRPOTrainer,
     PhasedGRPOTrainer,
     VotingGRPOTrainer,
     SyncedGRPOTrainer,

@@ -32,8 +32,26 @@ _REFUSED = {
 
 
 @dataclass
-class GBPOConfig(GRPOConfig):
-    """Configuration of `GBPOTrainer`; only what changes from `trl.GRPOConfig` is documented here.
+class BaseConfig(GRPOConfig):
+    """`trl.GRPOConfig` with what `BaseTrainer`, and so both algorithms, can do beyond TRL.
+
+    Args:
+        resample_zero_signal_groups: Put groups of other prompts in place of those without signal (DAPO's dynamic
+            sampling).
+    """
+
+    resample_zero_signal_groups: bool = field(
+        default=False,
+        metadata={
+            "help": "Put groups of other prompts in place of those without signal (DAPO's dynamic sampling), at the "
+            "cost of further generations."
+        },
+    )
+
+
+@dataclass
+class GBPOConfig(BaseConfig):
+    """Configuration of `GBPOTrainer`; only what changes from `BaseConfig` and `trl.GRPOConfig` is documented here.
 
     The bounds are TRL's `epsilon` (below, in (0, 1]) and `epsilon_high` (above, > 0, by default the same). `loss_type`
     names the aggregation over tokens: `"dapo"`, `"grpo"`, `"bnpo"` or `"dr_grpo"`, each with TRL's normaliser. Options

@@ -34,8 +34,7 @@ class GBPOTrainer(PassesGRPOTrainer, BaseTrainer):
     """Group-relative Bounded Policy Optimization (arXiv 2604.18578), on everything that TRL's GRPOTrainer does.
 
     Used like `trl.GRPOTrainer`, with a `GBPOConfig`. It overrides three methods: `_calculate_rewards` keeps the rewards
-    of all ranks, `_generate_and_score_completions` adds the target ratio of each completion, and `_compute_loss`
-    regresses the probability ratio towards it: `|A| · |ρ - ρ*|`. Generation, rewards, KL to the reference, entropy
+    of all ranks, `_scored_completions` adds the target ratio of each completion, and `_compute_loss` regresses the probability ratio towards it: `|A| · |ρ - ρ*|`. Generation, rewards, KL to the reference, entropy
     bonus, masks, importance weights of vLLM, logging, saving and resuming are TRL's. Rewards with `votes`
     are given them as `VotingGRPOTrainer` does; see `BaseTrainer`. Padding and rows without signal are not run; see
     `PassesGRPOTrainer`.
@@ -95,8 +94,8 @@ class GBPOTrainer(PassesGRPOTrainer, BaseTrainer):
         self._rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return self._rewards_per_func
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        output = super()._generate_and_score_completions(inputs)
+    def _scored_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._scored_completions(inputs)
         scored = ~self._rewards_per_func.isnan().all(dim=1)  # (B_global,)
         advantages = self.accelerator.gather(output["advantages"])  # (B_global,); groups may span ranks
         target, centred = self._targets(advantages, scored)

@@ -1,10 +1,11 @@
 """`VotingGRPOTrainer`: TRL's GRPOTrainer that draws more completions than it trains on, for rewards that vote."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from trl import GRPOTrainer
+
+from .unrecorded import unrecorded
 
 
 def vote_rounds(reward_funcs: Sequence[Any], num_generations: int) -> int | None:
@@ -69,11 +70,6 @@ class VotingGRPOTrainer(GRPOTrainer):
         """For each row of this rank, one further completion a round."""
         if not self.model.training:
             return [[] for _ in prompts]
-        metrics = self._metrics["train"]
-        self._metrics["train"] = defaultdict(list)  # the lengths on record are those of what is trained on
-        try:
+        with unrecorded(self):
             drawn = [self._generate(prompts)[3] for _ in range(rounds)]
-        finally:
-            self._metrics["train"] = metrics
-        metrics["num_tokens"] = [self.state.num_input_tokens_seen]
         return [[completions[row] for completions in drawn] for row in range(len(prompts))]

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from trl import GRPOConfig, ModelConfig, TrlParser
+from trl import ModelConfig, TrlParser
 
-from ..config import GBPOConfig, reward_scale
+from ..config import BaseConfig, GBPOConfig, reward_scale
 from ..reading import nearest, read_yaml
 from .arguments import RunArguments, mapping
 from .checks import check_deepspeed, check_fields
@@ -34,7 +34,7 @@ class Recipe:
     path: Path
     given: set[str]
     run: RunArguments
-    training: GRPOConfig
+    training: BaseConfig
     model: ModelConfig
 
 
@@ -107,9 +107,9 @@ def _dataclasses(flags: list[str]) -> list[type]:
     selector.add_argument("--algorithm", default="gbpo")
     if selector.parse_known_args(flags)[0].algorithm != "grpo":
         return [RunArguments, GBPOConfig, ModelConfig]
-    shared = {f.name for f in fields(GRPOConfig)}
+    shared = {f.name for f in fields(BaseConfig)}
     own = [(f.name, f.type, field(default=f.default)) for f in fields(GBPOConfig) if f.name not in shared]
-    return [RunArguments, GRPOConfig, ModelConfig, make_dataclass("GBPOFields", own)]
+    return [RunArguments, BaseConfig, ModelConfig, make_dataclass("GBPOFields", own)]
 
 
 def _refuse_unknown(parser: _Parser, flags: list[str]) -> None:

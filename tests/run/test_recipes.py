@@ -47,7 +47,7 @@ def test_parses_for_both_algorithms_with_its_processes(path, algorithm, monkeypa
     monkeypatch.setattr(checks, "find_spec", lambda package: package)  # engines are not installed here
     parsed = recipes.parse([str(path), "--algorithm", algorithm])
     args = parsed.training
-    assert type(args).__name__ == {"gbpo": "GBPOConfig", "grpo": "GRPOConfig"}[algorithm]
+    assert type(args).__name__ == {"gbpo": "GBPOConfig", "grpo": "BaseConfig"}[algorithm]
     assert parsed.run.algorithm == algorithm
     per_step = args.per_device_train_batch_size * processes * args.gradient_accumulation_steps
     assert per_step == completions and per_step % args.num_generations == 0

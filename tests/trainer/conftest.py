@@ -17,10 +17,21 @@ def no_reward(completions, **kwargs):
 
 @pytest.fixture
 def make_trainer(random_model, tmp_path):
-    """`make_trainer("gbpo" | "grpo", **config)`; GBPO fields are left out for GRPO, `base` is another trainer class."""
+    """`make_trainer("gbpo" | "grpo", **config)`; fields that GRPO lacks are left out for it.
+
+    `base` and `config_class` are other classes than the algorithm's.
+    """
 
     def make(
-        algorithm="gbpo", *, model=random_model, reward_funcs=no_reward, dataset=None, trainer=None, base=None, **config
+        algorithm="gbpo",
+        *,
+        model=random_model,
+        reward_funcs=no_reward,
+        dataset=None,
+        trainer=None,
+        base=None,
+        config_class=None,
+        **config,
     ):
         defaults = {
             "output_dir": str(tmp_path / algorithm),
@@ -36,9 +47,9 @@ def make_trainer(random_model, tmp_path):
             "num_iterations": 2,
             "learning_rate": 1e-2,
         }
-        trainer_class, config_class = (GBPOTrainer, GBPOConfig) if algorithm == "gbpo" else (GRPOTrainer, GRPOConfig)
+        trainers = {"gbpo": (GBPOTrainer, GBPOConfig), "grpo": (GRPOTrainer, GRPOConfig)}
+        trainer_class, config_class = base or trainers[algorithm][0], config_class or trainers[algorithm][1]
         fields = config_class.__dataclass_fields__
-        trainer_class = base or trainer_class
         values = {key: value for key, value in (defaults | config).items() if key in fields}
         dataset = dataset or Dataset.from_dict({"prompt": [f"{i}+1=" for i in range(8)]})
         return trainer_class(model, reward_funcs, config_class(**values), train_dataset=dataset, **(trainer or {}))

@@ -11,10 +11,10 @@ import zlib
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from trl import GRPOConfig
 
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.base import BaseTrainer
+from gbpo.config import BaseConfig
 from gbpo.run.processes import leave_together
 
 
@@ -43,7 +43,7 @@ def main(model: str, output: str, num_processes: str, config: str) -> None:
     options = json.loads(config)
     grpo = options.pop("algorithm", "gbpo") == "grpo"
     silent = options.pop("silent_prompts", [False, False])
-    args = (GRPOConfig if grpo else GBPOConfig)(
+    args = (BaseConfig if grpo else GBPOConfig)(
         output_dir=f"{output}.run",
         use_cpu=True,
         bf16=False,

@@ -73,6 +73,18 @@ def test_a_rank_without_signal_takes_part(random_model, tmp_path):
     assert (with_signal["update"] - every_row["update"]).norm() / every_row["update"].norm() < 2e-6
 
 
+def test_two_processes_resample_the_same_groups(random_model, tmp_path):
+    """The second group is silent: both ranks put the same drawn group in its place."""
+    config = {"num_generations": 8, "silent_prompts": [False, True], "resample_zero_signal_groups": True}
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    whole = one_step(random_model, tmp_path / "one", per_device_train_batch_size=16, **config)
+    split = one_step(random_model, tmp_path / "two", processes=2, per_device_train_batch_size=8, **config)
+    assert whole["metrics"]["gbpo/groups_without_signal"] == 0
+    assert whole["metrics"]["gbpo/resampled_groups"] == 2
+    assert (split["update"] - whole["update"]).norm() / whole["update"].norm() < 2e-6
+
+
 def test_a_group_over_two_ranks_is_one_group(random_model, tmp_path):
     """One prompt, 16 generations, 8 on each rank: medians of the halves would give another step."""
     (tmp_path / "one").mkdir()

@@ -12,6 +12,7 @@ from trl.trainer import grpo_trainer
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.engine import SyncedGRPOTrainer
 from gbpo.passes import PassesGRPOTrainer
+from gbpo.resampling import ResamplingGRPOTrainer
 from gbpo.trimming import TrimmedGRPOTrainer
 from gbpo.voting import VotingGRPOTrainer
 
@@ -128,6 +129,7 @@ def test_no_new_option_acts_unseen():
         "skip_zero_signal",
         "pack_rows",
         "reuse_first_pass",
+        "resample_zero_signal_groups",
     }
 
 
@@ -140,9 +142,10 @@ def overridden(trainer):
 
 
 def test_no_other_method_is_overridden():
-    assert overridden(GBPOTrainer) == {"_calculate_rewards", "_generate_and_score_completions", "_compute_loss"}
+    assert overridden(GBPOTrainer) == {"_calculate_rewards", "_compute_loss"}
     assert overridden(PassesGRPOTrainer) == {"_prepare_inputs", "_generate_and_score_completions", "compute_loss"}
     assert overridden(TrimmedGRPOTrainer) == {"_get_per_token_logps_and_entropies"}
+    assert overridden(ResamplingGRPOTrainer) == {"_generate_and_score_completions"}
     assert overridden(VotingGRPOTrainer) == {"_calculate_rewards"}
     assert overridden(SyncedGRPOTrainer) == {"_generate", "_generate_and_score_completions"}
 

@@ -1,0 +1,167 @@
+"""Groups without signal are replaced by groups of other prompts, with all their tensors, and the cost is on record."""
+
+import pytest
+import torch
+from datasets import Dataset, IterableDataset
+
+from gbpo import GBPOTrainer
+from gbpo.base import BaseTrainer
+from gbpo.config import BaseConfig
+
+LOUD = {0, 2, 4, 6}  # prompts whose groups have a signal
+
+
+class Rewards:
+    """Pays the completions of some prompts differently, those of others alike; counts what it is asked."""
+
+    __name__ = "rewards"
+
+    def __init__(self, loud=LOUD):
+        self.loud, self.calls = loud, []
+
+    def __call__(self, prompts, completions, **columns):
+        self.calls.append(list(prompts))
+        return [float(i % 4 == 1) if int(prompt[0]) in self.loud else 1.0 for i, prompt in enumerate(prompts)]
+
+
+def ragged(prompts, trainer):
+    """Prompts and completions of lengths that differ from draw to draw, so that their batches are of other widths."""
+    trainer.draws = getattr(trainer, "draws", -1) + 1
+    encode = trainer.processing_class
+    texts = ["1" * (1 + (i + trainer.draws) % 4 + 3 * trainer.draws) for i in range(len(prompts))]
+    return {
+        "prompt_ids": [encode(prompt)["input_ids"] for prompt in prompts],
+        "completion_ids": [[*encode(text)["input_ids"], encode.eos_token_id] for text in texts],
+        "logprobs": None,
+    }
+
+
+@pytest.fixture(params=["gbpo", "grpo"])
+def make(request, make_trainer, random_model):
+    def make(rewards, **config):
+        grpo = {"base": BaseTrainer, "config_class": BaseConfig} if request.param == "grpo" else {}
+        prompts = [f"{i}{'+1' * (1 + i)}=" for i in range(8)]
+        trainer = make_trainer(
+            reward_funcs=rewards,
+            **{"dataset": Dataset.from_dict({"prompt": prompts}), "resample_zero_signal_groups": True, "trainer": {"rollout_func": ragged}} | grpo | config,
+        )
+        trainer.model.train()
+        return trainer
+
+    return make
+
+
+def scored(trainer, *numbers):
+    """The batch of groups of 4 of these prompts, and the prompts that its rows hold."""
+    rows = [row for number in numbers for row in [dict(trainer.train_dataset[number])] * 4]
+    batch = trainer._generate_and_score_completions(rows)
+    texts = trainer.processing_class.batch_decode(batch["prompt_ids"], skip_special_tokens=True)
+    return batch, [int(text.strip()[0]) for text in texts]
+
+
+def test_silent_groups_give_way_to_others_with_a_signal(make):
+    rewards = Rewards()
+    trainer = make(rewards)
+    batch, prompts = scored(trainer, 1, 2, 3)
+    groups = [prompts[i : i + 4] for i in range(0, 12, 4)]
+    assert all(len(set(group)) == 1 and group[0] in LOUD for group in groups), groups
+    assert groups[1] == [2] * 4, "a group with a signal stays where it is"
+    advantages = batch["advantages"].view(3, 4)
+    assert (advantages.amax(1) > advantages.amin(1)).all()
+    assert len(batch["completion_ids"]) == len(batch["completion_mask"]) == 12
+    assert batch["num_items_in_batch"] == batch["completion_mask"].sum()
+    if isinstance(trainer, GBPOTrainer):
+        assert ((batch["target_ratio"] > 1) == (batch["advantages"] > 0)).all()
+
+
+def test_metrics_are_those_of_the_first_draw_and_the_cost(make):
+    rewards = Rewards()
+    trainer = make(rewards)
+    scored(trainer, 1, 2)
+    metrics = trainer._metrics["train"]
+    assert metrics["reward"] == [pytest.approx((1 + 0.25) / 2)]
+    assert metrics["frac_reward_zero_std"] == [pytest.approx(1 / 2)]
+    assert metrics["gbpo/resampling_rounds"] == [len(rewards.calls) - 1]
+    assert metrics["gbpo/resampled_groups"] == [sum(map(len, rewards.calls[1:])) / 4]
+    assert metrics["gbpo/groups_without_signal"] == [0]
+    assert metrics["num_tokens"] == [trainer.state.num_input_tokens_seen]
+    assert list(trainer._logs["prompt"]) == rewards.calls[0]
+    assert len(trainer._logs["advantages"]) == 8
+
+
+def test_every_tensor_of_a_row_moves_with_it(make):
+    """Old log-probs and masks of all rows, from batches of other widths, are those of their tokens."""
+    trainer = make(Rewards(), reuse_first_pass=False, beta=0.1)
+    batch, _ = scored(trainer, 1, 2, 3)
+    assert trainer.draws >= 1
+    tokens = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+    with torch.no_grad():
+        logps = trainer._get_per_token_logps_and_entropies(
+            trainer.model, tokens, mask, batch["completion_ids"].size(1)
+        )[0]
+    inside = batch["completion_mask"].bool()
+    for name in ("old_per_token_logps", "ref_per_token_logps"):
+        torch.testing.assert_close(batch[name][inside], logps[inside], atol=1e-5, rtol=0)
+    assert (tokens[mask == 0] == trainer.processing_class.pad_token_id).all()
+
+
+def test_a_generation_with_signals_everywhere_costs_nothing(make):
+    rewards = Rewards()
+    trainer = make(rewards)
+    batch, prompts = scored(trainer, 0, 2)
+    assert prompts == [0] * 4 + [2] * 4 and len(rewards.calls) == 1
+    assert trainer._metrics["train"]["gbpo/resampled_groups"] == [0]
+    plain, _ = scored(make(Rewards(), resample_zero_signal_groups=False), 0, 2)
+    assert plain.keys() == batch.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(batch[name], value, atol=0, rtol=0)
+
+
+def test_it_gives_up_where_no_prompt_has_a_signal(make, caplog):
+    rewards = Rewards(loud=set())
+    trainer = make(rewards)
+    _, prompts = scored(trainer, 1, 2)
+    assert prompts == [1] * 4 + [2] * 4
+    assert len(rewards.calls) == 11
+    assert trainer._metrics["train"]["gbpo/groups_without_signal"] == [2]
+    assert "too easy or too hard" in caplog.text
+
+
+def test_draws_follow_the_seed_and_the_step_and_differ_by_round(make):
+    trainer = make(Rewards())
+
+    def drawn(*which):
+        return [row["prompt"] for row in trainer._further_prompts(*which)]
+
+    first = drawn(3, 1)
+    assert first == drawn(3, 1) and len(set(first)) == 3
+    assert first != drawn(3, 2)
+    trainer._step += 1
+    assert first != drawn(3, 1)
+
+
+def test_evaluation_is_left_alone(make):
+    rewards = Rewards()
+    trainer = make(rewards, num_generations_eval=4)
+    trainer.model.eval()
+    _, prompts = scored(trainer, 1, 3)
+    assert prompts == [1] * 4 + [3] * 4 and len(rewards.calls) == 1
+
+
+def test_training_runs_and_every_row_is_run(make):
+    trainer = make(Rewards(), max_steps=4, shuffle_dataset=False)
+    trainer.train()
+    steps = [row for row in trainer.state.log_history if "reward" in row]
+    assert {row["gbpo/groups_without_signal"] for row in steps} == {0}
+    assert any(row["gbpo/resampled_groups"] > 0 for row in steps)
+    if isinstance(trainer, GBPOTrainer):
+        assert {row["gbpo/rows_run"] for row in steps if "gbpo/rows_run" in row} == {1}
+
+
+def test_prompts_that_cannot_be_drawn_again_are_refused(make):
+    with pytest.raises(ValueError, match="resample_zero_signal_groups.*'image'"):
+        make(Rewards(), dataset=Dataset.from_dict({"prompt": ["1+1="], "image": [None]}))
+    endless = IterableDataset.from_generator(lambda: iter([{"prompt": "1+1="}]))
+    with pytest.raises(ValueError, match="IterableDataset has none"):
+        make(Rewards(), dataset=endless, max_steps=1)
