@@ -34,10 +34,11 @@ class GBPOTrainer(PassesGRPOTrainer, BaseTrainer):
     """Group-relative Bounded Policy Optimization (arXiv 2604.18578), on everything that TRL's GRPOTrainer does.
 
     Used like `trl.GRPOTrainer`, with a `GBPOConfig`. It overrides three methods: `_calculate_rewards` keeps the rewards
-    of all ranks, `_scored_completions` adds the target ratio of each completion, and `_compute_loss` regresses the probability ratio towards it: `|A| · |ρ - ρ*|`. Generation, rewards, KL to the reference, entropy
-    bonus, masks, importance weights of vLLM, logging, saving and resuming are TRL's. Rewards with `votes`
-    are given them as `VotingGRPOTrainer` does; see `BaseTrainer`. Padding and rows without signal are not run; see
-    `PassesGRPOTrainer`.
+    of all ranks, `_scored_completions` adds the target ratio of each completion, and `_compute_loss` regresses the
+    probability ratio towards it: `|A| · |ρ - ρ*|`. Generation, rewards, KL to the reference, entropy bonus, masks,
+    importance weights of vLLM, logging, saving and resuming are TRL's. Rewards with `votes` are given them as
+    `VotingGRPOTrainer` does, and groups without signal can be drawn anew (`ResamplingGRPOTrainer`); see `BaseTrainer`.
+    Padding and rows without signal are not run; see `PassesGRPOTrainer`.
 
     Example:
 

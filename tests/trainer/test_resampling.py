@@ -39,12 +39,14 @@ def ragged(prompts, trainer):
 @pytest.fixture(params=["gbpo", "grpo"])
 def make(request, make_trainer, random_model):
     def make(rewards, **config):
-        grpo = {"base": BaseTrainer, "config_class": BaseConfig} if request.param == "grpo" else {}
-        prompts = [f"{i}{'+1' * (1 + i)}=" for i in range(8)]
-        trainer = make_trainer(
-            reward_funcs=rewards,
-            **{"dataset": Dataset.from_dict({"prompt": prompts}), "resample_zero_signal_groups": True, "trainer": {"rollout_func": ragged}} | grpo | config,
-        )
+        defaults = {
+            "dataset": Dataset.from_dict({"prompt": [f"{i}{'+1' * (1 + i)}=" for i in range(8)]}),
+            "resample_zero_signal_groups": True,
+            "trainer": {"rollout_func": ragged},
+        }
+        if request.param == "grpo":
+            defaults |= {"base": BaseTrainer, "config_class": BaseConfig}
+        trainer = make_trainer(reward_funcs=rewards, **defaults | config)
         trainer.model.train()
         return trainer
 
@@ -165,3 +167,11 @@ def test_prompts_that_cannot_be_drawn_again_are_refused(make):
     endless = IterableDataset.from_generator(lambda: iter([{"prompt": "1+1="}]))
     with pytest.raises(ValueError, match="IterableDataset has none"):
         make(Rewards(), dataset=endless, max_steps=1)
+
+
+@pytest.mark.parametrize(("prompts", "groups"), [((0, 2, 4, 1), 2), ((0, 1, 3, 5), 4)], ids=["1 of 4", "3 of 4"])
+def test_as_many_are_drawn_as_are_likely_to_fill_the_gaps(make, prompts, groups):
+    """1 gap at a share of 3/4 with a signal, 3 gaps at 1/4, of which a batch is the most."""
+    rewards = Rewards()
+    scored(make(rewards), *prompts)
+    assert len(rewards.calls[1]) == 4 * groups
