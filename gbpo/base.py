@@ -20,7 +20,7 @@ class BaseTrainer(
     TrimmedGRPOTrainer,
     ResumableGRPOTrainer,
 ):
-    """What `GBPOTrainer` and the GRPO baseline share: votes, other groups, a proven engine, finite steps, no padding, resume."""
+    """What `GBPOTrainer` and the GRPO baseline share: votes, resampling, a proven engine, no padding, resume."""
 
     def get_train_dataloader(self):
         loader = super().get_train_dataloader()
