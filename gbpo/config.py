@@ -70,7 +70,8 @@ class GBPOConfig(BaseConfig):
             micro-batch has, `per_device_train_batch_size` rows of the widest prompt and completion.
         skip_zero_signal: Do not run rows whose loss is exactly zero: advantage 0, and no term beside the policy's.
         pack_rows: Under FlashAttention, put the rows of a pass behind each other without padding.
-        reuse_first_pass: Take the old log-probs from the first pass of the optimisation where no step lies between.
+        reuse_first_pass: Take the old log-probs from the first optimiser step on a generation, and compute those of its
+            later steps for the rows that are run.
     """
 
     target_baseline: str = field(
@@ -117,7 +118,7 @@ class GBPOConfig(BaseConfig):
     )
     reuse_first_pass: bool = field(
         default=True,
-        metadata={"help": "Take the old log-probs from the first pass of the optimisation where no step lies between."},
+        metadata={"help": "Take old log-probs from the first step on a generation; compute later ones for the rows run."},
     )
 
     def __post_init__(self):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from accelerate.logging import get_logger
 from accelerate.utils import DistributedType
 from torch import nn
+from trl.models.utils import disable_gradient_checkpointing
 
 from .trimming import TrimmedGRPOTrainer
 
@@ -19,6 +21,20 @@ Batch = dict[str, Any]
 # What one more pass costs, as a share of a full one: it is opened where it saves more padding than this.
 _OVERHEAD = 1 / 64
 _PROMPT = ("prompt_ids", "prompt_mask")
+
+# What a vision-language model needs beside the tokens; passed on untouched.
+_MULTIMODAL_KEYS = (
+    "pixel_values",
+    "image_grid_thw",
+    "num_images",
+    "pixel_attention_mask",
+    "spatial_shapes",
+    "num_tiles",
+    "image_sizes",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "image_position_ids",
+)
 
 
 def split(lengths: Sequence[int], budget: int, at_most: int, *, packed: bool = False) -> list[list[int]]:
@@ -84,8 +100,8 @@ class PassesGRPOTrainer(TrimmedGRPOTrainer):
     The rows of one optimiser step, of one rank, are arranged by length into passes of at most
     `max_tokens_per_micro_batch` tokens (`arrange_rows`); rows whose loss is exactly zero are left out
     (`skip_zero_signal`). All ranks run as many passes, where needed on a row that counts nothing. Which rows share an
-    optimiser step stays as TRL drew it. Where the old log-probs are those of the first pass, they are kept from it
-    (`reuse_first_pass`).
+    optimiser step stays as TRL drew it. The first step of a generation finds its old log-probs itself, and those of
+    later steps are computed for the rows that are run (`reuse_first_pass`).
 
     A micro-batch of TRL becomes a list of passes, each a dict of the same tensors; metrics cover the rows that are run.
     """
@@ -128,24 +144,50 @@ class PassesGRPOTrainer(TrimmedGRPOTrainer):
         raise NotImplementedError
 
     def _generate_and_score_completions(self, inputs):
-        # TRL asks for old log-probs where num_iterations is above 1, though the first pass has them
         iterations = self.num_iterations
-        aligned = self.args.gradient_accumulation_steps % self.args.steps_per_generation == 0
-        if self.args.reuse_first_pass and aligned and not self._noisy:
-            self.num_iterations = 1
+        if self._finds_old_logps:  # a number at which TRL computes none
+            self.num_iterations = Fraction(self.args.gradient_accumulation_steps, self.args.steps_per_generation)
         try:
             return super()._generate_and_score_completions(inputs)
         finally:
             self.num_iterations = iterations
+
+    @property
+    def _finds_old_logps(self) -> bool:
+        small, large = sorted((self.args.steps_per_generation, self.args.gradient_accumulation_steps))
+        return self.args.reuse_first_pass and large % small == 0 and not self._noisy
 
     def _prepare_inputs(self, generation_batch):
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
         if not self.model.training:
             return inputs
+        current = self._step % self.args.steps_per_generation
         if self._buffered_inputs is not before:
-            self._buffered_inputs = self._arranged(self._buffered_inputs)  # type: ignore[arg-type]
-        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+            passes = self._arranged(self._buffered_inputs)
+            end = current + self.args.gradient_accumulation_steps  # of the first optimiser step
+            self._add_old_logps([one for micro_batch in passes[:current] + passes[end:] for one in micro_batch])
+            self._buffered_inputs = passes
+        return self._buffered_inputs[current]
+
+    @torch.no_grad()
+    def _add_old_logps(self, passes: list[Batch]) -> None:
+        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            for one in passes:
+                if "old_per_token_logps" not in one:
+                    one["old_per_token_logps"] = self._scores(self.model, one)[0]
+
+    def _scores(self, model, inputs: Batch, **options) -> tuple[torch.Tensor, Any, Any]:
+        """Log-probs and, on request, entropies of the completions, (B, T), and the loss of the experts' balance."""
+        completion_ids = inputs["completion_ids"]  # (B, T)
+        return self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([inputs["prompt_ids"], completion_ids], dim=1),  # (B, P + T)
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+            completion_ids.size(1),
+            **{key: inputs.get(key) for key in _MULTIMODAL_KEYS},
+            **options,
+        )
 
     def _arranged(self, micro_batches: list[Batch]) -> list[list[Batch]]:
         """The passes of each of TRL's micro-batches, which are those of one generation and one rank."""

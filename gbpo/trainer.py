@@ -15,20 +15,6 @@ from .pool import Pool
 
 logger = get_logger(__name__)
 
-# What a vision-language model needs beside the tokens; passed on untouched.
-_MULTIMODAL_KEYS = (
-    "pixel_values",
-    "image_grid_thw",
-    "num_images",
-    "pixel_attention_mask",
-    "spatial_shapes",
-    "num_tiles",
-    "image_sizes",
-    "token_type_ids",
-    "mm_token_type_ids",
-    "image_position_ids",
-)
-
 
 class GBPOTrainer(PassesGRPOTrainer, BaseTrainer):
     """Group-relative Bounded Policy Optimization (arXiv 2604.18578), on everything that TRL's GRPOTrainer does.
@@ -144,18 +130,11 @@ class GBPOTrainer(PassesGRPOTrainer, BaseTrainer):
 
     def _compute_loss(self, model, inputs):
         mode = "train" if self.model.training else "eval"
-        completion_ids, completion_mask = inputs["completion_ids"], inputs["completion_mask"]  # (B, T)
-        mask = completion_mask if "tool_mask" not in inputs else completion_mask * inputs["tool_mask"]
-        logps, entropies, aux_loss = self._get_per_token_logps_and_entropies(
-            model,
-            torch.cat([inputs["prompt_ids"], completion_ids], dim=1),  # (B, P + T)
-            torch.cat([inputs["prompt_mask"], completion_mask], dim=1),
-            completion_ids.size(1),
-            compute_entropy=True,
-            compute_aux_loss=self.aux_loss_enabled,
-            **{key: inputs.get(key) for key in _MULTIMODAL_KEYS},
+        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)  # (B, T)
+        logps, entropies, aux_loss = self._scores(
+            model, inputs, compute_entropy=True, compute_aux_loss=self.aux_loss_enabled
         )  # (B, T), (B, T), scalar
-        # TRL leaves the old log-probs out where they equal the current ones
+        # left out where they equal the current ones
         old_logps = inputs.get("old_per_token_logps")
         if old_logps is None:
             old_logps = inputs["old_per_token_logps"] = logps.detach()

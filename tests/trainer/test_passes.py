@@ -134,6 +134,13 @@ CASES = {
     "LoRA": {"peft_config": LoraConfig(target_modules="all-linear", r=4)},
     "many updates": {"num_iterations": 3, "max_steps": 6, "learning_rate": 0.1},
     "two updates a generation": {"gradient_accumulation_steps": 2, "steps_per_generation": 4, "max_steps": 2},
+    "two updates a generation, used twice": {
+        "gradient_accumulation_steps": 2,
+        "steps_per_generation": 4,
+        "num_iterations": 2,
+        "max_steps": 4,
+        "learning_rate": 0.1,
+    },
     "two generations an update": {"steps_per_generation": 2, "num_iterations": 1},
     "unaligned": {"gradient_accumulation_steps": 3, "steps_per_generation": 4, "max_steps": 2, "loss_type": "grpo"},
     "little room": {"max_tokens_per_micro_batch": 32},
@@ -177,6 +184,30 @@ def test_each_switch_turns_one_thing_off(train, distance, switch):
     _, one_off, more = train(**config, **{switch: False})
     assert distance(fast, one_off) < 1e-5
     assert sum(rows * width for rows, width in shapes) < sum(rows * width for rows, width in more)
+
+
+TWO_UPDATES = {"gradient_accumulation_steps": 2, "steps_per_generation": 4}
+
+
+def test_old_log_probs_are_computed_for_the_rows_of_later_steps_that_are_run(train):
+    trainer, _, shapes = train(**TWO_UPDATES, max_steps=2)
+    run = [16 * trainer.state.log_history[0]["gbpo/rows_run"]]
+    _, _, every = train(**TWO_UPDATES, max_steps=2, reuse_first_pass=False)
+    for some in (shapes, every):
+        run.append(sum(rows for rows, _ in some) - run[0])
+    with_signal, later, all_rows = run
+    assert 0 < later <= min(8, with_signal) and all_rows == 16
+
+
+def test_a_generation_drawn_anew_in_its_middle_knows_which_step_is_first(make_trainer):
+    """After the resume of a checkpoint without completions: the step that comes now has the current weights."""
+    trainer = make_trainer(reward_funcs=paid, trainer={"rollout_func": rollout}, **(BATCH | TWO_UPDATES))
+    trainer.model.train()
+    trainer._step = 2
+    trainer._prepare_inputs([{"prompt": f"{i // 4}+1="} for i in range(16)])
+    known = [["old_per_token_logps" in one for one in passes] for passes in trainer._buffered_inputs]
+    assert all(all(some) for some in known[:2]) and not any(any(some) for some in known[2:])
+    assert sum(map(len, known[:2])) and sum(map(len, known[2:]))
 
 
 def test_packed_rows_are_the_same_rows(train, distance, monkeypatch):
