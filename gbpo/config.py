@@ -118,7 +118,7 @@ class GBPOConfig(BaseConfig):
     )
     reuse_first_pass: bool = field(
         default=True,
-        metadata={"help": "Take old log-probs from the first step on a generation; compute later ones for the rows run."},
+        metadata={"help": "Take old log-probs from the first step on a generation; later ones for the rows run."},
     )
 
     def __post_init__(self):
