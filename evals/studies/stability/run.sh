@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole study again: learning rates, then GRPO against GBPO, on two tasks. About four hours on 2 cores; a call that is
+# The whole study again: learning rates, GRPO against GBPO on two tasks, ablations. About five hours on 2 cores; a call that is
 # stopped goes on where it was. PYTHON and JOBS may be set. Needs reasoning-gym.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -35,3 +35,10 @@ study sums tiny_math epsilon=0.2,0.3,0.5 num_iterations=1,4,16 --learning_rate=3
 sweep words-learning-rate tiny_words
 study words tiny_words epsilon=0.2,0.3 num_iterations=1,4,16 --learning_rate=3e-4
 study sums-own-learning-rate tiny_math learning_rate=1e-4,1e-3 num_iterations=4,16
+
+algorithms=(
+    grpo grpo:importance_sampling_level=sequence
+    gbpo gbpo:target_temperature=0.1 gbpo:target_temperature=1 gbpo:target_baseline=mean gbpo:target_baseline=exact
+    gbpo:importance_sampling_level=sequence gbpo:target_baseline=exact,importance_sampling_level=sequence
+)
+study ablations tiny_math num_iterations=4,16 --epsilon=0.2 --learning_rate=3e-4
