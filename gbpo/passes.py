@@ -54,6 +54,8 @@ def split(lengths: Sequence[int], budget: int, at_most: int, *, packed: bool = F
     """
     order = np.argsort(lengths, kind="stable")
     sizes = np.asarray(lengths)[order]
+    if at_most == 1 and (sizes.sum() if packed else sizes[-1] * len(sizes)) <= budget:
+        return [order[::-1].tolist()]
     overhead = _OVERHEAD
     while True:
         bounds = _cheapest(sizes, budget, overhead * budget, packed)

@@ -1,8 +1,9 @@
 """Seconds until the demo's task is learnt: `GBPOTrainer` by `launch/gbpo.py` beside `trl.GRPOTrainer` by trl_run.py.
 
-Both train recipes/tiny_math.yaml with the same settings from the same starting model, one process each, in turn; every
-repeat is another seed, from 0. A run is ended when the mean reward of the last 20 optimiser steps passes 0.8. Training
-is counted from the first step's begin until then, `whole` from the start of the process, imports included. A run that
+All train recipes/tiny_math.yaml with the same settings from the same starting model, one process each, in turn; GBPO
+with the recipe's target, and with the exact one and a slope that the study could not tell from GRPO. Every repeat is
+another seed, from 0. A run is ended when the mean reward of the last 20 optimiser steps passes 0.8. Training is
+counted from the first step's begin until then, `whole` from the start of the process, imports included. A run that
 does not get there counts as infinite.
 """
 
@@ -31,9 +32,11 @@ from .timed import random_model
 
 _ROOT = Path(__file__).parents[2]
 _RECIPE = _ROOT / "recipes" / "tiny_math.yaml"
-_CONTENDERS = {
-    "GBPO": [str(_ROOT / "launch" / "gbpo.py")],
-    "TRL's GRPO": ["-m", "evals.bench.trl_run"],
+_GBPO, _TRL = [str(_ROOT / "launch" / "gbpo.py")], "TRL's GRPO"
+_CONTENDERS = {  # command and flags
+    "GBPO": (_GBPO, []),
+    "GBPO, exact, κ 0.2": (_GBPO, ["--target_baseline=exact", "--overshoot_slope=0.2"]),
+    _TRL: (["-m", "evals.bench.trl_run"], []),
 }
 _WINDOW = 20  # optimiser steps
 _REWARD = 0.8
@@ -42,7 +45,7 @@ _PATIENCE = 30  # seconds for a process to end after it was told to
 
 
 def run(options: argparse.Namespace) -> Findings:
-    """Seconds of each contender, and GBPO's over TRL's of the same seed."""
+    """Seconds of each contender, and each of GBPO's over TRL's of the same seed."""
     flags, window, reward = [], _WINDOW, _REWARD
     times: dict[str, list[_Time]] = {name: [] for name in _CONTENDERS}
     with tempfile.TemporaryDirectory() as folder:
@@ -51,15 +54,17 @@ def run(options: argparse.Namespace) -> Findings:
         else:
             models.local_model(yaml.safe_load(_RECIPE.read_text())["model_name_or_path"])  # built outside the clock
         for seed in range(options.repeats):
-            for name, start in _CONTENDERS.items():
+            for name, (start, own) in _CONTENDERS.items():
                 output = Path(folder) / f"{len(times[name])} {name}"
-                times[name].append(_time(start, [*flags, f"--seed={seed}"], output, window, reward))
+                times[name].append(_time(start, [*flags, *own, f"--seed={seed}"], output, window, reward))
     found, notes = [], []
     for part in ("training", "whole"):
         values = {name: [getattr(taken, part) for taken in all_taken] for name, all_taken in times.items()}
         found += [Measurement(f"{name}, {part}", seconds, "s") for name, seconds in values.items()]
-        ratios = [ours / trl if math.isfinite(ours) else math.inf for ours, trl in zip(*values.values(), strict=True)]
-        found.append(Measurement(f"GBPO / TRL, {part}", ratios, ""))
+        trl = values.pop(_TRL)
+        for name, ours in values.items():
+            ratios = [a / b if math.isfinite(a) else math.inf for a, b in zip(ours, trl, strict=True)]
+            found.append(Measurement(f"{name} / TRL, {part}", ratios, ""))
     for name, all_taken in times.items():
         steps = [taken.steps for taken in all_taken]
         notes.append(f"{name}: optimiser steps to a mean reward of {reward:g} over {window}, by seed: {steps}")
