@@ -31,7 +31,8 @@ class ResamplingGRPOTrainer(GRPOTrainer):
     prompts as are likely to fill them, at most a whole generation batch at a time, at most ten times. What could not be
     filled stays. Metrics and logs are those of the first draw, so that `reward` remains the policy's mean reward;
     the cost is logged as `gbpo/resampled_groups` and `gbpo/resampling_rounds`, in `num_tokens` and in `time/*`, and
-    what is left as `gbpo/groups_without_signal`. Evaluation is untouched.
+    what is left as `gbpo/groups_without_signal`. Under `scale_rewards: batch` the deviation is that of each draw.
+    Evaluation is untouched.
     """
 
     def __init__(self, *args, **kwargs):
