@@ -156,8 +156,13 @@ class PassesGRPOTrainer(TrimmedGRPOTrainer):
 
     @property
     def _finds_old_logps(self) -> bool:
+        return self.args.reuse_first_pass and self._aligned and not self._noisy
+
+    @property
+    def _aligned(self) -> bool:
+        """Whether a generation is some whole optimiser steps, or an optimiser step some whole generations."""
         small, large = sorted((self.args.steps_per_generation, self.args.gradient_accumulation_steps))
-        return self.args.reuse_first_pass and large % small == 0 and not self._noisy
+        return large % small == 0
 
     def _prepare_inputs(self, generation_batch):
         before = self._buffered_inputs
@@ -213,9 +218,7 @@ class PassesGRPOTrainer(TrimmedGRPOTrainer):
 
     def _window(self) -> int:
         """Micro-batches that are certain to share an optimiser step."""
-        steps, accumulation = self.args.steps_per_generation, self.args.gradient_accumulation_steps
-        small, large = sorted((steps, accumulation))
-        return small if large % small == 0 else 1
+        return min(self.args.steps_per_generation, self.args.gradient_accumulation_steps) if self._aligned else 1
 
     def _rows_with_signal(self, window: Batch) -> list[int]:
         if not self._skips:

@@ -52,17 +52,17 @@ class ResamplingGRPOTrainer(GRPOTrainer):
 
     def _resampled(self, batch: Batch) -> Batch:
         """The rows of this rank, with a signal where one was found."""
-        rows = len(batch["advantages"])
-        whole = self._of_all_ranks(batch)
-        silent = self._silent_groups(whole)
-        groups = len(whole["advantages"]) // self.num_generations
+        advantages = self.accelerator.gather(batch["advantages"])  # (B_global,); groups may span ranks
+        silent = self._silent_groups(advantages)
+        groups = len(advantages) // self.num_generations
         drawn, with_signal, rounds = groups, groups - len(silent), 0
+        whole = self._of_all_ranks(batch) if silent else {}
         while silent and rounds < _MOST_ROUNDS:
             rounds += 1
             count = min(groups, self._even(math.ceil(len(silent) * drawn / max(with_signal, 1))))
             with unrecorded(self):
                 more = self._of_all_ranks(self._scored_completions(self._further_prompts(count, rounds)))
-            found = sorted(set(range(count)) - set(self._silent_groups(more)))
+            found = sorted(set(range(count)) - set(self._silent_groups(more["advantages"])))
             drawn, with_signal = drawn + count, with_signal + len(found)
             whole = self._with_groups(whole, silent, more, found)
             silent = silent[len(found) :]
@@ -77,14 +77,17 @@ class ResamplingGRPOTrainer(GRPOTrainer):
         metrics["gbpo/resampled_groups"].append(float(drawn - groups))
         metrics["gbpo/resampling_rounds"].append(float(rounds))
         metrics["gbpo/groups_without_signal"].append(float(len(silent)))
+        if not rounds:
+            return batch
+        rows = len(batch["advantages"])
         first = self.accelerator.process_index * rows
         return {
             name: value[first : first + rows].to(self.accelerator.device) if value.ndim else value
             for name, value in whole.items()
         }
 
-    def _silent_groups(self, batch: Batch) -> list[int]:
-        groups = batch["advantages"].view(-1, self.num_generations)
+    def _silent_groups(self, advantages: torch.Tensor) -> list[int]:
+        groups = advantages.view(-1, self.num_generations)
         return (groups.amax(1) == groups.amin(1)).nonzero().flatten().tolist()
 
     def _even(self, groups: int) -> int:
