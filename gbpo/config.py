@@ -70,6 +70,7 @@ class GBPOConfig(BaseConfig):
             micro-batch has, `per_device_train_batch_size` rows of the widest prompt and completion.
         skip_zero_signal: Do not run rows whose loss is exactly zero: advantage 0, and no term beside the policy's.
         pack_rows: Under FlashAttention, put the rows of a pass behind each other without padding.
+        share_prompts: Under other attention, run a prompt once for all of its completions in a pass.
         reuse_first_pass: Take the old log-probs from the first optimiser step on a generation, and compute those of its
             later steps for the rows that are run.
     """
@@ -115,6 +116,10 @@ class GBPOConfig(BaseConfig):
     pack_rows: bool = field(
         default=True,
         metadata={"help": "Under FlashAttention, put the rows of a pass behind each other without padding."},
+    )
+    share_prompts: bool = field(
+        default=True,
+        metadata={"help": "Under other attention, run a prompt once for all of its completions in a pass."},
     )
     reuse_first_pass: bool = field(
         default=True,

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from accelerate.logging import get_logger
 from accelerate.utils import DistributedType
-from torch import nn
 from trl.models.utils import disable_gradient_checkpointing
 
 from .trimming import TrimmedGRPOTrainer
@@ -110,11 +109,6 @@ class PassesGRPOTrainer(TrimmedGRPOTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._noisy = any(
-            isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 for part in self.model.modules()
-        )
-        config = self.model.config.get_text_config().to_dict()
-        self._noisy |= any("drop" in name and isinstance(value, float) and value > 0 for name, value in config.items())
         for line in self._left_to_trl():
             logger.warning(line)
 

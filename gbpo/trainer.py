@@ -71,7 +71,7 @@ class GBPOTrainer(PassesGRPOTrainer, BaseTrainer):
                 "arguments with GBPOConfig(...), which accepts every field of GRPOConfig."
             )
         super().__init__(model, reward_funcs, args, *others, **kwargs)
-        self.trim_padding, self.pack_rows = args.trim_padding, args.pack_rows
+        self.trim_padding, self.pack_rows, self.share_prompts = args.trim_padding, args.pack_rows, args.share_prompts
         self._pools = {"train": Pool(), "eval": Pool()}
         self._rewards_per_func = torch.empty(0, 0)  # (B_global, n_funcs), of the batch being scored
         for hazard in args.hazards():

@@ -128,6 +128,7 @@ def test_no_new_option_acts_unseen():
         "max_tokens_per_micro_batch",
         "skip_zero_signal",
         "pack_rows",
+        "share_prompts",
         "reuse_first_pass",
         "resample_zero_signal_groups",
     }

@@ -1,0 +1,214 @@
+"""Prompts that are run once for their completions: the same log-probs, entropies and gradients as row by row."""
+
+import random
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import (
+    FalconH1Config,
+    Gemma3nTextConfig,
+    Gemma3TextConfig,
+    Llama4TextConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3NextConfig,
+)
+
+from gbpo.trimming import shares
+
+WIDTH, COMPLETION = 15, 6  # columns of prompts and completions
+
+
+@pytest.fixture
+def rows():
+    """Prompts of 3, 15 and 9 tokens with 4 completions each of 1 to 6 tokens, their order mixed; ids and mask."""
+    rng = torch.Generator().manual_seed(0)
+    prompts = torch.randint(6, 100, (3, WIDTH), generator=rng)
+    prompt_mask = (torch.arange(WIDTH) >= WIDTH - torch.tensor([[3], [15], [9]])).long()
+    order = torch.randperm(12, generator=rng)
+    lengths = torch.randint(1, COMPLETION + 1, (12, 1), generator=rng)
+    lengths[0] = COMPLETION
+    ids = torch.cat([prompts.repeat_interleave(4, 0), torch.randint(6, 100, (12, COMPLETION), generator=rng)], 1)
+    mask = torch.cat([prompt_mask.repeat_interleave(4, 0), (torch.arange(COMPLETION) < lengths).long()], 1)
+    return ids[order], mask[order]
+
+
+@pytest.fixture
+def scored(rows):
+    """`scored(trainer, ids, mask)`: log-probs, entropies and gradient of a random sum of both, and rows run."""
+
+    def score(trainer, ids=rows[0], mask=rows[1]):
+        run = []
+        hook = trainer.model.get_input_embeddings().register_forward_hook(
+            lambda module, inputs, output: run.append(tuple(inputs[0].shape))
+        )
+        trainer.model.zero_grad()
+        logps, entropies, _ = trainer._get_per_token_logps_and_entropies(
+            trainer.model, ids, mask, COMPLETION, compute_entropy=True
+        )
+        weights = torch.randn(2, *logps.shape, generator=torch.Generator().manual_seed(1)).to(logps)
+        (weights[0] * logps + weights[1] * entropies).mul(mask[:, -COMPLETION:]).sum().backward()
+        hook.remove()
+        gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+        inside = mask[:, -COMPLETION:].bool()
+        return logps.detach()[inside], entropies.detach()[inside], gradient, run
+
+    return score
+
+
+def gemma(tmp_path):
+    """Sliding windows of 4 tokens, less than a prompt has, and a full layer."""
+    from transformers import Gemma3ForCausalLM
+
+    from gbpo.run.tiny import character_tokenizer
+
+    tokenizer = character_tokenizer()
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        sliding_window=4,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    )
+    path = tmp_path / "gemma"
+    Gemma3ForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("case", ["qwen", "sliding windows", "eager attention", "LoRA"])
+def test_same_scores_and_gradient_as_trl(make_trainer, scored, distance, tmp_path, case):
+    options = {
+        "sliding windows": {"model": gemma(tmp_path)},
+        "eager attention": {"model_init_kwargs": {"attn_implementation": "eager"}},
+        "LoRA": {"trainer": {"peft_config": LoraConfig(target_modules="all-linear", r=4, lora_dropout=0.0)}},
+    }.get(case, {})
+    trainer = make_trainer(**options)
+    if case == "LoRA":  # from zero, half of an adapter has no gradient
+        for p in trainer.model.parameters():
+            if p.requires_grad:
+                torch.nn.init.normal_(p, std=0.02)
+    *ours, run = scored(trainer)
+    trainer.trim_padding = False
+    *trl, alone = scored(trainer)
+    assert run == [(3, WIDTH - 1), (12, COMPLETION + 1)] and alone == [(12, WIDTH + COMPLETION)]
+    for one, other in zip(ours, trl, strict=True):
+        assert one.norm() > 1e-3 and distance(one, other) < 2e-6
+
+
+def test_prompts_that_differ_in_padding_alone_are_two(make_trainer, scored, distance):
+    """A prompt may begin with the token that pads others; one that ends like another has other positions."""
+    trainer = make_trainer()
+    ids = torch.full((4, WIDTH + COMPLETION), trainer.processing_class.pad_token_id)
+    ids[:, WIDTH - 8 :] = torch.randint(6, 100, (4, 8 + COMPLETION), generator=torch.Generator().manual_seed(0))
+    ids[1:, :WIDTH] = ids[0, :WIDTH]
+    mask = torch.ones_like(ids)
+    mask[:2, : WIDTH - 8] = 0
+    *ours, run = scored(trainer, ids, mask)
+    trainer.share_prompts = False
+    *alone, _ = scored(trainer, ids, mask)
+    assert run[0] == (2, WIDTH - 1)
+    for one, other in zip(ours, alone, strict=True):
+        assert distance(one, other) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "case", ["of one token", "all different", "of two completions and short", "switched off", "pad to a multiple"]
+)
+def test_where_a_prompt_is_run_with_each_completion(make_trainer, scored, rows, case):
+    ids, mask = (part.clone() for part in rows)
+    trainer = make_trainer(**{"pad to a multiple": {"pad_to_multiple_of": 4}}.get(case, {}))
+    if case == "of one token":
+        mask[:, : WIDTH - 1] = 0
+    if case == "all different":
+        ids[:, WIDTH - 3] = torch.arange(6, 18)
+    if case == "of two completions and short":  # would save 1 × 1 of 2 × 8 tokens
+        ids, mask = ids[:2], mask[:2]
+        ids[1, :WIDTH] = ids[0, :WIDTH]
+        mask[:], mask[:, : WIDTH - 2] = 1, 0
+    trainer.share_prompts = case != "switched off"
+    *_, run = scored(trainer, ids, mask)
+    assert [count for count, _ in run] == [len(ids)]
+
+
+def test_gradient_checkpointing_keeps_no_keys(make_trainer, scored, distance):
+    trainer = make_trainer()
+    *expected, _ = scored(trainer)
+    trainer.model.train()
+    trainer.model.activation_checkpointing_enable()
+    *ours, run = scored(trainer)
+    assert (3, WIDTH - 1) not in run
+    for one, other in zip(ours, expected, strict=True):
+        assert distance(one, other) < 1e-5
+
+
+def rollout(prompts, trainer):
+    rng = random.Random(" ".join(prompts))
+    torch.manual_seed(0)  # the shuffle
+    return {
+        "prompt_ids": [trainer.processing_class(prompt)["input_ids"] for prompt in prompts],
+        "completion_ids": [[rng.randrange(6, 100) for _ in range(rng.randint(1, 5))] + [1] for _ in prompts],
+        "logprobs": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"beta": 0.1},
+        {"importance_sampling_level": "sequence", "loss_type": "grpo"},
+        # shared in the passes without gradients alone; a row at the median, whose target is the ratio of 1 that it has,
+        # has a gradient of either sign there by the rounding of its old log-probs, and the mean leaves no such row
+        {"activation_checkpointing": True, "reuse_first_pass": False, "target_baseline": "mean"},
+    ],
+    ids=str,
+)
+def test_training_is_the_same(make_trainer, distance, config):
+    """Two generations of two updates each."""
+    changes, prompts_run = [], []
+    for share in (True, False):
+        trainer = make_trainer(
+            reward_funcs=lambda completion_ids, **kwargs: [float(sum(ids) % 3) for ids in completion_ids],
+            dataset=Dataset.from_dict({"prompt": [f"{i}+{10**i}+{10**12}=" for i in range(8)]}),
+            trainer={"rollout_func": rollout},
+            steps_per_generation=2,
+            num_iterations=1,
+            max_steps=4,
+            optim="sgd",
+            learning_rate=0.1,
+            **config,
+            share_prompts=share,
+        )
+        before = torch.cat([p.detach().flatten().clone() for p in trainer.model.parameters()])
+        run = []
+        trainer.model.register_forward_hook(
+            lambda module, args, kwargs, output, run=run: run.append("labels" not in kwargs), with_kwargs=True
+        )
+        trainer.train()
+        changes.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]) - before)
+        prompts_run.append(sum(run))
+    assert changes[1].norm() > 1e-3 and distance(*changes) < 1e-5
+    assert prompts_run[0] and not prompts_run[1]
+
+
+def test_dropout_is_drawn_for_every_row(make_trainer, scored):
+    peft = {"peft_config": LoraConfig(target_modules="all-linear", r=4, lora_dropout=0.1)}
+    *_, run = scored(make_trainer(trainer=peft))
+    assert [count for count, _ in run] == [12]
+
+
+def test_models_whose_past_can_be_shared():
+    shared = [Qwen2Config, MistralConfig, Gemma3TextConfig]
+    assert all(shares(config(attn_implementation="sdpa")) for config in shared)
+    assert not shares(Qwen2Config(attn_implementation="flash_attention_2"))
+    # chunks that depend on the padding, linear attention, a hybrid, layers that read the keys of others
+    others = [Llama4TextConfig, Qwen3NextConfig, FalconH1Config, Gemma3nTextConfig]
+    assert not any(shares(config(attn_implementation="sdpa")) for config in others)
