@@ -1,7 +1,8 @@
 """`PassesGRPOTrainer`: TRL's GRPOTrainer that arranges the rows of each optimiser step into passes of like length."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -11,6 +12,7 @@ from accelerate.logging import get_logger
 from accelerate.utils import DistributedType
 from trl.models.utils import disable_gradient_checkpointing
 
+from . import sharing
 from .trimming import TrimmedGRPOTrainer
 
 logger = get_logger(__name__)
@@ -36,44 +38,85 @@ _MULTIMODAL_KEYS = (
 )
 
 
-def split(lengths: Sequence[int], budget: int, at_most: int, *, packed: bool = False) -> list[list[int]]:
-    """Rows in passes of like length, so that they cost least: their tokens with padding, and a little for each pass.
+@dataclass(frozen=True)
+class Rows:
+    """What rows cost together, by the tokens of their prompts and completions, each (B,).
 
     Args:
-        lengths: Tokens of each row, prompt and completion.
+        prompts: Tokens of each row's prompt.
+        completions: Tokens of each row's completion.
+        packed: Rows lie behind each other, without padding.
+        prompt_of: Which prompt each row has, (B,), where a prompt is run once for the rows that have it; else None.
+    """
+
+    prompts: np.ndarray
+    completions: np.ndarray
+    packed: bool = False
+    prompt_of: np.ndarray | None = None
+
+    def orders(self) -> list[np.ndarray]:
+        """Rows in the orders in which they may be cut into passes: by length, and by prompt where that is shared."""
+        orders = [np.argsort(self.prompts + self.completions, kind="stable")]
+        if self.prompt_of is not None:
+            longest = np.zeros(self.prompt_of.max() + 1, dtype=int)  # completion of each prompt
+            np.maximum.at(longest, self.prompt_of, self.completions)
+            orders.append(np.lexsort((self.completions, self.prompt_of, longest[self.prompt_of])))
+        return orders
+
+    def tokens(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens, with padding, of a pass of the last of these rows: of all, all but the first, …, the last; (B,)."""
+        prompts, completions = self.prompts[rows][::-1], self.completions[rows][::-1]
+        if self.packed:
+            return (prompts + completions).cumsum()[::-1]
+        count, longest = np.arange(1, len(rows) + 1), np.maximum.accumulate
+        alone = count * longest(prompts + completions)
+        if self.prompt_of is not None:
+            prompt_of = self.prompt_of[rows][::-1]
+            different = 1 + np.cumsum(np.diff(prompt_of, prepend=prompt_of[:1]) != 0)
+            shared = sharing.cost(different, longest(prompts), count, longest(completions))
+            alone = np.where(sharing.is_cheaper(shared, alone), shared, alone)
+        return alone[::-1]
+
+
+def split(rows: Rows, budget: int, at_most: int) -> list[list[int]]:
+    """Rows in passes that cost least together: their tokens with padding, and a little for each pass.
+
+    Args:
+        rows: What they cost.
         budget: The most tokens of one pass, padding included. A longer row is a pass of its own.
         at_most: The most passes, unless the budget asks for more.
-        packed: The rows of a pass lie behind each other, without padding.
 
     Returns:
-        Indices into `lengths`, the longest rows first; every row once.
+        Indices of rows, the longest rows first or, where it costs less, those of a prompt together; every row once.
 
-    >>> split([3, 90, 4, 100, 3], budget=200, at_most=2)
+    >>> split(Rows(np.array([1, 1, 1, 1, 1]), np.array([2, 89, 3, 99, 2])), budget=200, at_most=2)
     [[3, 1], [2, 4, 0]]
     """
-    order = np.argsort(lengths, kind="stable")
-    sizes = np.asarray(lengths)[order]
-    if at_most == 1 and (sizes.sum() if packed else sizes[-1] * len(sizes)) <= budget:
-        return [order[::-1].tolist()]
-    overhead = _OVERHEAD
-    while True:
-        bounds = _cheapest(sizes, budget, overhead * budget, packed)
-        if len(bounds) <= at_most or overhead > len(sizes):
-            return [order[first:end][::-1].tolist() for first, end in bounds]
-        overhead *= 2
+    orders = rows.orders()
+    if at_most == 1 and rows.tokens(orders[0])[0] <= budget:
+        return [orders[0][::-1].tolist()]
+    plans = []
+    for order in orders:
+        overhead = _OVERHEAD * budget
+        while len(bounds := _cheapest(rows, order, budget, overhead)) > at_most and overhead <= budget * len(order):
+            overhead *= 2
+        passes = [order[first:end] for first, end in bounds]
+        cost = sum(float(rows.tokens(one)[0]) + _OVERHEAD * budget for one in passes)
+        plans.append((len(passes) > at_most, cost, [one[::-1].tolist() for one in passes]))
+    return min(plans)[-1]
 
 
-def _cheapest(sizes: np.ndarray, budget: int, overhead: float, packed: bool) -> list[tuple[int, int]]:
-    """First and last row of each pass, the last excluded, over rows in ascending order; by dynamic programming."""
-    before = np.concatenate([[0], sizes.cumsum()])  # tokens of the shortest rows, by their number
-    least, begins = np.zeros(len(sizes) + 1), np.zeros(len(sizes) + 1, dtype=int)
-    for end in range(1, len(sizes) + 1):
-        tokens = before[end] - before[:end] if packed else sizes[end - 1] * np.arange(end, 0, -1)  # (end,), by begin
-        first = min(int((tokens > budget).sum()), end - 1)
-        costs = least[first:end] + tokens[first:]
-        begins[end] = first + costs.argmin()
+def _cheapest(rows: Rows, order: np.ndarray, budget: int, overhead: float) -> list[tuple[int, int]]:
+    """First and last row of each pass, the last excluded, the last pass first; by dynamic programming."""
+    least, begins = np.zeros(len(order) + 1), np.zeros(len(order) + 1, dtype=int)
+    for end in range(1, len(order) + 1):
+        tokens = rows.tokens(order[:end])  # (end,), by begin
+        fits = tokens <= budget
+        fits[-1] = True
+        costs = np.where(fits, least[:end] + tokens, np.inf)
+        begins[end] = costs.argmin()
         least[end] = costs.min() + overhead
-    bounds, end = [], len(sizes)
+    bounds, end = [], len(order)
     while end:
         bounds.append((int(begins[end]), end))
         end = begins[end]
@@ -106,6 +149,8 @@ class PassesGRPOTrainer(TrimmedGRPOTrainer):
 
     A micro-batch of TRL becomes a list of passes, each a dict of the same tensors; metrics cover the rows that are run.
     """
+
+    _buffered_inputs: Any
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -225,9 +270,22 @@ class PassesGRPOTrainer(TrimmedGRPOTrainer):
             return [rows] if rows else []
         width = window["prompt_ids"].size(1) + window["completion_ids"].size(1)
         budget = self.args.max_tokens_per_micro_batch or self.args.per_device_train_batch_size * width
-        lengths = _lengths(window)
-        passes = split([lengths[row] for row in rows], budget, at_most, packed=self._packs)
+        prompts, completions = (
+            window[f"{part}_mask"][rows].sum(1).numpy(force=True) for part in ("prompt", "completion")
+        )
+        prompt_of = self._prompt_of(window, rows, prompts, completions)
+        passes = split(Rows(prompts, completions, self._packs, prompt_of), budget, at_most)
         return [[rows[i] for i in chosen] for chosen in passes]
+
+    def _prompt_of(
+        self, window: Batch, rows: list[int], prompts: np.ndarray, completions: np.ndarray
+    ) -> np.ndarray | None:
+        """Which prompt each row has, where it would pay to run each of them once; else None."""
+        if not self._shares_in_passes:
+            return None
+        different, prompt_of = sharing.distinct(window["prompt_ids"][rows], window["prompt_mask"][rows].bool())
+        shared = int((different >= 0).sum()) + sharing.cost(0, prompts, 1, completions).sum()
+        return prompt_of.numpy(force=True) if sharing.is_cheaper(shared, (prompts + completions).sum()) else None
 
     def _share_of_rows(self, kept: list[list[int]], windows: list[Batch]) -> float:
         sums = [float(sum(map(len, kept))), float(sum(len(window["advantages"]) for window in windows))]

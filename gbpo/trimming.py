@@ -1,26 +1,14 @@
 """`TrimmedGRPOTrainer`: TRL's GRPOTrainer that runs the model on the tokens of the rows and not on their padding."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType
-from peft import PeftModel
-from torch.nn.modules.dropout import _DropoutNd
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-from trl import GRPOTrainer
 
-# Rotary embeddings whose frequencies depend on the longest position of the batch: a narrower batch is another function.
-_LENGTH_DEPENDENT = {"dynamic", "longrope"}
-_RELATIVE_LAYERS = {"full_attention", "sliding_attention"}
-_WHOLE_MODELS = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
-
-# Prompts are run by themselves where that leaves out at least this share of the tokens: it takes a second forward pass.
-_WORTH_SHARING = 1 / 8
+from . import architecture, sharing
+from .sharing import SharingGRPOTrainer
 
 
-class TrimmedGRPOTrainer(GRPOTrainer):
+class TrimmedGRPOTrainer(SharingGRPOTrainer):
     """TRL's GRPOTrainer whose log-probs cost what the tokens cost: each forward pass is as wide as its longest row.
 
     TRL pads all rows to the widest prompt and the widest completion of the generation batch. Here every row begins at
@@ -38,18 +26,13 @@ class TrimmedGRPOTrainer(GRPOTrainer):
 
     trim_padding = True
     pack_rows = True
-    share_prompts = True
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        kinds = rope_types(self.model.config.get_text_config())
-        self._relative_positions = bool(kinds)
-        prompt_tuning = isinstance(self.model, PeftModel) and self.model.active_peft_config.is_prompt_learning
-        self._can_trim = not prompt_tuning and not kinds & _LENGTH_DEPENDENT
-        self._can_pack = self._relative_positions and packs(self.model.config)
-        self._noisy = has_dropout(self.model)
-        whole = self.accelerator.distributed_type in _WHOLE_MODELS and not self.is_distributed_loading_by_transformers
-        self._can_share = self._relative_positions and shares(self.model.config) and whole and not self._noisy
+        config = self.model.config
+        self._relative_positions = architecture.has_rotary_embeddings(config)
+        self._can_trim = not architecture.depends_on_width(config) and not architecture.is_prompt_tuned(self.model)
+        self._can_pack = self._relative_positions and architecture.packs(config)
 
     @property
     def _trims(self) -> bool:
@@ -60,8 +43,9 @@ class TrimmedGRPOTrainer(GRPOTrainer):
         return self._trims and self.pack_rows and self._can_pack
 
     @property
-    def _shares(self) -> bool:
-        return self._trims and self.share_prompts and self._can_share and not self.pad_to_multiple_of
+    def _shares_in_passes(self) -> bool:
+        possible = self._trims and self._relative_positions and not self._packs and not self.pad_to_multiple_of
+        return possible and self._shares
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -107,7 +91,7 @@ class TrimmedGRPOTrainer(GRPOTrainer):
         labels = input_ids.masked_fill(~attended, -100)
         labels[:, :-logits_to_keep] = -100
         if self._packs:
-            positions = attended.cumsum(1) - 1
+            positions = sharing.positions(attended)
             labels = labels[attended].unsqueeze(0)  # (1, tokens)
             inputs = {"input_ids": input_ids[attended].unsqueeze(0), "position_ids": positions[attended].unsqueeze(0)}
         elif (shared := self._with_shared_prompts(model, input_ids, attended, labels, logits_to_keep)) is not None:
@@ -132,28 +116,23 @@ class TrimmedGRPOTrainer(GRPOTrainer):
         """Inputs and labels of all rows from the last token of their prompt on, (B, 1 + T), with the keys and values of
         what lies before it, which is run here, each prompt once; None where that is not possible, or saves too little.
         """
-        last = input_ids.size(1) - logits_to_keep - 1  # column of the prompts' last tokens
-        whole_model = self.accelerator.unwrap_model(model)
-        if not self._shares or whole_model.is_activation_checkpointing:
+        if not self._shares_in_passes:
             return None
+        last = input_ids.size(1) - logits_to_keep - 1  # column of the prompts' last tokens
         begins = int(attended.any(0).int().argmax())
         if begins == last:  # no prompt has two tokens
             return None
-        before = input_ids[:, begins:last].masked_fill(~attended[:, begins:last], -1)  # (B, P)
-        prompts, prompt_of = before.unique(dim=0, return_inverse=True)  # (U, P), (B,)
+        prompts, prompt_of = sharing.distinct(input_ids[:, begins:last], attended[:, begins:last])
         end = last + 1 + int(attended[:, last + 1 :].any(0).sum())
-        tokens, alone = prompts.numel() + input_ids[:, last:end].numel(), len(input_ids) * int(attended.sum(1).amax())
-        if tokens > (1 - _WORTH_SHARING) * alone:
+        shared = sharing.cost(len(prompts), prompts.size(1) + 1, len(input_ids), end - last - 1)
+        if not sharing.is_cheaper(shared, alone=len(input_ids) * int(attended.sum(1).amax())):
             return None
-        cache = DynamicCache(config=self.model.config)
-        inputs = {"input_ids": prompts.clamp(min=0), "attention_mask": (prompts >= 0).long()}
         with self.accelerator.autocast():  # not through DDP, whose ranks need not share alike
-            whole_model(**inputs, past_key_values=cache, logits_to_keep=1)
-        cache.batch_select_indices(prompt_of)
+            past = sharing.past(self.accelerator.unwrap_model(model), prompts, prompt_of)
         mask = attended[:, begins:end].long()
-        return {"input_ids": input_ids[:, last:end], "attention_mask": mask, "past_key_values": cache}, labels[
-            :, last:end
-        ]
+        inputs = {"input_ids": input_ids[:, last:end], "attention_mask": mask, "past_key_values": past}
+        positions = sharing.positions(mask)[:, last - begins :]
+        return inputs | {"position_ids": positions}, labels[:, last:end]
 
     def _columns(self, attended: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """For each row the columns to run, beginning at its first token, and whether they lie inside it; (B, W)."""
@@ -166,49 +145,3 @@ class TrimmedGRPOTrainer(GRPOTrainer):
         multiple = self.pad_to_multiple_of or 1
         columns = first + torch.arange(-(-width // multiple) * multiple, device=attended.device)
         return columns.clamp(max=available - 1), columns < available
-
-
-def rope_types(config: Any) -> set[str]:
-    """The kinds of rotary embeddings that a configuration names; none where it has no such embeddings.
-
-    >>> from transformers import GPT2Config, Qwen2Config
-    >>> rope_types(Qwen2Config()), rope_types(GPT2Config())
-    ({'default'}, set())
-    """
-    return set(_rope_types(getattr(config, "rope_parameters", None)))
-
-
-def _rope_types(parameters: Any) -> Iterator[str]:
-    if isinstance(parameters, dict):
-        if "rope_type" in parameters:
-            yield parameters["rope_type"]
-        for value in parameters.values():  # one for each type of layer
-            yield from _rope_types(value)
-
-
-def packs(config: Any) -> bool:
-    """Whether rows may lie behind each other: FlashAttention tells them apart by their positions."""
-    return "flash" in _attention(config) and _has_relative_layers(config)
-
-
-def shares(config: Any) -> bool:
-    """Whether rows may read keys and values of a prompt that was run apart, with gradients."""
-    layers = DynamicCache(config=config).layers
-    kept = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
-    return bool(layers) and kept and _attention(config) in ("sdpa", "eager") and _has_relative_layers(config)
-
-
-def _attention(config: Any) -> str:
-    return str(config.get_text_config()._attn_implementation)
-
-
-def _has_relative_layers(config: Any) -> bool:
-    layers = getattr(config.get_text_config(), "layer_types", None) or _RELATIVE_LAYERS
-    return set(layers) <= _RELATIVE_LAYERS
-
-
-def has_dropout(model: Any) -> bool:
-    """Whether two passes in training mode differ."""
-    modules = any(isinstance(part, _DropoutNd) and part.p > 0 for part in model.modules())
-    config = model.config.get_text_config().to_dict()  # attention's is no module
-    return modules or any("drop" in name and isinstance(value, float) and value > 0 for name, value in config.items())

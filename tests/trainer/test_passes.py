@@ -4,15 +4,16 @@ import itertools
 import random
 import zlib
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
 from transformers import GPT2Config, Phi3Config, Qwen2Config
 
 from gbpo import GBPOTrainer
+from gbpo.architecture import depends_on_width, has_rotary_embeddings, packs, shares
 from gbpo.base import BaseTrainer
-from gbpo.passes import as_many, split
-from gbpo.trimming import packs, rope_types
+from gbpo.passes import Rows, as_many, split
 
 OFF = {
     "trim_padding": False,
@@ -25,42 +26,69 @@ OFF = {
 BATCH = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "max_completion_length": 24}
 
 
-def padded_tokens(lengths, passes):
-    return sum(len(rows) * max(lengths[row] for row in rows) for rows in passes)
+def some_rows(rng, number, layout, longest=200):
+    prompt_of = np.array([rng.randrange(4) for _ in range(number)])
+    prompts = np.array([rng.randint(1, longest // 2) for _ in range(4)])[prompt_of]
+    completions = np.array([rng.randint(0, longest // 2) for _ in range(number)])
+    return Rows(prompts, completions, layout == "packed", prompt_of if layout == "shared" else None)
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_split_takes_every_row_once_and_keeps_the_budget(packed):
+def tokens(rows, chosen):
+    """What a pass costs, by its definition."""
+    lengths = (rows.prompts + rows.completions)[chosen]
+    if rows.packed:
+        return lengths.sum()
+    alone = len(chosen) * lengths.max()
+    if rows.prompt_of is None:
+        return alone
+    before = rows.prompts[chosen].max() - 1
+    shared = len(set(rows.prompt_of[chosen])) * before
+    shared += len(chosen) * (rows.completions[chosen].max() + 1 + before / 8)
+    return shared if shared <= 7 / 8 * alone else alone
+
+
+LAYOUTS = ["padded", "packed", "shared"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_split_takes_every_row_once_and_keeps_the_budget(layout):
     rng = random.Random(0)
     for _ in range(200):
-        lengths = [rng.randint(1, 200) for _ in range(rng.randint(1, 40))]
+        rows = some_rows(rng, rng.randint(1, 40), layout)
         budget, at_most = rng.randint(50, 1000), rng.randint(1, 12)
-        passes = split(lengths, budget, at_most, packed=packed)
-        assert sorted(itertools.chain(*passes)) == list(range(len(lengths)))
-        longest = [max(lengths[row] for row in rows) for rows in passes]
+        passes = split(rows, budget, at_most)
+        assert sorted(itertools.chain(*passes)) == list(range(len(rows.prompts)))
+        assert all(len(chosen) == 1 or tokens(rows, chosen) <= budget for chosen in passes)
+        if layout == "shared":
+            continue
+        lengths = (rows.prompts + rows.completions).tolist()
+        longest = [max(lengths[row] for row in chosen) for chosen in passes]
         assert longest == sorted(longest, reverse=True)
-        for rows in passes:
-            tokens = sum(lengths[row] for row in rows) if packed else padded_tokens(lengths, [rows])
-            assert len(rows) == 1 or tokens <= budget
-        if len(passes) > at_most and not packed:  # the budget asked for it: the fewest passes that keep it
+        if len(passes) > at_most and layout == "padded":  # the budget asked for it: the fewest passes that keep it
             left, fewest = sorted(lengths), 0
             while left:  # as many as fit beside the longest
                 left, fewest = left[: -max(1, budget // left[-1])], fewest + 1
             assert len(passes) == fewest
 
 
-def test_split_is_the_cheapest_of_all_ways_to_cut():
-    """By brute force over the cuts of the sorted rows, a pass counting 1/64 of the budget."""
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_split_is_the_cheapest_of_all_ways_to_cut(layout):
+    """By brute force over the cuts of the rows in each order, a pass counting 1/64 of the budget."""
     rng = random.Random(1)
+    by_prompt = 0
     for _ in range(50):
-        lengths = sorted((rng.randint(1, 60) for _ in range(8)), reverse=True)
-        ways = []
-        for cuts in itertools.chain(*(itertools.combinations(range(1, 8), n) for n in range(8))):
-            passes = [list(range(a, b)) for a, b in itertools.pairwise([0, *cuts, 8])]
-            if all(padded_tokens(lengths, [rows]) <= 128 or len(rows) == 1 for rows in passes):
-                ways.append(padded_tokens(lengths, passes) + 2 * len(passes))
-        passes = split(lengths, budget=128, at_most=8)
-        assert padded_tokens(lengths, passes) + 2 * len(passes) == min(ways)
+        rows = some_rows(rng, 8, layout, longest=60)
+        ways = {}
+        for order in rows.orders():
+            for cuts in itertools.chain(*(itertools.combinations(range(1, 8), n) for n in range(8))):
+                passes = [order[a:b].tolist() for a, b in itertools.pairwise([0, *cuts, 8])]
+                if all(tokens(rows, chosen) <= 128 or len(chosen) == 1 for chosen in passes):
+                    ways[str(passes)] = sum(tokens(rows, chosen) for chosen in passes) + 2 * len(passes)
+        passes = split(rows, budget=128, at_most=8)
+        assert sum(tokens(rows, chosen) for chosen in passes) + 2 * len(passes) == pytest.approx(min(ways.values()))
+        lengths = (rows.prompts + rows.completions)[list(itertools.chain(*passes))]
+        by_prompt += bool((np.diff(lengths) > 0).any())
+    assert (by_prompt > 5) == (layout == "shared")
 
 
 def test_as_many_halves_the_fullest():
@@ -216,7 +244,7 @@ def test_packed_rows_are_the_same_rows(train, distance, monkeypatch):
     """The masks that transformers builds from positions stand in for FlashAttention, which tells rows apart by them."""
     config = {"num_iterations": 2, "max_steps": 2, "beta": 0.1, "learning_rate": 0.1}
     _, padded, _ = train(**config)
-    monkeypatch.setattr("gbpo.trimming.packs", lambda config: True)
+    monkeypatch.setattr("gbpo.architecture.packs", lambda config: True)
     trainer, packed, shapes = train(**config)
     assert trainer._packs and all(rows == 1 for rows, _ in shapes)
     assert distance(packed, padded) < 1e-5
@@ -225,7 +253,7 @@ def test_packed_rows_are_the_same_rows(train, distance, monkeypatch):
 
 
 def test_rotary_embeddings_that_depend_on_the_width_keep_it(train, monkeypatch):
-    monkeypatch.setattr("gbpo.trimming.rope_types", lambda config: {"dynamic"})
+    monkeypatch.setattr("gbpo.architecture.depends_on_width", lambda config: True)
     _, _, shapes = train(num_iterations=2)
     _, _, wide = train(num_iterations=2, **OFF | {"arrange_rows": True})
     assert {width for _, width in shapes} == {width for _, width in wide} and len({width for _, width in wide}) == 1
@@ -276,17 +304,23 @@ def test_rows_never_leave_their_optimiser_step(make_trainer):
 
 
 def test_where_padding_is_left_to_trl():
-    assert rope_types(Qwen2Config()) == {"default"} and rope_types(GPT2Config()) == set()
+    assert has_rotary_embeddings(Qwen2Config()) and not has_rotary_embeddings(GPT2Config())
     long = Phi3Config(
+        attn_implementation="sdpa",
         rope_parameters={
             "rope_type": "longrope",
             "rope_theta": 1e4,
             "short_factor": [1.0] * 48,
             "long_factor": [2.0] * 48,
             "original_max_position_embeddings": 4096,
-        }
+        },
     )
-    assert rope_types(long) == {"longrope"}
+    assert (
+        depends_on_width(long)
+        and not depends_on_width(Qwen2Config())
+        and not shares(long)
+        and shares(Phi3Config(attn_implementation="sdpa"))
+    )
     assert not packs(Qwen2Config(attn_implementation="sdpa"))
     assert packs(Qwen2Config(attn_implementation="flash_attention_2"))
 

@@ -16,7 +16,7 @@ from transformers import (
     Qwen3NextConfig,
 )
 
-from gbpo.trimming import shares
+from gbpo.architecture import shares
 
 WIDTH, COMPLETION = 15, 6  # columns of prompts and completions
 
@@ -164,6 +164,7 @@ def rollout(prompts, trainer):
     [
         {},
         {"beta": 0.1},
+        {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "steps_per_generation": 8},
         {"importance_sampling_level": "sequence", "loss_type": "grpo"},
         # shared in the passes without gradients alone; a row at the median, whose target is the ratio of 1 that it has,
         # has a gradient of either sign there by the rounding of its old log-probs, and the mean leaves no such row
@@ -173,36 +174,76 @@ def rollout(prompts, trainer):
 )
 def test_training_is_the_same(make_trainer, distance, config):
     """Two generations of two updates each."""
-    changes, prompts_run = [], []
+    updates = {"steps_per_generation": 2, "num_iterations": 1, "max_steps": 4, "optim": "sgd", "learning_rate": 0.1}
+    changes, prompts_run, tokens = [], [], []
     for share in (True, False):
         trainer = make_trainer(
             reward_funcs=lambda completion_ids, **kwargs: [float(sum(ids) % 3) for ids in completion_ids],
             dataset=Dataset.from_dict({"prompt": [f"{i}+{10**i}+{10**12}=" for i in range(8)]}),
             trainer={"rollout_func": rollout},
-            steps_per_generation=2,
-            num_iterations=1,
-            max_steps=4,
-            optim="sgd",
-            learning_rate=0.1,
-            **config,
             share_prompts=share,
+            **updates | config,
         )
         before = torch.cat([p.detach().flatten().clone() for p in trainer.model.parameters()])
         run = []
         trainer.model.register_forward_hook(
-            lambda module, args, kwargs, output, run=run: run.append("labels" not in kwargs), with_kwargs=True
+            lambda module, args, kwargs, output, run=run: run.append((kwargs["input_ids"].numel(), "labels" in kwargs)),
+            with_kwargs=True,
         )
         trainer.train()
         changes.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]) - before)
-        prompts_run.append(sum(run))
+        prompts_run.append(sum(not scored for _, scored in run))
+        tokens.append(sum(count for count, _ in run))
     assert changes[1].norm() > 1e-3 and distance(*changes) < 1e-5
-    assert prompts_run[0] and not prompts_run[1]
+    assert prompts_run[0] and not prompts_run[1] and tokens[0] < tokens[1]
+    if "gradient_accumulation_steps" in config:  # the rows of a prompt lie in different micro-batches of TRL
+        assert tokens[0] < 0.7 * tokens[1]
 
 
 def test_dropout_is_drawn_for_every_row(make_trainer, scored):
     peft = {"peft_config": LoraConfig(target_modules="all-linear", r=4, lora_dropout=0.1)}
     *_, run = scored(make_trainer(trainer=peft))
     assert [count for count, _ in run] == [12]
+
+
+@pytest.mark.parametrize("case", ["qwen", "sliding windows", "LoRA", "checkpointing"])
+def test_generation_draws_the_same_tokens(make_trainer, tmp_path, case):
+    options = {
+        "sliding windows": {"model": gemma(tmp_path)},
+        "LoRA": {"trainer": {"peft_config": LoraConfig(target_modules="all-linear", r=4, lora_dropout=0.0)}},
+        "checkpointing": {"activation_checkpointing": True},
+    }.get(case, {})
+    trainer = make_trainer(**options, max_completion_length=12)
+    trainer.model.train()
+    if case == "checkpointing":
+        trainer.model.activation_checkpointing_enable()
+    prompts = [trainer.processing_class(text)["input_ids"] for text in ("1+2=", "123+456+789=", "98765+4=")]
+    prompts = [prompts[i] for i in (0, 1, 2, 1, 0, 2, 2, 1)]
+    first, run = [], []
+    trainer.model.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, output: run.append(tuple(inputs[0].shape))
+    )
+    for trainer.share_prompts in (True, False):
+        torch.manual_seed(0)
+        run.clear()
+        first.append((trainer._generate_single_turn(prompts, None, {}, 8)[0], run[:2]))
+        assert "generate" not in vars(trainer.model)
+    (ours, shared), (trl, alone) = first
+    assert ours == trl and len({str(row) for row in ours}) > 2 and max(map(len, ours)) == 12
+    assert shared == [(3, 11), (8, 1)] and alone == [(8, 12), (8, 1)]
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"cache_implementation": "static"}, {"num_beams": 2}, {"use_cache": False}], ids=str
+)
+def test_generation_that_keeps_another_cache_runs_all_prompts(make_trainer, kwargs):
+    trainer = make_trainer(generation_kwargs=kwargs)
+    run = []
+    trainer.model.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, output: run.append(tuple(inputs[0].shape))
+    )
+    trainer._generate_single_turn([trainer.processing_class("123+456+789=")["input_ids"]] * 4, None, {}, 4)
+    assert run[0] == (4 * kwargs.get("num_beams", 1), 12)
 
 
 def test_models_whose_past_can_be_shared():
