@@ -38,6 +38,8 @@ def packs(config: Any) -> bool:
 def shares(config: Any) -> bool:
     """Whether rows may read keys and values of a prompt that was run apart, with gradients.
 
+    Not for models that see images, which keep positions of their own between two calls.
+
     >>> from transformers import MambaConfig, Qwen2Config
     >>> shares(Qwen2Config(attn_implementation="sdpa")), shares(MambaConfig(attn_implementation="sdpa"))
     (True, False)
@@ -46,7 +48,7 @@ def shares(config: Any) -> bool:
     kept = bool(layers) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
     text = config.get_text_config()
     attends = text._attn_implementation in ("sdpa", "eager") and _has_relative_layers(text)
-    return kept and attends and not depends_on_width(config)
+    return text is config and kept and attends and not depends_on_width(config)
 
 
 def is_prompt_tuned(model: Any) -> bool:

@@ -66,11 +66,12 @@ class GBPOConfig(BaseConfig):
         max_log_ratio: The log-ratio is clamped to ± this value, in (0, 80].
         trim_padding: Run the model on the tokens of the rows only, not on the padding of the generation batch.
         arrange_rows: Put rows of like length, of one optimiser step and rank, through the model together.
-        max_tokens_per_micro_batch: The most tokens of one such pass, padding included; by default as many as TRL's
-            micro-batch has, `per_device_train_batch_size` rows of the widest prompt and completion.
+        max_tokens_per_micro_batch: The most tokens of one such pass, padding included, a shared prompt once; by default
+            as many as TRL's micro-batch has, `per_device_train_batch_size` rows of the widest prompt and completion.
         skip_zero_signal: Do not run rows whose loss is exactly zero: advantage 0, and no term beside the policy's.
         pack_rows: Under FlashAttention, put the rows of a pass behind each other without padding.
-        share_prompts: Under other attention, run a prompt once for all of its completions in a pass.
+        share_prompts: Run a prompt once for all of its completions, in generation by transformers and, under other
+            attention than FlashAttention, in a pass.
         reuse_first_pass: Take the old log-probs from the first optimiser step on a generation, and compute those of its
             later steps for the rows that are run.
     """
@@ -119,7 +120,7 @@ class GBPOConfig(BaseConfig):
     )
     share_prompts: bool = field(
         default=True,
-        metadata={"help": "Under other attention, run a prompt once for all of its completions in a pass."},
+        metadata={"help": "Run a prompt once for all of its completions, in generation by transformers and in a pass."},
     )
     reuse_first_pass: bool = field(
         default=True,

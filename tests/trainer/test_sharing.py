@@ -8,6 +8,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from transformers import (
     FalconH1Config,
+    Gemma3Config,
     Gemma3nTextConfig,
     Gemma3TextConfig,
     Llama4TextConfig,
@@ -250,6 +251,6 @@ def test_models_whose_past_can_be_shared():
     shared = [Qwen2Config, MistralConfig, Gemma3TextConfig]
     assert all(shares(config(attn_implementation="sdpa")) for config in shared)
     assert not shares(Qwen2Config(attn_implementation="flash_attention_2"))
-    # chunks that depend on the padding, linear attention, a hybrid, layers that read the keys of others
-    others = [Llama4TextConfig, Qwen3NextConfig, FalconH1Config, Gemma3nTextConfig]
+    # chunks that depend on the padding, linear attention, a hybrid, layers that read the keys of others, images
+    others = [Llama4TextConfig, Qwen3NextConfig, FalconH1Config, Gemma3nTextConfig, Gemma3Config]
     assert not any(shares(config(attn_implementation="sdpa")) for config in others)
