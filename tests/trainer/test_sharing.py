@@ -19,7 +19,8 @@ from transformers import (
 
 from gbpo.architecture import shares
 
-WIDTH, COMPLETION = 15, 6  # columns of prompts and completions
+WIDTH, COMPLETION = 15, 8  # columns of prompts and completions
+LONGEST = 6  # tokens of a completion
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def rows():
     prompts = torch.randint(6, 100, (3, WIDTH), generator=rng)
     prompt_mask = (torch.arange(WIDTH) >= WIDTH - torch.tensor([[3], [15], [9]])).long()
     order = torch.randperm(12, generator=rng)
-    lengths = torch.randint(1, COMPLETION + 1, (12, 1), generator=rng)
-    lengths[0] = COMPLETION
+    lengths = torch.randint(1, LONGEST + 1, (12, 1), generator=rng)
+    lengths[0] = LONGEST
     ids = torch.cat([prompts.repeat_interleave(4, 0), torch.randint(6, 100, (12, COMPLETION), generator=rng)], 1)
     mask = torch.cat([prompt_mask.repeat_interleave(4, 0), (torch.arange(COMPLETION) < lengths).long()], 1)
     return ids[order], mask[order]
@@ -99,7 +100,7 @@ def test_same_scores_and_gradient_as_trl(make_trainer, scored, distance, tmp_pat
     *ours, run = scored(trainer)
     trainer.trim_padding = False
     *trl, alone = scored(trainer)
-    assert run == [(3, WIDTH - 1), (12, COMPLETION + 1)] and alone == [(12, WIDTH + COMPLETION)]
+    assert run == [(3, WIDTH - 1), (12, LONGEST + 1)] and alone == [(12, WIDTH + COMPLETION)]
     for one, other in zip(ours, trl, strict=True):
         assert one.norm() > 1e-3 and distance(one, other) < 2e-6
 
