@@ -1,5 +1,7 @@
 """The repository itself: its layout, what a wheel carries, imports from anywhere, documents that keep up with code."""
 
+import doctest
+import importlib
 import re
 import subprocess
 import sys
@@ -24,6 +26,20 @@ def test_top_level_holds_the_fixed_layout_and_nothing_else():
         *("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "constraints.txt"),
         *(".ci", ".gitignore"),
     }
+
+
+EXAMPLES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for package in ("gbpo", "rewards", "evals")
+    for path in ROOT.glob(f"{package}/**/*.py")
+    if ">>> " in path.read_text()
+)
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
+def test_the_examples_in_the_docstrings_run(module):
+    result = doctest.testmod(importlib.import_module(module))
+    assert result.attempted > 0 and result.failed == 0
 
 
 @pytest.fixture(scope="module")

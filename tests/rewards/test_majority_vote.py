@@ -1,6 +1,5 @@
 r"""The majority vote: who wins, what is equal, that no answer holds the count up, and that all ranks count alike."""
 
-import doctest
 import json
 import math
 import os
@@ -454,11 +453,6 @@ def test_every_plain_number_can_be_written_for_the_workers():
         )
         == ["ok"] * 6
     )
-
-
-def test_the_examples_in_the_docstrings_run():
-    result = doctest.testmod(majority_vote)
-    assert result.attempted > 0 and result.failed == 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
