@@ -244,7 +244,7 @@ def test_generation_that_keeps_another_cache_runs_all_prompts(make_trainer, kwar
     trainer.model.get_input_embeddings().register_forward_hook(
         lambda module, inputs, output: run.append(tuple(inputs[0].shape))
     )
-    trainer._generate_single_turn([trainer.processing_class("123+456+789=")["input_ids"]] * 4, None, {}, 4)
+    trainer._generate_single_turn([trainer.processing_class(prompt)["input_ids"] for prompt in prompts], None, {}, 4)
     assert run[0] == (4 * kwargs.get("num_beams", 1), 12)
 
 
