@@ -236,9 +236,16 @@ def test_generation_draws_the_same_tokens(make_trainer, tmp_path, case):
 
 
 @pytest.mark.parametrize(
-    "kwargs", [{"cache_implementation": "static"}, {"num_beams": 2}, {"use_cache": False}], ids=str
+    ("kwargs", "prompts"),
+    [
+        ({"cache_implementation": "static"}, ["123+456+789="] * 4),
+        ({"num_beams": 2}, ["123+456+789="] * 4),
+        ({"use_cache": False}, ["123+456+789="] * 4),
+        ({}, ["123+456+789=", "123+456+788=", "123+456+787=", "123+456+786="]),
+    ],
+    ids=str,
 )
-def test_generation_that_keeps_another_cache_runs_all_prompts(make_trainer, kwargs):
+def test_generation_with_another_cache_or_of_different_prompts_runs_all(make_trainer, kwargs, prompts):
     trainer = make_trainer(generation_kwargs=kwargs)
     run = []
     trainer.model.get_input_embeddings().register_forward_hook(
