@@ -9,8 +9,11 @@ from peft import LoraConfig
 from transformers import (
     FalconH1Config,
     Gemma3Config,
+    Gemma3ForCausalLM,
     Gemma3nTextConfig,
     Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
     Llama4TextConfig,
     MistralConfig,
     Qwen2Config,
@@ -18,6 +21,7 @@ from transformers import (
 )
 
 from gbpo.architecture import shares
+from gbpo.run.tiny import character_tokenizer
 
 WIDTH, COMPLETION = 15, 8  # columns of prompts and completions
 LONGEST = 6  # tokens of a completion
@@ -62,27 +66,24 @@ def scored(rows):
 
 def gemma(tmp_path):
     """Sliding windows of 4 tokens, less than a prompt has, and a full layer."""
-    from transformers import Gemma3ForCausalLM
+    layers = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+    width = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "head_dim": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    return saved(Gemma3ForCausalLM, Gemma3TextConfig(vocab_size=106, **layers, **width, **heads), tmp_path)
 
-    from gbpo.run.tiny import character_tokenizer
 
+def gpt2(tmp_path):
+    """Absolute positions."""
+    return saved(GPT2LMHeadModel, GPT2Config(vocab_size=106, n_positions=64, n_embd=32, n_layer=2, n_head=2), tmp_path)
+
+
+def saved(model_class, config, tmp_path):
     tokenizer = character_tokenizer()
+    assert len(tokenizer) == config.vocab_size
     torch.manual_seed(0)
-    config = Gemma3TextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        sliding_window=4,
-        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
-    )
-    path = tmp_path / "gemma"
-    Gemma3ForCausalLM(config).save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return str(path)
+    model_class(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
 
 
 @pytest.mark.parametrize("case", ["qwen", "sliding windows", "eager attention", "LoRA"])
@@ -122,11 +123,20 @@ def test_prompts_that_differ_in_padding_alone_are_two(make_trainer, scored, dist
 
 
 @pytest.mark.parametrize(
-    "case", ["of one token", "all different", "of two completions and short", "switched off", "pad to a multiple"]
+    "case",
+    [
+        "of one token",
+        "all different",
+        "of two completions and short",
+        "switched off",
+        "pad to a multiple",
+        "absolute positions",
+    ],
 )
-def test_where_a_prompt_is_run_with_each_completion(make_trainer, scored, rows, case):
+def test_where_a_prompt_is_run_with_each_completion(make_trainer, scored, rows, tmp_path, case):
     ids, mask = (part.clone() for part in rows)
-    trainer = make_trainer(**{"pad to a multiple": {"pad_to_multiple_of": 4}}.get(case, {}))
+    options = {"pad to a multiple": {"pad_to_multiple_of": 4}, "absolute positions": {"model": gpt2(tmp_path)}}
+    trainer = make_trainer(**options.get(case, {}))
     if case == "of one token":
         mask[:, : WIDTH - 1] = 0
     if case == "all different":
