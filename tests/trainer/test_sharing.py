@@ -74,7 +74,9 @@ def gemma(tmp_path):
 
 def gpt2(tmp_path):
     """Absolute positions."""
-    return saved(GPT2LMHeadModel, GPT2Config(vocab_size=106, n_positions=64, n_embd=32, n_layer=2, n_head=2), tmp_path)
+    shape = {"n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 2}
+    dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    return saved(GPT2LMHeadModel, GPT2Config(vocab_size=106, **shape, **dropout), tmp_path)
 
 
 def saved(model_class, config, tmp_path):
