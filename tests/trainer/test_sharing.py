@@ -75,7 +75,7 @@ def gemma(tmp_path):
 def gpt2(tmp_path):
     """Absolute positions."""
     shape = {"n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 2}
-    dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop", "summary_first_dropout"), 0.0)
     return saved(GPT2LMHeadModel, GPT2Config(vocab_size=106, **shape, **dropout), tmp_path)
 
 
