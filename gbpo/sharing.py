@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ _WORTH = 1 / 8
 # the width that a layer keeps (arXiv 2205.05198), and less where heads share them.
 _COPY = 1 / 8
 
+_PASSED = {"input_ids", "attention_mask", "position_ids", "past_key_values", "logits_to_keep"}
 _WHOLE_MODELS = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
 
 
@@ -82,8 +84,9 @@ class SharingGRPOTrainer(GRPOTrainer):
         super().__init__(*args, **kwargs)
         self._noisy = architecture.has_dropout(self.model)
         whole = self.accelerator.distributed_type in _WHOLE_MODELS and not self.is_distributed_loading_by_transformers
+        takes = signature(type(_decoder(self.model)).forward).parameters.keys() >= _PASSED
         possible = architecture.shares(self.model.config) and not architecture.is_prompt_tuned(self.model)
-        self._can_share = possible and whole and not self._noisy
+        self._can_share = takes and possible and whole and not self._noisy
 
     @property
     def _shares(self) -> bool:
@@ -97,15 +100,17 @@ class SharingGRPOTrainer(GRPOTrainer):
     def _prefilling_once(self) -> Iterator[None]:
         """Inside, the model's `generate` is given the keys and values of all prompts, each of them run once."""
         model = self.accelerator.unwrap_model(self.model_wrapped)
+        if "generate" in vars(model):  # another library's, which may keep a cache of its own
+            yield
+            return
         generate = model.generate
-        decoder = model.get_base_model() if isinstance(model, PeftModel) else model  # which `generate` calls
 
         def from_past(input_ids, attention_mask, generation_config, **inputs):
             if not inputs and self._shares and _decodes_plainly(generation_config, model.generation_config):
                 prompts, prompt_of = distinct(input_ids[:, :-1], attention_mask[:, :-1].bool())
                 shared = cost(len(prompts), input_ids.size(1), len(input_ids), 0)
                 if prompts.numel() and is_cheaper(shared, alone=input_ids.numel()):
-                    inputs = {"past_key_values": past(decoder, prompts, prompt_of)}
+                    inputs = {"past_key_values": past(_decoder(model), prompts, prompt_of)}
             return generate(
                 input_ids=input_ids, attention_mask=attention_mask, generation_config=generation_config, **inputs
             )
@@ -115,6 +120,11 @@ class SharingGRPOTrainer(GRPOTrainer):
             yield
         finally:
             del model.generate
+
+
+def _decoder(model: Any) -> Any:
+    """What `generate` of a model calls."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _decodes_plainly(*configs: GenerationConfig) -> bool:

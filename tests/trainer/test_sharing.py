@@ -267,6 +267,15 @@ def test_generation_with_another_cache_or_of_different_prompts_runs_all(make_tra
     assert run[0] == (4 * kwargs.get("num_beams", 1), 12)
 
 
+def test_generate_of_another_library_is_left_alone(make_trainer):
+    trainer = make_trainer()
+    theirs = trainer.model.generate
+    trainer.model.generate = lambda **inputs: theirs(**inputs)
+    mine = trainer.model.generate
+    trainer._generate_single_turn([trainer.processing_class("123+456+789=")["input_ids"]] * 4, None, {}, 4)
+    assert trainer.model.generate is mine
+
+
 def test_models_whose_past_can_be_shared():
     shared = [Qwen2Config, MistralConfig, Gemma3TextConfig]
     assert all(shares(config(attn_implementation="sdpa")) for config in shared)
