@@ -106,10 +106,11 @@ class SharingGRPOTrainer(GRPOTrainer):
         generate = model.generate
 
         def from_past(input_ids, attention_mask, generation_config, **inputs):
-            if not inputs and self._shares and _decodes_plainly(generation_config, model.generation_config):
+            plain = not inputs and _decodes_plainly(generation_config, model.generation_config)
+            if plain and self._shares and input_ids.size(1) > 1:
                 prompts, prompt_of = distinct(input_ids[:, :-1], attention_mask[:, :-1].bool())
                 shared = cost(len(prompts), input_ids.size(1), len(input_ids), 0)
-                if prompts.numel() and is_cheaper(shared, alone=input_ids.numel()):
+                if is_cheaper(shared, alone=input_ids.numel()):
                     inputs = {"past_key_values": past(_decoder(model), prompts, prompt_of)}
             return generate(
                 input_ids=input_ids, attention_mask=attention_mask, generation_config=generation_config, **inputs

@@ -29,10 +29,10 @@ LONGEST = 6  # tokens of a completion
 
 @pytest.fixture
 def rows():
-    """Prompts of 3, 15 and 9 tokens with 4 completions each of 1 to 6 tokens, their order mixed; ids and mask."""
+    """Prompts of 1, 15 and 9 tokens with 4 completions each of 1 to 6 tokens, their order mixed; ids and mask."""
     rng = torch.Generator().manual_seed(0)
     prompts = torch.randint(6, 100, (3, WIDTH), generator=rng)
-    prompt_mask = (torch.arange(WIDTH) >= WIDTH - torch.tensor([[3], [15], [9]])).long()
+    prompt_mask = (torch.arange(WIDTH) >= WIDTH - torch.tensor([[1], [15], [9]])).long()
     order = torch.randperm(12, generator=rng)
     lengths = torch.randint(1, LONGEST + 1, (12, 1), generator=rng)
     lengths[0] = LONGEST
@@ -231,7 +231,7 @@ def test_generation_draws_the_same_tokens(make_trainer, tmp_path, case):
     trainer.model.train()
     if case == "checkpointing":
         trainer.model.activation_checkpointing_enable()
-    prompts = [trainer.processing_class(text)["input_ids"] for text in ("1+2=", "123+456+789=", "98765+4=")]
+    prompts = [trainer.processing_class(text)["input_ids"] for text in ("7", "123+456+789=", "98765+4=")]
     prompts = [prompts[i] for i in (0, 1, 2, 1, 0, 2, 2, 1)]
     first, run = [], []
     trainer.model.get_input_embeddings().register_forward_hook(
@@ -253,18 +253,19 @@ def test_generation_draws_the_same_tokens(make_trainer, tmp_path, case):
         ({"cache_implementation": "static"}, ["123+456+789="] * 4),
         ({"num_beams": 2}, ["123+456+789="] * 4),
         ({"use_cache": False}, ["123+456+789="] * 4),
+        ({}, ["7"] * 4),
         ({}, ["123+456+789=", "123+456+788=", "123+456+787=", "123+456+786="]),
     ],
     ids=str,
 )
-def test_generation_with_another_cache_or_of_different_prompts_runs_all(make_trainer, kwargs, prompts):
+def test_generation_with_another_cache_or_nothing_to_share_runs_all(make_trainer, kwargs, prompts):
     trainer = make_trainer(generation_kwargs=kwargs)
     run = []
     trainer.model.get_input_embeddings().register_forward_hook(
         lambda module, inputs, output: run.append(tuple(inputs[0].shape))
     )
     trainer._generate_single_turn([trainer.processing_class(prompt)["input_ids"] for prompt in prompts], None, {}, 4)
-    assert run[0] == (4 * kwargs.get("num_beams", 1), 12)
+    assert run[0] == (4 * kwargs.get("num_beams", 1), len(prompts[0]))
 
 
 def test_generate_of_another_library_is_left_alone(make_trainer):
