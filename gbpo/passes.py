@@ -325,10 +325,6 @@ class PassesGRPOTrainer(TrimmedGRPOTrainer):
             self.accelerator.gradient_state._set_sync_gradients(True)
 
 
-def _lengths(batch: Batch) -> list[int]:
-    return (batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)).tolist()
-
-
 def _joined(batches: list[Batch]) -> Batch:
     """Micro-batches of one generation as one; what is no tensor of rows is the same in all of them."""
     return {
@@ -353,6 +349,6 @@ def _taken(batch: Batch, rows: list[int], trim: bool) -> Batch:
 
 def _idle(batch: Batch, trim: bool) -> Batch:
     """The shortest row of a batch, of which no token counts."""
-    lengths = _lengths(batch)
-    row = _taken(batch, [min(range(len(lengths)), key=lengths.__getitem__)], trim)
+    lengths = batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)  # (B,)
+    row = _taken(batch, [int(lengths.argmin())], trim)
     return row | {"tool_mask": torch.zeros_like(row["completion_mask"])}

@@ -41,15 +41,19 @@ def rows():
     return ids[order], mask[order]
 
 
+def recorded(model):
+    """Rows and width of every pass from now on, as a list that grows, and the hook that sees them."""
+    run = []
+    see = lambda module, inputs, output: run.append(tuple(inputs[0].shape))  # noqa: E731
+    return run, model.get_input_embeddings().register_forward_hook(see)
+
+
 @pytest.fixture
 def scored(rows):
     """`scored(trainer, ids, mask)`: log-probs, entropies and gradient of a random sum of both, and rows run."""
 
     def score(trainer, ids=rows[0], mask=rows[1]):
-        run = []
-        hook = trainer.model.get_input_embeddings().register_forward_hook(
-            lambda module, inputs, output: run.append(tuple(inputs[0].shape))
-        )
+        run, hook = recorded(trainer.model)
         trainer.model.zero_grad()
         logps, entropies, _ = trainer._get_per_token_logps_and_entropies(
             trainer.model, ids, mask, COMPLETION, compute_entropy=True
@@ -233,10 +237,8 @@ def test_generation_draws_the_same_tokens(make_trainer, tmp_path, case):
         trainer.model.activation_checkpointing_enable()
     prompts = [trainer.processing_class(text)["input_ids"] for text in ("7", "123+456+789=", "98765+4=")]
     prompts = [prompts[i] for i in (0, 1, 2, 1, 0, 2, 2, 1)]
-    first, run = [], []
-    trainer.model.get_input_embeddings().register_forward_hook(
-        lambda module, inputs, output: run.append(tuple(inputs[0].shape))
-    )
+    first = []
+    run, _ = recorded(trainer.model)
     for trainer.share_prompts in (True, False):
         torch.manual_seed(0)
         run.clear()
@@ -260,10 +262,7 @@ def test_generation_draws_the_same_tokens(make_trainer, tmp_path, case):
 )
 def test_generation_with_another_cache_or_nothing_to_share_runs_all(make_trainer, kwargs, prompts):
     trainer = make_trainer(generation_kwargs=kwargs)
-    run = []
-    trainer.model.get_input_embeddings().register_forward_hook(
-        lambda module, inputs, output: run.append(tuple(inputs[0].shape))
-    )
+    run, _ = recorded(trainer.model)
     trainer._generate_single_turn([trainer.processing_class(prompt)["input_ids"] for prompt in prompts], None, {}, 4)
     assert run[0] == (4 * kwargs.get("num_beams", 1), len(prompts[0]))
 
