@@ -98,7 +98,8 @@ class Comparison:
         iqm: Difference of the interquartile means, bootstrapped over seeds and questions.
         area: Difference of the areas under the validation curves, paired by seed.
         improvement: Probability that a run of the algorithm beats a run of the baseline, ties counted half.
-        verdict: One sentence: which is better, by how much and how sure, or that the seeds do not tell.
+        verdict: One sentence: which is better, by how much and how sure; that all seeds came out equal; or that they
+            do not tell.
     """
 
     setting: dict[str, Any]
@@ -296,6 +297,8 @@ def _verdict(algorithm: str, baseline: str, finals: Sequence[tuple[float, float]
     if low is None or high is None:
         [(ours, theirs)] = finals
         return f"one seed: {algorithm} {ours:.2f}, {baseline} {theirs:.2f}; no interval can be claimed"
+    if low == high == 0:
+        return f"{algorithm} and {baseline} come out equal on each of {n} seeds"
     if low > 0:
         return f"{algorithm} beats {baseline} by {by:z.3f} ({low:z.3f} to {high:z.3f}, {n} seeds)"
     if high < 0:

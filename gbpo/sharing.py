@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from inspect import signature
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -76,6 +78,7 @@ class SharingGRPOTrainer(GRPOTrainer):
 
     With batches padded by TRL, of a model that is not sharded and whose layers are attention; vLLM and continuous
     batching have caches of their own. Not with dropout, which would be the same for all completions of a prompt.
+    Tokenized once is every prompt of text.
     """
 
     share_prompts = True
@@ -91,6 +94,18 @@ class SharingGRPOTrainer(GRPOTrainer):
     @property
     def _shares(self) -> bool:
         return self.share_prompts and self._can_share and not self.model.is_activation_checkpointing
+
+    def _tokenize_prompts(self, prompts):
+        """Those of a group stand together, and are rendered and tokenized once."""
+        if self._is_vlm or self.environment_factories is not None:  # images; tools of the row's environment
+            return super()._tokenize_prompts(prompts)
+        different, counts = zip(*((prompt, len(list(same))) for prompt, same in groupby(prompts)), strict=True)
+        prompt_ids, images, fields = super()._tokenize_prompts(list(different))
+
+        def of_rows(values):
+            return [copy(value) for value, count in zip(values, counts, strict=True) for _ in range(count)]
+
+        return of_rows(prompt_ids), images and of_rows(images), {name: of_rows(v) for name, v in fields.items()}
 
     def _generate_single_turn(self, *args, **kwargs):
         with self._prefilling_once():

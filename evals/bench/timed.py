@@ -179,10 +179,12 @@ def bench_model(quick: bool) -> Qwen2ForCausalLM:
     return random_model(hidden_size=64, intermediate_size=192, num_hidden_layers=2) if quick else random_model()
 
 
-def make_trainer(kind: type, model: Any, batch: Batch, folder: str, *, given: bool = True, **config: Any) -> Any:
+def make_trainer(
+    kind: type, model: Any, batch: Batch, folder: str, *, prompts: list[str] | None = None, **config: Any
+) -> Any:
     """A trainer of class `kind` whose every `train()` is one optimiser step on `batch`, which changes no weight.
 
-    Unless the completions are `given`, it generates as many by itself, and pays them by their place.
+    Where there are `prompts`, one of a group, it generates as many completions by itself, and pays them by their place.
     """
     case = batch.case
     gbpo = issubclass(kind, GBPOTrainer)
@@ -216,9 +218,11 @@ def make_trainer(kind: type, model: Any, batch: Batch, folder: str, *, given: bo
             model,
             batch,
             (GBPOConfig if gbpo else GRPOConfig)(**options),
-            train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(case.completions // GROUP)]}),
+            train_dataset=Dataset.from_dict(
+                {"prompt": prompts or [str(group) for group in range(case.completions // GROUP)]}
+            ),
             processing_class=character_tokenizer(),
-            rollout_func=batch.rollout if given else None,
+            rollout_func=None if prompts else batch.rollout,
         )
     trainer.remove_callback(PrinterCallback)
     return trainer

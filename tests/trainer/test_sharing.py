@@ -19,6 +19,7 @@ from transformers import (
     Qwen2Config,
     Qwen3NextConfig,
 )
+from trl import GRPOTrainer
 
 from gbpo.architecture import shares
 from gbpo.run.tiny import character_tokenizer
@@ -247,6 +248,27 @@ def test_generation_draws_the_same_tokens(make_trainer, tmp_path, case):
     (ours, shared), (trl, alone) = first
     assert ours == trl and len({str(row) for row in ours}) > 2 and max(map(len, ours)) == 12
     assert shared == [(3, 11), (8, 1)] and alone == [(8, 12), (8, 1)]
+
+
+@pytest.mark.parametrize("conversational", [False, True])
+def test_each_prompt_is_tokenized_once(make_trainer, monkeypatch, conversational):
+    trainer = make_trainer()
+    prompts = [text for text in ("1+1=", "23+4=", "1+1=", "5=") for _ in range(3)]
+    method = "__call__"
+    if conversational:
+        prompts, method = [[{"role": "user", "content": text}] for text in prompts], "apply_chat_template"
+    expected = GRPOTrainer._tokenize_prompts(trainer, prompts)
+    plain, texts = getattr(type(trainer.processing_class), method), []
+
+    def counted(tokenizer, *args, **kwargs):
+        texts.append(len(kwargs["conversation" if conversational else "text"]))
+        return plain(tokenizer, *args, **kwargs)
+
+    monkeypatch.setattr(type(trainer.processing_class), method, counted)
+    tokenized = trainer._tokenize_prompts(prompts)
+    assert texts[0] == 4  # the template calls the tokenizer in its turn
+    assert tokenized == expected
+    assert len({id(ids) for ids in tokenized[0]}) == len(prompts)
 
 
 @pytest.mark.parametrize(
