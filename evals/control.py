@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from gbpo.control.folder import RESULTS
@@ -108,7 +109,7 @@ def compare(results: dict[str, Any]) -> dict[str, Any]:
 
 def describe(comparison: dict[str, Any]) -> str:
     """One line: the task, both interquartile means, their difference, and the speed."""
-    head = f"{comparison['env']}, {comparison['steps']} steps, {len(comparison['seeds'])} seeds"
+    head = f"{comparison['env']}, {comparison['steps']} steps, {_seeds(comparison)}"
     if not comparison["seeds"]:
         return f"{head}: no seed is finished by both"
     parts = [f"{name} {_text(comparison[name]['iqm'])}" for name in ALGORITHMS]
@@ -117,7 +118,10 @@ def describe(comparison: dict[str, Any]) -> str:
 
 
 def draw(comparison: dict[str, Any]) -> Figure:
-    """Interquartile mean of the evaluation returns over environment steps, with its interval."""
+    """Interquartile mean of the evaluation returns over environment steps, with its interval.
+
+    Of intervals that are wide, as those of two seeds are, no more is drawn than the curves' height above and below.
+    """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.subplots()
     for name, (colour, _) in zip(reversed(ALGORITHMS), PALETTE, strict=False):
@@ -127,7 +131,11 @@ def draw(comparison: dict[str, Any]) -> Figure:
         if points and points[0]["low"] is not None:
             low, high = ([point[side] for point in points] for side in ("low", "high"))
             axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-    axis.set_title(f"{comparison['env']}, {len(comparison['seeds'])} seeds, IQM with 95 % interval")
+    curves = np.concatenate([line.get_ydata() for line in axis.lines])
+    if curves.size:
+        shown, height = axis.get_ylim(), np.ptp(curves)
+        axis.set_ylim(max(shown[0], curves.min() - height), min(shown[1], curves.max() + height))
+    axis.set_title(f"{comparison['env']}, {_seeds(comparison)}, IQM with 95 % interval")
     axis.set_xlabel("environment steps")
     axis.set_ylabel("evaluation return")
     axis.grid(alpha=0.3)
@@ -144,6 +152,11 @@ def _train(job: list[str]) -> int:
 def _log(job: list[str]) -> Path:
     """What a run printed."""
     return Path(job[job.index("--output") + 1] + f"-seed-{job[job.index('--seeds') + 1]}.log")
+
+
+def _seeds(comparison: dict[str, Any]) -> str:
+    n = len(comparison["seeds"])
+    return f"{n} seed" if n == 1 else f"{n} seeds"
 
 
 def _text(interval: dict[str, Any]) -> str:

@@ -42,7 +42,10 @@ def test_only_pairs_of_finished_seeds_count():
     assert [point["steps"] for point in comparison["bpo"]["curve"]] == [0, 100]
     assert control.describe(comparison).startswith("Hopper-v5, 100 steps, 2 seeds: bpo 25.0 [")
     assert control.describe(comparison).endswith("speed 0.95")
-    assert [line.get_label() for line in control.draw(comparison).axes[0].lines] == ["PPO", "BPO"]
+    [axis] = control.draw(comparison).axes
+    assert [line.get_label() for line in axis.lines] == ["PPO", "BPO"]
+    assert comparison["bpo"]["curve"][1]["high"] > 100  # of two seeds; the curves go from 0.5 to 25
+    assert axis.get_ylim() == (-24.0, 49.5)
 
 
 def test_without_a_pair_nothing_is_claimed():
@@ -59,7 +62,7 @@ def test_the_command_trains_both_and_goes_on(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         control.main(command)
     assert stop.value.code == 0
-    assert "1 seeds: bpo" in capsys.readouterr().out
+    assert "1 seed: bpo" in capsys.readouterr().out
     assert json.loads((tmp_path / "study" / "small.json").read_text())["ppo"]["plan"]["settings"] == SMALL
     assert (tmp_path / "study" / "small.png").is_file()
     log = tmp_path / "runs" / "small-bpo-seed-0.log"
