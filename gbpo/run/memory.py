@@ -9,8 +9,9 @@ near, not exact.
 import contextlib
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -27,7 +28,7 @@ from trl import GRPOConfig, get_peft_config
 from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
-from .models import Description
+from .models import LOADING_OPTIONS, Description
 from .recipe import Recipe
 
 
@@ -104,18 +105,20 @@ def skeleton(recipe: Recipe, description: Description) -> Skeleton:
     """The model of a recipe, with its adapters.
 
     Raises:
-        ValueError: The attention or the adapters that the recipe asks for cannot be had.
+        ValueError: The attention or the adapters that the recipe asks for cannot be had, or its `model_init_kwargs`
+            make a model that the weights of the checkpoint do not fill.
     """
-    dtype = getattr(torch, recipe.model.dtype or "float32", None) or description.config.dtype or torch.float32
-    config = description.config
     options = dict(recipe.training.model_init_kwargs or {})
+    named = options.get("dtype", recipe.model.dtype) or "float32"
+    dtype = getattr(torch, named, None) or description.config.dtype or torch.float32
     attention = options.get("attn_implementation", recipe.model.attn_implementation)
+    of_any = description.architecture is AutoModelForCausalLM
+    from_config = AutoModelForCausalLM.from_config if of_any else description.architecture._from_config
+    build = partial(from_config, dtype=dtype, attn_implementation=attention)
+    changes = {name: options[name] for name in options.keys() & description.config.to_dict().keys() - LOADING_OPTIONS}
     with torch.device("meta"), _unsharded():
         try:
-            build = description.architecture._from_config
-            if description.architecture is AutoModelForCausalLM:
-                build = AutoModelForCausalLM.from_config
-            module = build(config, dtype=dtype, attn_implementation=attention)
+            module = build(description.config)
         except (ValueError, ImportError) as error:
             if attention is None:
                 raise
@@ -123,11 +126,33 @@ def skeleton(recipe: Recipe, description: Description) -> Skeleton:
             raise ValueError(
                 f"attn_implementation={attention!r} cannot be had: {reason} Write sdpa or eager."
             ) from None
+        if changes:
+            module = _changed(module, changes, build)
         parameters = sum(parameter.numel() for parameter in module.parameters())
         if recipe.model.use_peft:
             module = _with_adapters(module, recipe)
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     return Skeleton(module, parameters, trained)
+
+
+def _changed(module: Any, changes: dict[str, Any], build: Callable[..., Any]) -> nn.Module:
+    """The model with other values in its configuration, as `from_pretrained` would build it for the same weights."""
+    said = f"model_init_kwargs={changes}"
+    try:
+        changed = build(type(module.config).from_dict(module.config.to_dict(), **changes))
+    except Exception as error:  # whatever a model does with a value that it does not expect
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{said}: no such model can be built ({reason}). Leave it out.") from None
+    shapes = {name: tuple(weight.shape) for name, weight in module.named_parameters()}
+    for name, weight in changed.named_parameters():
+        if name not in shapes:
+            raise ValueError(f"{said}: the checkpoint has no {name}, which would be random. Leave it out.")
+        if (shape := tuple(weight.shape)) != shapes[name]:
+            raise ValueError(
+                f"{said}: {name} would be of shape {shape}, and the checkpoint's {shapes[name]} could not be loaded "
+                "into it. Leave it out."
+            )
+    return changed
 
 
 @contextlib.contextmanager

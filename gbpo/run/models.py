@@ -32,7 +32,7 @@ _BUILDERS = {
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 # What `from_pretrained` takes beyond its signature, and what of its signature is no value of a recipe
-_INIT_KWARGS = {
+LOADING_OPTIONS = {
     "allow_all_kernels",
     "attn_implementation",
     "device_map",
@@ -138,7 +138,7 @@ def describe(model: str, recipe: "Recipe") -> Description:
 def _check_init_kwargs(options: dict[str, Any], config: Any) -> None:
     """Raise `ValueError` for what neither `from_pretrained` nor the configuration of the model knows."""
     named = set(signature(transformers.PreTrainedModel.from_pretrained).parameters) - _NOT_FOR_RECIPES
-    known = named | _INIT_KWARGS | config.to_dict().keys()
+    known = named | LOADING_OPTIONS | config.to_dict().keys()
     for name in options:
         if name not in known:
             raise ValueError(

@@ -174,6 +174,20 @@ CASES |= {
         ["model_init_kwargs", "attn_implementatoin", "'attn_implementation'"],
     ),
     "unknown type of weights": ([TINY, "--model_init_kwargs", "{dtype: float8}"], ["float8", "bfloat16"]),
+    "another width than the checkpoint's": (
+        [TINY, "--model_init_kwargs", "{intermediate_size: 80}"],
+        ["intermediate_size", "80", "model.layers.0.mlp.gate_proj.weight"],
+    ),
+    "more layers than the checkpoint's": (
+        [TINY, "--model_init_kwargs", "{num_hidden_layers: 7}"],
+        ["num_hidden_layers", "7"],
+    ),
+    "a head that the checkpoint does not have": (
+        [TINY, "--model_init_kwargs", "{tie_word_embeddings: false}"],
+        ["tie_word_embeddings", "lm_head.weight", "random"],
+    ),
+    "word for a width": ([TINY, "--model_init_kwargs", "{hidden_size: wide}"], ["hidden_size", "wide"]),
+    "no attention heads": ([TINY, "--model_init_kwargs", "{num_attention_heads: 0}"], ["num_attention_heads", "0"]),
     "list for dataset_kwargs": ([TINY, "--dataset_kwargs", "[1]"], ["dataset_kwargs", "[1]"]),
     "mapping for the system prompt": (["system_mapping.yaml"], ["system_prompt", "role", "mapping"]),
     "list for the learning rate": (["rate_list.yaml"], ["learning_rate", "[1e-06, 1e-05]", "list"]),
@@ -327,7 +341,9 @@ def contents(folder):
 NEEDS_MODEL = {
     *("unknown attention", "attention not installed", "LoRA on no module", "LoRA on the head"),
     *("template that is not Jinja", "template that fails", "template without text"),
-    *("unknown model_init_kwargs", "unknown type of weights"),
+    *("unknown model_init_kwargs", "unknown type of weights", "another width than the checkpoint's"),
+    *("more layers than the checkpoint's", "word for a width", "no attention heads"),
+    "a head that the checkpoint does not have",
 }
 
 

@@ -170,6 +170,16 @@ def test_zero_shares(model, monkeypatch, stage, shares):
     assert ("gathered weights" in parts) == (stage == 3)
 
 
+def test_what_model_init_kwargs_change(model):
+    whole, small = (
+        memory.skeleton(recipe, models.describe(model, recipe))
+        for recipe in (parsed(model), parsed(model, "--model_init_kwargs", "{num_hidden_layers: 1, dtype: bfloat16}"))
+    )
+    layer = sum(parameter.numel() for parameter in whole.module.model.layers[0].parameters())
+    assert small.parameters == whole.parameters - layer * (len(whole.module.model.layers) - 1)
+    assert [{p.dtype for p in one.module.parameters()} for one in (whole, small)] == [{torch.float32}, {torch.bfloat16}]
+
+
 def test_the_skeleton_is_whole_where_zero_3_spreads_models(model, monkeypatch):
     """Under ZeRO-3 transformers builds every model in shards, of which "meta" has none."""
     monkeypatch.setattr(deepspeed, "_hf_deepspeed_config_weak_ref", None)
