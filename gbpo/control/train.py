@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -187,6 +188,7 @@ def evaluate(
 
 def film(plan: Plan, checkpoint: Path, path: Path) -> Path:
     """Film a trained agent in the first episode of its evaluations, as an animated WebP."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame looks for a screen, and complains where there is none
     agent, envs = load(plan, checkpoint, seed=0), evaluation(plan, 1, render_mode="rgb_array")
     pictures: list[Image.Image] = []
     evaluate(agent, envs, not environments.is_atari(plan.env), lambda: pictures.append(Image.fromarray(envs.render())))
