@@ -135,7 +135,8 @@ def draw(comparison: dict[str, Any]) -> Figure:
     if curves.size:
         shown, height = axis.get_ylim(), np.ptp(curves)
         axis.set_ylim(max(shown[0], curves.min() - height), min(shown[1], curves.max() + height))
-    axis.set_title(f"{comparison['env']}, {_seeds(comparison)}, IQM with 95 % interval")
+    interval = " with 95 % interval" if len(comparison["seeds"]) > 1 else ""
+    axis.set_title(f"{comparison['env']}, {_seeds(comparison)}, IQM{interval}")
     axis.set_xlabel("environment steps")
     axis.set_ylabel("evaluation return")
     axis.grid(alpha=0.3)
