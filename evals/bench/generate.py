@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> Findings:
         for _ in range(options.repeats):
             for name, values in found.items():
                 values.append(ways[name]())
-    if not _VLLM.keys() <= found.keys():
+    if not _VLLM.keys() <= ways.keys():
         notes.append("vLLM: not measured, it is not installed.")
     return findings([Measurement(name, values, "tokens/s") for name, values in found.items()], notes)
 

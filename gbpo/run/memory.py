@@ -115,7 +115,8 @@ def skeleton(recipe: Recipe, description: Description) -> Skeleton:
     of_any = description.architecture is AutoModelForCausalLM
     from_config = AutoModelForCausalLM.from_config if of_any else description.architecture._from_config
     build = partial(from_config, dtype=dtype, attn_implementation=attention)
-    changes = {name: options[name] for name in options.keys() & description.config.to_dict().keys() - LOADING_OPTIONS}
+    fields = description.config.to_dict().keys() - LOADING_OPTIONS
+    changes = {name: value for name, value in options.items() if name in fields}
     with torch.device("meta"), _unsharded():
         try:
             module = build(description.config)
