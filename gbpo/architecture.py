@@ -29,6 +29,16 @@ def depends_on_width(config: Any) -> bool:
     return bool(_rope_types(config) & _LENGTH_DEPENDENT)
 
 
+def is_causal(config: Any) -> bool:
+    """Whether tokens of text attend to nothing that follows them.
+
+    >>> from transformers import Gemma3TextConfig
+    >>> is_causal(Gemma3TextConfig()), is_causal(Gemma3TextConfig(use_bidirectional_attention=True))
+    (True, False)
+    """
+    return getattr(config.get_text_config(), "use_bidirectional_attention", None) in (None, False, "vision")
+
+
 def packs(config: Any) -> bool:
     """Whether rows may lie behind each other: FlashAttention tells them apart by their positions."""
     text = config.get_text_config()

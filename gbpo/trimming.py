@@ -1,8 +1,11 @@
 """`TrimmedGRPOTrainer`: TRL's GRPOTrainer that runs the model on the tokens of the rows and not on their padding."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from trl.trainer import utils
 
 from . import architecture, sharing
 from .sharing import SharingGRPOTrainer
@@ -32,6 +35,7 @@ class TrimmedGRPOTrainer(SharingGRPOTrainer):
         config = self.model.config
         self._relative_positions = architecture.has_rotary_embeddings(config)
         self._can_trim = not architecture.depends_on_width(config) and not architecture.is_prompt_tuned(self.model)
+        self._is_causal = architecture.is_causal(config)
         self._can_pack = self._relative_positions and architecture.packs(config)
 
     @property
@@ -100,8 +104,10 @@ class TrimmedGRPOTrainer(SharingGRPOTrainer):
             columns, inside = self._columns(attended)  # (B, W)
             labels = labels.gather(1, columns).masked_fill(~inside, -100)
             mask = attention_mask.gather(1, columns) * inside
-            inputs = {"input_ids": input_ids.gather(1, columns), "attention_mask": mask}
-        with self.accelerator.autocast():
+            inputs = {"input_ids": input_ids.gather(1, columns)}
+            if not self._needs_no_mask(mask):
+                inputs["attention_mask"] = mask
+        with self.accelerator.autocast(), self._head_on_scored_tokens():
             outputs = model(**inputs, labels=labels, fused_lm_head=True)
         scored = labels[:, 1:] != -100  # as many as completion has, in the same order
 
@@ -133,6 +139,25 @@ class TrimmedGRPOTrainer(SharingGRPOTrainer):
         inputs = {"input_ids": input_ids[:, last:end], "attention_mask": mask, "past_key_values": past}
         positions = sharing.positions(mask)[:, last - begins :]
         return inputs | {"position_ids": positions}, labels[:, last:end]
+
+    def _needs_no_mask(self, mask: torch.Tensor) -> bool:
+        """Whether all padding, (B, W), lies right of the tokens, which do not look there: attention's kernels are at
+        their fastest where they are told nothing but that it is causal.
+        """
+        return self._relative_positions and self._is_causal and bool((mask.diff(dim=1) <= 0).all())
+
+    @contextmanager
+    def _head_on_scored_tokens(self) -> Iterator[None]:
+        """Inside, TRL's fused head runs the tokens that have a label on a CPU too, as it does where Triton is, and not
+        all of them; a compiler would compile every number of tokens anew.
+        """
+        use_triton = utils._use_triton
+        if self.accelerator.device.type == "cpu" and not self.args.torch_compile:
+            utils._use_triton = lambda device: True  # asked there for this alone
+        try:
+            yield
+        finally:
+            utils._use_triton = use_triton
 
     def _columns(self, attended: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """For each row the columns to run, beginning at its first token, and whether they lie inside it; (B, W)."""

@@ -3,12 +3,53 @@
 import pytest
 import torch
 from datasets import Dataset
+from transformers import (
+    AutoModelForCausalLM,
+    FalconH1Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GptOssConfig,
+    MixtralConfig,
+    Qwen3NextConfig,
+)
 from trl import GRPOConfig, GRPOTrainer
 
 from gbpo import GBPOConfig, GBPOTrainer
+from gbpo.run.tiny import character_tokenizer
 
 # the member of the family whose gradient is GRPO's
 GRPO_END = {"target_baseline": "mean", "target_temperature": 0.0, "overshoot_slope": 0.0}
+
+
+_SHAPE = {
+    "vocab_size": 106,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "num_hidden_layers": 3,
+}
+_EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+# windows of 4 tokens, less than a prompt has
+_WINDOWS = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+_NO_DROPOUT = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop", "summary_first_dropout"), 0.0)
+MODELS = {
+    "gemma": lambda: Gemma3TextConfig(**_SHAPE, **_WINDOWS),
+    "gpt2": lambda: GPT2Config(vocab_size=106, n_positions=64, n_embd=32, n_layer=2, n_head=2, **_NO_DROPOUT),
+    "gpt_oss": lambda: GptOssConfig(**_SHAPE, **_WINDOWS, **_EXPERTS),
+    "mixtral": lambda: MixtralConfig(**_SHAPE, **_EXPERTS),
+    "qwen3_next": lambda: Qwen3NextConfig(
+        **_SHAPE | {"num_hidden_layers": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
+        num_experts=4,
+        num_experts_per_tok=2,
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        linear_key_head_dim=16,
+        linear_value_head_dim=16,
+    ),
+    "falcon_h1": lambda: FalconH1Config(**_SHAPE, mamba_d_ssm=32, mamba_n_heads=2, mamba_d_head=16, mamba_d_state=16),
+}
 
 
 def no_reward(completions, **kwargs):
@@ -55,6 +96,21 @@ def make_trainer(random_model, tmp_path):
         return trainer_class(model, reward_funcs, config_class(**values), train_dataset=dataset, **(trainer or {}))
 
     return make
+
+
+@pytest.fixture
+def save_model(tmp_path):
+    """`save_model(name)`: the folder of a random model of some architecture that is not Qwen2's."""
+
+    def save(name):
+        tokenizer, config = character_tokenizer(), MODELS[name]()
+        assert len(tokenizer) == config.vocab_size
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        return str(tmp_path / name)
+
+    return save
 
 
 @pytest.fixture

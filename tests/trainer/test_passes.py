@@ -10,7 +10,6 @@ import torch
 from peft import LoraConfig
 from transformers import GPT2Config, Phi3Config, Qwen2Config
 
-from gbpo import GBPOTrainer
 from gbpo.architecture import depends_on_width, has_rotary_embeddings, packs, shares
 from gbpo.base import BaseTrainer
 from gbpo.passes import Rows, as_many, split
@@ -323,28 +322,3 @@ def test_where_padding_is_left_to_trl():
     )
     assert not packs(Qwen2Config(attn_implementation="sdpa"))
     assert packs(Qwen2Config(attn_implementation="flash_attention_2"))
-
-
-def test_absolute_positions_keep_the_padding_of_prompts(make_trainer, distance, tmp_path):
-    from transformers import GPT2LMHeadModel
-
-    from gbpo.run.tiny import character_tokenizer
-
-    tokenizer = character_tokenizer()
-    torch.manual_seed(0)
-    GPT2LMHeadModel(
-        GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=32, n_layer=2, n_head=2)
-    ).save_pretrained(tmp_path / "gpt2")
-    tokenizer.save_pretrained(tmp_path / "gpt2")
-    trainer = make_trainer(model=str(tmp_path / "gpt2"))
-    prompt_mask = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]])
-    completion_mask = torch.tensor([[1, 1, 1, 0, 0], [1, 0, 0, 0, 0]])
-    mask = torch.cat([prompt_mask, completion_mask], 1)
-    ids = torch.randint(6, 100, mask.shape)
-    with torch.no_grad():
-        trimmed = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, 5)[0]
-        trainer.trim_padding = False
-        padded = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, 5)[0]
-    assert trimmed[completion_mask.bool()].tolist() == pytest.approx(padded[completion_mask.bool()].tolist(), rel=1e-5)
-    assert trimmed[~completion_mask.bool()].abs().max() == 0
-    assert isinstance(trainer, GBPOTrainer)

@@ -9,11 +9,8 @@ from peft import LoraConfig
 from transformers import (
     FalconH1Config,
     Gemma3Config,
-    Gemma3ForCausalLM,
     Gemma3nTextConfig,
     Gemma3TextConfig,
-    GPT2Config,
-    GPT2LMHeadModel,
     Llama4TextConfig,
     MistralConfig,
     Qwen2Config,
@@ -22,7 +19,6 @@ from transformers import (
 from trl import GRPOTrainer
 
 from gbpo.architecture import shares
-from gbpo.run.tiny import character_tokenizer
 
 WIDTH, COMPLETION = 15, 8  # columns of prompts and completions
 LONGEST = 6  # tokens of a completion
@@ -69,34 +65,10 @@ def scored(rows):
     return score
 
 
-def gemma(tmp_path):
-    """Sliding windows of 4 tokens, less than a prompt has, and a full layer."""
-    layers = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
-    width = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "head_dim": 16}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    return saved(Gemma3ForCausalLM, Gemma3TextConfig(vocab_size=106, **layers, **width, **heads), tmp_path)
-
-
-def gpt2(tmp_path):
-    """Absolute positions."""
-    shape = {"n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 2}
-    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop", "summary_first_dropout"), 0.0)
-    return saved(GPT2LMHeadModel, GPT2Config(vocab_size=106, **shape, **dropout), tmp_path)
-
-
-def saved(model_class, config, tmp_path):
-    tokenizer = character_tokenizer()
-    assert len(tokenizer) == config.vocab_size
-    torch.manual_seed(0)
-    model_class(config).save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
-
-
 @pytest.mark.parametrize("case", ["qwen", "sliding windows", "eager attention", "LoRA"])
-def test_same_scores_and_gradient_as_trl(make_trainer, scored, distance, tmp_path, case):
+def test_same_scores_and_gradient_as_trl(make_trainer, save_model, scored, distance, case):
     options = {
-        "sliding windows": {"model": gemma(tmp_path)},
+        "sliding windows": {"model": save_model("gemma")},
         "eager attention": {"model_init_kwargs": {"attn_implementation": "eager"}},
         "LoRA": {"trainer": {"peft_config": LoraConfig(target_modules="all-linear", r=4, lora_dropout=0.0)}},
     }.get(case, {})
@@ -140,9 +112,9 @@ def test_prompts_that_differ_in_padding_alone_are_two(make_trainer, scored, dist
         "absolute positions",
     ],
 )
-def test_where_a_prompt_is_run_with_each_completion(make_trainer, scored, rows, tmp_path, case):
+def test_where_a_prompt_is_run_with_each_completion(make_trainer, save_model, scored, rows, case):
     ids, mask = (part.clone() for part in rows)
-    options = {"pad to a multiple": {"pad_to_multiple_of": 4}, "absolute positions": {"model": gpt2(tmp_path)}}
+    options = {"pad to a multiple": {"pad_to_multiple_of": 4}, "absolute positions": {"model": save_model("gpt2")}}
     trainer = make_trainer(**options.get(case, {}))
     if case == "of one token":
         mask[:, : WIDTH - 1] = 0
@@ -226,9 +198,9 @@ def test_dropout_is_drawn_for_every_row(make_trainer, scored):
 
 
 @pytest.mark.parametrize("case", ["qwen", "sliding windows", "LoRA", "checkpointing"])
-def test_generation_draws_the_same_tokens(make_trainer, tmp_path, case):
+def test_generation_draws_the_same_tokens(make_trainer, save_model, case):
     options = {
-        "sliding windows": {"model": gemma(tmp_path)},
+        "sliding windows": {"model": save_model("gemma")},
         "LoRA": {"trainer": {"peft_config": LoraConfig(target_modules="all-linear", r=4, lora_dropout=0.0)}},
         "checkpointing": {"activation_checkpointing": True},
     }.get(case, {})

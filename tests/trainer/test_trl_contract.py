@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 import trl
 from trl import GRPOConfig, GRPOTrainer
-from trl.trainer import grpo_trainer
+from trl.trainer import grpo_trainer, utils
 
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.engine import SyncedGRPOTrainer
@@ -41,6 +41,12 @@ DIGESTS = {
 def test_source_is_the_one_we_read(method):
     digest = hashlib.sha256(inspect.getsource(getattr(GRPOTrainer, method)).encode()).hexdigest()[:16]
     assert digest == DIGESTS[method], f"TRL {trl.__version__} changed GRPOTrainer.{method}: {SOURCES[method]}."
+
+
+def test_the_head_asks_once_for_triton():
+    """gbpo/trimming.py answers yes on a CPU: it must be asked for nothing but `compact`."""
+    source = inspect.getsource(utils)
+    assert source.count("_use_triton(") == source.count("compact = _use_triton(hidden_states.device)") == 1
 
 
 SIGNATURES = {
