@@ -17,8 +17,9 @@ class TrimmedGRPOTrainer(SharingGRPOTrainer):
     TRL pads all rows to the widest prompt and the widest completion of the generation batch. Here every row begins at
     its first token, so that neither the padding left of a prompt nor that right of a completion is run, in the passes
     for the old and the reference log-probs, whose rows are taken in the order of their lengths, as in those of the
-    loss. Under FlashAttention the rows of a pass lie behind each other without any padding (`pack_rows`). Otherwise a
-    prompt is run once for all of its completions in a pass, which attend to its keys and values (`share_prompts`).
+    loss. What then lies right of a row needs no mask, and the head runs the scored tokens alone. Under FlashAttention
+    the rows of a pass lie behind each other without any padding (`pack_rows`). Otherwise a prompt is run once for all
+    of its completions in a pass, which attend to its keys and values (`share_prompts`).
 
     The results are TRL's up to rounding. Left to TRL: images, the load-balancing loss of experts, prompt tuning, and
     rotary embeddings that depend on the width of the batch. Where positions are absolute, or unknown to be relative,
