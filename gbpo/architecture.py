@@ -30,13 +30,21 @@ def depends_on_width(config: Any) -> bool:
 
 
 def is_causal(config: Any) -> bool:
-    """Whether tokens of text attend to nothing that follows them.
+    """Whether tokens of text are known to attend to nothing that follows them, wherever they stand.
 
-    >>> from transformers import Gemma3TextConfig
+    >>> from transformers import Gemma3TextConfig, GPT2Config
     >>> is_causal(Gemma3TextConfig()), is_causal(Gemma3TextConfig(use_bidirectional_attention=True))
     (True, False)
+    >>> is_causal(GPT2Config())
+    False
     """
-    return getattr(config.get_text_config(), "use_bidirectional_attention", None) in (None, False, "vision")
+    looks_ahead = getattr(config.get_text_config(), "use_bidirectional_attention", None) not in (None, False, "vision")
+    return has_rotary_embeddings(config) and not looks_ahead
+
+
+def trims(model: Any) -> bool:
+    """Whether rows are the same without the columns in which all of them are padded."""
+    return not depends_on_width(model.config) and not is_prompt_tuned(model)
 
 
 def packs(config: Any) -> bool:

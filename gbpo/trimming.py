@@ -35,7 +35,7 @@ class TrimmedGRPOTrainer(SharingGRPOTrainer):
         super().__init__(*args, **kwargs)
         config = self.model.config
         self._relative_positions = architecture.has_rotary_embeddings(config)
-        self._can_trim = not architecture.depends_on_width(config) and not architecture.is_prompt_tuned(self.model)
+        self._can_trim = architecture.trims(self.model)
         self._is_causal = architecture.is_causal(config)
         self._can_pack = self._relative_positions and architecture.packs(config)
 
@@ -145,7 +145,7 @@ class TrimmedGRPOTrainer(SharingGRPOTrainer):
         """Whether all padding, (B, W), lies right of the tokens, which do not look there: attention's kernels are at
         their fastest where they are told nothing but that it is causal.
         """
-        return self._relative_positions and self._is_causal and bool((mask.diff(dim=1) <= 0).all())
+        return self._is_causal and bool((mask.diff(dim=1) <= 0).all())
 
     @contextmanager
     def _head_on_scored_tokens(self) -> Iterator[None]:

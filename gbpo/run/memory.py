@@ -28,6 +28,7 @@ from trl import GRPOConfig, get_peft_config
 from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
+from .. import architecture
 from .models import LOADING_OPTIONS, Description
 from .recipe import Recipe
 
@@ -348,8 +349,9 @@ def _training(recipe: Recipe, model: Any, prompt_tokens: int) -> list[Part]:
     rows, completion = args.per_device_train_batch_size, args.max_completion_length
     tokens = prompt_tokens + completion
     head = model.get_output_embeddings().weight
+    trims = getattr(args, "trim_padding", True) and architecture.trims(model)
     # off the GPU TRL scores the prompt as well
-    scored = rows * (completion if args.device.type == "cuda" else tokens - 1)
+    scored = rows * (completion if args.device.type == "cuda" or (trims and not args.torch_compile) else tokens - 1)
     compute = 2 if args.bf16 or args.fp16 else head.element_size()
     logits = min(scored, TOKEN_CHUNK_SIZE) * _CHUNKED_LOGPROB_CHUNK_SIZE * compute
     head_size = logits + scored * head.shape[1] * 4
@@ -358,7 +360,8 @@ def _training(recipe: Recipe, model: Any, prompt_tokens: int) -> list[Part]:
         head_size += head.numel() * (4 + head.element_size())
         note += ", and the float32 gradient of the head"
     try:
-        size = _activations(args, model, rows, tokens)
+        masked = not (trims and architecture.is_causal(model.config))
+        size = _activations(args, model, rows, tokens, masked)
         activations = Part("activations", size, f"one micro-batch of {rows} × {tokens:,} tokens", "training")
     except Exception as error:  # as above
         reason = f"this model does not run without weights ({type(error).__name__})"
@@ -366,7 +369,7 @@ def _training(recipe: Recipe, model: Any, prompt_tokens: int) -> list[Part]:
     return [activations, Part("LM-head chunk", head_size, note, "training")]
 
 
-def _activations(args: GRPOConfig, module: Any, rows: int, tokens: int) -> int:
+def _activations(args: GRPOConfig, module: Any, rows: int, tokens: int, masked: bool) -> int:
     """The most bytes alive beside weights and gradients in a forward and backward pass of the backbone."""
     module.train()
     if args.activation_checkpointing:
@@ -385,7 +388,8 @@ def _activations(args: GRPOConfig, module: Any, rows: int, tokens: int) -> int:
     try:
         with live:
             batch = {"input_ids": torch.zeros(rows, tokens, dtype=torch.long)}
-            batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+            if masked:
+                batch["attention_mask"] = torch.ones_like(batch["input_ids"])
             with autocast:
                 states = module.base_model(**batch, use_cache=False).last_hidden_state
             states.backward(torch.zeros_like(states))
