@@ -39,8 +39,7 @@ def peaks(case: Case, model: Any) -> dict[str, int]:
 
 def _measure(case: Case, model: Any) -> dict[str, int]:
     data.quiet()
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_THRESHOLD, _OWN_BLOCK)
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OWN_BLOCK)
     warm_up = dataclasses.replace(case, completions=2 * MICRO_BATCH)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -49,19 +48,19 @@ def _measure(case: Case, model: Any) -> dict[str, int]:
             make_trainer(kind, copy.deepcopy(model), Batch(warm_up), folder).train()
         for name, kind in kinds.items():
             trainer = make_trainer(kind, copy.deepcopy(model), Batch(case), folder)
-            gc.collect()  # the trainers before it, which hold themselves, would be freed within the step
-            libc.malloc_trim(0)
             found[name] = _peak_of(trainer)
             del trainer
     return found
 
 
 def _peak_of(trainer: Any) -> int:
+    gc.collect()  # the trainers before it, which hold themselves, would be freed within the step
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         trainer.train()
         return torch.cuda.max_memory_allocated()
+    ctypes.CDLL(None).malloc_trim(0)  # what is free and resident would be used unseen
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text(_CLEAR_PEAK)
     trainer.train()
