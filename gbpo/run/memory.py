@@ -350,8 +350,9 @@ def _training(recipe: Recipe, model: Any, prompt_tokens: int) -> list[Part]:
     tokens = prompt_tokens + completion
     head = model.get_output_embeddings().weight
     trims = getattr(args, "trim_padding", True) and architecture.trims(model)
-    # off the GPU TRL scores the prompt as well
-    scored = rows * (completion if args.device.type == "cuda" or (trims and not args.torch_compile) else tokens - 1)
+    # off the GPU TRL scores the prompt as well, gbpo/trimming.py on a CPU without a compiler does not
+    alone = args.device.type == "cuda" or (args.device.type == "cpu" and trims and not args.torch_compile)
+    scored = rows * (completion if alone else tokens - 1)
     compute = 2 if args.bf16 or args.fp16 else head.element_size()
     logits = min(scored, TOKEN_CHUNK_SIZE) * _CHUNKED_LOGPROB_CHUNK_SIZE * compute
     head_size = logits + scored * head.shape[1] * 4

@@ -95,6 +95,7 @@ def one_step(model, tmp_path, *flags):
 
 
 SMALL = ("--per_device_train_batch_size", 32, "--steps_per_generation", 1, "--max_completion_length", 48)
+# completions as long as the estimate takes them to be, none of them left out
 FULL = ("--generation_kwargs", "{min_new_tokens: 48}", "--skip_zero_signal", "false")
 
 
