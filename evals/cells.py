@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gbpo.config import BaseConfig, GBPOConfig
-from gbpo.run import recipe as recipes
-from gbpo.run.arguments import ALGORITHMS
-from gbpo.run.recipe import Recipe
+from gbpo.run.recipe import parsing as recipes
+from gbpo.run.recipe.arguments import ALGORITHMS
+from gbpo.run.recipe.parsing import Recipe
+from gbpo.trainer.config import BaseConfig, GBPOConfig
 
 from .results import label
 

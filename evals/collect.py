@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gbpo.run import data, folder
+from gbpo.run.data import loading as data
+from gbpo.run.output import folder
 
 from .cells import Point
 from .comparison import SERIES, START, TEST, VALIDATION, Comparison

@@ -24,10 +24,12 @@ from typing import Any, NoReturn
 from datasets import Dataset
 from filelock import FileLock, Timeout
 
-from gbpo.run import data, hazards, models
-from gbpo.run import recipe as recipes
-from gbpo.run.arguments import RunArguments
-from gbpo.run.recipe import Recipe
+from gbpo.run.data import loading as data
+from gbpo.run.models import catalogue as models
+from gbpo.run.preview import hazards
+from gbpo.run.recipe import parsing as recipes
+from gbpo.run.recipe.arguments import RunArguments
+from gbpo.run.recipe.parsing import Recipe
 from gbpo.run.rewards import load_rewards, named_rewards
 from gbpo.run.train import check_enough_prompts
 

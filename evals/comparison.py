@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gbpo.run.recipe import Recipe
+from gbpo.run.recipe.parsing import Recipe
 
 from .cells import Point
 

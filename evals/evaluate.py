@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import rewards
-from gbpo.run.arguments import RunArguments, mapping
+from gbpo.run.recipe.arguments import RunArguments, mapping
 from rewards.check import check_sample
 
 from .results import Evaluation
@@ -122,7 +122,7 @@ def evaluate(
 
     Args:
         model: A folder, a folder of an adapter, a Hub id or a builtin model.
-        questions: As `gbpo.run.data.load` gives them: `prompt` and the columns that the reward reads.
+        questions: As `gbpo.run.data.loading.load` gives them: `prompt` and the columns that the reward reads.
         settings: The reward and the sampling.
         reference: A model to measure the KL divergence to; see `evals.generation.divergence`.
         step: Optimiser step of the checkpoint, for the result.
@@ -134,7 +134,7 @@ def evaluate(
     Raises:
         ValueError: The model cannot be read, a column is missing, or golds do not grade themselves as right.
     """
-    from gbpo.run.models import cache_folder
+    from gbpo.run.models.catalogue import cache_folder
     from gbpo.run.rewards import load_rewards
 
     from .generation import find
@@ -199,7 +199,7 @@ def _evaluate_all(options: argparse.Namespace) -> None:
     settings, names = _settings(options), options.names[:-1]
     if options.output is not None and not Path(options.output).absolute().parent.is_dir():
         raise ValueError(f"--output {options.output!r} lies in no folder that is there. Make it, or write another.")
-    from gbpo.run import data
+    from gbpo.run.data import loading as data
     from gbpo.run.rewards import load_rewards
 
     data.quiet()
@@ -314,7 +314,7 @@ def _measure(
     reward: Callable[..., Any],
 ) -> dict[str, Any]:
     """The evaluation as a mapping, and how many completions were left ungraded."""
-    from gbpo.run import data
+    from gbpo.run.data import loading as data
     from rewards.majority_vote import MajorityVote
 
     from .generation import complete, divergence
@@ -434,7 +434,7 @@ def _fingerprint(checkpoint: Checkpoint) -> list[Any]:
 
 def _code(reward: Callable[..., Any]) -> list[Path]:
     """The files that the numbers come from."""
-    from gbpo.run import data
+    from gbpo.run.data import loading as data
 
     own = [Path(__file__), Path(__file__).with_name("generation.py"), Path(data.__file__)]
     kind = reward if inspect.isroutine(reward) else getattr(reward, "func", type(reward))

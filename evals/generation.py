@@ -17,7 +17,7 @@ import transformers
 from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
-from gbpo.run import models
+from gbpo.run.models import catalogue as models
 
 if TYPE_CHECKING:
     from .evaluate import Settings

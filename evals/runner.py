@@ -19,7 +19,8 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from gbpo.run import folder, models
+from gbpo.run.models import catalogue as models
+from gbpo.run.output import folder
 
 from .cells import Point
 from .comparison import RECIPE, START, TEST, VALIDATION, Comparison, Home

@@ -2,8 +2,8 @@
 
 A run has **collapsed** when one of the signs `COLLAPSES` held:
 
-- `"ungraded"`, `"drawdown"`: as `gbpo.run.collapse.find` has them, no completion graded, or more than half of the rise
-  of the reward lost;
+- `"ungraded"`, `"drawdown"`: as `gbpo.trainer.guards.collapse.find` has them, no completion graded, or more than half
+  of the rise of the reward lost;
 - `"fall"`: more than half of the best reward lost, by more than twice the noise (means of `SMOOTHED_LOGS` logs, noise
   the mean absolute difference of successive logs), or more than half of the best validation reward at
   `LOW_VALIDATIONS` validations in a row. A run that falls from its start has no rise to lose.
@@ -26,8 +26,8 @@ from itertools import accumulate, pairwise
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-from gbpo.run import collapse
-from gbpo.run.collapse import DRAWDOWN_SHARE, LOW_SHARE, NO_SIGNAL_LOGS, SMOOTHED_LOGS
+from gbpo.trainer.guards import collapse
+from gbpo.trainer.guards.collapse import DRAWDOWN_SHARE, LOW_SHARE, NO_SIGNAL_LOGS, SMOOTHED_LOGS
 
 COLLAPSES = frozenset({"ungraded", "drawdown", "fall"})
 LOW_VALIDATIONS = 2

@@ -4,14 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .config import GBPOConfig as GBPOConfig
-    from .trainer import GBPOTrainer as GBPOTrainer
+    from .trainer.config import GBPOConfig as GBPOConfig
+    from .trainer.gbpo import GBPOTrainer as GBPOTrainer
 
 __version__ = "0.1.0"
 __all__ = ["GBPOConfig", "GBPOTrainer", "__version__"]
 
 # loaded when asked for, so that `gbpo.core` does not wait for TRL
-_LAZY = {"GBPOConfig": ".config", "GBPOTrainer": ".trainer"}
+_LAZY = {"GBPOConfig": ".trainer.config", "GBPOTrainer": ".trainer.gbpo"}
 
 
 def __getattr__(name: str) -> object:

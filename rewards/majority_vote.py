@@ -42,8 +42,8 @@ class MajorityVote:
     best one. Every rank compares for the prompts that begin in its batch, and all learn the result.
 
     Args:
-        votes: Votes on a prompt, a multiple of `num_generations`: what exceeds the completions that are trained on is
-            drawn by `GBPOTrainer`, or `gbpo.voting.VotingGRPOTrainer`, and arrives as `extra_votes`. None: no more.
+        votes: Votes on a prompt, a multiple of `num_generations`. The trainer generates those that exceed the
+            completions it trains on and passes them as `extra_votes`. None: no extra votes.
         boxed: False when the answer is the whole completion, stripped; then nothing but equal text and equal plain
             numbers is equal, and no worker is started.
 
@@ -103,7 +103,7 @@ class MajorityVote:
         if self.votes is not None and extra_votes is None:
             raise ValueError(
                 f"votes={self.votes}, but no extra_votes came: this trainer draws none, and fewer would vote than the "
-                "option says. Train with GBPOTrainer or gbpo.voting.VotingGRPOTrainer, or leave votes out."
+                "option says. Train with GBPOTrainer, or leave votes out."
             )
         extra_votes = [()] * len(completions) if extra_votes is None else extra_votes
         golds = [""] * len(completions) if solution is None else [gold_text(gold) for gold in solution]

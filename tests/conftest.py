@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory):
     """Folder of a tiny untrained decoder with a character tokenizer."""
-    from gbpo.run.tiny import character_tokenizer, tiny_decoder
+    from gbpo.run.models.tiny import character_tokenizer, tiny_decoder
 
     folder = tmp_path_factory.mktemp("random_model")
     tokenizer = character_tokenizer()

@@ -13,8 +13,8 @@ import pytest
 from trl import GRPOConfig
 
 from gbpo import GBPOConfig
-from gbpo.config import _REFUSED, CHOICES
-from gbpo.ratios import _PERCENTILES
+from gbpo.trainer.config import _REFUSED, CHOICES
+from gbpo.trainer.guards.ratio_metrics import _PERCENTILES
 
 ROOT = Path(__file__).parents[1]
 

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(argv)
 
-    from gbpo.run import data
+    from gbpo.run.data import loading as data
 
     from . import measuring
 

@@ -24,8 +24,8 @@ from typing import Any
 
 import yaml
 
-from gbpo.run import models
-from gbpo.run.tiny import character_tokenizer
+from gbpo.run.models import catalogue as models
+from gbpo.run.models.tiny import character_tokenizer
 
 from .measuring import Findings, Measurement, findings
 from .timed import random_model

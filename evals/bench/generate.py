@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from gbpo.run.tiny import character_tokenizer
+from gbpo.run.models.tiny import character_tokenizer
 
 from .measuring import Findings, Measurement, findings
 from .timed import GROUP, Batch, Case, TimedGBPO, make_trainer, random_model

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from gbpo.run import folder
+from gbpo.run.output import folder
 
 from .. import hardware
 

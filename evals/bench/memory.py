@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from gbpo.run import data
+from gbpo.run.data import loading as data
 
 from .timed import MICRO_BATCH, Batch, Case, TimedGBPO, TimedGRPO, make_trainer
 

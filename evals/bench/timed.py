@@ -18,8 +18,8 @@ from transformers import PrinterCallback, Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from gbpo import GBPOConfig, GBPOTrainer
-from gbpo.run.hazards import said_by_the_run
-from gbpo.run.tiny import character_tokenizer
+from gbpo.run.models.tiny import character_tokenizer
+from gbpo.run.preview.hazards import said_by_the_run
 
 GROUP = 4  # completions of a prompt: with 16 groups of 64 completions, 13 are 81 %
 MICRO_BATCH = 8  # completions

@@ -15,9 +15,10 @@ from pathlib import Path
 from transformers import PrinterCallback
 from trl import GRPOTrainer
 
-from gbpo.run import data, models
-from gbpo.run.progress import MetricsFile
-from gbpo.run.recipe import parse
+from gbpo.run.data import loading as data
+from gbpo.run.models import catalogue as models
+from gbpo.run.output.progress import MetricsFile
+from gbpo.run.recipe.parsing import parse
 from gbpo.run.rewards import load_rewards
 
 

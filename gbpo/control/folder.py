@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 
 from .. import __version__
-from ..provenance import git_revision, installed_version
+from ..shared.provenance import git_revision, installed_version
 from .recipe import Command, Plan
 
 RESULTS, CURVE, PROGRESS = "results.json", "curve.png", "progress.json"

@@ -14,7 +14,7 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.utils import LinearSchedule
 
-from ..reading import nearest, read_yaml
+from ..shared.recipe_yaml import nearest, read_yaml
 from .bpo import BPO
 
 ALGORITHMS: dict[str, type[PPO]] = {"bpo": BPO, "ppo": PPO}

@@ -7,8 +7,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from .arguments import RunArguments
-from .data import REASONING_GYM
+from .data.loading import REASONING_GYM
+from .recipe.arguments import RunArguments
 
 # What TRL passes to every reward beside the columns of the data set.
 _PASSED_BY_TRL = {

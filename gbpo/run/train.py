@@ -12,17 +12,23 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl import get_peft_config, get_quantization_config
 from trl.trainer.utils import get_callable_name
 
-from ..base import BaseTrainer
-from ..engine import check_sampling, check_server
-from ..stopping import TrainingStopped
-from ..trainer import GBPOTrainer
-from ..voting import vote_rounds
-from . import adapters, data, dry_run, ending, folder, hazards, memory, models, plan, processes
-from .checks import check_reward_weights, check_writable
-from .collapse import CollapseWatch
-from .processes import agreed, leave_together
-from .progress import MetricsFile, ProgressBar
-from .recipe import Recipe, parse
+from ..shared.stopping import TrainingStopped
+from ..trainer.base import BaseTrainer
+from ..trainer.gbpo import GBPOTrainer
+from ..trainer.guards.collapse import CollapseWatch
+from ..trainer.guards.vllm_weights import check_sampling, check_server
+from ..trainer.sampling.extra_votes import vote_rounds
+from .data import loading as data
+from .models import adapters
+from .models import catalogue as models
+from .output import folder
+from .output.progress import MetricsFile, ProgressBar
+from .preview import dry_run, hazards, memory, plan
+from .processes import ending
+from .processes import group as processes
+from .processes.group import agreed, leave_together
+from .recipe.checks import check_reward_weights, check_writable
+from .recipe.parsing import Recipe, parse
 from .rewards import load_rewards, rewards_package
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 INSTALLED = Path(gbpo.__file__).parents[1]  # where the gbpo under test lies
 SOURCES = ("gbpo", "rewards", "evals", "launch", "recipes")
 HEAVY = {"torch", "trl", "transformers", "stable_baselines3"}
-TRAINING = ("gbpo.trainer", "gbpo.voting", "gbpo.config", "gbpo.run", "gbpo.GBPOTrainer", "gbpo.GBPOConfig")
+TRAINING = ("gbpo.trainer", "gbpo.run", "gbpo.GBPOTrainer", "gbpo.GBPOConfig")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -61,10 +61,10 @@ def test_a_public_name_is_loaded_when_asked_for_and_another_is_refused():
     # a stand-in for gbpo.config, so that TRL itself need not load here
     found, loaded, message = run_python(
         "import types, gbpo\n"
-        "config = sys.modules['gbpo.config'] = types.ModuleType('gbpo.config'); config.GBPOConfig = 'the class'\n"
+        "config = sys.modules['gbpo.trainer.config'] = types.ModuleType('config'); config.GBPOConfig = 'the class'\n"
         "try: gbpo.GBPOConfg\n"
         "except AttributeError as error: message = str(error)\n"
-        "print(json.dumps([gbpo.GBPOConfig, 'gbpo.trainer' in sys.modules, message]))"
+        "print(json.dumps([gbpo.GBPOConfig, 'gbpo.trainer.gbpo' in sys.modules, message]))"
     )
     assert found == "the class"
     assert not loaded
@@ -133,22 +133,22 @@ def test_imports_point_one_way():
     [
         ("gbpo/core/targets.py", "import numpy as np", ["numpy"]),
         ("gbpo/core/targets.py", "from scipy.special import expit", ["scipy.special", "scipy.special.expit"]),
-        ("gbpo/core/targets.py", "from ..config import GBPOConfig", ["gbpo.config", "gbpo.config.GBPOConfig"]),
+        ("gbpo/core/targets.py", "from ..run import parse", ["gbpo.run", "gbpo.run.parse"]),
         ("gbpo/core/__init__.py", "def late():\n    import trl.trainer", ["trl.trainer"]),
-        ("gbpo/core/targets.py", "from .. import config", ["gbpo", "gbpo.config"]),
+        ("gbpo/core/targets.py", "from .. import trainer", ["gbpo", "gbpo.trainer"]),
         ("rewards/math.py", "import torch.nn", ["torch.nn"]),
         ("rewards/math.py", "from gbpo.core import target_ratio", ["gbpo.core", "gbpo.core.target_ratio"]),
         ("rewards/deep/code.py", "import trl", ["trl"]),
-        ("gbpo/trainer.py", "from rewards import get_reward", ["rewards", "rewards.get_reward"]),
-        ("gbpo/trainer.py", "from gbpo import rewards", ["gbpo.rewards"]),
-        ("gbpo/trainer.py", "from . import rewards", ["gbpo.rewards"]),
-        ("gbpo/config.py", "importlib.import_module('evals.statistics')", ["evals.statistics"]),
+        ("gbpo/trainer/gbpo.py", "from rewards import get_reward", ["rewards", "rewards.get_reward"]),
+        ("gbpo/trainer/gbpo.py", "from gbpo import rewards", ["gbpo.rewards"]),
+        ("gbpo/trainer/gbpo.py", "from .. import rewards", ["gbpo.rewards"]),
+        ("gbpo/trainer/config.py", "importlib.import_module('evals.report')", ["evals.report"]),
         ("gbpo/__init__.py", "import_module('.rewards', __name__)", ["gbpo.rewards"]),
-        ("gbpo/control/bpo.py", "from ..trainer import GBPOTrainer", ["gbpo.trainer", "gbpo.trainer.GBPOTrainer"]),
+        ("gbpo/control/bpo.py", "from ..trainer import gbpo", ["gbpo.trainer", "gbpo.trainer.gbpo"]),
         ("gbpo/control/bpo.py", "from gbpo import GBPOConfig", ["gbpo.GBPOConfig"]),
         ("gbpo/control/deep/bpo.py", "from ...run import folder", ["gbpo.run", "gbpo.run.folder"]),
-        ("gbpo/trainer.py", "from .control import bpo", ["gbpo.control", "gbpo.control.bpo"]),
-        ("gbpo/config.py", "import gbpo.control", ["gbpo.control"]),
+        ("gbpo/trainer/gbpo.py", "from ..control import bpo", ["gbpo.control", "gbpo.control.bpo"]),
+        ("gbpo/trainer/config.py", "import gbpo.control", ["gbpo.control"]),
         ("gbpo/run/train.py", "from ..control import bpo", ["gbpo.control", "gbpo.control.bpo"]),
         ("gbpo/run/train.py", "import launch.gbpo", ["launch.gbpo"]),
         ("evals/compare.py", "from tests.core import test_losses", ["tests.core", "tests.core.test_losses"]),
@@ -168,7 +168,7 @@ def test_an_import_against_the_direction_is_found(path, line, names, tmp_path):
     [
         ("gbpo/core/losses.py", "import math\nimport torch.nn.functional\nfrom .bounds import check_bounds"),
         ("gbpo/core/losses.py", "from gbpo.core.targets import at_least_float32"),
-        ("gbpo/trainer.py", "import torch, trl\nfrom .core import target_ratio\nfrom .config import GBPOConfig"),
+        ("gbpo/trainer/gbpo.py", "import torch, trl\nfrom ..core import target_ratio\nfrom .base import BaseTrainer"),
         ("gbpo/control/bpo.py", "import stable_baselines3\nfrom ..core import median_loss\nfrom .policy import Policy"),
         ("gbpo/run/train.py", "import rewards\nfrom gbpo import rewards\nfrom ..trainer import GBPOTrainer"),
         ("rewards/math.py", "import torchless\nfrom .batch import completion_text\nfrom trl_free import gbpo"),

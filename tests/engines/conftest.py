@@ -47,7 +47,7 @@ def widened(model: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
 @pytest.fixture(scope="session")
 def engine_model(tmp_path_factory):
     """Folder of the embedded model for vLLM; its checkpoint says bfloat16, as those on the Hub do."""
-    from gbpo.run.models import local_model
+    from gbpo.run.models.catalogue import local_model
 
     narrow = local_model("builtin:tiny_math")
     tokenizer = AutoTokenizer.from_pretrained(narrow)

@@ -9,7 +9,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from gbpo.run import models, train
+from gbpo.run import train
+from gbpo.run.models import catalogue as models
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = ["1+2=", "30+4=", "12+29="]

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from evals import evaluate as module
 from evals import generation
 from evals.evaluate import Settings, evaluate, harness_command, main, summary
-from gbpo.run.arguments import RunArguments
-from gbpo.run.tiny import character_tokenizer, tiny_decoder
+from gbpo.run.models.tiny import character_tokenizer, tiny_decoder
+from gbpo.run.recipe.arguments import RunArguments
 
 ROOT = Path(__file__).parents[2]
 

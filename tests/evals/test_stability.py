@@ -6,7 +6,7 @@ import random
 import pytest
 
 from evals.stability import Sign, collapsed, gradient_spikes, max_drawdown, signs
-from gbpo.run import collapse
+from gbpo.trainer.guards import collapse
 
 HEALTHY = {
     "reward": 0.5,

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def boxing_model(tmp_path_factory):
     """Folder of a tiny decoder that ends every chat with a random digit in a box, so that maths rewards vary."""
-    from gbpo.run.tiny import character_tokenizer, tiny_decoder
+    from gbpo.run.models.tiny import character_tokenizer, tiny_decoder
 
     tokenizer = character_tokenizer()
     model = tiny_decoder(tokenizer)

@@ -9,8 +9,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gbpo import base
-from gbpo.run import checks, train
+from gbpo.run import train
+from gbpo.run.recipe import checks
+from gbpo.trainer import base
 
 ROOT = Path(__file__).parents[2]
 # two prompts a generation, two optimiser steps on each of two generations

@@ -5,8 +5,8 @@ import random
 import pytest
 from transformers import TrainerState
 
-from gbpo.run.collapse import CollapseWatch, find
-from gbpo.stopping import TrainingStopped
+from gbpo.shared.stopping import TrainingStopped
+from gbpo.trainer.guards.collapse import CollapseWatch, find
 
 
 def logs(**columns):

@@ -3,8 +3,8 @@
 import pandas
 import pytest
 
-from gbpo.run import data
-from gbpo.run.recipe import RunArguments
+from gbpo.run.data import loading as data
+from gbpo.run.recipe.parsing import RunArguments
 
 
 def test_a_generated_task_is_evaluated_on_other_problems_each_once():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gbpo import doctor
+from gbpo.run.preview import doctor
 
 TINY = str(Path(__file__).parents[2] / "recipes" / "tiny_math.yaml")
 
@@ -47,7 +47,7 @@ def test_what_a_recipe_lacks(capsys):
 
 
 def test_too_little_memory(capsys, random_model, monkeypatch):
-    monkeypatch.setattr("gbpo.run.dry_run.device_memory", lambda args: (2**20, "machine"))
+    monkeypatch.setattr("gbpo.run.preview.dry_run.device_memory", lambda args: (2**20, "machine"))
     status, printed = run(capsys, TINY, "--model_name_or_path", random_model)
     assert status == 1 and "MISSING memory" in printed.out
 

@@ -9,7 +9,10 @@ from datasets import Dataset
 from transformers import Qwen2Config
 
 from gbpo import GBPOConfig
-from gbpo.run import hazards, models, recipe, train
+from gbpo.run import train
+from gbpo.run.models import catalogue as models
+from gbpo.run.preview import hazards
+from gbpo.run.recipe import parsing as recipe
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "recipes" / "tiny_math.yaml")
@@ -27,7 +30,7 @@ def found(*flags, path=TINY, train_set=ARITHMETIC, eval_set=None, model=MODEL, p
 
 def without_vllm(monkeypatch):
     """Recipes with vLLM parse where it is not installed."""
-    monkeypatch.setattr("gbpo.run.checks.find_spec", lambda name: name)
+    monkeypatch.setattr("gbpo.run.recipe.checks.find_spec", lambda name: name)
 
 
 # flags that have the hazard, the same settings mended, and words of the line

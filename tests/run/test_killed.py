@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gbpo.run import ending, watcher
-from gbpo.stopping import TrainingStopped
+from gbpo.run.processes import ending, watcher
+from gbpo.shared.stopping import TrainingStopped
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "recipes" / "tiny_math.yaml"

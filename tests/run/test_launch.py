@@ -13,7 +13,7 @@ from accelerate.commands.launch import launch_command_parser
 from filelock import FileLock
 from torch.distributed.tensor import DTensor, Replicate, Shard, init_device_mesh
 
-from gbpo.run import processes
+from gbpo.run.processes import group as processes
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "recipes" / "tiny_math.yaml"

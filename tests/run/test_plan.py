@@ -13,7 +13,11 @@ from transformers.integrations import deepspeed
 from trl import get_peft_config
 
 from gbpo import GBPOTrainer
-from gbpo.run import data, memory, models, plan, recipe, train
+from gbpo.run import train
+from gbpo.run.data import loading as data
+from gbpo.run.models import catalogue as models
+from gbpo.run.preview import memory, plan
+from gbpo.run.recipe import parsing as recipe
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "recipes" / "tiny_math.yaml")
@@ -22,7 +26,7 @@ TINY = str(ROOT / "recipes" / "tiny_math.yaml")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A random decoder whose layers weigh more than its head."""
-    from gbpo.run.tiny import character_tokenizer
+    from gbpo.run.models.tiny import character_tokenizer
 
     folder = tmp_path_factory.mktemp("model")
     tokenizer = character_tokenizer()
@@ -145,7 +149,7 @@ def test_a_model_of_half_a_billion_weights_is_counted_without_one(tmp_path):
         "tie_word_embeddings": True,
     }
     (tmp_path / "config.json").write_text(json.dumps(shape))
-    from gbpo.run.tiny import character_tokenizer
+    from gbpo.run.models.tiny import character_tokenizer
 
     character_tokenizer().save_pretrained(tmp_path)
     parsed_recipe = parsed(str(tmp_path), "--beta", 0.1, "--dtype", "bfloat16")

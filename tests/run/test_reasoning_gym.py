@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from gbpo.run import data
-from gbpo.run.recipe import RunArguments
+from gbpo.run.data import loading as data
+from gbpo.run.recipe.parsing import RunArguments
 from gbpo.run.train import load_rewards
 from rewards.reasoning_gym import _EXPRESSION, ReasoningGym, _prepare
 from rewards.workers import _pools

@@ -9,8 +9,9 @@ import pandas
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, TrainingArguments
 
-from gbpo.run import checks, train
-from gbpo.run import recipe as recipes
+from gbpo.run import train
+from gbpo.run.recipe import checks
+from gbpo.run.recipe import parsing as recipes
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -78,7 +79,7 @@ def test_header_says_what_how_where_and_what_to_expect(path):
 @pytest.fixture(scope="session")
 def tiny_gemma(tmp_path_factory):
     """Folder of a random Gemma 3 with the character tokenizer, without a chat template, as the pretrained one."""
-    from gbpo.run.tiny import character_tokenizer
+    from gbpo.run.models.tiny import character_tokenizer
 
     tokenizer = character_tokenizer()
     tokenizer.chat_template = None

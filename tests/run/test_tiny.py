@@ -5,8 +5,8 @@ import string
 import pytest
 from transformers import AutoProcessor, AutoTokenizer
 
-from gbpo.run import programs
-from gbpo.run.tiny import character_tokenizer
+from gbpo.run.data import programs
+from gbpo.run.models.tiny import character_tokenizer
 
 
 @pytest.mark.parametrize("loader", [AutoTokenizer, AutoProcessor])

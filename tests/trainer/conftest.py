@@ -15,7 +15,7 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer
 
 from gbpo import GBPOConfig, GBPOTrainer
-from gbpo.run.tiny import character_tokenizer
+from gbpo.run.models.tiny import character_tokenizer
 
 # the member of the family whose gradient is GRPO's
 GRPO_END = {"target_baseline": "mean", "target_temperature": 0.0, "overshoot_slope": 0.0}

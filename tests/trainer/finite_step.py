@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from gbpo import GBPOConfig, GBPOTrainer
-from gbpo.run.processes import leave_together
+from gbpo.run.processes.group import leave_together
 
 
 def reward(completions, **kwargs):

@@ -13,9 +13,9 @@ from datasets import Dataset
 from safetensors.torch import load_file
 
 from gbpo import GBPOConfig, GBPOTrainer
-from gbpo.base import BaseTrainer
-from gbpo.config import BaseConfig
-from gbpo.run.processes import leave_together
+from gbpo.run.processes.group import leave_together
+from gbpo.trainer.base import BaseTrainer
+from gbpo.trainer.config import BaseConfig
 
 
 def rollout(prompts, trainer):

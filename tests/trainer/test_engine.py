@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM
 from trl.generation import vllm_client, vllm_generation
 
 from gbpo import GBPOConfig
-from gbpo.base import BaseTrainer
-from gbpo.engine import (
+from gbpo.shared.stopping import TrainingStopped
+from gbpo.trainer.base import BaseTrainer
+from gbpo.trainer.guards.vllm_weights import (
     TOLERANCE,
     Canary,
     SeededClient,
@@ -28,7 +29,6 @@ from gbpo.engine import (
     engine_dtype,
     random_state,
 )
-from gbpo.stopping import TrainingStopped
 
 
 class StandIn:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from gbpo.base import BaseTrainer
-from gbpo.stopping import TrainingStopped
+from gbpo.shared.stopping import TrainingStopped
+from gbpo.trainer.base import BaseTrainer
 
 SCRIPT = Path(__file__).with_name("finite_step.py")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from gbpo.run.tiny import character_tokenizer
+from gbpo.run.models.tiny import character_tokenizer
 
 AGGREGATIONS = ["dapo", "grpo", "bnpo", "dr_grpo"]
 

@@ -10,9 +10,9 @@ import torch
 from peft import LoraConfig
 from transformers import GPT2Config, Phi3Config, Qwen2Config
 
-from gbpo.architecture import depends_on_width, has_rotary_embeddings, packs, shares
-from gbpo.base import BaseTrainer
-from gbpo.passes import Rows, as_many, split
+from gbpo.trainer.base import BaseTrainer
+from gbpo.trainer.passes.capabilities import depends_on_width, has_rotary_embeddings, packs, shares
+from gbpo.trainer.passes.layout import Rows, as_many, split
 
 OFF = {
     "trim_padding": False,
@@ -243,7 +243,7 @@ def test_packed_rows_are_the_same_rows(train, distance, monkeypatch):
     """The masks that transformers builds from positions stand in for FlashAttention, which tells rows apart by them."""
     config = {"num_iterations": 2, "max_steps": 2, "beta": 0.1, "learning_rate": 0.1}
     _, padded, _ = train(**config)
-    monkeypatch.setattr("gbpo.architecture.packs", lambda config: True)
+    monkeypatch.setattr("gbpo.trainer.passes.capabilities.packs", lambda config: True)
     trainer, packed, shapes = train(**config)
     assert trainer._packs and all(rows == 1 for rows, _ in shapes)
     assert distance(packed, padded) < 1e-5
@@ -252,7 +252,7 @@ def test_packed_rows_are_the_same_rows(train, distance, monkeypatch):
 
 
 def test_rotary_embeddings_that_depend_on_the_width_keep_it(train, monkeypatch):
-    monkeypatch.setattr("gbpo.architecture.depends_on_width", lambda config: True)
+    monkeypatch.setattr("gbpo.trainer.passes.capabilities.depends_on_width", lambda config: True)
     _, _, shapes = train(num_iterations=2)
     _, _, wide = train(num_iterations=2, **OFF | {"arrange_rows": True})
     assert {width for _, width in shapes} == {width for _, width in wide} and len({width for _, width in wide}) == 1

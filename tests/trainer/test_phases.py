@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from gbpo.base import BaseTrainer
-from gbpo.phases import PHASES
+from gbpo.trainer.base import BaseTrainer
+from gbpo.trainer.guards.phase_times import PHASES
 
 
 def slow(completions, **kwargs):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gbpo.base import BaseTrainer
+from gbpo.trainer.base import BaseTrainer
 
 OPTIONAL = ("sampling_per_token_logps", "importance_sampling_ratio", "tool_mask")
 

@@ -5,8 +5,8 @@ import torch
 from datasets import Dataset, IterableDataset
 
 from gbpo import GBPOTrainer
-from gbpo.base import BaseTrainer
-from gbpo.config import BaseConfig
+from gbpo.trainer.base import BaseTrainer
+from gbpo.trainer.config import BaseConfig
 
 LOUD = {0, 2, 4, 6}  # prompts whose groups have a signal
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from gbpo.base import BaseTrainer
-from gbpo.phases import PHASES
+from gbpo.trainer.base import BaseTrainer
+from gbpo.trainer.guards.phase_times import PHASES
 
 CHANGES_BY_ITSELF = {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
 CHANGES_BY_ITSELF |= {f"time/{phase}" for phase in PHASES}

@@ -18,7 +18,7 @@ from transformers import (
 )
 from trl import GRPOTrainer
 
-from gbpo.architecture import shares
+from gbpo.trainer.passes.capabilities import shares
 
 WIDTH, COMPLETION = 15, 8  # columns of prompts and completions
 LONGEST = 6  # tokens of a completion

@@ -263,6 +263,8 @@ def test_default_arguments_name_the_method(random_model, monkeypatch, tmp_path):
         return made[0]
 
     # the default is meant for a machine with a GPU
-    monkeypatch.setattr("gbpo.trainer.GBPOConfig", type("Config", (GBPOConfig,), {"__new__": lambda cls, d: config(d)}))
+    monkeypatch.setattr(
+        "gbpo.trainer.gbpo.GBPOConfig", type("Config", (GBPOConfig,), {"__new__": lambda cls, d: config(d)})
+    )
     GBPOTrainer(random_model, digits, train_dataset=Dataset.from_dict({"prompt": ["1+1="]}))
     assert made[0].output_dir.endswith("-GBPO")

@@ -17,7 +17,7 @@ QUESTIONS = [f"What is {i} plus 2?" for i in range(2)]
 @pytest.fixture(scope="module")
 def calling_model(tmp_path_factory):
     """Folder of the tiny decoder with Qwen2.5's chat template, which has tools, and the end token it writes."""
-    from gbpo.run.tiny import character_tokenizer, tiny_decoder
+    from gbpo.run.models.tiny import character_tokenizer, tiny_decoder
 
     tokenizer = character_tokenizer()
     tokenizer.add_special_tokens({"eos_token": "<|im_end|>"})

@@ -91,7 +91,7 @@ def test_a_gap_in_a_row_needs_a_mask(make_trainer, rows, scored, distance):
 
 
 def test_attention_that_looks_ahead_needs_a_mask(make_trainer, scored, monkeypatch):
-    monkeypatch.setattr("gbpo.architecture.is_causal", lambda config: False)
+    monkeypatch.setattr("gbpo.trainer.passes.capabilities.is_causal", lambda config: False)
     *_, given = scored(make_trainer())
     assert "attention_mask" in given[0]
 

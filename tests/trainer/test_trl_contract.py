@@ -10,11 +10,11 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import grpo_trainer, utils
 
 from gbpo import GBPOConfig, GBPOTrainer
-from gbpo.engine import SyncedGRPOTrainer
-from gbpo.passes import PassesGRPOTrainer
-from gbpo.resampling import ResamplingGRPOTrainer
-from gbpo.trimming import TrimmedGRPOTrainer
-from gbpo.voting import VotingGRPOTrainer
+from gbpo.trainer.guards.vllm_weights import SyncedGRPOTrainer
+from gbpo.trainer.passes.layout import PassesGRPOTrainer
+from gbpo.trainer.passes.unpadded import TrimmedGRPOTrainer
+from gbpo.trainer.sampling.extra_votes import VotingGRPOTrainer
+from gbpo.trainer.sampling.resampling import ResamplingGRPOTrainer
 
 # SHA-256 of the source of what we replace or build on, in the tested version
 SOURCES = {

@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from gbpo.run.tiny import character_tokenizer, tiny_decoder
+from gbpo.run.models.tiny import character_tokenizer, tiny_decoder
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}{% for part in message['content'] %}"

@@ -15,7 +15,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run import train
-from gbpo.voting import VotingGRPOTrainer, vote_rounds
+from gbpo.trainer.sampling.extra_votes import VotingGRPOTrainer, vote_rounds
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

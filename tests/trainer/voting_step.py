@@ -13,8 +13,8 @@ from datasets import Dataset
 from trl import GRPOConfig
 
 from gbpo import GBPOConfig, GBPOTrainer
-from gbpo.run.processes import leave_together
-from gbpo.voting import VotingGRPOTrainer
+from gbpo.run.processes.group import leave_together
+from gbpo.trainer.sampling.extra_votes import VotingGRPOTrainer
 from rewards.majority_vote import MajorityVote
 
 

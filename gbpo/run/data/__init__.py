@@ -1,0 +1,1 @@
+"""Data sets that a recipe can name."""

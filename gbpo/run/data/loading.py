@@ -1,0 +1,222 @@
+"""The data sets a recipe can name, brought to the columns that the trainer and the rewards read."""
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+from datasets import Dataset, load_dataset
+
+from ..recipe.arguments import RunArguments
+from .arithmetic import arithmetic
+from .programs import programs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_FILE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+_TASKS: dict[str, Callable[..., Dataset]] = {"arithmetic": arithmetic, "programs": programs}
+REASONING_GYM = "reasoning_gym:"
+
+
+def quiet() -> None:
+    """No telemetry, and only messages that a user can act on."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what fails is said in one line
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
+
+
+def is_generated(name: str) -> bool:
+    """Whether a data set of this name is a generated task."""
+    return _task(name) is not None
+
+
+def load(run: RunArguments, *, evaluation: bool) -> tuple[Dataset, Dataset | None]:
+    """The training set and, when asked for, the evaluation set, with their columns renamed.
+
+    Raises:
+        ValueError: For a missing file, a wrong column, arguments the task does not take, or a set of zero rows.
+    """
+    train = _renamed(_load_split(run, run.dataset_train_split), run)
+    return train, _renamed(held_out(run, len(train)), run) if evaluation else None
+
+
+def held_out(run: RunArguments, size: int) -> Dataset:
+    """The evaluation set as it is: `eval_dataset_name` where it is given, else the test split of the data set.
+
+    Of a generated task it is the `size` problems that come next in its sequence, each once, without those of the
+    training set, which are as many.
+    """
+    if run.eval_dataset_name:
+        other = dataclasses.replace(run, dataset_name=run.eval_dataset_name, dataset_kwargs={})
+        return _load_split(other, other.dataset_train_split)
+    make = _task(run.dataset_name)
+    if make is None:
+        return _load_split(run, run.dataset_test_split)
+    problems = _generated(make, run, size=2 * size)
+    first = {prompt: place for place, prompt in reversed([*enumerate(problems["prompt"])])}
+    new = sorted(place for place in first.values() if place >= size)
+    return problems.select(new)
+
+
+def format_prompts(dataset: Dataset, run: RunArguments, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
+    """Prompts as the trainer takes them: messages where the tokenizer has a chat template, else plain text."""
+
+    def formatted(row: dict[str, Any]) -> dict[str, Any]:
+        prompt = row["prompt"]
+        if isinstance(prompt, str):
+            if run.prompt_template is not None:
+                prompt = run.prompt_template.replace("{prompt}", prompt)
+            if tokenizer.chat_template is None:
+                return {"prompt": f"{run.system_prompt}\n\n{prompt}" if run.system_prompt else prompt}
+            prompt = [{"role": "user", "content": prompt}]
+        system = [{"role": "system", "content": run.system_prompt}] if run.system_prompt else []
+        return {"prompt": system + prompt}
+
+    # the type of the column changes, so it is built anew
+    prompts = [formatted(row)["prompt"] for row in dataset.select_columns("prompt")]
+    return dataset.remove_columns("prompt").add_column("prompt", prompts)
+
+
+def longest_prompt(dataset: Dataset, run: RunArguments, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Tokens of the longest prompt as the model sees it, found among the 64 of most characters."""
+    lengths = [len(str(prompt)) for prompt in dataset["prompt"]]
+    longest = sorted(range(len(lengths)), key=lengths.__getitem__)[-64:]
+    prompts = format_prompts(dataset.select(longest), run, tokenizer)["prompt"]
+    return max(len(ids) for ids in prompt_ids(prompts, tokenizer))
+
+
+def prompt_ids(prompts: Sequence[Any], tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
+    """The tokens of formatted prompts as the model sees them."""
+    if isinstance(prompts[0], str):
+        return tokenizer(list(prompts))["input_ids"]
+    chats = tokenizer.apply_chat_template(
+        list(prompts), add_generation_prompt=True, tokenize=True, return_dict=True, padding=False
+    )
+    return chats["input_ids"]
+
+
+def _task(name: str) -> Callable[..., Dataset] | None:
+    """What makes the problems of a generated task; None for the name of a data set."""
+    if name.startswith(REASONING_GYM):
+        return partial(_reasoning_gym, name.removeprefix(REASONING_GYM))
+    return _TASKS.get(name)
+
+
+def _load_split(run: RunArguments, split: str) -> Dataset:
+    name = run.dataset_name
+    make = _task(name)
+    if make is not None:
+        return _generated(make, run)
+    if run.dataset_kwargs:
+        raise ValueError(
+            f"dataset_kwargs={run.dataset_kwargs} would be ignored: {name!r} is no generated task. Remove them, or "
+            "name arithmetic, programs or reasoning_gym:<task>."
+        )
+    path = Path(name).expanduser()
+    if path.suffix in _FILE_FORMATS:
+        return _load_file(path, run, split)
+    if name.startswith((".", "/", "~")) or path.exists():
+        raise ValueError(f"dataset_name={name!r} is no {', '.join(_FILE_FORMATS)} file. Give the path of one.")
+    try:
+        return load_dataset(name, run.dataset_config, split=split)
+    except Exception as error:  # the Hub client raises many kinds
+        raise ValueError(
+            f"dataset_name={name!r}, split {split!r}, could not be loaded from the Hub: {_one_line(error)} "
+            "Check the name and the connection, or give a local file."
+        ) from None
+
+
+def _load_file(path: Path, run: RunArguments, split: str) -> Dataset:
+    if not path.is_file():
+        raise ValueError(f"dataset_name={str(path)!r} not found from {Path.cwd()}. Check the path of the file.")
+    if split != run.dataset_train_split:
+        raise ValueError(
+            f"eval_strategy asks for a split {split!r}, but {str(path)!r} is one file. Write eval_dataset_name: "
+            "another_file.jsonl, leave eval_strategy out, or name a data set with splits."
+        )
+    if path.stat().st_size == 0:
+        raise _zero_rows(str(path))
+    try:
+        return load_dataset(_FILE_FORMATS[path.suffix], data_files=str(path), split="train")
+    except Exception as error:
+        if "corresponds to no data" in str(error):  # a header or blank lines alone
+            raise _zero_rows(str(path)) from None
+        raise ValueError(f"dataset_name={str(path)!r} cannot be read as {path.suffix}: {_one_line(error)}") from None
+
+
+def _generated(make: Callable[..., Dataset], run: RunArguments, **changed: Any) -> Dataset:
+    kwargs = {**run.dataset_kwargs, **changed}
+    try:
+        return make(**kwargs)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise ValueError(f"dataset_kwargs={kwargs} do not fit {run.dataset_name!r}: {_one_line(error)}") from None
+
+
+def _reasoning_gym(task: str, size: int = 2048, seed: int = 0, **kwargs: Any) -> Dataset:
+    """Questions of a reasoning-gym task; `index` tells its scorer which one a completion answers."""
+    try:
+        import reasoning_gym
+    except ImportError:
+        raise ValueError(
+            f"dataset_name='reasoning_gym:{task}' needs the package reasoning-gym: pip install 'gbpo[gemma]' or "
+            "pip install reasoning-gym."
+        ) from None
+    tasks = reasoning_gym.create_dataset(task, size=size, seed=seed, **kwargs)
+    entries = [tasks[i] for i in range(size)]
+    return Dataset.from_dict(
+        {
+            "prompt": [entry["question"] for entry in entries],
+            "solution": [str(entry["answer"]) for entry in entries],
+            "index": list(range(size)),
+        }
+    )
+
+
+def _renamed(dataset: Dataset, run: RunArguments) -> Dataset:
+    columns = dataset.column_names
+    for source, name in run.dataset_columns.items():
+        if source not in columns:
+            raise ValueError(
+                f"dataset_columns names {source!r}, but {run.dataset_name!r} has the columns {', '.join(columns)}. "
+                f"Write one of these for {name!r}."
+            )
+        if name in columns and name != source:
+            dataset = dataset.remove_columns(name)
+    dataset = dataset.rename_columns({source: name for source, name in run.dataset_columns.items() if source != name})
+    if len(dataset) == 0:
+        raise _zero_rows(run.dataset_name)
+    if "prompt" not in dataset.column_names:
+        raise ValueError(
+            f"{run.dataset_name!r} has no column 'prompt', only {', '.join(columns)}. Say which one it is, for example "
+            f"dataset_columns: {{{columns[0]}: prompt}}."
+        )
+    for name in ("image", "images"):
+        if name in dataset.column_names:
+            raise ValueError(
+                f"{run.dataset_name!r} has a column {name!r}, but recipes train on text alone: give images to "
+                f"GBPOTrainer in Python, with a processor, or rename the column, as in dataset_columns: {{{name}: "
+                "picture}."
+            )
+    for i, prompt in enumerate(dataset["prompt"]):
+        if not prompt or not isinstance(prompt, str | list):
+            raise ValueError(f"Row {i} of {run.dataset_name!r} has the prompt {prompt!r}. Give it a text or messages.")
+        if isinstance(prompt, list) and not all({"role", "content"} <= message.keys() for message in prompt):
+            raise ValueError(
+                f"Row {i} of {run.dataset_name!r} has the prompt {prompt!r}, which is no list of messages. Give every "
+                "message a role and a content."
+            )
+    return dataset
+
+
+def _zero_rows(name: str) -> ValueError:
+    return ValueError(f"dataset_name={name!r} has zero rows: there is nothing to train on. Give one with prompts.")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error.__cause__ or error).split())[:300]

@@ -1,0 +1,1 @@
+"""What a run will do, need and risk, before it starts."""

@@ -1,0 +1,187 @@
+"""`--dry_run true`: what a run would do, need and risk, on one page, without loading the model or writing a file."""
+
+import os
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from trl import GRPOConfig
+from trl.trainer.utils import get_callable_name
+
+from ...trainer.guards.vllm_weights import server_url
+from ..data import loading as data
+from ..models import catalogue as models
+from ..models.catalogue import Description
+from ..output.folder import installed_version
+from ..recipe.parsing import Recipe
+from . import hazards, memory
+from .plan import Plan
+
+_WIDTH = 110
+
+
+def report(
+    recipe: Recipe,
+    train_set: datasets.Dataset,
+    eval_set: datasets.Dataset | None,
+    rewards: Sequence[Callable[..., Any]],
+    output: Path,
+) -> str:
+    """The page.
+
+    Raises:
+        ValueError: The model that the recipe names cannot be had.
+    """
+    lines = [f"{recipe.path.stem}: {recipe.run.algorithm} on {recipe.run.dataset_name}, {len(train_set):,} prompts"]
+    lines += _section("batch", _batch(recipe, len(train_set), eval_set))
+    name = recipe.model.model_name_or_path
+    if not models.is_here(name):  # to build it would be to write
+        unknown = f"not known: {name} is not built yet; its first run does it"
+        lines += _section("memory per rank", [("all parts", unknown)])
+        warnings = [unknown]
+    else:
+        description = models.describe(models.local_model(name), recipe)
+        prompt_tokens = data.longest_prompt(train_set, recipe.run, description.tokenizer)
+        lines += _section("memory per rank", _memory(recipe, description, prompt_tokens))
+        warnings = hazards.find(recipe, train_set, eval_set, description, prompt_tokens)
+    lines += _section("rewards", _rewards(recipe, rewards, len(train_set)))
+    lines += _section("engine", _engine(recipe))
+    lines += _section("hazards", [(f"{i}.", text) for i, text in enumerate(warnings, 1)] or [("-", "none found")])
+    lines += ["", f"Nothing was loaded, trained or written. The run would write {output}."]
+    return "\n".join(lines)
+
+
+def _section(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
+    width = max(len(label) for label, _ in rows)
+    lines = ["", title]
+    for label, text in rows:
+        first = f"  {label:<{width}} "
+        lines += textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first)) or [first]
+    return lines
+
+
+def _batch(recipe: Recipe, rows: int, eval_set: datasets.Dataset | None) -> list[tuple[str, str]]:
+    args, plan = recipe.training, Plan.of(recipe, rows)
+    votes = (recipe.run.reward_kwargs.get("majority_vote") or {}).get("votes")
+    extra = (
+        f", and {votes - args.num_generations} more votes a prompt" if votes and votes > args.num_generations else ""
+    )
+    length = args.max_completion_length
+    table = [
+        (
+            "one generation",
+            f"{plan.prompts:,} prompts × {args.num_generations} completions = {plan.completions:,}{extra}",
+        ),
+        (
+            "over the ranks",
+            f"{args.world_size} × {args.per_device_train_batch_size} a micro-batch × {args.steps_per_generation} "
+            f"micro-batches ({args.device.type}, {memory.Sharding.of(args).name})",
+        ),
+        (
+            "optimiser steps",
+            f"{plan.updates:g} on each generation ({args.steps_per_generation} micro-batches × {args.num_iterations} "
+            f"iteration(s) / {args.gradient_accumulation_steps} accumulated), {plan.per_update:,} completions each",
+        ),
+        (
+            "tokens, at most",
+            f"{plan.per_update * length:,} completion tokens a step, {plan.completions * length:,} a generation",
+        ),
+        (
+            "whole run",
+            f"{plan.steps:,} optimiser steps = {plan.steps / plan.updates:,.4g} generations = {plan.epochs:.3g} epochs",
+        ),
+    ]
+    if eval_set is not None:
+        steps = f"{args.eval_steps:.0%} of the" if args.eval_steps and args.eval_steps < 1 else f"{args.eval_steps:g}"
+        every = f"every {steps} steps" if str(args.eval_strategy.value) == "steps" else "every epoch"
+        group = args.num_generations_eval or args.num_generations
+        table.append(("evaluation", f"{len(eval_set):,} prompts × {group} completions, {every}"))
+    return table
+
+
+def _memory(recipe: Recipe, description: Description, prompt_tokens: int) -> list[tuple[str, str]]:
+    skeleton = memory.skeleton(recipe, description)
+    parts = memory.estimate(recipe, skeleton, prompt_tokens)
+    trained = "all trained" if skeleton.trained == skeleton.parameters else f"{skeleton.trained:,} trained"
+    table = [("parameters", f"{skeleton.parameters:,}, {trained}; longest prompt {prompt_tokens:,} tokens")]
+    for part in parts:
+        where = ", in the memory of the host" if part.offloaded else ""
+        size = "not known:" if part.size is None else f"{_gigabytes(part.size):>11} "
+        table.append((part.name, f"{size} {part.note}{where}".rstrip()))
+    unknown = [part.name for part in parts if part.size is None]
+    least = f" without {', '.join(unknown)}" if unknown else ""
+    there, whose = device_memory(recipe.training)
+    shared = (
+        f", shared by {recipe.training.world_size} ranks"
+        if whose == "machine" and recipe.training.world_size > 1
+        else ""
+    )
+    peak = f"{_gigabytes(memory.peak(parts)):>11}{least}; the {whose} has {_gigabytes(there)}{shared}"
+    table.append(("at the peak, about", peak))
+    return table
+
+
+def device_memory(args: GRPOConfig) -> tuple[int, str]:
+    """Bytes of the memory that a rank computes in, and whose it is: `"GPU"` or, shared by all ranks, `"machine"`."""
+    if args.device.type == "cuda":
+        return torch.cuda.get_device_properties(args.device).total_memory, "GPU"
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "machine"
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 2**30:,.2f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:,.1f} MiB"
+
+
+def _rewards(recipe: Recipe, rewards: Sequence[Callable[..., Any]], rows: int) -> list[tuple[str, str]]:
+    weights = recipe.training.reward_weights or [1.0] * len(rewards)
+    table = []
+    for reward, weight in zip(rewards, weights, strict=True):
+        text = f"weight {weight:g}; "
+        if hasattr(reward, "check_golds"):
+            text += f"the golds of {min(rows, 256)} rows grade themselves as right"
+        else:
+            text += "reads no golds, nothing to check"
+        if hasattr(reward, "box"):
+            ready = reward.box.ready()
+            stopped = sorted({s.layer for s in ready.sightings if not s.escaped})
+            text += f"; sandbox {ready.backend}, whose canaries were stopped by {', '.join(stopped) or 'none'}"
+            if ready.missing:
+                text += f"; MISSING, as allowed: {', '.join(ready.missing)}"
+        table.append((get_callable_name(reward), text))
+    return table
+
+
+def _engine(recipe: Recipe) -> list[tuple[str, str]]:
+    args = recipe.training
+    if not args.use_vllm:
+        generation = f"transformers {_version('transformers')}"
+    elif args.vllm_mode == "server":
+        generation = f"vLLM server at {server_url(args)} (here: vllm {_version('vllm')})"
+    else:
+        generation = (
+            f"vLLM {_version('vllm')} on the trainer's GPUs, tensor parallel {args.vllm_tensor_parallel_size}, "
+            f"{args.vllm_gpu_memory_utilization:.0%} of the memory"
+        )
+    adapters = f"LoRA of rank {recipe.model.lora_r}" if recipe.model.use_peft else "all weights"
+    bits = "".join(f", {n} bit" for n in (4, 8) if getattr(recipe.model, f"load_in_{n}bit"))
+    precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "none"
+    options = args.model_init_kwargs or {}
+    packages = ("torch", "trl", "accelerate", "peft", "deepspeed")
+    return [
+        ("generation", f"{generation}, temperature {args.temperature:g}"),
+        ("training", f"{adapters}{bits}, weights in {recipe.model.dtype}, mixed precision {precision}"),
+        (
+            "attention",
+            f"{recipe.model.attn_implementation or options.get('attn_implementation') or 'as the model chooses'}, "
+            f"kernels from the Hub {'on' if options.get('use_kernels') else 'off'}, activation checkpointing "
+            f"{'on' if args.activation_checkpointing else 'off'}, compile {'on' if args.torch_compile else 'off'}",
+        ),
+        ("versions", ", ".join(f"{name} {_version(name)}" for name in packages)),
+    ]
+
+
+def _version(name: str) -> str:
+    return installed_version(name) or "not installed"

@@ -1,0 +1,1 @@
+"""`GBPOTrainer` and its configuration, on top of TRL's `GRPOTrainer`."""

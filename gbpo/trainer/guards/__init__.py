@@ -1,0 +1,1 @@
+"""Checks during training: finite steps, the weights of vLLM, ratios, time, collapse."""

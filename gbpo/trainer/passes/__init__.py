@@ -1,0 +1,1 @@
+"""Which rows share a forward pass, and how a pass is run: without padding, packed, or after a shared prompt."""

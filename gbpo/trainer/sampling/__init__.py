@@ -1,0 +1,1 @@
+"""Where completions come from: extra votes, resampled groups, a vLLM server."""
