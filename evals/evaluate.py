@@ -315,7 +315,7 @@ def _measure(
 ) -> dict[str, Any]:
     """The evaluation as a mapping, and how many completions were left ungraded."""
     from gbpo.run.data import loading as data
-    from rewards.majority_vote import MajorityVote
+    from rewards.answers.majority_vote import MajorityVote
 
     from .generation import complete, divergence
 
@@ -438,7 +438,7 @@ def _code(reward: Callable[..., Any]) -> list[Path]:
 
     own = [Path(__file__), Path(__file__).with_name("generation.py"), Path(data.__file__)]
     kind = reward if inspect.isroutine(reward) else getattr(reward, "func", type(reward))
-    return [*own, *sorted(Path(rewards.__file__).parent.glob("*.py")), Path(inspect.getfile(kind))]
+    return [*own, *sorted(Path(rewards.__file__).parent.rglob("*.py")), Path(inspect.getfile(kind))]
 
 
 def _file_hash(path: Path) -> str:

@@ -15,17 +15,17 @@ from typing import Any
 
 # name -> module and class; imported when asked for
 _REGISTERED = {
-    "boxed": "format.Boxed",
-    "code": "code.Code",
-    "cosine": "length.Cosine",
-    "exact_match": "exact_match.ExactMatch",
-    "format": "format.Format",
-    "length": "length.Length",
-    "majority_vote": "majority_vote.MajorityVote",
-    "math": "math.Math",
-    "reasoning_gym": "reasoning_gym.ReasoningGym",
-    "repetition": "repetition.Repetition",
-    "soft_overlong": "length.SoftOverlong",
+    "boxed": "shape.format.Boxed",
+    "code": "programs.reward.Code",
+    "cosine": "shape.length.Cosine",
+    "exact_match": "answers.exact_match.ExactMatch",
+    "format": "shape.format.Format",
+    "length": "shape.length.Length",
+    "majority_vote": "answers.majority_vote.MajorityVote",
+    "math": "answers.math_answer.Math",
+    "reasoning_gym": "answers.reasoning_gym.ReasoningGym",
+    "repetition": "shape.repetition.Repetition",
+    "soft_overlong": "shape.length.SoftOverlong",
 }
 
 
@@ -57,7 +57,7 @@ def get_reward(name: str, **config: Any) -> Callable[..., Any]:
     [1.0, 0.0]
     """
     if name in _REGISTERED:
-        module, _, attribute = _REGISTERED[name].partition(".")
+        module, _, attribute = _REGISTERED[name].rpartition(".")
         target = getattr(importlib.import_module(f".{module}", __package__), attribute)
     elif "." in name:
         target = _import_dotted(name)

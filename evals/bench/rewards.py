@@ -10,9 +10,9 @@ import asyncio
 import functools
 import os
 
-from rewards.batch import default_workers
-from rewards.code import Code
-from rewards.math import Math
+from rewards.answers.math_answer import Math
+from rewards.programs.reward import Code
+from rewards.shared.batch import default_workers
 
 from .measuring import Findings, Measurement, findings, one_core, seconds
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import rewards
-from rewards import backends
+from rewards.programs.sandbox import backends
 
 ROOT = Path(rewards.__file__).resolve().parents[1]
 NOBODY = 65534

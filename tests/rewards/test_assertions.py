@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.assertions import MAX_BITS, MAX_DEPTH, MAX_EXCERPT, MAX_SIZE, Assertion, Call, lift
+from rewards.programs.assertions import MAX_BITS, MAX_DEPTH, MAX_EXCERPT, MAX_SIZE, Assertion, Call, lift
 
 NAN = float("nan")
 

@@ -22,8 +22,9 @@ from unittest import mock
 
 import pytest
 
-from rewards import backends, box, canaries, plain, seccomp
-from rewards.box import Box, BoxError, Outcome
+from rewards.programs import wire as plain
+from rewards.programs.sandbox import backends, box, canaries, seccomp
+from rewards.programs.sandbox.box import Box, BoxError, Outcome
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
 

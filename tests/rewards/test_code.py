@@ -10,10 +10,11 @@ import time
 import pytest
 from trl.trainer.utils import is_async_callable
 
-from rewards import backends, box, canaries, plain
-from rewards.batch import REWARDS
-from rewards.box import Box, BoxError
-from rewards.code import Code, last_block, read_tests
+from rewards.programs import wire as plain
+from rewards.programs.reward import Code, last_block, read_tests
+from rewards.programs.sandbox import backends, box, canaries
+from rewards.programs.sandbox.box import Box, BoxError
+from rewards.shared.batch import REWARDS
 
 WORKERS = 3
 

@@ -4,8 +4,8 @@ import pickle
 
 import pytest
 
-from rewards.batch import REWARDS, completion_text, gold_text, report
-from rewards.exact_match import ExactMatch
+from rewards.answers.exact_match import ExactMatch
+from rewards.shared.batch import REWARDS, completion_text, gold_text, report
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.batch import REWARDS
-from rewards.format import TIME_LIMIT, Boxed, Format
+from rewards.shape.format import TIME_LIMIT, Boxed, Format
+from rewards.shared.batch import REWARDS
 
 check = settings(max_examples=150, deadline=None, derandomize=True)
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from rewards import backends
-from rewards.code import Code
+from rewards.programs.reward import Code
+from rewards.programs.sandbox import backends
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
 
@@ -876,7 +876,7 @@ MATHS = {
 
 
 def statuses_of_answers():
-    from rewards.math import Math
+    from rewards.answers.math_answer import Math
 
     reward = Math(workers=2)
     statuses = reward.grade([text for _, text, _ in MATHS.values()], [gold for _, _, gold in MATHS.values()])

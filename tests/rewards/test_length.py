@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rewards
-from rewards.batch import REWARDS
-from rewards.length import Cosine, Length, SoftOverlong, length_rewards
-from rewards.math import Math
+from rewards.answers.math_answer import Math
+from rewards.shape.length import Cosine, Length, SoftOverlong, length_rewards
+from rewards.shared.batch import REWARDS
 
 ROOT = Path(rewards.__file__).parents[1]
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 import rewards
-from rewards import get_reward, majority_vote
-from rewards.batch import REWARDS
-from rewards.majority_vote import CHUNK, MAX_PASSES, MajorityVote, _latex, _number
-from rewards.math import MAX_BOX, Math
+from rewards import get_reward
+from rewards.answers import majority_vote
+from rewards.answers.majority_vote import CHUNK, MAX_PASSES, MajorityVote, _latex, _number
+from rewards.answers.math_answer import MAX_BOX, Math
+from rewards.shared.batch import REWARDS
 
 ROOT = Path(rewards.__file__).parents[1]
 HARD_LIMIT = Math().hard_limit

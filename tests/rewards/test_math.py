@@ -19,9 +19,9 @@ import pytest
 from math_verify.errors import TimeoutException
 
 import rewards
-from rewards.batch import REWARDS, default_workers
-from rewards.math import MAX_BOX, SOFT_LIMIT, Math, _grade
-from rewards.workers import _settle
+from rewards.answers.math_answer import MAX_BOX, SOFT_LIMIT, Math, _grade
+from rewards.shared.batch import REWARDS, default_workers
+from rewards.shared.workers import _settle
 
 ROOT = Path(rewards.__file__).parents[1]
 TOWER = r"\boxed{9^{9^{9^9}}}"  # keeps a worker busy until the soft limit
@@ -135,8 +135,8 @@ def test_what_each_exception_of_math_verify_means(monkeypatch):
             return [4]
 
         steps = []
-        monkeypatch.setattr("rewards.math.parse", stand_in)
-        monkeypatch.setattr("rewards.math.verify", stand_in)
+        monkeypatch.setattr("rewards.answers.math_answer.parse", stand_in)
+        monkeypatch.setattr("rewards.answers.math_answer.verify", stand_in)
         return _grade(r"\boxed{4.0}", "4")
 
     assert [fail(step, ValueError()) for step in (1, 2, 3)] == ["no_gold", "unparsed", "wrong"]
@@ -225,7 +225,7 @@ def test_workers_that_cannot_start_stop_the_run_and_are_tried_again(monkeypatch)
     reward = Math(workers=1, memory_mb=1000)
     columns = {}
     with monkeypatch.context() as patch:
-        patch.setattr("rewards.math._prepare", len)  # fails without an argument
+        patch.setattr("rewards.answers.math_answer._prepare", len)  # fails without an argument
         assert reward.grade([r"\boxed{4}", "5"], [4, None]) == ["infra", "no_gold"]
         with pytest.raises(RuntimeError, match="'math' could not grade 1 of 2 .* traceback on stderr"):
             asyncio.run(reward([r"\boxed{4}", "5"], solution=[4, None], log_extra=columns.__setitem__))
@@ -236,7 +236,7 @@ def test_workers_that_cannot_start_stop_the_run_and_are_tried_again(monkeypatch)
 
 def test_workers_that_never_take_a_completion_are_given_up_and_replaced(alone, monkeypatch):
     reward, pid = alone
-    monkeypatch.setattr("rewards.workers.START_LIMIT", -3)  # half a second in all
+    monkeypatch.setattr("rewards.shared.workers.START_LIMIT", -3)  # half a second in all
     os.kill(pid, signal.SIGSTOP)
     assert reward.grade([r"\boxed{4}"], [4]) == ["infra"]
     monkeypatch.undo()
@@ -268,7 +268,7 @@ def test_an_interrupt_ends_the_batch(alone):
 
 
 def test_workers_are_replaced_in_the_middle_of_a_batch(monkeypatch):
-    monkeypatch.setattr("rewards.workers.WORKER_TASKS", 2)
+    monkeypatch.setattr("rewards.shared.workers.WORKER_TASKS", 2)
     reward = Math(workers=1, memory_mb=1001)
     others = worker_pids()
     assert reward.grade([r"\boxed{4}", r"\boxed{5}"] * 2 + [r"\boxed{4.0}"], [4] * 5) == ["ok", "wrong"] * 2 + ["ok"]
@@ -381,7 +381,7 @@ def test_threads_that_come_first_together_start_one_pool(monkeypatch):
             time.sleep(0.3)
             super().__init__(**config)
 
-    monkeypatch.setattr("rewards.workers.ProcessPool", SlowPool)
+    monkeypatch.setattr("rewards.shared.workers.ProcessPool", SlowPool)
     reward = Math(workers=1, memory_mb=1002)
     others = worker_pids()
     with ThreadPoolExecutor(2) as threads:

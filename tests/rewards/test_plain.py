@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.plain import MAX_DEPTH, decode, encode
+from rewards.programs.wire import MAX_DEPTH, decode, encode
 
 PRIME = 2**61 - 1  # a multiple of it has the hash 0
 ATOMS = (

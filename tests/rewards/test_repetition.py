@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.batch import REWARDS
-from rewards.repetition import Repetition
+from rewards.shape.repetition import Repetition
+from rewards.shared.batch import REWARDS
 
 check = settings(max_examples=150, deadline=None, derandomize=True)
 tokens = st.lists(st.integers(0, 3), max_size=40)

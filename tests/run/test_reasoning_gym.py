@@ -8,8 +8,8 @@ import pytest
 from gbpo.run.data import loading as data
 from gbpo.run.recipe.parsing import RunArguments
 from gbpo.run.train import load_rewards
-from rewards.reasoning_gym import _EXPRESSION, ReasoningGym, _prepare
-from rewards.workers import _pools
+from rewards.answers.reasoning_gym import _EXPRESSION, ReasoningGym, _prepare
+from rewards.shared.workers import _pools
 
 STAND_IN = '''
 class Doubling:
@@ -89,7 +89,7 @@ def test_the_scorer_reads_the_tag_or_the_first_line():
 
 
 def test_an_answer_is_never_run_as_code_and_never_hangs(tmp_path, monkeypatch):
-    monkeypatch.setattr("rewards.reasoning_gym.HARD_LIMIT", 2.0)
+    monkeypatch.setattr("rewards.answers.reasoning_gym.HARD_LIMIT", 2.0)
     marks = [tmp_path / name for name in ("evaluated", "parsed")]
     code = [f"__import__('pathlib').Path({str(mark)!r}).touch() or 206" for mark in marks]
     columns = {}

@@ -15,7 +15,7 @@ from trl import GRPOConfig
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.processes.group import leave_together
 from gbpo.trainer.sampling.extra_votes import VotingGRPOTrainer
-from rewards.majority_vote import MajorityVote
+from rewards.answers.majority_vote import MajorityVote
 
 
 class Recorded(MajorityVote):

@@ -259,8 +259,8 @@ def _connect() -> None:
 def _sandbox() -> list[Row]:
     from ..rewards import rewards_package
 
-    box = importlib.import_module(f"{rewards_package().__name__}.box")
-    canaries = importlib.import_module(f"{rewards_package().__name__}.canaries")
+    box = importlib.import_module(f"{rewards_package().__name__}.programs.sandbox.box")
+    canaries = importlib.import_module(f"{rewards_package().__name__}.programs.sandbox.canaries")
     try:
         ready = box.Box(allow_missing=tuple(canaries.LAYERS)).ready()
     except box.BoxError as error:

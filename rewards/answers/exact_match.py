@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .batch import Completion, completion_text, gold_text, report
+from ..shared.batch import Completion, completion_text, gold_text, report
 
 
 class ExactMatch:

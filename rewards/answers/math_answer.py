@@ -1,7 +1,7 @@
 r"""Mathematical answers, compared by math-verify in worker processes that can be killed.
 
 A completion is hostile input: `\boxed{9^{9^{9^9}}}` holds sympy for ever, and C code need not hear an alarm. So each
-one is graded in a worker of `rewards.workers`: math-verify's own alarm stops what listens after `SOFT_LIMIT`, and the
+one is graded in a worker of `shared.workers`: math-verify's own alarm stops what listens after `SOFT_LIMIT`, and the
 worker is killed after `hard_limit`. Only a status leaves it.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.errors import TimeoutException
 
-from .batch import Completion, completion_text, gold_text, in_thread, report
-from .workers import Workers
+from ..shared.batch import Completion, completion_text, gold_text, in_thread, report
+from ..shared.workers import Workers
 
 SOFT_LIMIT = 1  # seconds for each of: read the gold, read the answer, compare. An int: a float limit parses nothing
 MAX_BOX = 400  # characters of an answer; a longer box is refused unread
@@ -33,7 +33,7 @@ class Math:
     r"""1.0 when the completion's boxed answer equals the gold as mathematics.
 
     Instances are their configuration: equal ones share one pool of workers in a process, of which
-    `rewards.workers.Workers` says what a script has to heed.
+    `rewards.shared.workers.Workers` says what a script has to heed.
 
     Args:
         workers: Worker processes; by default the processors of this process but one.
@@ -104,7 +104,7 @@ class Math:
         return self._workers.check
 
     def grade(self, completions: Sequence[Completion], solution: Sequence[Any]) -> list[str]:
-        r"""The status of each completion, a key of `rewards.batch.REWARDS`; for checks that need the reason.
+        r"""The status of each completion, a key of `rewards.shared.batch.REWARDS`; for checks that need the reason.
 
         >>> Math().grade([r"\boxed{4}", "4", r"\boxed{4}"], [4, 4, None])
         ['ok', 'unparsed', 'no_gold']

@@ -1,7 +1,7 @@
 r"""The commonest answer as the label: rewards without golds, as in test-time reinforcement learning (TTRL).
 
 Answers are compared in two stages. Equal text and equal plain numbers are found here, exactly and at once. Whatever
-else stands in a box is hostile input, so `rewards.math` compares it in worker processes that can be killed.
+else stands in a box is hostile input, so `math_answer` compares it in worker processes that can be killed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from .batch import Completion, completion_text, gold_text, report
-from .groups import gather, members, prompt_key
-from .math import MAX_BOX, Math, last_box
+from ..shared.batch import Completion, completion_text, gold_text, report
+from ..shared.groups import gather, members, prompt_key
+from .math_answer import MAX_BOX, Math, last_box
 
 MAX_PASSES = 8  # classes of a prompt, besides its commonest number, that are compared with all the others
 CHUNK = 8  # comparisons before an answer that holds up the workers is given up
@@ -38,7 +38,7 @@ class MajorityVote:
     without any readable vote has no label.
 
     Equal plain numbers (digits, a decimal point, a simple fraction) are equal exactly. Other answers are compared by
-    `rewards.math` with the commonest number, then class by class, the largest first, until no class can overtake the
+    `math_answer` with the commonest number, then class by class, the largest first, until no class can overtake the
     best one. Every rank compares for the prompts that begin in its batch, and all learn the result.
 
     Args:
@@ -67,7 +67,7 @@ class MajorityVote:
             the gold would have given. These two only where there is a column `solution`; NaN while no gold is known.
         Column `majority_vote/label`: an answer of the winning class, empty where there is none.
 
-    Known limits: those of `rewards.math`; the class of a rare answer beyond the first `MAX_PASSES` may be split.
+    Known limits: those of `math_answer`; the class of a rare answer beyond the first `MAX_PASSES` may be split.
 
     >>> answers = [r"It is \boxed{0.5}.", r"\boxed{\frac12}", r"\boxed{2}", "0.5"]
     >>> MajorityVote()(answers, prompts=["Half of 1?"] * 4)
@@ -346,7 +346,7 @@ def _number(text: str) -> Fraction | None:
 
 
 def _latex(value: Fraction) -> str:
-    """A plain number as `rewards.math` reads it.
+    """A plain number as `math_answer` reads it.
 
     >>> print(_latex(Fraction(-1, 2)), _latex(Fraction(7)))
     -\\frac{1}{2} 7

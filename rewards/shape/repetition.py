@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .batch import Completion, report
+from ..shared.batch import Completion, report
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .batch import REWARDS, Completion, in_thread, report
-from .groups import gather, members, prompt_key
-from .math import Math
+from ..answers.math_answer import Math
+from ..shared.batch import REWARDS, Completion, in_thread, report
+from ..shared.groups import gather, members, prompt_key
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .batch import Completion, completion_text, in_thread, report
-from .workers import Workers
+from ..shared.batch import Completion, completion_text, in_thread, report
+from ..shared.workers import Workers
 
 HARD_LIMIT = 8.0  # seconds for one answer
 MEMORY_MB = 1024  # of one worker, beyond its imports

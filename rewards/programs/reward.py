@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import assertions, plain
-from .batch import Completion, completion_text, default_workers, in_thread, in_threads, report
-from .box import Box, BoxError, Outcome
+from ..shared.batch import Completion, completion_text, default_workers, in_thread, in_threads, report
+from . import assertions
+from . import wire as plain
+from .sandbox.box import Box, BoxError, Outcome
 
 _OPENING = re.compile(r"^```(?:python|python3|py)[ \t]*\n", re.MULTILINE | re.IGNORECASE)
 _CLOSING = re.compile(r"^```[ \t]*$", re.MULTILINE)
@@ -33,7 +34,7 @@ class Code:
         partial: Pay the fraction of tests passed, instead of 1.0 for all and 0.0 for less.
         workers: Programs run at the same time; by default the processors of this process but one.
         sandbox: `"auto"`, `"bubblewrap"`, `"sandlock"` or `"e2b"`, as in `rewards.box.Box`.
-        allow_missing: Layers, keys of `rewards.canaries.LAYERS`, without which programs may run all the same.
+        allow_missing: Layers, keys of `sandbox.canaries.LAYERS`, without which programs may run all the same.
         seconds: Processor seconds of one test; its wall clock is three times as long.
         total_seconds: Wall-clock seconds of all tests of one program.
         memory_mb: MiB of address space of one test.
@@ -45,7 +46,7 @@ class Code:
             - `{"type": "call", "fn_name": name, "cases": [{"args": [...], "expected": value}], "tol": 1e-6}`: a
               function, or a method of the class `Solution`; compared as Python compares, list and tuple alike, floats
               within `tol` (relative and absolute) where it is given;
-            - assert statements as text, or a list of them, which `rewards.assertions.lift` can take apart.
+            - assert statements as text, or a list of them, which `rewards.programs.assertions.lift` can take apart.
             The first two also as JSON text. None or blank text is no gold.
         entry_point: If there is such a column, the function that assert statements test; for suites that end with
             `def check(candidate)`, as HumanEval's, and for functions with the name of a builtin.
@@ -130,7 +131,7 @@ class Code:
     def grade(
         self, completions: Sequence[Completion], tests: Sequence[Any], entry_point: Sequence[str | None] | None = None
     ) -> list[tuple[str, float]]:
-        """The status of each completion, a key of `rewards.batch.REWARDS`, and the fraction of tests it passed.
+        """The status of each completion, a key of `rewards.shared.batch.REWARDS`, and the fraction of tests it passed.
 
         Without `partial` the first failure ends a program's tests, and the fraction is 0 or 1.
         """
@@ -181,7 +182,7 @@ class Test:
     holds: Callable[[bytes], bool]
 
     def verdict(self, outcome: Outcome) -> str:
-        """A key of `rewards.batch.REWARDS`."""
+        """A key of `rewards.shared.batch.REWARDS`."""
         if outcome.end == "ok":
             return "ok" if self.holds(outcome.data) else "wrong"
         return {"timeout": "timeout"}.get(outcome.end, "died")

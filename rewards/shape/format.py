@@ -12,8 +12,8 @@ from typing import Any
 
 import regex
 
-from .batch import Completion, completion_text, report
-from .math import last_box
+from ..answers.math_answer import last_box
+from ..shared.batch import Completion, completion_text, report
 
 TIME_LIMIT = 0.2  # seconds of the process's CPU time for one completion; overrun a little, on megabytes severalfold
 

@@ -32,7 +32,9 @@ from . import seccomp
 START_SECONDS = 30  # for a box to come up; where it takes longer, nothing can be graded
 _END_SECONDS = 5  # for the kernel to end what was killed
 
-_SOURCE = "\n".join(Path(__file__).with_name(name).read_text() for name in ("plain.py", "runner.py"))
+_SOURCE = "\n".join(
+    path.read_text() for path in (Path(__file__).parents[1] / "wire.py", Path(__file__).with_name("runner.py"))
+)
 _FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8", "-c")  # a bare interpreter; -I would ignore PYTHONHASHSEED
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 _UIDS = range(61184, 65000)  # unprivileged, and different from box to box: threads are counted per user

@@ -1,0 +1,1 @@
+"""The reward `code`: programs run on tests in a sandbox."""

@@ -1,0 +1,1 @@
+"""Where untrusted programs run, and the proof that they cannot get out."""
