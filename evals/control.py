@@ -28,8 +28,8 @@ from matplotlib.figure import Figure
 from gbpo.control.folder import RESULTS
 from gbpo.control.recipe import ALGORITHMS, parse
 
-from .charts import PALETTE
-from .statistics import Interval, iqm_difference, iqm_interval, probability_of_improvement
+from .report.series import PALETTE
+from .shared.estimates import Interval, iqm_difference, iqm_interval, probability_of_improvement
 
 
 def main(argv: Sequence[str] | None = None) -> None:

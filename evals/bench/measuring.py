@@ -20,7 +20,7 @@ import torch
 
 from gbpo.run.output import folder
 
-from .. import hardware
+from ..shared import hardware
 
 
 @dataclass(frozen=True)

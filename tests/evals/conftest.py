@@ -2,7 +2,7 @@
 
 import pytest
 
-from evals.results import Cell, Evaluation, Results
+from evals.report.results import Cell, Evaluation, Results
 
 SAMPLES = 4
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from evals.analysis import analyse
-from evals.statistics import Interval, mean_interval, paired_difference
+from evals.report.analysis import analyse
+from evals.shared.estimates import Interval, mean_interval, paired_difference
 
 GRPO = [[0, 1, 2, 3], [1, 1, 2, 3], [0, 0, 2, 3]]  # means of four samples: 6/16, 7/16, 5/16
 GBPO = [[2, 3, 4, 4], [2, 3, 4, 4], [2, 2, 4, 4]]  # 13/16, 13/16, 12/16

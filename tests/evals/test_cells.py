@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.cells import Algorithm, describe, notes, points, read_grid
+from evals.compare.cells import Algorithm, describe, notes, points, read_grid
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny_math.yaml"
 ONE_UPDATE = ["--per_device_train_batch_size=256", "--steps_per_generation=1", "--num_iterations=1"]

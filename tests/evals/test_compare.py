@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from evals import compare
-from evals.results import Results
+from evals.compare import command as compare
+from evals.report.results import Results
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "recipes" / "tiny_math.yaml"

@@ -13,9 +13,9 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from evals import evaluate as module
-from evals import generation
-from evals.evaluate import Settings, evaluate, harness_command, main, summary
+from evals.evaluate import command as module
+from evals.evaluate import generation
+from evals.evaluate.command import Settings, evaluate, harness_command, main, summary
 from gbpo.run.models.tiny import character_tokenizer, tiny_decoder
 from gbpo.run.recipe.arguments import RunArguments
 
@@ -475,9 +475,9 @@ def test_harnesses_get_their_command_lines(model, tmp_path, monkeypatch, capfd):
 
 
 def test_the_command_waits_for_nothing_before_its_arguments_are_known():
-    code = "import sys, evals.evaluate; print({'torch', 'trl', 'peft', 'datasets'} & sys.modules.keys())"
+    code = "import sys, evals.evaluate.command; print({'torch', 'trl', 'peft', 'datasets'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-    code = "import sys, gbpo.run.rewards, evals.generation; print('trl' in sys.modules, 'peft' in sys.modules)"
+    code = "import sys, gbpo.run.rewards, evals.evaluate.generation; print('trl' in sys.modules, 'peft' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False False"

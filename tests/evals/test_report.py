@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from evals import report
-from evals.analysis import Analysis, Comparison, Overall, Row
-from evals.charts import curve, heat_maps
-from evals.results import Cell, Evaluation, Results, label
-from evals.stability import Sign
-from evals.statistics import Interval
+from evals.report import command as report
+from evals.report.analysis import Analysis, Comparison, Overall, Row
+from evals.report.results import Cell, Evaluation, Results, label
+from evals.report.series import curve, heat_maps
+from evals.report.stability import Sign
+from evals.shared.estimates import Interval
 
 LONG = "gbpo:target_baseline=exact,overshoot_slope=0.2"
 ALGORITHMS = ["grpo", "gbpo", LONG]

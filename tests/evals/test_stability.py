@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from evals.stability import Sign, collapsed, gradient_spikes, max_drawdown, signs
+from evals.report.stability import Sign, collapsed, gradient_spikes, max_drawdown, signs
 from gbpo.trainer.guards import collapse
 
 HEALTHY = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evals.statistics import (
+from evals.shared.estimates import (
     Interval,
     area_under_curve,
     first_reach,

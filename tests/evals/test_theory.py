@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import gbpo.core
-from evals import theory
-from evals.tabular import MDPs, random_mdps
+from evals.theory import checks as theory
+from evals.theory.decision_processes import MDPs, random_mdps
 
 FEW = 16  # decision processes: two of each kind
 

@@ -416,7 +416,7 @@ def test_too_few_votes_are_refused(votes):
 
 
 def test_votes_that_nobody_draws_are_refused():
-    with pytest.raises(ValueError, match="votes=4, but no extra_votes .*VotingGRPOTrainer"):
+    with pytest.raises(ValueError, match="votes=4, but no extra_votes .*GBPOTrainer"):
         vote(["1", "2"], MajorityVote(votes=4))
 
 

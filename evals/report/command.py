@@ -20,12 +20,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from ..shared.estimates import Interval
 from . import stability
 from .analysis import Analysis, Comparison, Row, analyse
-from .charts import DASHES, PALETTE, PANELS, POINTS, curve, heat_maps, known, limits
 from .figures import figures
 from .results import Results, label
-from .statistics import Interval
+from .series import DASHES, PALETTE, PANELS, POINTS, curve, heat_maps, known, limits
 
 TEMPLATES = Path(__file__).parent / "templates"
 NOTHING = "–"
@@ -439,7 +439,3 @@ _TEMPLATES.filters |= {f.__name__: f for f in (number, signed, bounds, duration,
     "md": _markdown,
     "embedded": lambda value: htmlsafe_json_dumps(value, allow_nan=False, separators=(",", ":")),
 }
-
-
-if __name__ == "__main__":
-    main()

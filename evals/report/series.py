@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from ..shared.estimates import Interval
 from .analysis import Analysis, Row
 from .results import Cell, Results, label
-from .statistics import Interval
 
 POINTS = 300  # of a curve: more cannot be seen and make the file large
 

@@ -32,7 +32,7 @@ import rewards
 from gbpo.run.recipe.arguments import RunArguments, mapping
 from rewards.check import check_sample
 
-from .results import Evaluation
+from ..report.results import Evaluation
 
 if TYPE_CHECKING:  # torch, transformers and datasets wait until the arguments are known to be right
     from datasets import Dataset
@@ -124,7 +124,7 @@ def evaluate(
         model: A folder, a folder of an adapter, a Hub id or a builtin model.
         questions: As `gbpo.run.data.loading.load` gives them: `prompt` and the columns that the reward reads.
         settings: The reward and the sampling.
-        reference: A model to measure the KL divergence to; see `evals.generation.divergence`.
+        reference: A model to measure the KL divergence to; see `evals.evaluate.generation.divergence`.
         step: Optimiser step of the checkpoint, for the result.
         cache: Read the result where it is known. It is written in any case.
 
@@ -169,7 +169,7 @@ def evaluate(
 
 def summary(evaluation: Evaluation) -> list[str]:
     """The numbers of an evaluation, a line each."""
-    from .statistics import pass_at_k  # SciPy takes a while
+    from ..shared.estimates import pass_at_k  # SciPy takes a while
 
     k = evaluation.samples
     questions = len(evaluation.scores)
@@ -513,7 +513,3 @@ def _hand_over(options: argparse.Namespace) -> int:
         if status:
             return status
     return 0
-
-
-if __name__ == "__main__":
-    main()

@@ -14,7 +14,7 @@ from gbpo.run.recipe.arguments import ALGORITHMS
 from gbpo.run.recipe.parsing import Recipe
 from gbpo.trainer.config import BaseConfig, GBPOConfig
 
-from .results import label
+from ..report.results import label
 
 # Rewards that pay 0 or 1: in a group of them the exact target pulls as GRPO's advantage does
 _TWO_VALUED = {"math", "exact_match", "majority_vote", "boxed"}

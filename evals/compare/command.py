@@ -33,12 +33,13 @@ from gbpo.run.recipe.parsing import Recipe
 from gbpo.run.rewards import load_rewards, named_rewards
 from gbpo.run.train import check_enough_prompts
 
-from . import report, runner
-from .analysis import analyse
+from ..evaluate.command import Settings
+from ..report import command as report
+from ..report.analysis import analyse
+from . import runner
 from .cells import describe, notes, points, read_grid
 from .collect import collect
-from .comparison import RECIPE, TEST, VALIDATION, Comparison, write_json
-from .evaluate import Settings
+from .folder import RECIPE, TEST, VALIDATION, Comparison, write_json
 
 _SET_HERE = {"seed": "--seeds", "algorithm": "--algorithms", "output_dir": "--output"}
 _MANIFEST = "comparison.json"
@@ -232,7 +233,3 @@ def _write_questions(folder: Path, held_out: Dataset, count: int) -> None:
         )
     for name, rows in ((VALIDATION, range(0, count, 2)), (TEST, range(1, count, 2))):
         held_out.select(rows).to_json(folder / name, force_ascii=False)
-
-
-if __name__ == "__main__":
-    main()

@@ -13,10 +13,10 @@ from typing import Any
 from gbpo.run.data import loading as data
 from gbpo.run.output import folder
 
+from ..report.results import Cell, Evaluation, Results
+from ..shared.hardware import describe
 from .cells import Point
-from .comparison import SERIES, START, TEST, VALIDATION, Comparison
-from .hardware import describe
-from .results import Cell, Evaluation, Results
+from .folder import SERIES, START, TEST, VALIDATION, Comparison
 from .runner import ROOT, cell_command, last_lines
 
 SHOWN_LINES = 15  # of what a failed run printed last

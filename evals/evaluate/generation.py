@@ -20,7 +20,7 @@ from transformers import GenerationConfig
 from gbpo.run.models import catalogue as models
 
 if TYPE_CHECKING:
-    from .evaluate import Settings
+    from .command import Settings
 
 _ADAPTER = "adapter_config.json"
 _LOGITS = 2**27  # that a batch of `divergence` may have, for each of the two models

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from matplotlib.figure import Figure
 
 from .analysis import Analysis, Comparison
-from .charts import DASHES, PALETTE, HeatMaps, curve, heat_maps, known, limits
 from .results import Results, label
+from .series import DASHES, PALETTE, HeatMaps, curve, heat_maps, known, limits
 
 
 def figures(results: Results, analysis: Analysis, mean_name: str) -> Iterator[tuple[str, bytes]]:

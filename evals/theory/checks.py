@@ -2,7 +2,7 @@
 
     python -m evals.theory [--mdps N] [--seed S] [--json FILE]
 
-draws random finite decision processes (`evals.tabular`), asks `gbpo.core` for targets and losses, and compares them
+draws random finite decision processes, asks `gbpo.core` for targets and losses, and compares them
 with what does not use it: SciPy's linear programmes and convex solver, exact linear solves, PPO's loss under autograd,
 sorting. One line a check: cases (processes, states or single ratios, whichever it measures), worst error, tolerance,
 and what it covers. Exit status: 0 when all pass, 1 when one fails, 2 for bad input.
@@ -31,7 +31,7 @@ from scipy import optimize, sparse, special
 
 from gbpo.core import bounded_ratio_loss, exact_target_ratio, group_target_ratio, median_loss, target_ratio
 
-from .tabular import MDPs, random_mdps
+from .decision_processes import MDPs, random_mdps
 
 KINDS = 8  # bounds symmetric or not × twins or not × π0 uniform or weighted
 BATCH = 100  # decision processes solved at once
@@ -588,7 +588,3 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(f"evals.theory: error: {message}", file=sys.stderr, flush=True)
         raise SystemExit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,9 +10,7 @@ from itertools import accumulate
 from statistics import fmean, median
 from typing import Any
 
-from .results import Cell, Evaluation, Results, label
-from .stability import Sign, collapsed, gradient_spikes, max_drawdown, signs
-from .statistics import (
+from ..shared.estimates import (
     Interval,
     area_under_curve,
     first_reach,
@@ -23,6 +21,8 @@ from .statistics import (
     pass_at_k,
     probability_of_improvement,
 )
+from .results import Cell, Evaluation, Results, label
+from .stability import Sign, collapsed, gradient_spikes, max_drawdown, signs
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Row:
         seconds_to_threshold: The same in seconds of training.
         train_seconds: Median over seeds.
         peak_memory_gb: Median over seeds.
-        collapsed: Finished seeds that collapsed, as `evals.stability` defines it.
+        collapsed: Finished seeds that collapsed, as `evals.report.stability` defines it.
         first_signs: Sign → collapsed seeds in which it came first.
         max_drawdown: Largest fall of the smoothed training reward from its peak so far; mean over seeds.
         entropy: Entropy of the first and the last log, nats per token; means over seeds.

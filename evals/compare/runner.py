@@ -23,9 +23,9 @@ from gbpo.run.models import catalogue as models
 from gbpo.run.output import folder
 
 from .cells import Point
-from .comparison import RECIPE, START, TEST, VALIDATION, Comparison, Home
+from .folder import RECIPE, START, TEST, VALIDATION, Comparison, Home
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 _PROGRESS = re.compile(r"^.*\d+%\|.*?\| \d+/\d+ \[[^\]]*\]")
 _END = re.compile(r"(?:gbpo|evals)[.\w]*: (?:error: (.*)|ended at (.*?); last checkpoint)")

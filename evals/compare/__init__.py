@@ -1,0 +1,1 @@
+"""Compare algorithms on a recipe: `python -m evals.compare`."""

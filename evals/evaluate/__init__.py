@@ -1,0 +1,1 @@
+"""Evaluate checkpoints on held-out questions: `python -m evals.evaluate`."""

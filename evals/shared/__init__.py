@@ -1,0 +1,1 @@
+"""What several evaluations need: estimates with intervals, and the machine."""

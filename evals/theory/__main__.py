@@ -1,0 +1,4 @@
+from .checks import main
+
+if __name__ == "__main__":  # worker processes of the rewards import this file again
+    main()
