@@ -61,7 +61,7 @@ REQUIRED_OPTIONS = {
 }
 
 
-# reasoning_gym needs its package: tests/run/test_reasoning_gym.py has a stand-in
+# reasoning_gym needs its package: tests/run/data/test_reasoning_gym.py has a stand-in
 @pytest.mark.parametrize("name", [name for name in reward_names() if name != "reasoning_gym"])
 def test_a_registered_name_builds_a_reward_of_that_name_that_pickles(name):
     reward = get_reward(name, **REQUIRED_OPTIONS.get(name, {}))

@@ -6,7 +6,7 @@ import pytest
 
 from evals.compare.cells import Algorithm, describe, notes, points, read_grid
 
-TINY = Path(__file__).parents[2] / "recipes" / "tiny_math.yaml"
+TINY = Path(__file__).parents[3] / "recipes" / "tiny_math.yaml"
 ONE_UPDATE = ["--per_device_train_batch_size=256", "--steps_per_generation=1", "--num_iterations=1"]
 
 

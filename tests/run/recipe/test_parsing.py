@@ -13,7 +13,7 @@ from gbpo.run import train
 from gbpo.run.recipe import checks
 from gbpo.run.recipe import parsing as recipes
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 # Per recipe: processes it is written for, completions of one optimiser step, optimiser steps on one generation

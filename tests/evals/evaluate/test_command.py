@@ -19,7 +19,7 @@ from evals.evaluate.command import Settings, evaluate, harness_command, main, su
 from gbpo.run.models.tiny import character_tokenizer, tiny_decoder
 from gbpo.run.recipe.arguments import RunArguments
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def none_for_empty(completions, **kwargs):

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from gbpo.run.processes import ending, watcher
 from gbpo.shared.stopping import TrainingStopped
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = ROOT / "recipes" / "tiny_math.yaml"
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 # two updates on each generation; checkpoints and logs out of step with both

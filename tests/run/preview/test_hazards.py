@@ -14,7 +14,7 @@ from gbpo.run.models import catalogue as models
 from gbpo.run.preview import hazards
 from gbpo.run.recipe import parsing as recipe
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = str(ROOT / "recipes" / "tiny_math.yaml")
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 ARITHMETIC = Dataset.from_dict({"prompt": ["1+1=", "1+2="]})
