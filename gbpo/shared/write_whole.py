@@ -1,0 +1,22 @@
+"""Files that a kill or a full disk leaves as they were, never half written."""
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name beside `path`, then rename it.
+
+    Args:
+        path: The file to write or replace. Its folder must exist.
+        content: Bytes, or text to encode as UTF-8.
+
+    Raises:
+        OSError: The file could not be written. `path` is unchanged and no temporary file is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
