@@ -42,7 +42,19 @@ def bounded_ratio_loss(
         ValueError: For a slope or a clamp without meaning.
     """
     check_loss_options(overshoot_slope, max_log_ratio)
-    ratio = at_least_float32(log_ratio).clamp(-max_log_ratio, max_log_ratio).exp()
+    ratio = probability_ratio(log_ratio, max_log_ratio)
+    return ratio_loss(ratio, target_ratio, advantages, overshoot_slope=overshoot_slope)
+
+
+def probability_ratio(log_ratio: torch.Tensor, max_log_ratio: float) -> torch.Tensor:
+    """ρ = exp(log_ratio), with the log-ratio clamped to ± `max_log_ratio`; same shape, at least float32."""
+    return at_least_float32(log_ratio).clamp(-max_log_ratio, max_log_ratio).exp()
+
+
+def ratio_loss(
+    ratio: torch.Tensor, target_ratio: torch.Tensor, advantages: torch.Tensor, *, overshoot_slope: float
+) -> torch.Tensor:
+    """`bounded_ratio_loss` of a ratio ρ that is already known; arguments and result as there."""
     target = at_least_float32(target_ratio.detach())
     weight = at_least_float32(advantages.detach()).abs()
     error = ratio - target

@@ -16,8 +16,9 @@ from ..shared.stopping import TrainingStopped
 from ..trainer.base import BaseTrainer
 from ..trainer.gbpo import GBPOTrainer
 from ..trainer.guards.collapse import CollapseWatch
-from ..trainer.guards.vllm_weights import check_sampling, check_server
 from ..trainer.sampling.extra_votes import vote_rounds
+from ..trainer.sampling.unbiased import check_sampling
+from ..trainer.sampling.vllm_client import check_server
 from .data import loading as data
 from .models import adapters
 from .models import catalogue as models

@@ -1,29 +1,81 @@
-"""`BaseTrainer`: TRL's GRPOTrainer, its loss untouched, with what the runs of both algorithms rely on."""
+"""`BaseTrainer`: the parts that GBPO and the GRPO baseline share."""
 
-from accelerate.data_loader import DataLoaderShard
+from accelerate.logging import get_logger
+from accelerate.utils import DistributedType
 
-from .checkpoints import ResumableGRPOTrainer
-from .guards.phase_times import PhasedGRPOTrainer
-from .guards.ratio_metrics import RatioGRPOTrainer
-from .guards.vllm_weights import SyncedGRPOTrainer
-from .passes.unpadded import TrimmedGRPOTrainer
-from .sampling.extra_votes import VotingGRPOTrainer
-from .sampling.resampling import ResamplingGRPOTrainer
+from .bridge import BridgeTrainer
+from .config import BaseConfig
+from .guards.finite_steps import FiniteSteps
+from .guards.phase_times import PhaseTimes
+from .guards.vllm_weights import WeightCheck, engine_dtype
+from .passes.run import Scorer
+from .passes.speedups import decide
+from .sampling.extra_votes import ExtraVotes, vote_rounds
+from .sampling.resampling import Resampling
+from .sampling.seeds import SamplingSeeds
+from .sampling.unbiased import biased_sampling
+from .sampling.vllm_client import server_url
+
+logger = get_logger(__name__)
+
+_WHOLE_MODELS = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
 
 
-class BaseTrainer(
-    ResamplingGRPOTrainer,
-    PhasedGRPOTrainer,
-    VotingGRPOTrainer,
-    SyncedGRPOTrainer,
-    RatioGRPOTrainer,
-    TrimmedGRPOTrainer,
-    ResumableGRPOTrainer,
-):
-    """What `GBPOTrainer` and the GRPO baseline share: votes, resampling, a proven engine, no padding, resume."""
+class BaseTrainer(BridgeTrainer):
+    """TRL's GRPOTrainer, its loss untouched, with the parts of this project; see `BridgeTrainer` for their order.
 
-    def get_train_dataloader(self):
-        loader = super().get_train_dataloader()
-        if isinstance(loader, DataLoaderShard):
-            loader.device = None  # rows of text, which accelerate would walk through at every micro-batch
-        return loader
+    Takes `trl.GRPOConfig`, or `BaseConfig` for the options of the parts.
+    """
+
+    bounded_loss = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        rank = self.accelerator.process_index
+        self.phase_times = PhaseTimes(self._log)
+        self.add_callback(self.phase_times)
+        self.finite_steps = FiniteSteps(self.processing_class.decode, rank)
+        self.extra_votes = ExtraVotes(vote_rounds(self.reward_funcs, self.num_generations))
+        if self.extra_votes.rounds and self.tools:
+            raise ValueError(
+                f"A reward asks for {self.extra_votes.rounds} more round(s) of votes, but tools and environments keep "
+                "the changes of the first round, which would change these votes. Remove the votes or the tools."
+            )
+        if isinstance(self.args, BaseConfig) and self.args.resample_zero_signal_groups:
+            self.resampling = Resampling(
+                self.train_dataset,
+                self.accelerator,
+                self.num_generations,
+                self._tokenizer.pad_token_id,
+                self.args.seed,
+            )
+        if self.use_vllm:
+            self.sampling_seeds = SamplingSeeds(self.args.seed, rank // self.args.vllm_tensor_parallel_size)
+            dtype = engine_dtype(self.model.dtype, self.accelerator.mixed_precision)
+            biased = biased_sampling(self.args) is not None
+            self.weight_check = WeightCheck(self.accelerator, dtype, biased, self._weight_sync_fix(dtype))
+        self.speedups = decide(
+            self.args,
+            self.model,
+            bounded_loss=self.bounded_loss,
+            whole_model=self.accelerator.distributed_type in _WHOLE_MODELS
+            and not self.is_distributed_loading_by_transformers,
+        )
+        if "trim_padding" in self.speedups:
+            self.scorer = Scorer.of(
+                self.accelerator,
+                self.model.config,
+                pack="pack_rows" in self.speedups,
+                share="share_prompts" in self.speedups,
+                multiple=self.pad_to_multiple_of,
+            )
+        logger.info(self.speedups.line())
+
+    def _weight_sync_fix(self, dtype) -> str:
+        if self.args.vllm_mode == "colocate":
+            return "The weight sync does not reach the engine. Use a vLLM version that TRL supports, or use_vllm: false"
+        return (
+            f"The server at {server_url(self.args)} serves another model or dtype (--dtype "
+            f"{str(dtype).removeprefix('torch.')}), lacks --logprobs-mode processed_logprobs, was restarted since, or "
+            "did not receive the weights. Restart it, then resume this run from its last checkpoint"
+        )

@@ -1,19 +1,22 @@
-"""`GBPOConfig`: the configuration of GRPO plus what GBPO adds, to its loss and to its speed."""
+"""`GBPOConfig`: the configuration of GRPO with the options of GBPO and of its speed."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from trl import GRPOConfig
 
+from ..core.aggregation import LOSS_TYPES
 from ..core.bounds import check_bounds, check_temperature
 from ..core.losses import check_loss_options
 from ..core.targets import BASELINES
+from .passes.speedups import SPEEDUPS, requested_speedups
 
-# Values that TRL itself would refuse only after the first generation, or never.
+# Values that TRL itself refuses only after the first generation, or never.
 CHOICES = {
     "target_baseline": BASELINES,
-    "loss_type": ("dapo", "grpo", "bnpo", "dr_grpo"),
+    "loss_type": LOSS_TYPES,
     "importance_sampling_level": ("token", "sequence"),
     "scale_rewards": ("group", "batch", "none"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
@@ -21,9 +24,9 @@ CHOICES = {
     "vllm_importance_sampling_mode": ("sequence_mask", "sequence_truncate", "token_mask", "token_truncate"),
 }
 
-# Fields of GRPOConfig that act in its loss and have no counterpart in the bounded-ratio loss.
+# Fields of GRPOConfig that change its loss and mean nothing in the bounded-ratio loss.
 _REFUSED = {
-    "delta": "it caps the ratio where the bounded loss pulls it back, and max_log_ratio already keeps it finite",
+    "delta": "it caps the ratio, which the bounded loss pulls back; max_log_ratio keeps the ratio finite",
     **dict.fromkeys(("sapo_temperature_neg", "sapo_temperature_pos"), "it belongs to the SAPO loss"),
     **dict.fromkeys(
         ("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg"), "it belongs to the VESPO loss"
@@ -31,22 +34,53 @@ _REFUSED = {
 }
 
 
+class GBPOHazard(UserWarning):
+    """Settings of GBPO that are allowed and usually a mistake."""
+
+
 @dataclass
 class BaseConfig(GRPOConfig):
-    """`trl.GRPOConfig` with what `BaseTrainer`, and so both algorithms, can do beyond TRL.
+    """`trl.GRPOConfig` with the options that both algorithms share.
 
     Args:
-        resample_zero_signal_groups: Put groups of other prompts in place of those without signal (DAPO's dynamic
-            sampling).
+        exact_speedups: Speed-ups that leave the gradient as it is: `["all"]`, `["none"]` or a list of names, for
+            debugging. One that is not exact in a run does not act there; the log says why.
+        resample_zero_signal_groups: Replace groups without signal by groups of other prompts (DAPO's dynamic sampling).
+
+    Raises:
+        TypeError: For a field of an earlier version, with its new name.
     """
 
+    exact_speedups: list[str] = field(
+        default_factory=lambda: ["all"],
+        metadata={
+            "help": "Speed-ups that leave the gradient as it is: all, none, or a list of "
+            f"{', '.join(SPEEDUPS)} (for debugging)."
+        },
+    )
     resample_zero_signal_groups: bool = field(
         default=False,
         metadata={
-            "help": "Put groups of other prompts in place of those without signal (DAPO's dynamic sampling), at the "
-            "cost of further generations."
+            "help": "Replace groups without signal by groups of other prompts (DAPO's dynamic sampling), at the cost "
+            "of further generations."
         },
     )
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        for name in SPEEDUPS:
+            if name in kwargs:
+                raise TypeError(f"{name} is now a name in exact_speedups. {speedup_field(name)}")
+        return super().__new__(cls)
+
+    def __post_init__(self):
+        requested_speedups(self.exact_speedups)  # refuses unknown names
+        super().__post_init__()
+
+
+def speedup_field(name: str) -> str:
+    """How to switch off one speed-up, for an error."""
+    others = [other for other in SPEEDUPS if other != name]
+    return f"Write exact_speedups: all, none, or without it: [{', '.join(others)}]."
 
 
 @dataclass
@@ -64,16 +98,9 @@ class GBPOConfig(BaseConfig):
         overshoot_slope: Slope of the loss past the target relative to |A|: 1 is the published loss, 0 is flat there, as
             GRPO's clipped loss is.
         max_log_ratio: The log-ratio is clamped to ± this value, in (0, 80].
-        trim_padding: Run the model on the tokens of the rows only, not on the padding of the generation batch.
-        arrange_rows: Put rows of like length, of one optimiser step and rank, through the model together.
-        max_tokens_per_micro_batch: The most tokens of one such pass, padding included, a shared prompt once; by default
-            as many as TRL's micro-batch has, `per_device_train_batch_size` rows of the widest prompt and completion.
-        skip_zero_signal: Do not run rows whose loss is exactly zero: advantage 0, and no term beside the policy's.
-        pack_rows: Under FlashAttention, put the rows of a pass behind each other without padding.
-        share_prompts: Run a prompt once for all of its completions, in generation by transformers and, under other
-            attention than FlashAttention, in a pass.
-        reuse_first_pass: Take the old log-probs from the first optimiser step on a generation, and compute those of its
-            later steps for the rows that are run.
+        max_tokens_per_micro_batch: Maximum tokens of one forward pass, padding included, a shared prompt counted once.
+            By default those of TRL's micro-batch: `per_device_train_batch_size` rows of the widest prompt and
+            completion. Needs the speed-up `arrange_rows`.
     """
 
     target_baseline: str = field(
@@ -95,36 +122,11 @@ class GBPOConfig(BaseConfig):
         default=20.0,
         metadata={"help": "The log-ratio is clamped to plus or minus this value, in (0, 80]."},
     )
-    trim_padding: bool = field(
-        default=True,
-        metadata={"help": "Run the model on the tokens of the rows only, not on the padding of the generation batch."},
-    )
-    arrange_rows: bool = field(
-        default=True,
-        metadata={"help": "Put rows of like length, of one optimiser step and rank, through the model together."},
-    )
     max_tokens_per_micro_batch: int | None = field(
         default=None,
         metadata={
-            "help": "The most tokens of one pass, padding included; by default those of TRL's micro-batch. Needs "
-            "arrange_rows."
+            "help": "Maximum tokens of one forward pass, padding included; by default those of TRL's micro-batch."
         },
-    )
-    skip_zero_signal: bool = field(
-        default=True,
-        metadata={"help": "Do not run rows whose loss is exactly zero (advantage 0, no KL, no entropy bonus)."},
-    )
-    pack_rows: bool = field(
-        default=True,
-        metadata={"help": "Under FlashAttention, put the rows of a pass behind each other without padding."},
-    )
-    share_prompts: bool = field(
-        default=True,
-        metadata={"help": "Run a prompt once for all of its completions, in generation by transformers and in a pass."},
-    )
-    reuse_first_pass: bool = field(
-        default=True,
-        metadata={"help": "Take old log-probs from the first step on a generation; later ones for the rows run."},
     )
 
     def __post_init__(self):
@@ -148,8 +150,8 @@ class GBPOConfig(BaseConfig):
                 raise ValueError(f"{name}={value!r} would be ignored by GBPO: {reason}. Remove it.")
         if self.num_generations is None or self.num_generations < 2:
             raise ValueError(
-                f"num_generations={self.num_generations} gives every completion advantage 0: a group of one is its own "
-                "baseline, and nothing would be learnt. Write at least 2; 8 is usual."
+                f"num_generations={self.num_generations} gives every completion advantage 0, because a group of one is "
+                "its own baseline. Nothing would be learnt. Write at least 2; 8 is usual."
             )
         if not 0.0 <= self.top_entropy_quantile <= 1.0:
             raise ValueError(
@@ -158,13 +160,15 @@ class GBPOConfig(BaseConfig):
             )
         if self.max_tokens_per_micro_batch is not None and self.max_tokens_per_micro_batch < 1:
             raise ValueError(
-                f"max_tokens_per_micro_batch={self.max_tokens_per_micro_batch} leaves no room for a token. Write about "
-                "as many as the memory takes, such as 16384, or leave it out for those of TRL's micro-batch."
+                f"max_tokens_per_micro_batch={self.max_tokens_per_micro_batch} leaves no room for a token. Write as "
+                "many as fit in memory, for example 16384, or remove it to use the size of TRL's micro-batch."
             )
-        if self.max_tokens_per_micro_batch is not None and not self.arrange_rows:
+        if self.max_tokens_per_micro_batch is not None and "arrange_rows" not in requested_speedups(
+            self.exact_speedups
+        ):
             raise ValueError(
-                f"max_tokens_per_micro_batch={self.max_tokens_per_micro_batch} would be ignored with arrange_rows="
-                "False, which keeps per_device_train_batch_size rows together. Leave out one of them."
+                f"max_tokens_per_micro_batch={self.max_tokens_per_micro_batch} would be ignored, because "
+                f"exact_speedups={self.exact_speedups!r} leaves out arrange_rows. Add it, or remove one of the two."
             )
         check_bounds(self.epsilon, self.epsilon if self.epsilon_high is None else self.epsilon_high)
         check_temperature(self.target_temperature)
@@ -180,34 +184,34 @@ class GBPOConfig(BaseConfig):
         found = []
         if self.updates_per_generation <= 1:
             found.append(
-                "One optimiser step per generation: every ratio is 1 when its loss is computed, so that neither "
-                "epsilon nor target_temperature matters and GBPO differs from GRPO only where the target pulls against "
-                f"the sign of the advantage (target_baseline={self.target_baseline!r}; never with 'mean', nor with "
-                "'exact' and two-valued rewards). To use the bound, set num_iterations above 1, or "
+                "One optimiser step per generation: every ratio is 1 when its loss is computed. epsilon and "
+                "target_temperature then have no effect, and GBPO differs from GRPO only where the target and the "
+                f"advantage disagree in sign (target_baseline={self.target_baseline!r}; they agree with 'mean', and "
+                "with 'exact' for two-valued rewards). To use the bound, set num_iterations above 1, or "
                 "steps_per_generation above gradient_accumulation_steps."
             )
         high = self.epsilon if self.epsilon_high is None else self.epsilon_high
         if high != self.epsilon and self.target_baseline != "exact":
             found.append(
                 f"epsilon={self.epsilon} and epsilon_high={high} with target_baseline={self.target_baseline!r}: the "
-                f"mean target of a group comes out near {1 + (high - self.epsilon) / 2:g} instead of 1, which no "
-                f"policy can reach; unequal bounds belong to the {high / (high + self.epsilon):.2g} quantile. Write "
-                "target_baseline: exact, which takes it, or equal bounds."
+                f"mean target of a group is near {1 + (high - self.epsilon) / 2:g} instead of 1, which no policy "
+                f"can reach. Unequal bounds belong to the {high / (high + self.epsilon):.2g} quantile. Write "
+                "target_baseline: exact, which uses it, or equal bounds."
             )
         return found
 
 
 def reward_scale(value: bool | str) -> str:
-    """`scale_rewards` by name; TRL's booleans, which a YAML file or a command line hands over as text, included."""
+    """`scale_rewards` by name; TRL's booleans may arrive as text from a YAML file or a command line."""
     return {"true": "group", "false": "none"}.get(str(value).lower(), str(value))
 
 
 def check_choices(args: GRPOConfig, choices: Mapping[str, Sequence[str]], algorithm: str) -> None:
-    """Raise `ValueError` for the first field of `args` that is none of its choices."""
+    """Raise `ValueError` for the first field of `args` whose value is not one of its choices."""
     for name, known in choices.items():
         value = getattr(args, name)
         if value not in known:
-            raise ValueError(f"{name}={value!r} has no meaning in {algorithm}. Write one of {', '.join(known)}.")
+            raise ValueError(f"{name}={value!r} is not known in {algorithm}. Write one of {', '.join(known)}.")
 
 
 def _eval_batch_does_not_split(args: GRPOConfig) -> ValueError:
@@ -222,7 +226,7 @@ def _eval_batch_does_not_split(args: GRPOConfig) -> ValueError:
 
 
 def _batch_does_not_split(args: GRPOConfig) -> ValueError:
-    """TRL's refusal of a batch that holds no whole groups, with the numbers it comes from and the mend."""
+    """TRL's error for a batch that does not hold whole groups, with its numbers and the fix."""
     batch, group = args.generation_batch_size, args.num_generations
     divisors = [d for d in range(2, batch + 1) if batch % d == 0]
     nearest = min(divisors, key=lambda d: abs(d - group), default=2)

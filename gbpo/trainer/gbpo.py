@@ -1,30 +1,29 @@
-"""`GBPOTrainer`: TRL's GRPOTrainer with the bounded-ratio loss in place of the clipped one."""
+"""`GBPOTrainer`: the target ratio and the bounded-ratio loss of GBPO on TRL's GRPOTrainer."""
 
 import textwrap
+import warnings
 from typing import Any
 
 import torch
-from accelerate.logging import get_logger
 from trl.trainer.utils import get_config_model_id
 
-from ..core import bounded_ratio_loss, group_median, group_target_ratio, target_ratio
+from ..core import group_median, group_target_ratio, target_ratio
+from ..core.aggregation import row_weights, token_mean
+from ..core.losses import probability_ratio, ratio_loss
 from .base import BaseTrainer
-from .config import GBPOConfig
-from .metrics import Pool
-from .passes.layout import PassesGRPOTrainer
+from .config import GBPOConfig, GBPOHazard
+from .metrics import StepMetrics
+from .passes.batch import Pass, policy_mask
+from .passes.plan import PassPlan
+from .passes.speedups import is_aligned
 
-logger = get_logger(__name__)
 
-
-class GBPOTrainer(PassesGRPOTrainer, BaseTrainer):
+class GBPOTrainer(BaseTrainer):
     """Group-relative Bounded Policy Optimization (arXiv 2604.18578), on everything that TRL's GRPOTrainer does.
 
-    Used like `trl.GRPOTrainer`, with a `GBPOConfig`. It overrides three methods: `_calculate_rewards` keeps the rewards
-    of all ranks, `_scored_completions` adds the target ratio of each completion, and `_compute_loss` regresses the
+    Used like `trl.GRPOTrainer`, with a `GBPOConfig`. It adds the target ratio ρ* of each completion and regresses the
     probability ratio towards it: `|A| · |ρ - ρ*|`. Generation, rewards, KL to the reference, entropy bonus, masks,
-    importance weights of vLLM, logging, saving and resuming are TRL's. Rewards with `votes` are given them as
-    `VotingGRPOTrainer` does, and groups without signal can be drawn anew (`ResamplingGRPOTrainer`); see `BaseTrainer`.
-    Padding and rows without signal are not run; see `PassesGRPOTrainer`.
+    importance weights of vLLM, logging, saving and resuming are TRL's. `BridgeTrainer` lists what else is added.
 
     Example:
 
@@ -47,6 +46,8 @@ class GBPOTrainer(PassesGRPOTrainer, BaseTrainer):
     ```
     """
 
+    bounded_loss = True
+
     _tag_names = ["trl", "gbpo"]
     _name = "GBPO"
     _paper = {
@@ -67,40 +68,45 @@ class GBPOTrainer(PassesGRPOTrainer, BaseTrainer):
             args = GBPOConfig(f"{name.split('/')[-1]}-GBPO")
         elif not isinstance(args, GBPOConfig):
             raise TypeError(
-                f"GBPOTrainer takes a GBPOConfig, got {type(args).__name__}: it has no target_baseline. Build the "
+                f"GBPOTrainer takes a GBPOConfig, got {type(args).__name__}, which has no target_baseline. Build the "
                 "arguments with GBPOConfig(...), which accepts every field of GRPOConfig."
             )
         super().__init__(model, reward_funcs, args, *others, **kwargs)
-        self.trim_padding, self.pack_rows, self.share_prompts = args.trim_padding, args.pack_rows, args.share_prompts
-        self._pools = {"train": Pool(), "eval": Pool()}
-        self._rewards_per_func = torch.empty(0, 0)  # (B_global, n_funcs), of the batch being scored
-        for hazard in args.hazards():
-            logger.warning(hazard)
-
-    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        self._rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        return self._rewards_per_func
-
-    def _scored_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        output = super()._scored_completions(inputs)
-        scored = ~self._rewards_per_func.isnan().all(dim=1)  # (B_global,)
-        advantages = self.accelerator.gather(output["advantages"])  # (B_global,); groups may span ranks
-        target, centred = self._targets(advantages, scored)
-        self._log_targets(target[scored], centred[scored], advantages[scored])
-        local = slice(
-            self.accelerator.process_index * len(inputs),
-            (self.accelerator.process_index + 1) * len(inputs),
+        self._step_metrics = {"train": StepMetrics(), "eval": StepMetrics()}
+        window = min(args.steps_per_generation, args.gradient_accumulation_steps)
+        self.pass_plan = PassPlan(
+            self.accelerator,
+            window=window if is_aligned(args) else 1,
+            budget=args.max_tokens_per_micro_batch,
+            micro_batch_size=args.per_device_train_batch_size,
+            arrange="arrange_rows" in self.speedups,
+            skip="skip_zero_signal" in self.speedups,
+            trim="trim_padding" in self.speedups,
+            pack="pack_rows" in self.speedups,
         )
-        # (B,) tensors travel with the batch through TRL's shuffle and split
-        output["target_ratio"], output["centred_advantages"] = target[local], centred[local]
-        return output
+        for hazard in args.hazards():
+            warnings.warn(hazard, GBPOHazard, stacklevel=2)
 
-    def _targets(self, advantages: torch.Tensor, scored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    # --- the target
+
+    def add_targets(self, batch: dict[str, Any], advantages: torch.Tensor) -> dict[str, Any]:
+        target, centred = self.targets(advantages)
+        scored = ~advantages.isnan()
+        self._log_targets(target[scored], centred[scored], advantages[scored])
+        rows = len(batch["advantages"])
+        local = slice(self.accelerator.process_index * rows, (self.accelerator.process_index + 1) * rows)
+        return batch | {"target_ratio": target[local], "centred_advantages": centred[local]}
+
+    def targets(self, advantages: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Target ratio ρ* and centred signal Ã of every completion of the global batch, each (B_global,).
 
-        Inside a group the advantage is an increasing affine function of the reward, whatever `scale_rewards` and
-        `multi_objective_aggregation`: it has the reward's order and ties, and `(r - median) / std = A - median(A)`.
-        Completions that no reward function scored have A = 0 but no say in the median: they get ρ* = 1 and Ã = 0.
+        Within a group the advantage is an increasing affine function of the reward, whatever `scale_rewards` and
+        `multi_objective_aggregation` are. So it has the reward's order and ties, and `(r - median) / std = A -
+        median(A)`.
+
+        Args:
+            advantages: A, (B_global,). NaN marks a completion that no reward function scored; it counts in no median
+                and gets ρ* = 1 and Ã = 0.
         """
         num_generations = self.num_generations if self.model.training else self.num_generations_eval
         bounds = {
@@ -108,132 +114,121 @@ class GBPOTrainer(PassesGRPOTrainer, BaseTrainer):
             "epsilon_high": self.epsilon_high,
             "temperature": self.args.target_temperature,
         }
-        if self.args.target_baseline == "mean":  # TRL has subtracted it
-            return torch.where(scored, target_ratio(advantages, **bounds), 1.0), advantages
-        signal = advantages.masked_fill(~scored, torch.nan)
+        if self.args.target_baseline == "mean":  # which TRL has subtracted
+            return target_ratio(advantages, **bounds).nan_to_num(nan=1.0), advantages.nan_to_num(nan=0.0)
         target = group_target_ratio(
-            signal, num_generations, baseline=self.args.target_baseline, scale_rewards="none", **bounds
+            advantages, num_generations, baseline=self.args.target_baseline, scale_rewards="none", **bounds
         )
-        groups = signal.view(-1, num_generations)
+        groups = advantages.view(-1, num_generations)
         return target, (groups - group_median(groups)).nan_to_num(nan=0.0).view(-1)
 
     def _log_targets(self, target: torch.Tensor, centred: torch.Tensor, advantages: torch.Tensor) -> None:
-        """Metrics of one generation over the completions that were scored, each argument (N,)."""
+        """Log metrics of one generation over the completions that were scored, each argument (N,)."""
         if not target.numel():
             return
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        metrics["gbpo/target_ratio_mean"].append(target.mean().item())
-        metrics["gbpo/target_ratio_std"].append(target.std(correction=0).item())
-        metrics["gbpo/tied_fraction"].append((centred == 0).float().mean().item())
+        self._log("gbpo/target_ratio_mean", target.mean().item())
+        self._log("gbpo/target_ratio_std", target.std(correction=0).item())
+        self._log("gbpo/tied_fraction", (centred == 0).float().mean().item())
         pulls_against = torch.sign(target - 1) != torch.sign(advantages)
-        metrics["gbpo/sign_disagreement"].append(pulls_against.float().mean().item())
+        self._log("gbpo/sign_disagreement", pulls_against.float().mean().item())
 
-    def _compute_loss(self, model, inputs):
-        mode = "train" if self.model.training else "eval"
-        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)  # (B, T)
-        logps, entropies, aux_loss = self._scores(
-            model, inputs, compute_entropy=True, compute_aux_loss=self.aux_loss_enabled
-        )  # (B, T), (B, T), scalar
-        # left out where they equal the current ones
-        old_logps = inputs.get("old_per_token_logps")
-        if old_logps is None:
-            old_logps = inputs["old_per_token_logps"] = logps.detach()
-        log_ratio = self._log_ratio(logps, old_logps, mask)  # (B, T), or (B, 1) at sequence level
-        target = inputs["target_ratio"].unsqueeze(1)  # (B, 1)
-        advantages = inputs["advantages"].unsqueeze(1)  # (B, 1)
+    # --- the loss
 
-        policy_term = bounded_ratio_loss(
-            log_ratio,
-            target,
-            advantages,
-            overshoot_slope=self.args.overshoot_slope,
-            max_log_ratio=self.args.max_log_ratio,
+    def as_pass(self, batch: dict[str, Any]) -> Pass:
+        tokens = policy_mask(batch).sum(1)  # (B,)
+        weights = row_weights(
+            self.loss_type,
+            tokens,
+            tokens_of_all_ranks=batch["num_items_in_batch"],
+            num_processes=self.accelerator.num_processes,
+            max_completion_length=self.max_completion_length,
         )
+        return Pass.from_batch(batch, weights, token_mean(tokens).float().expand(len(tokens)))
+
+    def pass_loss(self, one, logps, entropies, aux_loss):
+        mode = "train" if self.model.training else "eval"
+        mask = one.policy_mask  # (B, T)
+        old_logps = logps.detach() if one.old_logps is None else one.old_logps
+        log_ratio = self.log_ratio(logps, one)  # (B, T), or (B, 1) at sequence level
+        ratio = probability_ratio(log_ratio, self.args.max_log_ratio)
+        target = one.target_ratio.unsqueeze(1)  # (B, 1)
+        advantages = one.advantages.unsqueeze(1)  # (B, 1)
+
+        policy_term = ratio_loss(ratio, target, advantages, overshoot_slope=self.args.overshoot_slope)
         entropy_mask = None
         if self.top_entropy_quantile < 1.0:
             entropy_mask = self.get_high_entropy_mask(entropies, mask, 1 - self.top_entropy_quantile)
-        weights = self._token_weights(inputs, logps, old_logps, mask, entropy_mask)  # (B, T)
+        weights = self._token_weights(one, logps, old_logps, entropy_mask)  # (B, T)
         per_token_loss = policy_term * weights
         if self.beta != 0.0:
-            per_token_kl = self._per_token_kl(logps, inputs["ref_per_token_logps"], log_ratio)
+            per_token_kl = self._per_token_kl(logps, one.ref_logps, ratio)
             per_token_loss = per_token_loss + self.beta * per_token_kl
 
-        row_weights = inputs if "row_weights" in inputs else self._row_weights(inputs)
         accumulation = self.current_gradient_accumulation_steps if mode == "train" else 1.0
         share = 1 / accumulation
-        if self.loss_type == "dapo" and mode == "train":  # whose count spans the whole generation batch
+        if self.loss_type == "dapo" and mode == "train":  # whose token count is that of the whole generation batch
             share = self.args.steps_per_generation / accumulation
-        loss = share * (row_weights["row_weights"] @ (per_token_loss * mask).sum(1))
+        loss = share * (one.row_weights @ (per_token_loss * mask).sum(1))
+        metrics = self._step_metrics[mode]
         if self._entropy_bonus_enabled:
-            self._pools[mode].add_sum("policy_loss", loss.detach())
-            bonus_mask, bonus_weights = mask, row_weights["entropy_weights"]
+            metrics.add_sum("policy_loss", loss.detach())
+            bonus_mask, bonus_weights = mask, one.entropy_weights
             if entropy_mask is not None:
                 bonus_mask = mask * entropy_mask
                 bonus_weights = (1 / bonus_mask.sum().clamp(min=1.0)).expand(len(mask))
             mean_entropy = bonus_weights @ (entropies * bonus_mask).sum(1)
             loss = loss - self._applied_entropy_coef() * mean_entropy / accumulation
-            if mode == "train":
-                self._update_entropy_coef(entropies.detach(), bonus_mask)
+            if mode == "train" and self.use_adaptive_entropy:
+                entropies_now = entropies.detach()
+                sums = torch.stack([(entropies_now * bonus_mask).sum(), bonus_mask.sum()])
+                window = self._entropy_window_stats
+                self._entropy_window_stats = sums if window is None else window + sums
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * aux_loss / accumulation
-            self._metrics[mode]["aux_loss"].append(self.accelerator.gather_for_metrics(aux_loss).mean().item())
+            metrics.add_mean("aux_loss", aux_loss.detach().view(1), torch.ones(1, device=loss.device))
 
         with torch.no_grad():
+            ratio = ratio.detach()
             means = {"entropy": (entropies, mask)}
             if self.beta != 0.0:
                 means["kl"] = (per_token_kl, mask)
-            ratio = self._ratio(log_ratio)
-            means |= self._ratio_means(ratio, policy_term, mask, weights, inputs)
-            means |= self._clip_means(mode, ratio, advantages, mask)
+            means |= self._ratio_means(ratio, policy_term, weights, one)
+            means |= self._clip_means(metrics, ratio, advantages, mask)
             for name, (values, value_weights) in means.items():
-                self._pools[mode].add_mean(name, values, value_weights)
-            if mode == "eval" or self.accelerator.sync_gradients:
-                for name, value in self._pools[mode].collect(self.accelerator).items():
-                    self._metrics[mode][name].append(value)
-        return loss
+                metrics.add_mean(name, values, value_weights)
+        return loss, ratio
 
-    def _ratio(self, log_ratio: torch.Tensor) -> torch.Tensor:
-        return log_ratio.clamp(-self.args.max_log_ratio, self.args.max_log_ratio).exp()
+    def finish_step(self) -> None:
+        mode = "train" if self.model.training else "eval"
+        for name, value in self._step_metrics[mode].collect(self.accelerator).items():
+            self._log(name, value)
+        if self._entropy_bonus_enabled and mode == "train":
+            self._update_entropy_coef()
 
-    def _token_weights(self, inputs, logps, old_logps, mask, entropy_mask) -> torch.Tensor:
-        """What multiplies the policy term besides |A|: off-policy mask, entropy quantile, vLLM ratio; (B, T)."""
+    def _token_weights(
+        self, one: Pass, logps: torch.Tensor, old_logps: torch.Tensor, entropy_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Factors of the policy term besides |A|: off-policy mask, entropy quantile, vLLM's ratio; (B, T)."""
         weights = torch.ones_like(logps)
         if self.off_policy_mask_threshold is not None:
             weights = weights * self.get_off_policy_mask(
-                advantages=inputs["advantages"].unsqueeze(1),
+                advantages=one.advantages.unsqueeze(1),
                 per_token_logps=logps,
-                sampling_per_token_logps=inputs.get("sampling_per_token_logps", old_logps),
-                mask=mask,
+                sampling_per_token_logps=old_logps if one.sampling_logps is None else one.sampling_logps,
+                mask=one.policy_mask,
                 off_policy_threshold=self.off_policy_mask_threshold,
             )  # (B, 1)
         if entropy_mask is not None:
             weights = weights * entropy_mask  # (B, T)
         if self.use_vllm and self.vllm_importance_sampling_correction:
-            weights = weights * inputs["importance_sampling_ratio"]  # (B, T) or (B, 1)
+            weights = weights * one.importance_ratio  # (B, T) or (B, 1)
         return weights
 
-    def _per_token_kl(self, logps: torch.Tensor, ref_logps: torch.Tensor, log_ratio: torch.Tensor) -> torch.Tensor:
+    def _per_token_kl(self, logps: torch.Tensor, ref_logps: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
         """k3 estimate of the KL divergence to the reference, times ρ where TRL corrects its bias."""
         difference = ref_logps - logps
         per_token_kl = difference.exp() - difference - 1
-        return per_token_kl * self._ratio(log_ratio) if self.args.use_bias_correction_kl else per_token_kl
-
-    def _row_weights(self, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """What multiplies the summed loss of each row of a micro-batch under TRL's `loss_type`, and its entropy; (B,).
-
-        They are the normalisers of the micro-batch as TRL draws it, whichever rows are then run together.
-        """
-        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)  # (B, T)
-        tokens, rows = mask.sum(1), len(mask)
-        mean = 1.0 / tokens.sum().clamp(min=1)
-        weights = {
-            # the mean over the tokens of all ranks and micro-batches
-            "dapo": self.accelerator.num_processes / inputs["num_items_in_batch"].clamp(min=1),
-            "grpo": 1.0 / (rows * tokens.clamp(min=1)),
-            "bnpo": mean,
-            "dr_grpo": torch.tensor(1 / (rows * self.max_completion_length), device=mask.device),
-        }[self.loss_type]
-        return {"row_weights": weights.float().expand(rows), "entropy_weights": mean.float().expand(rows)}
+        return per_token_kl * ratio if self.args.use_bias_correction_kl else per_token_kl
 
     def _applied_entropy_coef(self) -> float:
         """The coefficient of the entropy bonus; under adaptive control 0 while the entropy is above its target."""
@@ -241,43 +236,34 @@ class GBPOTrainer(PassesGRPOTrainer, BaseTrainer):
             return 0.0
         return self.entropy_coef
 
-    def _update_entropy_coef(self, entropies: torch.Tensor, mask: torch.Tensor) -> None:
-        """At the end of an optimiser step, log the coefficient and let adaptive control move it for the next step.
+    def _update_entropy_coef(self) -> None:
+        """Log the coefficient of the step; adaptive control then changes it for the next one.
 
-        The measured entropy is the token mean over all micro-batches and ranks of the step.
+        The measured entropy is the token mean over all passes and ranks of the step.
         """
         if self.use_adaptive_entropy:
-            sums = torch.stack([(entropies * mask).sum(), mask.sum()])
-            window = self._entropy_window_stats
-            self._entropy_window_stats = sums if window is None else window + sums
-            if self.accelerator.sync_gradients:
-                total, count = self.accelerator.reduce(self._entropy_window_stats, reduction="sum").tolist()
-                self._last_world_entropy = total / max(count, 1.0)
-                self._entropy_window_stats = None
-                if self._last_world_entropy <= self.args.entropy_target:
-                    self.entropy_coef = min(
-                        self.entropy_coef + self.args.entropy_coef_delta, self.args.entropy_coef_max
-                    )
-                else:
-                    self.entropy_coef = max(
-                        self.entropy_coef - self.args.entropy_coef_delta, self.args.entropy_coef_min
-                    )
-        if self.accelerator.sync_gradients:
-            self._metrics["train"]["entropy_coef"].append(self.entropy_coef)
+            total, count = self.accelerator.reduce(self._entropy_window_stats, reduction="sum").tolist()
+            self._last_world_entropy = total / max(count, 1.0)
+            self._entropy_window_stats = None
+            step = self.args.entropy_coef_delta
+            if self._last_world_entropy <= self.args.entropy_target:
+                self.entropy_coef = min(self.entropy_coef + step, self.args.entropy_coef_max)
+            else:
+                self.entropy_coef = max(self.entropy_coef - step, self.args.entropy_coef_min)
+        self._log("entropy_coef", self.entropy_coef)
+
+    # --- metrics of a pass, as values and weights; the README defines them
 
     def _ratio_means(
-        self, ratio: torch.Tensor, policy_term: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor, inputs
+        self, ratio: torch.Tensor, policy_term: torch.Tensor, weights: torch.Tensor, one: Pass
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """GBPO's own metrics of one pass, as (values, weights); defined in the README.
-
-        `ratio` and `policy_term` are (B, T), or (B, 1) at sequence level; `mask` and `weights` (B, T).
-        """
-        weights = weights * mask
+        """GBPO's own metrics; `ratio` and `policy_term` are (B, T), or (B, 1) at sequence level; `weights` (B, T)."""
+        weights = weights * one.policy_mask
         if self.loss_type == "grpo":  # each completion counts once
-            weights = weights / mask.sum(-1, keepdim=True).clamp(min=1.0)
-        target = inputs["target_ratio"].unsqueeze(1)
-        magnitude = inputs["advantages"].unsqueeze(1).abs()
-        gain = (target - 1) * inputs["centred_advantages"].unsqueeze(1)
+            weights = weights / one.policy_mask.sum(-1, keepdim=True).clamp(min=1.0)
+        target = one.target_ratio.unsqueeze(1)
+        magnitude = one.advantages.unsqueeze(1).abs()
+        gain = (target - 1) * one.centred_advantages.unsqueeze(1)
         above, below = ratio > 1 + self.epsilon_high, ratio < 1 - self.epsilon_low
         return {
             "gbpo/ratio_error": ((ratio - target).abs(), weights * magnitude),
@@ -286,15 +272,17 @@ class GBPOTrainer(PassesGRPOTrainer, BaseTrainer):
         }
 
     def _clip_means(
-        self, mode: str, ratio: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor
+        self, metrics: StepMetrics, ratio: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """TRL's `clip_ratio/*`: what GRPO would have clipped at these ratios. GBPO clips nothing."""
-        weights = mask if ratio.size(1) > 1 else torch.ones_like(ratio)  # at sequence level each sequence counts once
+        """TRL's `clip_ratio/*`: what GRPO would clip at these ratios. GBPO clips nothing."""
+        weights = mask
+        if self.importance_sampling_level == "sequence":  # each sequence counts once
+            weights = mask.any(1, keepdim=True).to(ratio.dtype)
         low = ((ratio < 1 - self.epsilon_low) & (advantages < 0)).float()
         high = ((ratio > 1 + self.epsilon_high) & (advantages > 0)).float()
         for name, clipped, furthest in (("low_min", low, "amin"), ("high_max", high, "amax")):
             per_sequence = (clipped * weights).sum(1) / weights.sum(1)  # NaN without tokens
-            self._pools[mode].add_extreme(f"clip_ratio/{name}", per_sequence, furthest)
+            metrics.add_extreme(f"clip_ratio/{name}", per_sequence, furthest)
         return {
             "clip_ratio/low_mean": (low, weights),
             "clip_ratio/high_mean": (high, weights),

@@ -1,4 +1,4 @@
-"""`Pool`: metrics of one optimiser step over all its passes and ranks, from two collectives."""
+"""`StepMetrics`: metrics of one optimiser step over all its passes and ranks, from two collectives."""
 
 import math
 
@@ -6,10 +6,10 @@ import torch
 from accelerate import Accelerator
 
 
-class Pool:
-    """Sums and extremes that grow pass by pass and are read once, so that each token counts alike."""
+class StepMetrics:
+    """Sums and extremes that grow pass by pass and are read once, so that each token counts the same."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._clear()
 
     def _clear(self) -> None:
@@ -18,36 +18,37 @@ class Pool:
         self._extremes: dict[str, tuple[str, torch.Tensor]] = {}  # "amin" or "amax", and a scalar
 
     def add_mean(self, name: str, values: torch.Tensor, weights: torch.Tensor) -> None:
-        """Values with their weights, of shapes that broadcast; collected as their weighted mean over all ranks."""
+        """Add values with weights, of shapes that broadcast; collected as their weighted mean over all ranks."""
         sums = torch.stack([(values * weights).sum(), (torch.ones_like(values) * weights).sum()]).float()
         self._means[name] = self._means.get(name, 0) + sums
 
     def add_sum(self, name: str, value: torch.Tensor) -> None:
-        """A scalar of this rank; collected as the sum over its passes, mean over ranks."""
+        """Add a scalar of this rank; collected as the sum over its passes, mean over ranks."""
         self._sums[name] = self._sums.get(name, 0) + value.float()
 
     def add_extreme(self, name: str, values: torch.Tensor, furthest: str) -> None:
-        """Values, of which NaN do not count; collected as their least ("amin") or greatest ("amax") over all ranks."""
-        empty = torch.full_like(values[:1], math.inf if furthest == "amin" else -math.inf)
-        values = torch.cat([values[~values.isnan()], empty])
+        """Add values, (N,), NaN excluded; collected as their minimum ("amin") or maximum ("amax") over all ranks."""
+        values = values.nan_to_num(nan=math.inf if furthest == "amin" else -math.inf)
         if name in self._extremes:
             values = torch.cat([values, self._extremes[name][1].view(1)])
         self._extremes[name] = furthest, getattr(values, furthest)()
 
     def collect(self, accelerator: Accelerator) -> dict[str, float]:
-        """The metrics of all ranks, which must have added the same names; those without any weight are left out."""
+        """Metrics of all ranks, which must have added the same names, and clear them; names without weight are absent.
+
+        The one place that reads values back from the device.
+        """
         found: dict[str, float] = {}
-        sums = torch.stack(
-            [*self._means.values(), *(torch.stack([x, torch.ones_like(x)]) for x in self._sums.values())]
-        )
-        totals = accelerator.reduce(sums, reduction="sum").tolist()
         names = [*self._means, *self._sums]
-        found |= {name: total / weight for name, (total, weight) in zip(names, totals, strict=True) if weight}
+        if names:
+            rows = [*self._means.values(), *(torch.stack([x, torch.ones_like(x)]) for x in self._sums.values())]
+            totals = accelerator.reduce(torch.stack(rows), reduction="sum").tolist()
+            found |= {name: total / weight for name, (total, weight) in zip(names, totals, strict=True) if weight}
         if self._extremes:
             local = torch.stack([value for _, value in self._extremes.values()]).float()
-            ranks = accelerator.gather(local).view(-1, len(local))
-            for column, (name, (furthest, _)) in enumerate(self._extremes.items()):
-                value = getattr(ranks[:, column], furthest)().item()
+            ranks = accelerator.gather(local).view(-1, len(local)).tolist()
+            for (name, (furthest, _)), values in zip(self._extremes.items(), zip(*ranks, strict=True), strict=True):
+                value = min(values) if furthest == "amin" else max(values)
                 found |= {name: value} if math.isfinite(value) else {}
         self._clear()
         return found

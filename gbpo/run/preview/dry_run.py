@@ -11,7 +11,7 @@ import torch
 from trl import GRPOConfig
 from trl.trainer.utils import get_callable_name
 
-from ...trainer.guards.vllm_weights import server_url
+from ...trainer.sampling.vllm_client import server_url
 from ..data import loading as data
 from ..models import catalogue as models
 from ..models.catalogue import Description

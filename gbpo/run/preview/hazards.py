@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig
 
 from ...trainer.config import GBPOConfig
-from ...trainer.guards.vllm_weights import biased_sampling
+from ...trainer.sampling.unbiased import biased_sampling
 from ..models.catalogue import Description
 from ..recipe.parsing import Recipe
 from .memory import Sharding

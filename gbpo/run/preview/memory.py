@@ -29,6 +29,7 @@ from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from ...trainer.passes import capabilities as architecture
+from ...trainer.passes.speedups import requested_speedups
 from ..models.catalogue import LOADING_OPTIONS, Description
 from ..recipe.parsing import Recipe
 
@@ -349,7 +350,7 @@ def _training(recipe: Recipe, model: Any, prompt_tokens: int) -> list[Part]:
     rows, completion = args.per_device_train_batch_size, args.max_completion_length
     tokens = prompt_tokens + completion
     head = model.get_output_embeddings().weight
-    trims = getattr(args, "trim_padding", True) and architecture.trims(model)
+    trims = "trim_padding" in requested_speedups(args.exact_speedups) and architecture.trims(model)
     # off the GPU TRL scores the prompt as well, gbpo/trimming.py on a CPU without a compiler does not
     alone = args.device.type == "cuda" or (args.device.type == "cpu" and trims and not args.torch_compile)
     scored = rows * (completion if alone else tokens - 1)
@@ -361,7 +362,7 @@ def _training(recipe: Recipe, model: Any, prompt_tokens: int) -> list[Part]:
         head_size += head.numel() * (4 + head.element_size())
         note += ", and the float32 gradient of the head"
     try:
-        masked = not (trims and architecture.is_causal(model.config))
+        masked = not (trims and architecture.attends_backwards_only(model.config))
         size = _activations(args, model, rows, tokens, masked)
         activations = Part("activations", size, f"one micro-batch of {rows} × {tokens:,} tokens", "training")
     except Exception as error:  # as above

@@ -1,106 +1,94 @@
-"""`FiniteGRPOTrainer`: TRL's GRPOTrainer that takes no step on a loss or gradient that is not finite."""
+"""`FiniteSteps`: optimiser steps whose loss or gradient is not finite are skipped and explained."""
 
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from accelerate.logging import get_logger
-from accelerate.utils import DistributedType
-from trl import GRPOTrainer
 
 from ...shared.stopping import TrainingStopped
+from ..passes.batch import Pass
 
 logger = get_logger(__name__)
 
-_ROW_TENSORS = ("advantages", "old_per_token_logps", "ref_per_token_logps", "importance_sampling_ratio")
+_PER_ROW = {
+    "advantages": "advantages",
+    "old_logps": "old log-probabilities",
+    "ref_logps": "reference log-probabilities",
+    "importance_ratio": "vLLM's importance ratio",
+}
 
 
-class FiniteGRPOTrainer(GRPOTrainer):
-    """TRL's GRPOTrainer that skips an optimiser step whose loss or gradient is not finite, on all ranks.
+class FiniteSteps:
+    """Decides whether an optimiser step is taken, and names the completions at fault.
 
-    The gradient's norm is that of all ranks, so that they decide alike. A skipped step leaves weights and optimiser as
-    they are, names the completions at fault in the log, and counts in the metric `skipped_steps`, the share of skipped
-    steps. Under fp16 the gradient scaler does the skipping, as part of finding its scale.
+    The gradient's norm is that of all ranks, so they decide alike.
 
-    Raises:
-        TrainingStopped: After `max_skipped_steps` such steps in a row.
+    Args:
+        decode: From token ids to text.
+        rank: Of this process.
+        max_skipped: The run ends after so many skipped steps in a row.
     """
 
-    max_skipped_steps = 5
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, decode: Callable[[list[int]], str] = str, rank: int = 0, max_skipped: int = 5):
+        self._decode, self._rank, self._max_skipped = decode, rank, max_skipped
         self._skipped_in_a_row = 0
-        # what was run since the last optimiser step: the batches with their log-probs, (B, T)
-        self._step_passes: list[tuple[dict[str, Any], torch.Tensor]] = []
-        self._last_logps: torch.Tensor | None = None
 
-    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        if torch.is_grad_enabled():
-            self._last_logps = result[0].detach()
-        return result
+    def skips(self, norm: float | torch.Tensor | None, passes: Sequence[tuple[Pass, torch.Tensor]], step: int) -> bool:
+        """Whether the step must be skipped.
 
-    def compute_loss(self, model, inputs, *args, **kwargs):
-        loss = super().compute_loss(model, inputs, *args, **kwargs)
-        if self._last_logps is not None:
-            self._step_passes.append((inputs, self._last_logps))
-            self._last_logps = None
-        return loss
+        Args:
+            norm: Norm of the gradient over all ranks; None if there is none.
+            passes: What this rank ran for the step, each with its log-probs, (B, T).
+            step: Number of the step, from 1.
 
-    def _get_grad_norm(self, model, grad_norm=None):
-        norm = super()._get_grad_norm(model, grad_norm)
-        skipped = norm is not None and not math.isfinite(norm) and self.accelerator.scaler is None
-        self._metrics["train"]["skipped_steps"].append(float(skipped))
-        if skipped:
-            self._skip_step()
-        else:
+        Raises:
+            TrainingStopped: Too many steps in a row were skipped.
+        """
+        if norm is None or math.isfinite(norm):
             self._skipped_in_a_row = 0
-        self._step_passes.clear()
-        return norm
-
-    def _skip_step(self) -> None:
+            return False
         self._skipped_in_a_row += 1
-        for line in self._suspects():
+        for line in self._suspects(passes, step):
             logger.warning(line, main_process_only=False)
-        if self.accelerator.distributed_type != DistributedType.DEEPSPEED:  # which has skipped it by now
-            self.optimizer.zero_grad()  # to None: no weight and no moment changes
-        if self._skipped_in_a_row >= self.max_skipped_steps:
+        if self._skipped_in_a_row >= self._max_skipped:
             raise TrainingStopped(
                 f"Loss or gradient were not finite in {self._skipped_in_a_row} optimiser steps in a row, the last of "
-                f"them {self.state.global_step + 1}; no such step was taken. Go on from the last checkpoint with a "
-                "lower learning_rate or max_grad_norm, or in float32."
+                f"them {step}. None of these steps was taken. Resume from the last checkpoint with a lower "
+                "learning_rate or max_grad_norm, or in float32."
             )
+        return True
 
-    def _suspects(self) -> list[str]:
-        """One line for each completion of this rank and step whose loss cannot be finite; else what is known."""
-        where = f"Optimiser step {self.state.global_step + 1}, rank {self.accelerator.process_index}"
+    def _suspects(self, passes: Sequence[tuple[Pass, torch.Tensor]], step: int) -> list[str]:
+        """One line for each completion of this rank whose loss cannot be finite; if there is none, what is known."""
+        where = f"Optimiser step {step}, rank {self._rank}"
         lines, furthest = [], (-1.0, "")
-        for inputs, logps in self._step_passes:
-            mask = inputs["completion_mask"].bool()  # (B, T)
-            per_token = {"log-probabilities": logps} | {key: inputs[key] for key in _ROW_TENSORS if key in inputs}
+        for one, logps in passes:
+            mask = one.completion_mask.bool()  # (B, T)
+            values = {"log-probabilities": logps}
+            values |= {name: getattr(one, field) for field, name in _PER_ROW.items() if getattr(one, field) is not None}
             for row in range(len(mask)):
                 bad = [
                     name
-                    for name, values in per_token.items()
-                    if not (values[row][mask[row]] if values[row].numel() > 1 else values[row]).isfinite().all()
+                    for name, of_rows in values.items()
+                    if not (of_rows[row][mask[row]] if of_rows[row].numel() > 1 else of_rows[row]).isfinite().all()
                 ]
                 if bad:
-                    lines.append(f"{where}: {', '.join(bad)} not finite for {self._shown(inputs, row)}")
-                elif "old_per_token_logps" in inputs and mask[row].any():
-                    distance = (logps - inputs["old_per_token_logps"])[row][mask[row]].abs().max().item()
-                    furthest = max(furthest, (distance, self._shown(inputs, row)))
+                    lines.append(f"{where}: {', '.join(bad)} not finite for {self._text(one, row)}")
+                elif one.old_logps is not None and mask[row].any():
+                    distance = (logps - one.old_logps)[row][mask[row]].abs().max().item()
+                    furthest = max(furthest, (distance, self._text(one, row)))
         if lines:
-            return [f"{line}; the step is skipped." for line in lines]
-        line = f"{where}: the gradient is not finite, though this rank's log-probabilities are; the step is skipped."
+            return [f"{line}. The step is skipped." for line in lines]
+        line = f"{where}: the gradient is not finite, but this rank's log-probabilities are. The step is skipped."
         if furthest[1]:
             line += f" The completion furthest from its sampling policy (|log ratio| {furthest[0]:.3g}): {furthest[1]}"
         return [line]
 
-    def _shown(self, inputs, row: int) -> str:
+    def _text(self, one: Pass, row: int) -> str:
         texts = []
         for name in ("prompt", "completion"):
-            ids = inputs[f"{name}_ids"][row][inputs[f"{name}_mask"][row].bool()].tolist()
-            text = self.processing_class.decode(ids)
+            ids = getattr(one, f"{name}_ids")[row][getattr(one, f"{name}_mask")[row].bool()].tolist()
+            text = self._decode(ids)
             texts.append(f"{name} {text[:80] + '…' if len(text) > 80 else text!r}")
         return ", ".join(texts)

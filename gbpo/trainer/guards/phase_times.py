@@ -1,36 +1,37 @@
-"""`PhasedGRPOTrainer`: TRL's GRPOTrainer that logs where the time of its optimiser steps goes."""
+"""`PhaseTimes`: where the time of an optimiser step goes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 from transformers import TrainerCallback
-from trl import GRPOTrainer
 
 PHASES = ("generate", "reward", "old", "loss", "optimiser")
 
 
-class PhasedGRPOTrainer(GRPOTrainer):
-    """TRL's GRPOTrainer with the metrics `time/<phase>`, seconds of each optimiser step on its process.
+class PhaseTimes(TrainerCallback):
+    """Logs `time/<phase>` for each optimiser step: seconds on this process.
 
-    `generate`: completions; `reward`: all rewards, without completions that they ask for; `old`: forward passes for old
-    and reference log-probs; `loss`: the rest of the training steps, forward, backward and metrics; `optimiser`: from
-    the last backward to the end of the step. Together they are the step, less loading of prompts, logs, checkpoints and
-    evaluation. By the clock, without waiting for an accelerator: what it still works on counts in the phase that waits.
+    `generate`: completions. `reward`: all rewards, without completions that they ask for. `old`: forward passes for old
+    and reference log-probs. `loss`: the rest of the training steps: forward, backward and metrics. `optimiser`: from
+    the last backward to the end of the step. Their sum is the step without loading prompts, logging, checkpoints and
+    evaluation. An accelerator works asynchronously: its work counts in the phase that waits for it.
+
+    Args:
+        log: Called with the name and the value of each metric.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, log: Callable[[str, float], None] = lambda name, value: None):
+        self._log = log
         self._seconds = dict.fromkeys(PHASES, 0.0)
-        self._running: list[str] = []  # a phase inside another stops that one's clock
+        self._running: list[str] = []  # an inner phase stops the clock of the outer one
         self._since = 0.0
-        self.add_callback(_StepEnd(self))
 
     @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
+    def measure(self, phase: str, *, counts: bool = True) -> Iterator[None]:
+        """Time a block as part of a phase; a block that does not count stops the clock of the phase around it."""
         self._tick()
-        self._running.append(name)
+        self._running.append(phase if counts else "")
         try:
             yield
         finally:
@@ -39,36 +40,12 @@ class PhasedGRPOTrainer(GRPOTrainer):
 
     def _tick(self) -> None:
         now = time.perf_counter()
-        if self._running and self.model.training:
+        if self._running and self._running[-1]:
             self._seconds[self._running[-1]] += now - self._since
         self._since = now
 
-    def _generate(self, prompts):
-        with self._phase("generate"):
-            return super()._generate(prompts)
-
-    def _calculate_rewards(self, *args, **kwargs):
-        with self._phase("reward"):
-            return super()._calculate_rewards(*args, **kwargs)
-
-    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        with self._phase("loss" if torch.is_grad_enabled() else "old"):
-            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
-
-    def training_step(self, *args, **kwargs):
-        with self._phase("loss"):
-            return super().training_step(*args, **kwargs)
-
-    def _end_step(self) -> None:
-        self._seconds["optimiser"] += time.perf_counter() - self._since
-        for name in PHASES:
-            self._metrics["train"][f"time/{name}"].append(self._seconds[name])
-            self._seconds[name] = 0.0
-
-
-class _StepEnd(TrainerCallback):
-    def __init__(self, trainer: PhasedGRPOTrainer):
-        self._trainer = trainer
-
     def on_step_end(self, args, state, control, **kwargs):
-        self._trainer._end_step()
+        self._seconds["optimiser"] += time.perf_counter() - self._since
+        for phase in PHASES:
+            self._log(f"time/{phase}", self._seconds[phase])
+            self._seconds[phase] = 0.0

@@ -1,50 +1,39 @@
-"""`RatioGRPOTrainer`: TRL's GRPOTrainer that logs how far the policy has moved from the one that sampled."""
+"""How far the policy has moved from the one that sampled, for either loss."""
 
 import torch
-
-from .finite_steps import FiniteGRPOTrainer
+from accelerate import Accelerator
 
 _PERCENTILES = {"p01": 0.01, "p50": 0.50, "p99": 0.99}
-_MOST_VALUES = 2**24  # that torch.quantile takes
+_MOST_VALUES = 2**24  # torch.quantile takes no more
 
 
-class RatioGRPOTrainer(FiniteGRPOTrainer):
-    """TRL's GRPOTrainer that logs where the probability ratios ρ lie, whichever loss is trained.
+@torch.no_grad()
+def ratio_metrics(
+    ratios: list[torch.Tensor], epsilon_low: float, epsilon_high: float, accelerator: Accelerator
+) -> dict[str, float]:
+    """Where the probability ratios ρ of one optimiser step lie. All ranks call this together.
 
-    For each optimiser step, over the ρ of its tokens (one for a sequence where `importance_sampling_level` says so):
-    `gbpo/outside_bounds`, the share outside [1 - ε_low, 1 + ε_high], and the percentiles `gbpo/ratio_p01`,
-    `gbpo/ratio_p50` and `gbpo/ratio_p99`; means over ranks. On the log-probs that `FiniteGRPOTrainer` keeps.
+    Args:
+        ratios: The ρ of this rank's passes, each (N,): one per token that the policy sampled, or one per sequence.
+        epsilon_low: Distance of the lower bound from 1.
+        epsilon_high: Distance of the upper bound from 1.
+        accelerator: The trainer's.
+
+    Returns:
+        `gbpo/outside_bounds`, the share outside [1 - ε_low, 1 + ε_high] over all ranks, and the percentiles
+        `gbpo/ratio_p01`, `gbpo/ratio_p50` and `gbpo/ratio_p99`, means over the ranks that have any ratio. Empty where
+        no rank has one.
     """
-
-    def compute_loss(self, model, inputs, *args, **kwargs):
-        loss = super().compute_loss(model, inputs, *args, **kwargs)
-        if self._step_passes and self.accelerator.sync_gradients:
-            self._log_ratios()
-        return loss
-
-    @torch.no_grad()
-    def _log_ratios(self) -> None:
-        ratio = torch.cat([self._token_ratios(logps, inputs) for inputs, logps in self._step_passes])  # (N,)
-        if not ratio.numel():  # every rank must take part in the sum below
-            ratio = torch.ones(1, device=ratio.device)
-        outside = (ratio < 1 - self.epsilon_low) | (ratio > 1 + self.epsilon_high)
+    ratio = torch.cat([torch.empty(0, device=accelerator.device), *ratios]).float()  # (N,)
+    sums = torch.zeros(2 + len(_PERCENTILES) + 1, device=accelerator.device)
+    if ratio.numel():
+        outside = (ratio < 1 - epsilon_low) | (ratio > 1 + epsilon_high)
         levels = torch.tensor([*_PERCENTILES.values()], device=ratio.device)
         sample = ratio[:: -(-ratio.numel() // _MOST_VALUES)]
-        values = torch.cat([outside.float().mean().unsqueeze(0), sample.quantile(levels)])
-        means = self.accelerator.reduce(values, reduction="mean").tolist()
-        for name, value in zip(("outside_bounds", *(f"ratio_{p}" for p in _PERCENTILES)), means, strict=True):
-            self._metrics["train"][f"gbpo/{name}"].append(value)
-
-    def _token_ratios(self, logps: torch.Tensor, inputs) -> torch.Tensor:
-        """The ρ of the tokens that the policy sampled, (N,), from its log-probs, (B, T)."""
-        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)  # (B, T)
-        old_logps = inputs.get("old_per_token_logps")
-        log_ratio = self._log_ratio(logps, logps if old_logps is None else old_logps, mask)
-        return log_ratio.float().exp().expand(mask.shape)[mask.bool()]
-
-    def _log_ratio(self, logps: torch.Tensor, old_logps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """log ρ: of each token, (B, T), or its mean over the sequence, (B, 1)."""
-        log_ratio = logps - old_logps
-        if self.importance_sampling_level == "token":
-            return log_ratio
-        return (log_ratio * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1.0)
+        count = torch.tensor([float(ratio.numel()), 1.0], device=ratio.device)
+        sums = torch.cat([outside.sum().float().view(1), sample.quantile(levels), count])
+    outside, *percentiles, tokens, ranks = accelerator.reduce(sums, reduction="sum").tolist()
+    if not tokens:
+        return {}
+    found = {f"gbpo/ratio_{name}": total / ranks for name, total in zip(_PERCENTILES, percentiles, strict=True)}
+    return {"gbpo/outside_bounds": outside / tokens} | found

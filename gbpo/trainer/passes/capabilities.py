@@ -1,4 +1,4 @@
-"""How a model's architecture lets its rows be run: without padding, behind each other, or after a shared prompt."""
+"""What a model's architecture allows: rows without padding, packed rows, shared prompts."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,14 +8,14 @@ from torch.nn.modules.dropout import _DropoutNd
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-# Rotary embeddings whose frequencies depend on the longest position of the batch: a narrower batch is another function.
+# Rotary embeddings whose frequencies depend on the longest position of the batch. A narrower batch changes the result.
 _LENGTH_DEPENDENT = {"dynamic", "longrope"}
-# Attention that depends on the distance of two tokens alone.
+# Attention that depends only on the distance of two tokens.
 _RELATIVE_LAYERS = {"full_attention", "sliding_attention"}
 
 
 def has_rotary_embeddings(config: Any) -> bool:
-    """Whether positions are relative.
+    """Whether positions are known to be relative.
 
     >>> from transformers import GPT2Config, Qwen2Config
     >>> has_rotary_embeddings(Qwen2Config()), has_rotary_embeddings(GPT2Config())
@@ -25,17 +25,19 @@ def has_rotary_embeddings(config: Any) -> bool:
 
 
 def depends_on_width(config: Any) -> bool:
-    """Whether a wider batch of the same rows is another function."""
+    """Whether the result for a row depends on the width of its batch."""
     return bool(_rope_types(config) & _LENGTH_DEPENDENT)
 
 
-def is_causal(config: Any) -> bool:
-    """Whether tokens of text are known to attend to nothing that follows them, wherever they stand.
+def attends_backwards_only(config: Any) -> bool:
+    """Whether text tokens are known to attend to no token after them.
 
     >>> from transformers import Gemma3TextConfig, GPT2Config
-    >>> is_causal(Gemma3TextConfig()), is_causal(Gemma3TextConfig(use_bidirectional_attention=True))
-    (True, False)
-    >>> is_causal(GPT2Config())
+    >>> attends_backwards_only(Gemma3TextConfig())
+    True
+    >>> attends_backwards_only(Gemma3TextConfig(use_bidirectional_attention=True))
+    False
+    >>> attends_backwards_only(GPT2Config())
     False
     """
     looks_ahead = getattr(config.get_text_config(), "use_bidirectional_attention", None) not in (None, False, "vision")
@@ -43,20 +45,20 @@ def is_causal(config: Any) -> bool:
 
 
 def trims(model: Any) -> bool:
-    """Whether rows are the same without the columns in which all of them are padded."""
+    """Whether rows give the same results without columns that are padding in all of them."""
     return not depends_on_width(model.config) and not is_prompt_tuned(model)
 
 
 def packs(config: Any) -> bool:
-    """Whether rows may lie behind each other: FlashAttention tells them apart by their positions."""
+    """Whether rows may be concatenated: FlashAttention distinguishes them by their positions."""
     text = config.get_text_config()
-    return "flash" in str(text._attn_implementation) and _has_relative_layers(text)
+    return "flash" in str(text._attn_implementation) and _has_relative_layers(text) and has_rotary_embeddings(config)
 
 
 def shares(config: Any) -> bool:
-    """Whether rows may read keys and values of a prompt that was run apart, with gradients.
+    """Whether rows may read keys and values, with gradients, of a prompt that was run separately.
 
-    Not for models that see images, which keep positions of their own between two calls.
+    False for vision-language models, which keep positions of their own between two calls.
 
     >>> from transformers import MambaConfig, Qwen2Config
     >>> shares(Qwen2Config(attn_implementation="sdpa")), shares(MambaConfig(attn_implementation="sdpa"))
@@ -69,15 +71,20 @@ def shares(config: Any) -> bool:
     return text is config and kept and attends and not depends_on_width(config)
 
 
+def decoder_of(model: Any) -> Any:
+    """The model that `generate` of a model, with or without adapters, calls."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def is_prompt_tuned(model: Any) -> bool:
-    """Whether an adapter puts trained vectors before the prompt."""
+    """Whether an adapter prepends trained vectors to the prompt."""
     return isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
 
 
 def has_dropout(model: Any) -> bool:
     """Whether two passes in training mode differ."""
     modules = any(isinstance(part, _DropoutNd) and part.p > 0 for part in model.modules())
-    config = model.config.get_text_config().to_dict()  # attention's is no module
+    config = model.config.get_text_config().to_dict()  # attention's dropout is not a module
     return modules or any("drop" in name and isinstance(value, float) and value > 0 for name, value in config.items())
 
 

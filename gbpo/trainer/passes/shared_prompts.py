@@ -1,146 +1,99 @@
 """Prompts that are run once for all of their completions, which attend to their keys and values."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import copy
-from inspect import signature
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
-from accelerate.utils import DistributedType
-from peft import PeftModel
 from torch import nn
 from transformers import DynamicCache, GenerationConfig
-from trl import GRPOTrainer
 
-from . import capabilities as architecture
-
-# What must be saved of the tokens: the prompts are a forward pass of their own.
-_WORTH = 1 / 8
-# What a row's copy of the keys and values of a token counts, beside a token that is run: two of about 17 activations of
-# the width that a layer keeps (arXiv 2205.05198), and less where heads share them.
-_COPY = 1 / 8
-
-_PASSED = {"input_ids", "attention_mask", "position_ids", "past_key_values", "logits_to_keep"}
-_WHOLE_MODELS = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
+from .batch import Row, prefix_numbers
+from .layout import is_cheaper, shared_cost
 
 
-def cost(prompts: Any, prompt: Any, rows: Any, completion: Any) -> Any:
-    """What a pass with shared prompts costs, in tokens that are run; of numbers or arrays.
+def prefixes_of(
+    prompt_ids: torch.Tensor, rows: Sequence[Row], width: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The different prefixes of some rows: prompts without their last token.
 
     Args:
-        prompts: Different prompts.
-        prompt: Tokens of the longest of them.
-        rows: Rows, which begin with the last token of their prompt.
-        completion: Tokens of the longest completion.
+        prompt_ids: Prompts of the rows, (B, P), padded left.
+        rows: Their lengths and the numbers of their prefixes.
+        width: Columns W of the result, at least those of the longest prefix.
+
+    Returns:
+        Token ids of the prefixes, (U, W), padded left; their mask, (U, W); the prefix of each row, (B,).
     """
-    before = prompt - 1
-    return prompts * before + rows * (1 + completion + _COPY * before)
+    _, examples, prefix_of = np.unique([row.prefix for row in rows], return_index=True, return_inverse=True)
+    lengths = np.array([rows[example].prompt - 1 for example in examples])
+    device = prompt_ids.device
+    ids = prompt_ids[:, prompt_ids.size(1) - 1 - width : -1][torch.from_numpy(examples).to(device)]
+    mask = torch.from_numpy(np.arange(width) >= (width - lengths)[:, None]).long().to(device)
+    return ids, mask, torch.from_numpy(prefix_of).to(device)
 
 
-def is_cheaper(shared: Any, alone: Any) -> Any:
-    """Whether so many tokens with shared prompts are worth it, beside those of rows with a prompt each."""
-    return shared <= (1 - _WORTH) * alone
-
-
-def distinct(prompt_ids: torch.Tensor, attended: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The different prompts, (U, P), -1 where they are padded, and which of them each row has, (B,)."""
-    return prompt_ids.masked_fill(~attended, -1).unique(dim=0, return_inverse=True)
-
-
-def positions(mask: torch.Tensor) -> torch.Tensor:
-    """Of the tokens of each row, from 0; (B, P)."""
-    return (mask.cumsum(1) - 1).clamp(min=0)
-
-
-def past(model: nn.Module, prompts: torch.Tensor, prompt_of: torch.Tensor) -> DynamicCache:
-    """Keys and values of each row's prompt, every prompt run once.
+def past(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, prefix_of: torch.Tensor) -> DynamicCache:
+    """Keys and values of each row's prefix, every prefix run once.
 
     Args:
         model: Causal language model, not sharded.
-        prompts: Different prompts, (U, P), padded with -1.
-        prompt_of: Which of them each row has, (B,).
+        ids: Different prefixes, (U, W), padded left.
+        mask: Their attention mask, (U, W).
+        prefix_of: The prefix of each row, (B,).
 
     Returns:
-        Cache of B rows and P tokens, with gradients.
+        Cache of B rows and W tokens, with gradients.
     """
     cache = DynamicCache(config=model.config)
-    mask = (prompts >= 0).long()
-    inputs = {"input_ids": prompts.clamp(min=0), "attention_mask": mask, "position_ids": positions(mask)}
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    inputs = {"input_ids": ids.masked_fill(mask == 0, 0), "attention_mask": mask, "position_ids": positions}
     model(**inputs, past_key_values=cache, logits_to_keep=1)
-    cache.batch_select_indices(prompt_of)
+    cache.batch_select_indices(prefix_of)
     return cache
 
 
-class SharingGRPOTrainer(GRPOTrainer):
-    """TRL's GRPOTrainer that runs a prompt once for all of its completions when transformers generates them.
+def pays(rows: Sequence[Row]) -> bool:
+    """Whether one pass over these rows runs enough fewer tokens if prompts are shared."""
+    longest, completion = max(row.prompt for row in rows), max(row.completion for row in rows)
+    if longest < 2:
+        return False
+    shared = shared_cost(len({row.prefix for row in rows}), longest, len(rows), completion)
+    return is_cheaper(shared, alone=len(rows) * max(row.prompt + row.completion for row in rows))
 
-    With batches padded by TRL, of a model that is not sharded and whose layers are attention; vLLM and continuous
-    batching have caches of their own. Not with dropout, which would be the same for all completions of a prompt.
-    Tokenized once is every prompt of text.
+
+def numbers_where_it_pays(rows: Sequence[Row]) -> np.ndarray | None:
+    """Number of each row's prefix, (B,), if sharing could save enough over all passes of these rows; else None."""
+    different = {row.prefix: row.prompt for row in rows}
+    shared = sum(different.values()) + sum(shared_cost(0, row.prompt, 1, row.completion) for row in rows)
+    if not is_cheaper(shared, sum(row.prompt + row.completion for row in rows)):
+        return None
+    return np.unique([row.prefix for row in rows], return_inverse=True)[1]
+
+
+def generate_after_prefixes(generate: Callable[..., Any], decoder: nn.Module) -> Callable[..., Any]:
+    """A model's `generate` that is given the keys and values of all prompts, each of them run once.
+
+    Args:
+        generate: The model's own.
+        decoder: The model that `generate` calls.
     """
 
-    share_prompts = True
+    def shared_generate(input_ids, attention_mask, generation_config, **inputs):
+        if not inputs and input_ids.size(1) > 1 and _decodes_plainly(generation_config, decoder.generation_config):
+            lengths = attention_mask.sum(1).tolist()
+            numbers = prefix_numbers(input_ids.tolist(), lengths)
+            rows = [Row(length, 0, False, number) for length, number in zip(lengths, numbers, strict=True)]
+            shared = shared_cost(len(set(numbers)), input_ids.size(1), len(rows), 0)
+            if is_cheaper(shared, alone=input_ids.numel()):
+                inputs = {"past_key_values": past(decoder, *prefixes_of(input_ids, rows, input_ids.size(1) - 1))}
+        return generate(
+            input_ids=input_ids, attention_mask=attention_mask, generation_config=generation_config, **inputs
+        )
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._noisy = architecture.has_dropout(self.model)
-        whole = self.accelerator.distributed_type in _WHOLE_MODELS and not self.is_distributed_loading_by_transformers
-        takes = signature(type(_decoder(self.model)).forward).parameters.keys() >= _PASSED
-        possible = architecture.shares(self.model.config) and not architecture.is_prompt_tuned(self.model)
-        self._can_share = takes and possible and whole and not self._noisy
-
-    @property
-    def _shares(self) -> bool:
-        return self.share_prompts and self._can_share and not self.model.is_activation_checkpointing
-
-    def _tokenize_prompts(self, prompts):
-        """Those of a group stand together, and are rendered and tokenized once."""
-        if self._is_vlm or self.environment_factories is not None:  # images; tools of the row's environment
-            return super()._tokenize_prompts(prompts)
-        different, counts = zip(*((prompt, len(list(same))) for prompt, same in groupby(prompts)), strict=True)
-        prompt_ids, images, fields = super()._tokenize_prompts(list(different))
-
-        def of_rows(values):
-            return [copy(value) for value, count in zip(values, counts, strict=True) for _ in range(count)]
-
-        return of_rows(prompt_ids), images and of_rows(images), {name: of_rows(v) for name, v in fields.items()}
-
-    def _generate_single_turn(self, *args, **kwargs):
-        with self._prefilling_once():
-            return super()._generate_single_turn(*args, **kwargs)
-
-    @contextmanager
-    def _prefilling_once(self) -> Iterator[None]:
-        """Inside, the model's `generate` is given the keys and values of all prompts, each of them run once."""
-        model = self.accelerator.unwrap_model(self.model_wrapped)
-        if "generate" in vars(model):  # another library's, which may keep a cache of its own
-            yield
-            return
-        generate = model.generate
-
-        def from_past(input_ids, attention_mask, generation_config, **inputs):
-            plain = not inputs and _decodes_plainly(generation_config, model.generation_config)
-            if plain and self._shares and input_ids.size(1) > 1:
-                prompts, prompt_of = distinct(input_ids[:, :-1], attention_mask[:, :-1].bool())
-                shared = cost(len(prompts), input_ids.size(1), len(input_ids), 0)
-                if is_cheaper(shared, alone=input_ids.numel()):
-                    inputs = {"past_key_values": past(_decoder(model), prompts, prompt_of)}
-            return generate(
-                input_ids=input_ids, attention_mask=attention_mask, generation_config=generation_config, **inputs
-            )
-
-        model.generate = from_past
-        try:
-            yield
-        finally:
-            del model.generate
-
-
-def _decoder(model: Any) -> Any:
-    """What `generate` of a model calls."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+    return shared_generate
 
 
 def _decodes_plainly(*configs: GenerationConfig) -> bool:
@@ -151,3 +104,21 @@ def _decodes_plainly(*configs: GenerationConfig) -> bool:
         and config.cache_implementation in (None, "hybrid")
         for config in configs
     )
+
+
+def once_per_group(
+    tokenize: Callable[[list[Any]], tuple[Any, Any, dict[str, Any]]], prompts: list[Any]
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Tokenize equal prompts that follow each other once.
+
+    Args:
+        tokenize: TRL's `_tokenize_prompts`: prompts to token ids, images and multimodal fields.
+        prompts: One for each completion.
+    """
+    different, counts = zip(*((prompt, len(list(same))) for prompt, same in groupby(prompts)), strict=True)
+    prompt_ids, images, multimodal_fields = tokenize(list(different))
+
+    def of_rows(values):
+        return [copy(value) for value, count in zip(values, counts, strict=True) for _ in range(count)]
+
+    return of_rows(prompt_ids), images and of_rows(images), {k: of_rows(v) for k, v in multimodal_fields.items()}

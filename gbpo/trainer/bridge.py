@@ -1,0 +1,524 @@
+"""`BridgeTrainer`: the one class that overrides methods of TRL, transformers and accelerate, or patches their names."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.data_loader import DataLoaderShard
+from accelerate.utils import DistributedType, set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from trl import GRPOTrainer
+from trl.generation import vllm_generation
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
+
+from .checkpoints import load_rollout_state, plain_logs, save_rollout_state, written_whole
+from .guards.finite_steps import FiniteSteps
+from .guards.phase_times import PhaseTimes
+from .guards.ratio_metrics import ratio_metrics
+from .guards.vllm_weights import WeightCheck, correction_fraction, engine_dtype, masked_mean
+from .passes.batch import IMAGE_KEYS, Pass, policy_mask, rows_of
+from .passes.capabilities import decoder_of
+from .passes.plan import PassPlan
+from .passes.run import Scorer
+from .passes.shared_prompts import generate_after_prefixes, once_per_group
+from .passes.speedups import Speedups
+from .sampling.extra_votes import ExtraVotes
+from .sampling.resampling import Resampling
+from .sampling.seeds import SamplingSeeds, random_state
+from .sampling.vllm_client import SeededClient, readable_errors
+
+Batch = dict[str, Any]
+
+
+class BridgeTrainer(GRPOTrainer):
+    """TRL's GRPOTrainer, which calls the parts of this project at the places where TRL would need them.
+
+    The parts are plain objects. `BaseTrainer` sets them; the defaults here do nothing, so that without them every
+    method is TRL's. Each method below states their order by its lines. For one generation it is:
+
+    1. `phase_times` starts its clock; it runs for the whole training step.
+    2. `sampling_seeds` seeds the vLLM engine, prompts are tokenized once per group, and prompts are shared.
+    3. `extra_votes` generates further completions for rewards that vote.
+    4. TRL calculates the rewards and the advantages.
+    5. vLLM's correction is logged, and `weight_check` compares its log-probs.
+    6. `add_targets` (GBPO) reads the advantages of all ranks.
+    7. `resampling` replaces groups without signal; steps 2 to 6 run for each draw.
+    8. `pass_plan` (GBPO) arranges the rows into passes.
+    9. `scorer` computes old log-probs that no pass will find.
+
+    And for one optimiser step: the passes are scored by `scorer`, `pass_loss` (GBPO) gives their loss, and after the
+    last backward `ratio_metrics`, `finish_step` (GBPO) and `finite_steps` read what was run.
+    """
+
+    phase_times = PhaseTimes()
+    extra_votes = ExtraVotes()
+    finite_steps = FiniteSteps()
+    speedups = Speedups({})
+    resampling: Resampling | None = None
+    sampling_seeds: SamplingSeeds | None = None
+    weight_check: WeightCheck | None = None
+    scorer: Scorer | None = None
+    pass_plan: PassPlan | None = None
+
+    # passes that were run since the last optimiser step, with their log-probs and ratios
+    _ran: tuple[tuple[Pass, torch.Tensor, torch.Tensor], ...] = ()
+    _unfinished: Path | None = None  # folder of the checkpoint that is being saved
+    _train_sampler: Any = ()
+    _leave_out_old_logps = False
+    _last_logps: torch.Tensor | None = None
+    _buffered_inputs: Any
+
+    def __init__(self, *args, **kwargs):
+        llm = getattr(vllm_generation, "LLM", None)  # absent if vLLM is not installed
+
+        def start_engine(**options):
+            dtype = engine_dtype(self.model.dtype, self.accelerator.mixed_precision)
+            return llm(dtype=str(dtype).removeprefix("torch."), **options)
+
+        # TRL passes no dtype to the engine, which would take that of the checkpoint
+        with _replaced(vllm_generation, LLM=start_engine), readable_errors():
+            super().__init__(*args, **kwargs)
+        if self.use_vllm:
+            set_seed(self.args.seed, device_specific=True)  # as TRL did before the engine set its own
+            if getattr(self.vllm_generation, "vllm_client", None) is not None:
+                self.vllm_generation.vllm_client = SeededClient(self.vllm_generation.vllm_client)
+
+    # --- what GBPO adds
+
+    def add_targets(self, batch: Batch, advantages: torch.Tensor) -> Batch:
+        """A scored generation with what the loss needs beside TRL's tensors.
+
+        Args:
+            batch: Of this rank.
+            advantages: Of all ranks, (B_global,); NaN for completions that no reward function scored.
+        """
+        return batch
+
+    def as_pass(self, batch: Batch) -> Pass:
+        """All rows of a micro-batch of TRL as one pass."""
+        return Pass.from_batch(batch)
+
+    def pass_loss(
+        self, one: Pass, logps: torch.Tensor, entropies: torch.Tensor, aux_loss: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of a pass, a scalar, and its probability ratios, (B, T), or (B, 1) at sequence level."""
+        raise NotImplementedError
+
+    def finish_step(self) -> None:
+        """Log what the passes of an optimiser step, or of an evaluation batch, have collected."""
+
+    # --- data
+
+    def get_train_dataloader(self):
+        loader = super().get_train_dataloader()
+        if isinstance(loader, DataLoaderShard):
+            loader.device = None  # rows are text; accelerate would look for tensors in them at every micro-batch
+        return loader
+
+    # --- generation and rewards
+
+    def _prepare_inputs(self, generation_batch):
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self.pass_plan is None:
+            return inputs
+        if not self.model.training:
+            return [self.as_pass(inputs)]
+        slot = self._step % self.args.steps_per_generation
+        if self._buffered_inputs is not before:
+            self._buffered_inputs = self._planned(self._buffered_inputs, slot)
+        return self._buffered_inputs[slot]
+
+    def _generate_and_score_completions(self, inputs):
+        batch, advantages = self._scored(inputs)
+        if self.resampling is not None and self.model.training:
+            batch = self.resampling.fill(batch, advantages, self._scored_unrecorded, self._step, self._log)
+        if self.pass_plan is not None:
+            batch["rows"] = rows_of(batch)
+        return batch
+
+    def _scored(self, inputs: list[dict[str, Any]]) -> tuple[Batch, torch.Tensor | None]:
+        """One generation of this rank, scored, and the advantages of all ranks where a part needs them."""
+        updates = self.args.steps_per_generation * self.num_iterations
+        asks_for_old_logps = self.args.gradient_accumulation_steps % updates != 0
+        self._leave_out_old_logps = asks_for_old_logps and self._finds_old_logps
+        batch = super()._generate_and_score_completions(inputs)
+        if asks_for_old_logps and self._finds_old_logps:
+            del batch["old_per_token_logps"]
+        if self.use_vllm and "sampling_per_token_logps" in batch:
+            self._check_engine(batch)
+        if self.pass_plan is None and self.resampling is None:
+            return batch, None
+        advantages = self.accelerator.gather(batch["advantages"])  # (B_global,); groups may span ranks
+        return self.add_targets(batch, advantages.masked_fill(~self._is_scored, torch.nan)), advantages
+
+    @property
+    def _finds_old_logps(self) -> bool:
+        """Whether the first optimiser step on a generation gives the old log-probs, so that TRL need not."""
+        return self.pass_plan is not None and "reuse_first_pass" in self.speedups
+
+    def _scored_unrecorded(self, inputs: list[dict[str, Any]]) -> Batch:
+        with self._unrecorded():
+            return self._scored(inputs)[0]
+
+    def _check_engine(self, batch: Batch) -> None:
+        mask = policy_mask(batch)
+        if self.vllm_importance_sampling_correction:
+            mode, low, high = (
+                getattr(self, f"vllm_importance_sampling_{name}") for name in ("mode", "clip_min", "clip_max")
+            )
+            fraction = masked_mean(*correction_fraction(batch, mask, mode, low, high), self.accelerator)
+            done = {"mask": "masked", "truncate": "truncated"}[mode.split("_")[1]]
+            self._log(f"gbpo/vllm_{done}_fraction", fraction)
+        if self.weight_check is not None and self.model.training:
+            server = getattr(self.vllm_generation, "vllm_client", None)
+            gone = torch.tensor(float(server is not None and server.was_gone()), device=self.accelerator.device)
+            if self.args.vllm_mode == "server" and self.accelerator.reduce(gone).item():
+                self.weight_check.proven = False
+            found = self.weight_check.check(
+                batch, mask, self._first_micro_batch, self._policy_logps, self.state.global_step
+            )
+            for name, value in found.items():
+                self._log(name, value)
+
+    def _first_micro_batch(self, batch: Batch) -> Batch:
+        """The rows of the first micro-batch, as TRL splits them."""
+        chunks = split_tensor_dict(split_pixel_values_by_grid(batch), self.args.steps_per_generation)
+        return unsplit_pixel_values_by_grid(chunks[0])
+
+    @torch.no_grad()
+    def _policy_logps(self, batch: Batch) -> torch.Tensor:
+        """The trainer's log-probs of the completions of a batch, (B, T); random states stay as they are."""
+        with random_state(self.args.seed, self.accelerator.device):
+            return self._get_per_token_logps_and_entropies(
+                self.model,
+                torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+                torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+                batch["completion_ids"].size(1),
+                batch_size=self.args.per_device_train_batch_size,
+                **{key: batch[key] for key in IMAGE_KEYS if key in batch},
+            )[0]
+
+    def _generate(self, prompts):
+        with self.phase_times.measure("generate", counts=self.model.training), readable_errors():
+            if self.sampling_seeds is None:
+                return super()._generate(prompts)
+            mode = "train" if self.model.training else "eval"
+            stream = self.sampling_seeds.next_stream(self.state.global_step, mode)
+            if getattr(self.vllm_generation, "vllm_client", None) is not None:
+                self.vllm_generation.vllm_client.stream = stream
+            with random_state(stream.getrandbits(31), self.accelerator.device):
+                return super()._generate(prompts)
+
+    def _tokenize_prompts(self, prompts):
+        """Text prompts are tokenized once per group."""
+        if self._is_vlm or self.environment_factories is not None:  # images, or tools that differ between rows
+            return super()._tokenize_prompts(prompts)
+        return once_per_group(super()._tokenize_prompts, prompts)
+
+    def _generate_single_turn(self, *args, **kwargs):
+        with self._shared_prefill():
+            return super()._generate_single_turn(*args, **kwargs)
+
+    @contextmanager
+    def _shared_prefill(self) -> Iterator[None]:
+        """Inside, the model's `generate` runs each prompt once for all of its completions."""
+        model = self.accelerator.unwrap_model(self.model_wrapped) if "share_prompts" in self.speedups else None
+        if model is None or "generate" in vars(model):  # another library's, which may keep a cache of its own
+            yield
+            return
+        model.generate = generate_after_prefixes(model.generate, decoder_of(model))
+        try:
+            yield
+        finally:
+            del model.generate
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        with self.phase_times.measure("reward", counts=self.model.training):
+            votes = self._vote if self.model.training else None
+            inputs = self.extra_votes.add(inputs, prompts, votes)
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._is_scored = ~rewards.isnan().all(dim=1)  # (B_global,)
+        return rewards
+
+    def _vote(self, prompts: list[Any]) -> list[Any]:
+        """One further completion for each prompt."""
+        with self._unrecorded():
+            return self._generate(prompts)[3]
+
+    @contextmanager
+    def _unrecorded(self) -> Iterator[None]:
+        """Inside, generations enter no metric and no log of completions except `num_tokens`."""
+        metrics, logs = self._metrics["train"], self._logs
+        self._metrics["train"] = defaultdict(list)
+        self._logs = {name: _copied(log) for name, log in logs.items()}
+        try:
+            yield
+        finally:
+            self._metrics["train"], self._logs = metrics, logs
+        metrics["num_tokens"] = [self.state.num_input_tokens_seen]
+
+    # --- forward and backward
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model,
+        input_ids,
+        attention_mask,
+        logits_to_keep,
+        batch_size=None,
+        compute_entropy=False,
+        compute_aux_loss=False,
+        **images,
+    ):
+        if self._leave_out_old_logps:  # TRL's first question of a generation; the first pass will answer it
+            self._leave_out_old_logps = False
+            return input_ids.new_zeros((len(input_ids), logits_to_keep), dtype=torch.float32), None, None
+        with self.phase_times.measure("loss" if torch.is_grad_enabled() else "old", counts=self.model.training):
+            scores = None
+            if self.scorer is not None and not compute_aux_loss and all(value is None for value in images.values()):
+                scores = self.scorer.score_in_batches(
+                    model,
+                    input_ids,
+                    attention_mask,
+                    logits_to_keep,
+                    batch_size or len(input_ids),
+                    entropy=compute_entropy,
+                )
+            if scores is None:
+                scores = super()._get_per_token_logps_and_entropies(
+                    model,
+                    input_ids,
+                    attention_mask,
+                    logits_to_keep,
+                    batch_size=batch_size,
+                    compute_entropy=compute_entropy,
+                    compute_aux_loss=compute_aux_loss,
+                    **images,
+                )
+            else:
+                scores = *scores, None
+        if torch.is_grad_enabled():
+            self._last_logps = scores[0].detach()
+        return scores
+
+    def score(
+        self, model: Any, one: Pass, *, entropy: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Log-probs and entropies of the completions of a pass, (B, T), and the loss of the experts' balance."""
+        ids = torch.cat([one.prompt_ids, one.completion_ids], dim=1)
+        left_to_trl = one.images or self.aux_loss_enabled or any(row.prompt == 0 for row in one.rows)
+        if self.scorer is not None and not left_to_trl:
+            with self.phase_times.measure("loss" if torch.is_grad_enabled() else "old", counts=self.model.training):
+                return *self.scorer.score(model, ids, one.prompt_ids.size(1), one.rows, entropy=entropy), None
+        return self._get_per_token_logps_and_entropies(
+            model,
+            ids,
+            torch.cat([one.prompt_mask, one.completion_mask], dim=1),
+            one.completion_ids.size(1),
+            compute_entropy=entropy,
+            compute_aux_loss=entropy and self.aux_loss_enabled,
+            **one.images,
+        )
+
+    def _planned(self, micro_batches: list[Batch], slot: int) -> list[list[Pass]]:
+        """The passes of a generation, with old log-probs for all but the first optimiser step, which begins now."""
+        shares = self.scorer is not None and self.scorer.shares_in(self.model)
+        passes, rows_run = self.pass_plan.passes([self.as_pass(b) for b in micro_batches], shares_prompts=shares)
+        if rows_run is not None:
+            self._log("gbpo/rows_run", rows_run)
+        first = range(slot, slot + self.args.gradient_accumulation_steps)
+        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            return [
+                some if i in first else [self._with_old_logps(one) for one in some] for i, some in enumerate(passes)
+            ]
+
+    @torch.no_grad()
+    def _with_old_logps(self, one: Pass) -> Pass:
+        if one.old_logps is not None:
+            return one
+        return replace(one, old_logps=self.score(self.model, one, entropy=False)[0])
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """TRL's loss of its micro-batch or, with a `pass_plan`, the sum over the passes that are run in its place.
+
+        The gradients of all passes but the last are added on the way.
+        """
+        if self.pass_plan is None:
+            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            if self.model.training:
+                one = self.as_pass(inputs)
+                logps, self._last_logps = self._last_logps, None
+                self._ran += ((one, logps, self.log_ratio(logps, one).exp()),)
+            return loss
+        if not inputs:  # another micro-batch of the step runs these rows
+            return torch.zeros((), device=self.accelerator.device, requires_grad=True)
+        others = torch.zeros((), device=self.accelerator.device)
+        options = {"scale_wrt_gas": False} if self.accelerator.distributed_type == DistributedType.DEEPSPEED else {}
+        for one in inputs[:-1]:
+            with self._accumulating(model):
+                loss = self._loss_of_pass(model, one)
+                self.accelerator.backward(loss, **options)
+            others += loss.detach()
+        loss = self._loss_of_pass(model, inputs[-1]) + others
+        if not self.model.training:
+            self.finish_step()
+        return loss
+
+    def _loss_of_pass(self, model: Any, one: Pass) -> torch.Tensor:
+        logps, entropies, aux_loss = self.score(model, one, entropy=True)
+        loss, ratio = self.pass_loss(one, logps, entropies, aux_loss)
+        if self.model.training:
+            self._ran += ((one, logps.detach(), ratio),)
+        return loss
+
+    def log_ratio(self, logps: torch.Tensor, one: Pass) -> torch.Tensor:
+        """log ρ: of each token, (B, T), or its mean over the sequence, (B, 1)."""
+        log_ratio = logps - (logps.detach() if one.old_logps is None else one.old_logps)
+        if self.importance_sampling_level == "token":
+            return log_ratio
+        mask = one.policy_mask
+        return (log_ratio * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1.0)
+
+    @contextmanager
+    def _accumulating(self, model: Any) -> Iterator[None]:
+        """Inside, gradients stay on their rank, as in every micro-batch but the last of an optimiser step."""
+        if not self.accelerator.sync_gradients:
+            yield
+            return
+        context: Any = nullcontext()
+        if self.is_distributed_loading_by_transformers:
+            context = self._defer_fsdp_gradient_reduction()
+        elif self.accelerator.distributed_type != DistributedType.DEEPSPEED:
+            context = self.accelerator.no_sync(model)
+        self.accelerator.gradient_state._set_sync_gradients(False)
+        try:
+            with context:
+                yield
+        finally:
+            self.accelerator.gradient_state._set_sync_gradients(True)
+
+    def training_step(self, model, inputs, num_items_in_batch):
+        already_ran = len(self._ran)
+        with self.phase_times.measure("loss"):
+            loss = super().training_step(model, inputs, num_items_in_batch)
+            if self.pass_plan is not None:
+                slot = (self._step - 1) % self.args.steps_per_generation
+                self._buffered_inputs[slot] = [
+                    one if one.old_logps is not None else replace(one, old_logps=logps)
+                    for one, logps, _ in self._ran[already_ran:]
+                ]
+            if self.accelerator.sync_gradients:
+                self._log_ratios()
+                self.finish_step()
+        return loss
+
+    @torch.no_grad()
+    def _log_ratios(self) -> None:
+        by_token = self.importance_sampling_level == "token"
+        ratios = [
+            ratio[one.policy_mask.bool()] if by_token else ratio.squeeze(1)[one.policy_mask.any(1)]
+            for one, _, ratio in self._ran
+        ]
+        for name, value in ratio_metrics(ratios, self.epsilon_low, self.epsilon_high, self.accelerator).items():
+            self._log(name, value)
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        norm = super()._get_grad_norm(model, grad_norm)
+        skips = False
+        if self.accelerator.scaler is None:  # fp16's scaler skips such steps itself, to find its scale
+            ran = [(one, logps) for one, logps, _ in self._ran]
+            skips = self.finite_steps.skips(norm, ran, self.state.global_step + 1)
+        self._log("skipped_steps", float(skips))
+        if skips and self.accelerator.distributed_type != DistributedType.DEEPSPEED:  # which has skipped it by now
+            self.optimizer.zero_grad()  # to None: no weight and no moment changes
+        self._ran = ()
+        return norm
+
+    def _log(self, name: str, value: float) -> None:
+        self._metrics["train" if self.model.training else "eval"][name].append(value)
+
+    # --- checkpoints
+
+    def _save_checkpoint(self, model, trial):
+        final = Path(self._get_output_dir(trial))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        try:
+            with written_whole(final, name, self.state, self.accelerator, self.args.should_save) as self._unfinished:
+                super()._save_checkpoint(model, trial)
+                self._finish_current_push()  # an upload reads the files under this name
+        finally:
+            self._unfinished = None
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(final),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+
+    def _get_output_dir(self, trial):
+        return super()._get_output_dir(trial) if self._unfinished is None else str(self._unfinished)
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        generates = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        state = {
+            "step": self._step,
+            "completions": None if generates else self._buffered_inputs,
+            "metrics": dict(self._metrics["train"]),
+            "logs": plain_logs(self._logs),
+            "loss_since_log": self._tr_loss,
+            "total_loss": self._total_loss_scalar,
+            "last_logged_step": self._globalstep_last_logged,
+        }
+        save_rollout_state(Path(output_dir), self.args.process_index, state)
+
+    def _load_rng_state(self, checkpoint):
+        super()._load_rng_state(checkpoint)  # the last that transformers restores before the first step
+        state = load_rollout_state(Path(checkpoint), self.args.process_index, self.args.device)
+        if state is None:
+            return
+        self._step, self._buffered_inputs = state["step"], state["completions"]
+        self._metrics["train"] = defaultdict(list, state["metrics"])
+        for name, values in state["logs"].items():
+            columns = values.items() if isinstance(values, dict) else [(None, values)]
+            for column, entries in columns:
+                (self._logs[name] if column is None else self._logs[name][column]).extend(entries)
+        self._tr_loss, self._total_loss_scalar = state["loss_since_log"], state["total_loss"]
+        self._globalstep_last_logged = state["last_logged_step"]
+
+    def _get_train_sampler(self, dataset=None):
+        self._train_sampler = super()._get_train_sampler(dataset)
+        return self._train_sampler
+
+    def _init_training_state(self, *args, **kwargs):
+        epochs, steps = super()._init_training_state(*args, **kwargs)
+        for _ in range(epochs):  # each iteration of the sampler draws the order of one epoch
+            next(iter(self._train_sampler), None)
+        return epochs, steps
+
+
+@contextmanager
+def _replaced(module: Any, **members: Any) -> Iterator[None]:
+    """Inside, a module has other members."""
+    before = {name: vars(module)[name] for name in members if name in vars(module)}
+    vars(module).update(members)
+    try:
+        yield
+    finally:
+        for name in members:
+            del vars(module)[name]
+        vars(module).update(before)
+
+
+def _copied(log: Any) -> Any:
+    copied = log.copy()
+    for name in log if isinstance(log, defaultdict) else ():
+        copied[name] = log[name].copy()
+    return copied

@@ -1,0 +1,174 @@
+"""Which exact speed-ups act in a run, and why the others do not."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+from trl import GRPOConfig
+
+from . import capabilities
+
+# Each leaves the gradient as TRL would compute it, up to rounding.
+SPEEDUPS = {
+    "trim_padding": "forward passes run the tokens of the rows and not TRL's padding",
+    "arrange_rows": "rows of one optimiser step and similar length share a forward pass",
+    "skip_zero_signal": "rows whose loss is exactly zero are not run",
+    "pack_rows": "rows of a pass are concatenated without padding",
+    "share_prompts": "a prompt is run once for all of its completions",
+    "reuse_first_pass": "old log-probs come from the first optimiser step on a generation",
+}
+
+# Arguments of a forward pass that continues from keys and values.
+_CONTINUES = {"input_ids", "attention_mask", "position_ids", "past_key_values", "logits_to_keep"}
+
+
+def requested_speedups(exact_speedups: str | Iterable[str]) -> frozenset[str]:
+    """The names that the field `exact_speedups` stands for.
+
+    Raises:
+        ValueError: It is neither `"all"`, `"none"` nor a list of known names.
+
+    >>> sorted(requested_speedups(["pack_rows", "trim_padding"]))
+    ['pack_rows', 'trim_padding']
+    """
+    names = [exact_speedups] if isinstance(exact_speedups, str) else list(exact_speedups)
+    if names in (["all"], ["none"]):
+        return frozenset(SPEEDUPS if names == ["all"] else ())
+    for name in names:
+        if name not in SPEEDUPS:
+            raise ValueError(
+                f"exact_speedups={exact_speedups!r} has {name!r}, which is not a speed-up. Write all, none, or a list "
+                f"of {', '.join(SPEEDUPS)}."
+            )
+    return frozenset(names)
+
+
+@dataclass(frozen=True)
+class Speedups:
+    """The speed-ups of a run.
+
+    Args:
+        inactive: Why a speed-up does not act, by its name.
+        without_sharing_in_passes: Why prompts are shared in generation only; None if they are shared in passes too.
+    """
+
+    inactive: Mapping[str, str]
+    without_sharing_in_passes: str | None = None
+
+    def __contains__(self, name: str) -> bool:
+        return name not in self.inactive
+
+    def line(self) -> str:
+        """One sentence for a log: what acts, and why the rest does not."""
+        active = [name for name in SPEEDUPS if name in self]
+        text = f"Exact speed-ups: {', '.join(active) or 'none'}."
+        if self.without_sharing_in_passes and "share_prompts" in self:
+            text += f" Prompts are shared in generation only: {self.without_sharing_in_passes}."
+        if self.inactive:
+            text += f" Not active: {'; '.join(f'{name} ({why})' for name, why in self.inactive.items())}."
+        return text
+
+
+def decide(args: GRPOConfig, model: Any, *, bounded_loss: bool, whole_model: bool) -> Speedups:
+    """Which speed-ups are exact in this run.
+
+    Args:
+        args: The configuration of the trainer; one without the field `exact_speedups` asks for all.
+        model: The model, with or without its weights.
+        bounded_loss: The loss is GBPO's, which weighs each row by itself. TRL's own is computed per micro-batch.
+        whole_model: Every process holds the whole model.
+    """
+    requested = requested_speedups(getattr(args, "exact_speedups", "all"))
+    inactive = {name: "not in exact_speedups" for name in SPEEDUPS if name not in requested}
+    without_sharing_in_passes = None
+    for name in SPEEDUPS:
+        if name in inactive:
+            continue
+        if name in ("trim_padding", "pack_rows"):
+            why = _padding(model) or (_packing(model, inactive) if name == "pack_rows" else None)
+        elif name == "share_prompts":
+            why = _sharing(model, whole_model)
+            without_sharing_in_passes = _sharing_in_passes(args, model, inactive)
+        else:
+            why = _rows(args, model, name) if bounded_loss else "TRL's GRPO loss is computed per micro-batch"
+        if why:
+            inactive[name] = why
+    return Speedups({name: inactive[name] for name in SPEEDUPS if name in inactive}, without_sharing_in_passes)
+
+
+def _padding(model: Any) -> str | None:
+    if capabilities.is_prompt_tuned(model):
+        return "prompt tuning"
+    if capabilities.depends_on_width(model.config):
+        return "rotary embeddings depend on the width of the batch"
+    return None
+
+
+def _packing(model: Any, inactive: Mapping[str, str]) -> str | None:
+    if "trim_padding" in inactive:
+        return "needs trim_padding"
+    if not capabilities.packs(model.config):
+        return f"attention is {model.config.get_text_config()._attn_implementation}, packing needs FlashAttention"
+    return None
+
+
+def _sharing(model: Any, whole_model: bool) -> str | None:
+    if capabilities.is_prompt_tuned(model):
+        return "prompt tuning"
+    if not whole_model:
+        return "the model is sharded"
+    if capabilities.has_dropout(model):
+        return "the model has dropout, which would be the same for all completions of a prompt"
+    if not signature(type(capabilities.decoder_of(model)).forward).parameters.keys() >= _CONTINUES:
+        return "the model does not take keys and values"
+    if not capabilities.shares(model.config):
+        return "attention or layers of this model do not allow it"
+    return None
+
+
+def _sharing_in_passes(args: GRPOConfig, model: Any, inactive: Mapping[str, str]) -> str | None:
+    if "trim_padding" in inactive:
+        return "needs trim_padding"
+    if "pack_rows" not in inactive:
+        return "rows are packed"
+    if not capabilities.has_rotary_embeddings(model.config):
+        return "positions are absolute"
+    if args.pad_to_multiple_of:
+        return f"pad_to_multiple_of={args.pad_to_multiple_of}"
+    if args.activation_checkpointing:
+        return "activation checkpointing keeps no keys and values"
+    return None
+
+
+def _rows(args: GRPOConfig, model: Any, name: str) -> str | None:
+    if name == "reuse_first_pass":
+        if args.use_vllm and args.vllm_importance_sampling_correction:
+            return "vLLM's importance sampling correction needs old log-probs"
+        if not is_aligned(args):
+            return "optimiser steps and generations do not divide each other"
+        return "dropout makes two passes differ" if capabilities.has_dropout(model) else None
+    if args.top_entropy_quantile < 1.0:
+        return "top_entropy_quantile compares the tokens of a micro-batch"
+    if _has_balance_loss(args, model.config.get_text_config()):
+        return "the load-balancing loss of experts depends on the micro-batch"
+    if name == "skip_zero_signal":
+        if args.beta:
+            return f"beta={args.beta:g}: the KL penalty gives every row a gradient"
+        if args.entropy_coef or args.use_adaptive_entropy:
+            return "the entropy bonus gives every row a gradient"
+    return None
+
+
+def _has_balance_loss(args: GRPOConfig, config: Any) -> bool:
+    """Whether TRL adds the load-balancing loss of experts: its coefficient may come from the model."""
+    coefficient = args.router_aux_loss_coef
+    if coefficient is None:
+        coefficient = getattr(config, "router_aux_loss_coef", 0.0)
+    return hasattr(config, "output_router_logits") and coefficient != 0.0
+
+
+def is_aligned(args: GRPOConfig) -> bool:
+    """Whether a generation is some whole optimiser steps, or an optimiser step some whole generations."""
+    small, large = sorted((args.steps_per_generation, args.gradient_accumulation_steps))
+    return large % small == 0
