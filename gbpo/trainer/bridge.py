@@ -26,7 +26,7 @@ from .passes.capabilities import decoder_of
 from .passes.plan import PassPlan
 from .passes.run import Scorer
 from .passes.shared_prompts import generate_after_prefixes, once_per_group
-from .passes.speedups import Speedups
+from .passes.speedups import SPEEDUPS, Speedups
 from .sampling.extra_votes import ExtraVotes
 from .sampling.resampling import Resampling
 from .sampling.seeds import SamplingSeeds, random_state
@@ -58,7 +58,7 @@ class BridgeTrainer(GRPOTrainer):
     phase_times = PhaseTimes()
     extra_votes = ExtraVotes()
     finite_steps = FiniteSteps()
-    speedups = Speedups({})
+    speedups = Speedups(dict.fromkeys(SPEEDUPS, "not decided yet"))
     resampling: Resampling | None = None
     sampling_seeds: SamplingSeeds | None = None
     weight_check: WeightCheck | None = None
@@ -68,7 +68,8 @@ class BridgeTrainer(GRPOTrainer):
     # passes that were run since the last optimiser step, with their log-probs and ratios
     _ran: tuple[tuple[Pass, torch.Tensor, torch.Tensor], ...] = ()
     _unfinished: Path | None = None  # folder of the checkpoint that is being saved
-    _train_sampler: Any = ()
+    _train_sampler: Any = ()  # none for an iterable data set
+    _not_restored: str | None = None  # checkpoint whose random states transformers has not loaded yet
     _leave_out_old_logps = False
     _last_logps: torch.Tensor | None = None
     _buffered_inputs: Any
@@ -404,6 +405,8 @@ class BridgeTrainer(GRPOTrainer):
             self.accelerator.gradient_state._set_sync_gradients(True)
 
     def training_step(self, model, inputs, num_items_in_batch):
+        if self._not_restored:  # the checkpoint was of the end of an epoch, from which no batch was left
+            self._load_rng_state(self._not_restored)
         already_ran = len(self._ran)
         with self.phase_times.measure("loss"):
             loss = super().training_step(model, inputs, num_items_in_batch)
@@ -481,6 +484,7 @@ class BridgeTrainer(GRPOTrainer):
 
     def _load_rng_state(self, checkpoint):
         super()._load_rng_state(checkpoint)  # the last that transformers restores before the first step
+        self._not_restored = None
         state = load_rollout_state(Path(checkpoint), self.args.process_index, self.args.device)
         if state is None:
             return
@@ -497,8 +501,17 @@ class BridgeTrainer(GRPOTrainer):
         self._train_sampler = super()._get_train_sampler(dataset)
         return self._train_sampler
 
-    def _init_training_state(self, *args, **kwargs):
-        epochs, steps = super()._init_training_state(*args, **kwargs)
+    def _init_training_state(
+        self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+    ):
+        epochs, steps = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        self._not_restored = resume_from_checkpoint
+        if resume_from_checkpoint and not self._train_sampler and not self.args.ignore_data_skip:
+            # transformers takes an iterable data set, whose length it does not know, for one endless epoch
+            epochs, steps_in_epoch = int(self.state.epoch), self.state.max_steps * self.args.gradient_accumulation_steps
+            steps = round((self.state.epoch - epochs) * steps_in_epoch)
         for _ in range(epochs):  # each iteration of the sampler draws the order of one epoch
             next(iter(self._train_sampler), None)
         return epochs, steps

@@ -16,6 +16,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.models.tiny import character_tokenizer
+from gbpo.trainer.bridge import BridgeTrainer
+from gbpo.trainer.passes.batch import rows_of
+from gbpo.trainer.passes.speedups import SPEEDUPS
 
 # the member of the family whose gradient is GRPO's
 GRPO_END = {"target_baseline": "mean", "target_temperature": 0.0, "overshoot_slope": 0.0}
@@ -150,8 +153,7 @@ def add_targets():
     """Add to a batch what `GBPOTrainer._generate_and_score_completions` adds from its advantages."""
 
     def add(trainer, batch):
-        scored = torch.ones(len(batch["advantages"]), dtype=torch.bool)
-        target, centred = trainer._targets(batch["advantages"], scored)
+        target, centred = trainer.targets(batch["advantages"])
         return batch | {"target_ratio": target, "centred_advantages": centred}
 
     return add
@@ -162,8 +164,13 @@ def _gradient(trainer, batch):
     model.train()
     model.zero_grad()
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
-    loss = trainer.compute_loss(model, batch)
+    bounded = isinstance(trainer, GBPOTrainer)
+    loss = trainer.compute_loss(model, [trainer.as_pass(batch | {"rows": rows_of(batch)})] if bounded else batch)
     loss.backward()
+    if isinstance(trainer, BridgeTrainer) and trainer.accelerator.sync_gradients:
+        trainer._log_ratios()
+        trainer.finish_step()
+        trainer._ran = ()
     return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -171,6 +178,12 @@ def _gradient(trainer, batch):
 def gradient():
     """`gradient(trainer, batch)` → loss and flat gradient of one micro-batch."""
     return _gradient
+
+
+@pytest.fixture
+def without():
+    """`without(name, …)`: the field of the configuration that leaves out some exact speed-ups."""
+    return lambda *names: {"exact_speedups": [name for name in SPEEDUPS if name not in names]}
 
 
 @pytest.fixture

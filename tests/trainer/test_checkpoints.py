@@ -4,11 +4,13 @@ import errno
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 from gbpo.trainer.base import BaseTrainer
+from gbpo.trainer.checkpoints import load_rollout_state, plain_logs
 from gbpo.trainer.guards.phase_times import PHASES
 
 CHANGES_BY_ITSELF = {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
@@ -148,7 +150,57 @@ def test_best_checkpoint_goes_by_its_final_name(make, tmp_path):
 def test_completions_are_stored_only_where_they_are_needed(make, tmp_path):
     make("gbpo", "run", max_steps=4, **CASES["several updates per generation"]).train()
     stored = [
-        torch.load(tmp_path / "run" / f"checkpoint-{step}" / "rollout_state_0.pt")["completions"] is not None
+        load_rollout_state(tmp_path / "run" / f"checkpoint-{step}", 0, torch.device("cpu"))["completions"] is not None
         for step in range(1, 5)
     ]
     assert stored == [True, True, True, False]
+
+
+def test_values_that_a_reward_logs_do_not_make_a_checkpoint_unreadable(make_trainer, tmp_path):
+    """NumPy's scalars and arrays, and a type of the reward's own."""
+
+    class Own:
+        def __str__(self):
+            return "own"
+
+    def logs(completions, log_extra=None, log_metric=None, **kwargs):
+        values = [np.float32(len(text)) for text in completions]
+        log_extra("lengths", values)
+        log_extra("numbers", [np.int64(3)] * len(values))
+        log_extra("names", [np.str_("a")] * len(values))
+        log_metric("largest", max(values))
+        return values
+
+    config = {"save_strategy": "steps", "save_steps": 1, "num_iterations": 1, "logging_steps": 9}
+    make_trainer(reward_funcs=logs, max_steps=2, **config).train()
+    folder = tmp_path / "gbpo" / "checkpoint-1"
+    extra = load_rollout_state(folder, 0, torch.device("cpu"))["logs"]["extra"]
+    assert {type(value) for column in extra.values() for value in column} == {float, int, str}
+    assert plain_logs({"prompt": [], "completion": [], "advantages": [], "rewards": {}, "extra": {"o": [Own()]}})[
+        "extra"
+    ] == {"o": ["own"]}
+    make_trainer(reward_funcs=logs, max_steps=2, **config).train(resume_from_checkpoint=str(folder))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_an_iterable_data_set_resumes_to_the_bit_past_its_first_epoch(make_trainer, tmp_path, accumulation):
+    """Two generations an epoch, whose order differs by epoch; from checkpoints within and at the end of an epoch."""
+    prompts = [{"prompt": f"{i}+1="} for i in range(4 * accumulation)]
+    config = {
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "max_steps": 7,
+        "num_iterations": 1,
+        "gradient_accumulation_steps": accumulation,
+        "dataset": IterableDataset.from_generator(lambda: iter(prompts)),
+        "reward_funcs": lambda completions, **_: [float(len(set(text))) for text in completions],
+    }
+    whole = make_trainer(**config)
+    whole.train()
+    assert whole.state.epoch > 3
+    for step in range(1, 7):
+        again = make_trainer(**config, output_dir=str(tmp_path / f"again-{step}"))
+        again.train(resume_from_checkpoint=str(tmp_path / "gbpo" / f"checkpoint-{step}"))
+        assert history(again)[:-1] == history(whole)[:-1], step
+        for name, value in weights(whole).items():
+            assert torch.equal(weights(again)[name], value), (step, name)

@@ -7,6 +7,7 @@ import torch
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from gbpo.run.models.tiny import character_tokenizer
+from gbpo.trainer.passes.batch import rows_of
 
 AGGREGATIONS = ["dapo", "grpo", "bnpo", "dr_grpo"]
 
@@ -41,7 +42,7 @@ def with_rewards(trainer, batch, rewards=REWARDS):
     groups = torch.tensor(rewards).view(-1, 4)
     advantages = ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).view(-1)
     batch = {key: value for key, value in batch.items() if key != "tool_mask"} | {"advantages": advantages}
-    target, centred = trainer._targets(advantages, torch.ones(len(rewards), dtype=torch.bool))
+    target, centred = trainer.targets(advantages)
     return batch | {"target_ratio": target, "centred_advantages": centred}
 
 
@@ -308,7 +309,12 @@ def test_multimodal_inputs_reach_the_model_untouched(make_trainer, make_batch, a
             return forward(*args, **text_only)
 
         monkeypatch.setattr(trainer, "_get_per_token_logps_and_entropies", spy)
-        trainer._compute_loss(trainer.model, batch)
+        trainer.model.train()
+        trainer.current_gradient_accumulation_steps = 1
+        if algorithm == "gbpo":
+            trainer.compute_loss(trainer.model, [trainer.as_pass(batch | {"rows": rows_of(batch)})])
+        else:
+            trainer._compute_loss(trainer.model, batch)
     assert received["gbpo"] == received["grpo"] == set(keys)
 
 
@@ -371,7 +377,7 @@ def test_target_metrics_by_hand(make_trainer):
     trainer = make_trainer(target_baseline="median", epsilon=0.2)
     trainer.model.train()
     advantages = torch.tensor([1.5, -0.5, -0.5, -0.5])
-    target, centred = trainer._targets(advantages, torch.ones(4, dtype=torch.bool))
+    target, centred = trainer.targets(advantages)
     trainer._log_targets(target, centred, advantages)
     metrics = {name: values[0] for name, values in trainer._metrics["train"].items()}
     assert metrics["gbpo/target_ratio_mean"] == pytest.approx(1.05)  # (1.2 + 3) / 4

@@ -64,7 +64,7 @@ def test_a_rank_without_signal_takes_part(random_model, tmp_path):
     """The group of the second rank is paid alike: it runs one row that counts nothing, as often as the first runs."""
     config = {"num_generations": 8, "silent_prompts": [False, True], "per_device_train_batch_size": 2}
     steps = []
-    for processes, switches in ((1, {"skip_zero_signal": False, "arrange_rows": False}), (2, {})):
+    for processes, switches in ((1, {"exact_speedups": ["trim_padding", "share_prompts"]}), (2, {})):
         (tmp_path / str(processes)).mkdir()
         config["gradient_accumulation_steps"] = 8 // processes
         steps.append(one_step(random_model, tmp_path / str(processes), processes=processes, **config, **switches))
@@ -195,8 +195,8 @@ def test_evaluation_uses_its_own_group_size(make_trainer):
         trainer={"eval_dataset": Dataset.from_dict({"prompt": ["1+1=", "2+2=", "3+3=", "4+4="]})},
     )
     seen = []
-    targets = trainer._targets
-    trainer._targets = lambda *batch: seen.append(targets(*batch)) or seen[-1]
+    targets = trainer.targets
+    trainer.targets = lambda *batch: seen.append(targets(*batch)) or seen[-1]
     metrics = trainer.evaluate()
     assert torch.allclose(seen[0][0], torch.tensor([1.2] * 4 + [0.8] * 4))
     assert metrics["eval_gbpo/tied_fraction"] == 0.0 and "eval_reward" in metrics

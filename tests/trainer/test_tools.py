@@ -42,7 +42,7 @@ def with_calls(make_trainer, calling_model, monkeypatch):
             max_completion_length=120,
             loss_type="bnpo",
             max_steps=2,
-            reuse_first_pass=False,  # the old log-probs are read before the first pass
+            exact_speedups=["none"],  # the old log-probs are read before the first pass
         )
         single_turn = made._generate_single_turn
 

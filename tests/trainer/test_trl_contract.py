@@ -1,4 +1,7 @@
-"""What GBPOTrainer relies on in TRL. When TRL is upgraded these tests turn red and say what to read again."""
+"""What this project relies on in TRL, transformers and TRL's vLLM client.
+
+When one of them is upgraded, these tests fail and say what to read again.
+"""
 
 import hashlib
 import inspect
@@ -6,47 +9,77 @@ from dataclasses import fields
 
 import pytest
 import trl
+from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer
+from trl.generation.vllm_client import VLLMClient
+from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer, utils
 
-from gbpo import GBPOConfig, GBPOTrainer
-from gbpo.trainer.guards.vllm_weights import SyncedGRPOTrainer
-from gbpo.trainer.passes.layout import PassesGRPOTrainer
-from gbpo.trainer.passes.unpadded import TrimmedGRPOTrainer
-from gbpo.trainer.sampling.extra_votes import VotingGRPOTrainer
-from gbpo.trainer.sampling.resampling import ResamplingGRPOTrainer
+from gbpo import GBPOConfig
 
-# SHA-256 of the source of what we replace or build on, in the tested version
+# What is overridden, wrapped or re-implemented, with the SHA-256 of its source in the tested version and what to check.
 SOURCES = {
-    "_compute_loss": "gbpo/trainer.py re-implements it: read TRL's diff and honour or refuse what is new",
-    "_generate_and_score_completions": "the target is added to its output; advantages must stay (B,) and local",
-    "_calculate_rewards": "its result must stay (B_global, n_funcs) with NaN for None; columns come from inputs[0]",
-    "_generate": "gbpo/engine.py seeds it; voting.py repeats it: completions come fourth, its log is left out or kept",
-    "_prepare_inputs": "tensors of length B must be shuffled and split with the batch; gbpo/passes.py reads its buffer",
-    "_get_per_token_logps_and_entropies": "gbpo/trimming.py calls the model in its place: arguments and labels as here",
-    "training_step": "gbpo/passes.py adds gradients inside compute_loss; one call is one micro-batch",
+    (GRPOTrainer, "_compute_loss"): (
+        "80295546bbdbf6f7",
+        "gbpo/trainer/gbpo.py re-implements it: honour or refuse what is new",
+    ),
+    (GRPOTrainer, "_generate_and_score_completions"): (
+        "1fa48922792dcd5c",
+        "the target is added to its output: advantages are (B,) and local; old log-probs are asked for first",
+    ),
+    (GRPOTrainer, "_calculate_rewards"): (
+        "736ae29b083840b5",
+        "returns (B_global, n_funcs) with NaN for None; columns are inputs[0]'s",
+    ),
+    (GRPOTrainer, "_generate"): ("2a27fdf8f5e6f356", "extra votes repeat it: completions come fourth"),
+    (GRPOTrainer, "_generate_single_turn"): ("e0f02e4fc094cefd", "calls `generate` of the unwrapped model by keywords"),
+    (GRPOTrainer, "_tokenize_prompts"): ("d2d27f7c9bfda85f", "one entry per prompt in all that it returns"),
+    (GRPOTrainer, "_prepare_inputs"): (
+        "f824e7fb07147956",
+        "shuffles and splits tensors and lists of length B; fills _buffered_inputs",
+    ),
+    (GRPOTrainer, "_get_per_token_logps_and_entropies"): (
+        "ea73c3909275851d",
+        "arguments and labels are those of passes/run.py",
+    ),
+    (GRPOTrainer, "compute_loss"): ("a2d6ef8bd29c3e26", "calls _compute_loss alone"),
+    (GRPOTrainer, "training_step"): ("9e18632f7dd8e8d8", "one call is one micro-batch; _step counts them"),
+    (GRPOTrainer, "get_train_dataloader"): ("2bffe5a57c539e17", "the loader is accelerate's"),
+    (GRPOTrainer, "_get_train_sampler"): ("36497afb4d311dc9", "each iteration of the sampler draws one epoch"),
+    (GRPOTrainer, "_save_checkpoint"): ("ec91bde123649111", "writes into _get_output_dir"),
+    (Trainer, "training_step"): ("e9760c8ee10308d5", "calls _prepare_inputs, compute_loss and backward"),
+    (Trainer, "_save_checkpoint"): ("a9111e30faa99339", "writes into _get_output_dir, then rotates"),
+    (Trainer, "_get_output_dir"): ("97172085342ac46c", "one folder for all checkpoints of a run"),
+    (Trainer, "_save_rng_state"): ("27a97d1061240f42", "called for every checkpoint on every rank"),
+    (Trainer, "_load_rng_state"): (
+        "d5ebdfc0a0884c4b",
+        "called before the first step of a resumed epoch, or at its first batch",
+    ),
+    (Trainer, "_init_training_state"): (
+        "8fbd17ebb7d3793d",
+        "returns epochs and micro-batches trained; state is loaded",
+    ),
+    (Trainer, "_get_grad_norm"): ("913ba6f52f074d10", "called once per optimiser step, before it"),
+    (VLLMGeneration, "__init__"): (
+        "3b2cda6d35bb97b4",
+        "builds the engine from the names LLM and VLLMClient of its module",
+    ),
+    (VLLMGeneration, "generate"): ("2d2ac2be5b1309c4", "calls the client's generate by keywords"),
+    (VLLMClient, "generate"): (
+        "63635cf59ca8bb70",
+        "SeededClient calls it with one prompt; all of its results are lists",
+    ),
+    (VLLMClient, "_post"): ("6d49fa01931d2298", "raises an error of requests after its retries"),
+    (utils, "shuffle_sequence_dict"): ("bab038755e57ed2b", "permutes lists as it does tensors"),
+    (utils, "split_tensor_dict"): ("b61a5760a03e95db", "splits lists as it does tensors"),
 }
-DIGESTS = {
-    "_compute_loss": "80295546bbdbf6f7",
-    "_generate_and_score_completions": "1fa48922792dcd5c",
-    "_calculate_rewards": "736ae29b083840b5",
-    "_generate": "2a27fdf8f5e6f356",
-    "_prepare_inputs": "f824e7fb07147956",
-    "_get_per_token_logps_and_entropies": "ea73c3909275851d",
-    "training_step": "9e18632f7dd8e8d8",
-}
 
 
-@pytest.mark.parametrize("method", SOURCES)
-def test_source_is_the_one_we_read(method):
-    digest = hashlib.sha256(inspect.getsource(getattr(GRPOTrainer, method)).encode()).hexdigest()[:16]
-    assert digest == DIGESTS[method], f"TRL {trl.__version__} changed GRPOTrainer.{method}: {SOURCES[method]}."
-
-
-def test_the_head_asks_once_for_triton():
-    """gbpo/trimming.py answers yes on a CPU: it must be asked for nothing but `compact`."""
-    source = inspect.getsource(utils)
-    assert source.count("_use_triton(") == source.count("compact = _use_triton(hidden_states.device)") == 1
+@pytest.mark.parametrize(("owner", "name"), SOURCES)
+def test_source_is_the_one_we_read(owner, name):
+    digest, check = SOURCES[owner, name]
+    actual = hashlib.sha256(inspect.getsource(getattr(owner, name)).encode()).hexdigest()[:16]
+    assert actual == digest, f"{owner.__name__}.{name} has changed (TRL {trl.__version__}). Check: {check}."
 
 
 SIGNATURES = {
@@ -88,7 +121,7 @@ SIGNATURES = {
 @pytest.mark.parametrize("method", SIGNATURES)
 def test_signature(method):
     actual = list(inspect.signature(getattr(GRPOTrainer, method)).parameters)
-    assert actual == SIGNATURES[method], f"gbpo/trainer.py calls or overrides GRPOTrainer.{method} by these names."
+    assert actual == SIGNATURES[method], f"gbpo/trainer calls or overrides GRPOTrainer.{method} by these names."
 
 
 def test_attributes_set_by_the_constructor(make_trainer):
@@ -117,7 +150,7 @@ def test_attributes_set_by_the_constructor(make_trainer):
         "_last_world_entropy",
         "_metrics",
     ):  # and current_gradient_accumulation_steps, which transformers sets in the training loop
-        assert hasattr(trainer, name), f"gbpo/trainer.py or gbpo/voting.py reads GRPOTrainer.{name}"
+        assert hasattr(trainer, name), f"gbpo/trainer reads GRPOTrainer.{name}"
 
 
 def test_no_new_option_acts_unseen():
@@ -129,32 +162,10 @@ def test_no_new_option_acts_unseen():
         "target_temperature",
         "overshoot_slope",
         "max_log_ratio",
-        "trim_padding",
-        "arrange_rows",
         "max_tokens_per_micro_batch",
-        "skip_zero_signal",
-        "pack_rows",
-        "share_prompts",
-        "reuse_first_pass",
+        "exact_speedups",
         "resample_zero_signal_groups",
     }
-
-
-def overridden(trainer):
-    return {
-        name
-        for name, member in vars(trainer).items()
-        if inspect.isfunction(member) and hasattr(GRPOTrainer, name) and name != "__init__"
-    }
-
-
-def test_no_other_method_is_overridden():
-    assert overridden(GBPOTrainer) == {"_calculate_rewards", "_compute_loss"}
-    assert overridden(PassesGRPOTrainer) == {"_prepare_inputs", "_generate_and_score_completions", "compute_loss"}
-    assert overridden(TrimmedGRPOTrainer) == {"_get_per_token_logps_and_entropies"}
-    assert overridden(ResamplingGRPOTrainer) == {"_generate_and_score_completions"}
-    assert overridden(VotingGRPOTrainer) == {"_calculate_rewards"}
-    assert overridden(SyncedGRPOTrainer) == {"_generate", "_generate_and_score_completions"}
 
 
 def test_helpers_are_where_we_import_them_from():

@@ -160,13 +160,15 @@ def _changed(module: Any, changes: dict[str, Any], build: Callable[..., Any]) ->
 
 @contextlib.contextmanager
 def _unsharded() -> Iterator[None]:
-    """Models are built whole inside, also where ZeRO-3 has transformers spread them while they are built."""
-    config = integration._hf_deepspeed_config_weak_ref
+    """Inside, models are built whole, although ZeRO-3 makes transformers partition them while they are built."""
+    reference = integration._hf_deepspeed_config_weak_ref
+    config = reference() if reference is not None else None
     integration.unset_hf_deepspeed_config()
     try:
         yield
     finally:
-        integration._hf_deepspeed_config_weak_ref = config
+        if config is not None:
+            integration.set_hf_deepspeed_config(config)
 
 
 def _with_adapters(module: nn.Module, recipe: Recipe) -> nn.Module:

@@ -124,7 +124,7 @@ def _rows_of(ids: torch.Tensor, mask: torch.Tensor, prompt_width: int) -> list[R
     """The lengths of rows; None if a row has no prompt, or other tokens than the last of P and the first of T."""
     attended = mask.bool()
     prompt, completion = attended[:, :prompt_width], attended[:, prompt_width:]
-    whole = (prompt.diff(dim=1) >= 0).all(1) & (completion.int().diff(dim=1) <= 0).all(1)
+    whole = (prompt.int().diff(dim=1) >= 0).all(1) & (completion.int().diff(dim=1) <= 0).all(1)
     prompts, completions, unbroken = torch.stack([prompt.sum(1), completion.sum(1), whole.long()]).tolist()
     if not all(unbroken) or min(prompts) == 0:
         return None

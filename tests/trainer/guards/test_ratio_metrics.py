@@ -64,7 +64,17 @@ def test_a_sequence_has_one_ratio(logged):
     log_ratio[1, 0] = math.log(1.3)  # 1.3^(1/6) = 1.04: inside
     metrics = logged(log_ratio, level="sequence")
     assert metrics["outside_bounds"] == pytest.approx(1 / 8)
-    assert metrics["ratio_p99"] == pytest.approx(1.3, rel=1e-4)
+    second = 1.3 ** (1 / 6)
+    assert metrics["ratio_p99"] == pytest.approx(second + 0.93 * (1.3 - second), rel=1e-4)  # rank 6.93 of 0 … 7
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_a_step_in_which_no_token_counts_logs_no_ratio_clip_or_entropy(logged, level):
+    """Rows of one token, so that a pass is one column wide; the policy wrote none of them."""
+    nothing = torch.zeros(8, 6, dtype=torch.long)
+    metrics = logged(torch.zeros(8, 6), level=level, tool_mask=nothing)
+    ours = {name for name in metrics if name.startswith(("ratio_", "outside_bounds"))}
+    assert not ours
 
 
 def test_bounds_are_those_of_the_run(logged):

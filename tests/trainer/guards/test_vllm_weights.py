@@ -19,16 +19,10 @@ from trl.generation import vllm_client, vllm_generation
 from gbpo import GBPOConfig
 from gbpo.shared.stopping import TrainingStopped
 from gbpo.trainer.base import BaseTrainer
-from gbpo.trainer.guards.vllm_weights import (
-    TOLERANCE,
-    Canary,
-    SeededClient,
-    biased_sampling,
-    check_sampling,
-    check_server,
-    engine_dtype,
-    random_state,
-)
+from gbpo.trainer.guards.vllm_weights import WeightCheck, correction_fraction, engine_dtype, masked_mean
+from gbpo.trainer.sampling.seeds import SamplingSeeds, random_state
+from gbpo.trainer.sampling.unbiased import biased_sampling, check_sampling
+from gbpo.trainer.sampling.vllm_client import SeededClient, check_server, readable_errors
 
 
 class StandIn:
@@ -146,7 +140,7 @@ def test_resumed_run_draws_what_the_uninterrupted_one_draws(make, engine):
     assert engine.sampled == drawn
 
 
-def test_each_rank_call_and_mode_has_its_own_stream(make, engine, monkeypatch):
+def test_each_rank_call_and_mode_has_its_own_stream(make):
     trainer = make(seed=1)
     trainer.model.train()
 
@@ -160,11 +154,10 @@ def test_each_rank_call_and_mode_has_its_own_stream(make, engine, monkeypatch):
     trainer.state.global_step = 1
     seen.append(draw())
     trainer.state.global_step = 0
-    trainer._generations.clear()
+    trainer.sampling_seeds._generations.clear()
     assert draw() == seen[0]
-    trainer._generations.clear()
-    monkeypatch.setattr(type(trainer.accelerator), "process_index", 1)
-    monkeypatch.setattr(type(trainer.accelerator), "local_process_index", 1)
+    trainer.sampling_seeds._generations.clear()
+    trainer.sampling_seeds = SamplingSeeds(1, replica=1)
     seen.append(draw())
     assert len({tuple(tokens) for tokens in seen}) == 5
 
@@ -210,7 +203,7 @@ def test_shuffle_follows_the_seed_although_the_engine_sets_its_own(make):
 def test_synced_engine_is_proven(make, correction):
     trainer = make(vllm_importance_sampling_correction=correction, temperature=0.7)
     trainer.train()
-    assert trainer._canary.proven
+    assert trainer.weight_check.proven
     gaps, movements = logged(trainer, "gbpo/vllm_logp_gap"), logged(trainer, "gbpo/vllm_logp_movement")
     assert len(gaps) == len(movements) == 2, "two syncs, and no more once it is proven"
     assert max(gaps) < 1e-5 < 1e-3 < movements[1]
@@ -221,14 +214,14 @@ def test_weights_that_do_not_arrive_end_the_run(make, engine, monkeypatch, algor
     monkeypatch.setattr(engine, "receives_weights", False)
     trainer = make(algorithm, max_steps=9)
     with pytest.raises(
-        TrainingStopped, match="does not sample from the policy being trained: at step 1 .* use_vllm: false"
+        TrainingStopped, match="does not sample from the policy that is trained: at step 1 .* use_vllm: false"
     ):
         trainer.train()
 
 
 def test_engine_of_another_model_ends_the_run_at_once(make, engine, monkeypatch):
     monkeypatch.setattr(engine, "noise", 0.05)
-    with pytest.raises(TrainingStopped, match="at step 0 .* torch.float32 explains 0.01"):
+    with pytest.raises(TrainingStopped, match="at step 0 .* torch.float32 explains at most 0.01"):
         make().train()
 
 
@@ -236,7 +229,7 @@ def test_biased_sampler_is_judged_by_growth_alone(make, engine, monkeypatch):
     monkeypatch.setattr(engine, "noise", 0.05)
     trainer = make(top_p=0.9, learning_rate=1e-6)
     trainer.train()
-    assert not trainer._canary.proven
+    assert not trainer.weight_check.proven
     monkeypatch.setattr(engine, "noise", 0.001)
     monkeypatch.setattr(engine, "receives_weights", False)
     with pytest.raises(TrainingStopped, match="at step 1"):
@@ -260,10 +253,10 @@ def test_biased_sampler_is_judged_by_growth_alone(make, engine, monkeypatch):
     ],
 )
 def test_verdicts(dtype, gaps_and_movements, alive, proven):
-    canary = Canary(first_gap=gaps_and_movements[0][0])
-    verdicts = [canary.judge(*pair, TOLERANCE[dtype], biased=False) for pair in gaps_and_movements]
+    check = WeightCheck(None, dtype, biased=False, fix="", first_gap=gaps_and_movements[0][0])
+    verdicts = [check.judge(*pair) for pair in gaps_and_movements]
     assert all(verdicts) == alive
-    assert canary.proven == proven
+    assert check.proven == proven
 
 
 # --- the correction for what differs between the engines
@@ -354,11 +347,9 @@ def test_fraction_outside_the_clip_range_leaves_out_what_no_policy_sampled(make,
         "completion_mask": ones,
         "tool_mask": torch.tensor([[1, 1], [1, 1], [0, 1], [0, 0]]),
     }
-    trainer.model.train()
-    trainer._log_correction(output)
+    found = correction_fraction(output, ones * output["tool_mask"], mode, None, 2.0)
     fraction = 1 / 5 if mode.startswith("token") else 1 / 3
-    name = "masked" if mode.endswith("mask") else "truncated"
-    assert trainer._metrics["train"][f"gbpo/vllm_{name}_fraction"] == [pytest.approx(fraction)]
+    assert masked_mean(*found, trainer.accelerator) == pytest.approx(fraction)
 
 
 # --- what is refused or warned of
@@ -462,7 +453,7 @@ def server():
 def client(server, monkeypatch):
     """A client of it that does not pause between its retries."""
     monkeypatch.setattr(vllm_client, "is_vllm_available", lambda: True)
-    client = SeededClient(base_url=server.url)
+    client = SeededClient(vllm_client.VLLMClient(base_url=server.url))
     adapter = client.session.get_adapter(server.url)
     adapter.max_retries = adapter.max_retries.new(backoff_factor=0)
     client.stream = copy.deepcopy(RNG)
@@ -514,9 +505,12 @@ def test_server_that_comes_back_is_found_again(client, server):
 
 def test_server_that_is_gone_ends_the_run_in_one_line(client, server):
     server.stop()
-    with pytest.raises(
-        TrainingStopped, match=r"at http://127.0.0.1:\d+ is gone: /v1/completions failed 6 times"
-    ) as error:
+    with (
+        pytest.raises(
+            TrainingStopped, match=r"is gone: http://127.0.0.1:\d+/v1/completions failed after all retries"
+        ) as error,
+        readable_errors(),
+    ):
         client.generate(prompts=PROMPTS[:1])
     assert "\n" not in str(error.value)
     assert "vllm serve" in str(error.value) and "last checkpoint" in str(error.value)
@@ -535,14 +529,14 @@ def test_run_without_its_server_is_refused(url):
         check_server(config(use_vllm=True, vllm_mode="server", vllm_server_base_url=url, vllm_server_timeout=0.0))
 
 
-def test_canary_sings_again_after_an_outage(make, monkeypatch):
+def test_weights_are_compared_again_after_an_outage(make):
     trainer = make(max_steps=2)
     trainer.train()
-    assert trainer._canary.proven
+    assert trainer.weight_check.proven
     trainer.args.vllm_mode = "server"
     trainer.vllm_generation.vllm_client = SimpleNamespace(was_gone=lambda: True)
-    batch = trainer._canary.batch
+    batch = trainer.weight_check.first_rows
     behind = batch["sampling_per_token_logps"] + 0.05  # what a server with the first weights would report
     now = trainer._policy_logps(batch)
-    with pytest.raises(TrainingStopped, match="was restarted since"):
-        trainer._check_weights({**batch, "old_per_token_logps": now, "sampling_per_token_logps": behind})
+    with pytest.raises(TrainingStopped, match="weight sync does not reach the engine"):
+        trainer._check_engine({**batch, "old_per_token_logps": now, "sampling_per_token_logps": behind})

@@ -12,16 +12,10 @@ from transformers import GPT2Config, Phi3Config, Qwen2Config
 
 from gbpo.trainer.base import BaseTrainer
 from gbpo.trainer.passes.capabilities import depends_on_width, has_rotary_embeddings, packs, shares
-from gbpo.trainer.passes.layout import Rows, as_many, split
+from gbpo.trainer.passes.layout import Lengths, as_many, split
+from gbpo.trainer.passes.speedups import SPEEDUPS
 
-OFF = {
-    "trim_padding": False,
-    "arrange_rows": False,
-    "skip_zero_signal": False,
-    "pack_rows": False,
-    "share_prompts": False,
-    "reuse_first_pass": False,
-}
+OFF = {"exact_speedups": ["none"]}
 BATCH = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "max_completion_length": 24}
 
 
@@ -29,7 +23,7 @@ def some_rows(rng, number, layout, longest=200):
     prompt_of = np.array([rng.randrange(4) for _ in range(number)])
     prompts = np.array([rng.randint(1, longest // 2) for _ in range(4)])[prompt_of]
     completions = np.array([rng.randint(0, longest // 2) for _ in range(number)])
-    return Rows(prompts, completions, layout == "packed", prompt_of if layout == "shared" else None)
+    return Lengths(prompts, completions, layout == "packed", prompt_of if layout == "shared" else None)
 
 
 def tokens(rows, chosen):
@@ -205,11 +199,11 @@ def test_same_weights_as_trl(train, distance, grpo_end):
     assert len(narrow) >= len(wide)  # prompts that are run apart
 
 
-@pytest.mark.parametrize("switch", [name for name in OFF if name not in ("pack_rows", "share_prompts")])
-def test_each_switch_turns_one_thing_off(train, distance, switch):
+@pytest.mark.parametrize("switch", [name for name in SPEEDUPS if name not in ("pack_rows", "share_prompts")])
+def test_each_switch_turns_one_thing_off(train, distance, without, switch):
     config = {"num_iterations": 2, "max_steps": 2}
     _, fast, shapes = train(**config)
-    _, one_off, more = train(**config, **{switch: False})
+    _, one_off, more = train(**config, **without(switch))
     assert distance(fast, one_off) < 1e-5
     assert sum(rows * width for rows, width in shapes) < sum(rows * width for rows, width in more)
 
@@ -217,11 +211,11 @@ def test_each_switch_turns_one_thing_off(train, distance, switch):
 TWO_UPDATES = {"gradient_accumulation_steps": 2, "steps_per_generation": 4}
 
 
-def test_old_log_probs_are_computed_for_the_rows_of_later_steps_that_are_run(train):
-    config = TWO_UPDATES | {"max_steps": 2, "share_prompts": False}
-    trainer, _, shapes = train(**config)
+def test_old_log_probs_are_computed_for_the_rows_of_later_steps_that_are_run(train, without):
+    config = TWO_UPDATES | {"max_steps": 2}
+    trainer, _, shapes = train(**config, **without("share_prompts"))
     run = [16 * trainer.state.log_history[0]["gbpo/rows_run"]]
-    _, _, every = train(**config, reuse_first_pass=False)
+    _, _, every = train(**config, **without("share_prompts", "reuse_first_pass"))
     for some in (shapes, every):
         run.append(sum(rows for rows, _ in some) - run[0])
     with_signal, later, all_rows = run
@@ -234,27 +228,27 @@ def test_a_generation_drawn_anew_in_its_middle_knows_which_step_is_first(make_tr
     trainer.model.train()
     trainer._step = 2
     trainer._prepare_inputs([{"prompt": f"{i // 4}+1="} for i in range(16)])
-    known = [["old_per_token_logps" in one for one in passes] for passes in trainer._buffered_inputs]
+    known = [[one.old_logps is not None for one in passes] for passes in trainer._buffered_inputs]
     assert all(all(some) for some in known[:2]) and not any(any(some) for some in known[2:])
     assert sum(map(len, known[:2])) and sum(map(len, known[2:]))
 
 
-def test_packed_rows_are_the_same_rows(train, distance, monkeypatch):
+def test_packed_rows_are_the_same_rows(train, distance, without, monkeypatch):
     """The masks that transformers builds from positions stand in for FlashAttention, which tells rows apart by them."""
     config = {"num_iterations": 2, "max_steps": 2, "beta": 0.1, "learning_rate": 0.1}
     _, padded, _ = train(**config)
     monkeypatch.setattr("gbpo.trainer.passes.capabilities.packs", lambda config: True)
     trainer, packed, shapes = train(**config)
-    assert trainer._packs and all(rows == 1 for rows, _ in shapes)
+    assert "pack_rows" in trainer.speedups and all(rows == 1 for rows, _ in shapes)
     assert distance(packed, padded) < 1e-5
-    _, unpacked, shapes = train(**config, pack_rows=False)
+    _, unpacked, shapes = train(**config, **without("pack_rows"))
     assert torch.equal(unpacked, padded) and any(rows > 1 for rows, _ in shapes)
 
 
 def test_rotary_embeddings_that_depend_on_the_width_keep_it(train, monkeypatch):
     monkeypatch.setattr("gbpo.trainer.passes.capabilities.depends_on_width", lambda config: True)
     _, _, shapes = train(num_iterations=2)
-    _, _, wide = train(num_iterations=2, **OFF | {"arrange_rows": True})
+    _, _, wide = train(num_iterations=2, exact_speedups=["arrange_rows"])
     assert {width for _, width in shapes} == {width for _, width in wide} and len({width for _, width in wide}) == 1
 
 
@@ -267,10 +261,11 @@ def test_a_step_without_signal_is_a_zero_gradient_on_one_row(train):
     assert "entropy" not in row  # nothing was run that could tell
 
 
-def test_metrics_are_those_of_all_rows_where_all_are_run(train):
+def test_metrics_are_those_of_all_rows_where_all_are_run(train, without):
     """Pooled over the optimiser step, whichever rows share a pass."""
-    config = {"skip_zero_signal": False, "num_iterations": 2, "max_steps": 2, "learning_rate": 0.1}
-    rows = [trainer.state.log_history for trainer, *_ in (train(**config), train(**config, arrange_rows=False))]
+    config = {"num_iterations": 2, "max_steps": 2, "learning_rate": 0.1}
+    left_out = (["skip_zero_signal"], ["skip_zero_signal", "arrange_rows"])
+    rows = [train(**config, **without(*names))[0].state.log_history for names in left_out]
     for one, other in zip(*rows, strict=True):
         for name in one.keys() & other.keys():
             if name.startswith(("gbpo/", "clip_ratio/", "entropy", "loss", "grad_norm")):
@@ -282,19 +277,19 @@ def test_rows_never_leave_their_optimiser_step(make_trainer):
         reward_funcs=paid, trainer={"rollout_func": rollout}, **(BATCH | {"steps_per_generation": 8})
     )
     seen = []
-    arranged = trainer._arranged
+    planned = trainer._planned
 
-    def keep(micro_batches):
-        passes = arranged(micro_batches)
+    def keep(micro_batches, slot):
+        passes = planned(micro_batches, slot)
         for first in (0, 4):
             batches = micro_batches[first : first + 4]
             written = [(batch["completion_mask"] * batch["tool_mask"]).any(1) for batch in batches]
             window = torch.cat([batch["advantages"] * some for batch, some in zip(batches, written, strict=True)])
-            run = torch.cat([one["advantages"] for some in passes[first : first + 4] for one in some])
+            run = torch.cat([one.advantages for some in passes[first : first + 4] for one in some])
             seen.append((sorted(window[window != 0].tolist()), sorted(run.tolist())))
         return passes
 
-    trainer._arranged = keep
+    trainer._planned = keep
     trainer.args.max_steps = 2
     trainer.train()
     assert len(seen) == 2

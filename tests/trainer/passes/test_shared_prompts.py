@@ -1,6 +1,7 @@
 """Prompts that are run once for their completions: the same log-probs, entropies and gradients as row by row."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from transformers import (
 from trl import GRPOTrainer
 
 from gbpo.trainer.passes.capabilities import shares
+from gbpo.trainer.passes.speedups import Speedups
 
 WIDTH, COMPLETION = 15, 8  # columns of prompts and completions
 LONGEST = 6  # tokens of a completion
@@ -78,7 +80,7 @@ def test_same_scores_and_gradient_as_trl(make_trainer, save_model, scored, dista
             if p.requires_grad:
                 torch.nn.init.normal_(p, std=0.02)
     *ours, run = scored(trainer)
-    trainer.trim_padding = False
+    trainer.scorer = None
     *trl, alone = scored(trainer)
     assert run == [(3, WIDTH - 1), (12, LONGEST + 1)] and alone == [(12, WIDTH + COMPLETION)]
     for one, other in zip(ours, trl, strict=True):
@@ -94,7 +96,7 @@ def test_prompts_that_differ_in_padding_alone_are_two(make_trainer, scored, dist
     mask = torch.ones_like(ids)
     mask[:2, : WIDTH - 8] = 0
     *ours, run = scored(trainer, ids, mask)
-    trainer.share_prompts = False
+    trainer.scorer = replace(trainer.scorer, share=False)
     *alone, _ = scored(trainer, ids, mask)
     assert run[0] == (2, WIDTH - 1)
     for one, other in zip(ours, alone, strict=True):
@@ -124,7 +126,8 @@ def test_where_a_prompt_is_run_with_each_completion(make_trainer, save_model, sc
         ids, mask = ids[:2], mask[:2]
         ids[1, :WIDTH] = ids[0, :WIDTH]
         mask[:], mask[:, : WIDTH - 2] = 1, 0
-    trainer.share_prompts = case != "switched off"
+    if case == "switched off":
+        trainer.scorer = replace(trainer.scorer, share=False)
     *_, run = scored(trainer, ids, mask)
     assert [count for count, _ in run] == [len(ids)]
 
@@ -159,12 +162,14 @@ def rollout(prompts, trainer):
         {"importance_sampling_level": "sequence", "loss_type": "grpo"},
         # shared in the passes without gradients alone; a row at the median, whose target is the ratio of 1 that it has,
         # has a gradient of either sign there by the rounding of its old log-probs, and the mean leaves no such row
-        {"activation_checkpointing": True, "reuse_first_pass": False, "target_baseline": "mean"},
+        {"activation_checkpointing": True, "left_out": ["reuse_first_pass"], "target_baseline": "mean"},
     ],
     ids=str,
 )
-def test_training_is_the_same(make_trainer, distance, config):
+def test_training_is_the_same(make_trainer, distance, without, config):
     """Two generations of two updates each."""
+    config = dict(config)
+    left_out = config.pop("left_out", [])
     updates = {"steps_per_generation": 2, "num_iterations": 1, "max_steps": 4, "optim": "sgd", "learning_rate": 0.1}
     changes, prompts_run, tokens = [], [], []
     for share in (True, False):
@@ -172,8 +177,7 @@ def test_training_is_the_same(make_trainer, distance, config):
             reward_funcs=lambda completion_ids, **kwargs: [float(sum(ids) % 3) for ids in completion_ids],
             dataset=Dataset.from_dict({"prompt": [f"{i}+{10**i}+{10**12}=" for i in range(8)]}),
             trainer={"rollout_func": rollout},
-            share_prompts=share,
-            **updates | config,
+            **updates | config | without(*left_out, *([] if share else ["share_prompts"])),
         )
         before = torch.cat([p.detach().flatten().clone() for p in trainer.model.parameters()])
         run = []
@@ -212,7 +216,8 @@ def test_generation_draws_the_same_tokens(make_trainer, save_model, case):
     prompts = [prompts[i] for i in (0, 1, 2, 1, 0, 2, 2, 1)]
     first = []
     run, _ = recorded(trainer.model)
-    for trainer.share_prompts in (True, False):
+    for speedups in (trainer.speedups, Speedups({"share_prompts": "left out"})):
+        trainer.speedups = speedups
         torch.manual_seed(0)
         run.clear()
         first.append((trainer._generate_single_turn(prompts, None, {}, 8)[0], run[:2]))

@@ -15,12 +15,13 @@ from trl import GRPOConfig, GRPOTrainer
 
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run import train
-from gbpo.trainer.sampling.extra_votes import VotingGRPOTrainer, vote_rounds
+from gbpo.trainer.base import BaseTrainer
+from gbpo.trainer.sampling.extra_votes import vote_rounds
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 TINY = ROOT / "recipes" / "tiny_ttrl.yaml"
-ALGORITHMS = {"gbpo": (GBPOTrainer, GBPOConfig), "grpo": (VotingGRPOTrainer, GRPOConfig)}
+ALGORITHMS = {"gbpo": (GBPOTrainer, GBPOConfig), "grpo": (BaseTrainer, GRPOConfig)}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
@@ -139,7 +140,7 @@ def test_evaluation_draws_none(make, algorithm):
 
 def test_a_run_without_votes_is_trls_to_the_bit(make):
     ends = []
-    for trainer_class in (GRPOTrainer, VotingGRPOTrainer):
+    for trainer_class in (GRPOTrainer, BaseTrainer):
         spy = Spy()
         trainer = make("grpo", [spy, digits], trainer_class=trainer_class, max_steps=3)
         trainer.train()
@@ -169,7 +170,7 @@ def test_tools_are_refused(monkeypatch):
 
     monkeypatch.setattr(GRPOTrainer, "__init__", init)
     with pytest.raises(ValueError, match=r"1 more round.* tools"):
-        VotingGRPOTrainer()
+        BaseTrainer()
 
 
 def test_the_command_refuses_votes_before_any_model(monkeypatch, tmp_path, capsys):
@@ -178,7 +179,7 @@ def test_the_command_refuses_votes_before_any_model(monkeypatch, tmp_path, capsy
     with pytest.raises(SystemExit) as stop:
         train.main([str(TINY), *flags])
     assert stop.value.code == 2
-    assert "gbpo: error: votes=12 is no multiple of num_generations=8" in capsys.readouterr().err
+    assert "gbpo: error: votes=12 is not a multiple of num_generations=8" in capsys.readouterr().err
     assert not (tmp_path / "cache").exists() and not (tmp_path / "run").exists()
 
 

@@ -91,9 +91,9 @@ def test_metrics_are_those_of_the_first_draw_and_the_cost(make):
     assert len(trainer._logs["advantages"]) == 8
 
 
-def test_every_tensor_of_a_row_moves_with_it(make):
+def test_every_tensor_of_a_row_moves_with_it(make, without):
     """Old log-probs and masks of all rows, from batches of other widths, are those of their tokens."""
-    trainer = make(Rewards(), reuse_first_pass=False, beta=0.1)
+    trainer = make(Rewards(), **without("reuse_first_pass"), beta=0.1)
     batch, _ = scored(trainer, 1, 2, 3)
     assert trainer.draws >= 1
     tokens = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
@@ -134,13 +134,12 @@ def test_draws_follow_the_seed_and_the_step_and_differ_by_round(make):
     trainer = make(Rewards())
 
     def drawn(*which):
-        return [row["prompt"] for row in trainer._further_prompts(*which)]
+        return [row["prompt"] for row in trainer.resampling.further_prompts(*which)]
 
-    first = drawn(3, 1)
-    assert first == drawn(3, 1) and len(set(first)) == 3
-    assert first != drawn(3, 2)
-    trainer._step += 1
-    assert first != drawn(3, 1)
+    first = drawn(3, 0, 1)
+    assert first == drawn(3, 0, 1) and len(set(first)) == 3
+    assert first != drawn(3, 0, 2)
+    assert first != drawn(3, 1, 1)
 
 
 def test_evaluation_is_left_alone(make):
@@ -165,7 +164,7 @@ def test_prompts_that_cannot_be_drawn_again_are_refused(make):
     with pytest.raises(ValueError, match="resample_zero_signal_groups.*'image'"):
         make(Rewards(), dataset=Dataset.from_dict({"prompt": ["1+1="], "image": [None]}))
     endless = IterableDataset.from_generator(lambda: iter([{"prompt": "1+1="}]))
-    with pytest.raises(ValueError, match="IterableDataset has none"):
+    with pytest.raises(ValueError, match="IterableDataset does not have"):
         make(Rewards(), dataset=endless, max_steps=1)
 
 

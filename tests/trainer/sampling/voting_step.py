@@ -14,7 +14,7 @@ from trl import GRPOConfig
 
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.processes.group import leave_together
-from gbpo.trainer.sampling.extra_votes import VotingGRPOTrainer
+from gbpo.trainer.base import BaseTrainer
 from rewards.answers.majority_vote import MajorityVote
 
 
@@ -30,7 +30,7 @@ class Recorded(MajorityVote):
 
 def main(model: str, output: str, num_processes: str, algorithm: str, num_generations: str, answers: str) -> None:
     generations, script = int(num_generations), json.loads(answers)
-    config, trainer_class = {"gbpo": (GBPOConfig, GBPOTrainer), "grpo": (GRPOConfig, VotingGRPOTrainer)}[algorithm]
+    config, trainer_class = {"gbpo": (GBPOConfig, GBPOTrainer), "grpo": (GRPOConfig, BaseTrainer)}[algorithm]
     args = config(
         output_dir=f"{output}.run",
         use_cpu=True,

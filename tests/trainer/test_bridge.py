@@ -1,0 +1,293 @@
+"""The one bridge over TRL: no other code overrides or patches it, and the parts are called in the stated order."""
+
+import ast
+import importlib
+import inspect
+from collections import defaultdict
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from trl import GRPOTrainer
+
+from gbpo import GBPOTrainer
+from gbpo.trainer.base import BaseTrainer
+from gbpo.trainer.bridge import BridgeTrainer
+from gbpo.trainer.passes.speedups import SPEEDUPS
+
+ROOT = Path(__file__).parents[2]
+LIBRARIES = ("trl", "transformers", "accelerate", "peft", "datasets")
+
+# What BridgeTrainer overrides, and why.
+OVERRIDES = {
+    "get_train_dataloader": "rows are text, which accelerate would search for tensors at every micro-batch",
+    "_prepare_inputs": "micro-batches become passes",
+    "_generate_and_score_completions": "resampling, and the rows of the passes",
+    "_generate": "time, seeds of the engine, readable errors of its server",
+    "_tokenize_prompts": "once per group",
+    "_generate_single_turn": "a prompt is run once for all of its completions",
+    "_calculate_rewards": "time and extra votes; which completions were scored",
+    "_get_per_token_logps_and_entropies": "forward passes without padding",
+    "compute_loss": "several passes per micro-batch; what was run is kept for metrics and guards",
+    "training_step": "time; metrics after the backward; old log-probs from the first pass",
+    "_get_grad_norm": "steps that are not finite are skipped",
+    "_save_checkpoint": "written under another name and renamed when whole",
+    "_get_output_dir": "that other name",
+    "_save_rng_state": "saves the completions and metrics of a generation too",
+    "_load_rng_state": "and restores them",
+    "_get_train_sampler": "kept, to wind its order forward on resume",
+    "_init_training_state": "winds the order of prompts forward to the epoch of a checkpoint",
+}
+
+# What other code overrides, and why: the benches measure TRL's own trainer from outside.
+ELSEWHERE = {
+    "evals.bench.timed": {
+        "training_step": "a stop watch round a step of TRL's own trainer",
+        "_prepare_inputs": "likewise",
+        "_generate": "likewise",
+        "_calculate_rewards": "likewise",
+    },
+    "evals.bench.loss": {"_get_per_token_logps_and_entropies": "cuts the model off from the loss that is timed"},
+    "evals.bench.generate": {"_generate": "counts the tokens of a generation"},
+}
+
+# Assignments to names of other libraries, or of objects that they own, and why.
+PATCHES = {
+    ("gbpo/trainer/bridge.py", "vars(module).update"): "TRL takes no dtype for the engine: its name `LLM`, in __init__",
+    ("gbpo/trainer/bridge.py", "model.generate"): "a prompt is run once: for the time of one generation",
+    # not of these libraries
+    (
+        "rewards/answers/reasoning_gym.py",
+        "vars(sys.modules[type(task).__module__])['eval']",
+    ): "a scorer of reasoning-gym evaluates answers; a safe evaluator takes the place of the builtin",
+    ("rewards/programs/sandbox/runner.py", "vars(builtins).update"): "inside the box, for the program that runs there",
+}
+
+
+def modules():
+    """The modules of the project with their paths, without those that are scripts."""
+    for package in ("gbpo", "rewards", "evals"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            if path.name != "__main__.py" and path.stem not in ("runner", "sandlock_supervisor"):
+                yield name, path
+
+
+def overridden(kind):
+    """By module of the project, the methods that a class or its bases define over a class of a library.
+
+    Without the hooks of callbacks and what dataclasses generate.
+    """
+    theirs = [base for base in kind.__mro__ if base.__module__.split(".")[0] in LIBRARIES]
+    found = defaultdict(set)
+    for base in kind.__mro__:
+        if base.__module__.split(".")[0] in ("gbpo", "rewards", "evals", __name__.split(".")[0]):
+            found[base.__module__] |= {
+                name
+                for name, member in vars(base).items()
+                if inspect.isfunction(member)
+                and not name.startswith("on_")
+                and name not in ("__init__", "__eq__", "__repr__", "__post_init__")
+                and any(name in vars(one) for one in theirs)
+            }
+    return {module: methods for module, methods in found.items() if methods}
+
+
+def test_only_the_bridge_overrides_methods_of_the_libraries():
+    found = defaultdict(set)
+    for name, _ in modules():
+        for kind in vars(importlib.import_module(name)).values():
+            if inspect.isclass(kind):
+                for module, methods in overridden(kind).items():
+                    found[module] |= methods
+    assert found.pop("gbpo.trainer.bridge") == OVERRIDES.keys()
+    assert found == {name: methods.keys() for name, methods in ELSEWHERE.items()}
+
+
+def test_an_override_is_found():
+    class Another(GBPOTrainer):
+        def _compute_loss(self, model, inputs):
+            return super()._compute_loss(model, inputs)
+
+    assert overridden(Another)[__name__] == {"_compute_loss"}
+
+
+def patches(source):
+    """Assignments and deletions in a source that reach another library, as text.
+
+    An attribute of an imported module of a library, a `generate` or `forward` of any object, and whatever goes through
+    `setattr`, `vars` or `__dict__`.
+    """
+    tree = ast.parse(source)
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {(a.asname or a.name).split(".")[0] for a in node.names if a.name.split(".")[0] in LIBRARIES}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in LIBRARIES and not node.level:
+            imported |= {a.asname or a.name for a in node.names}
+    found = set()
+    for node in ast.walk(tree):
+        targets = []
+        if isinstance(node, ast.Assign | ast.Delete):
+            targets = node.targets
+        elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+            targets = [node.target]
+        for target in targets:
+            root = target
+            while isinstance(root, ast.Attribute | ast.Subscript):
+                root = root.value
+            theirs = isinstance(target, ast.Attribute) and isinstance(root, ast.Name) and root.id in imported
+            method = isinstance(target, ast.Attribute) and target.attr in ("generate", "forward", "__call__")
+            through = "vars(" in ast.unparse(target) or "__dict__" in ast.unparse(target)
+            if theirs or method or through:
+                found.add(ast.unparse(target))
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            reaches = bool(node.args) and ast.unparse(node.args[0]).split(".")[0] in imported
+            if (called == "setattr" and reaches) or (called.startswith("vars(") and called.endswith("update")):
+                found.add(called)
+    return {text for text in found if not text.startswith("vars(module)[")}  # undoes `vars(module).update`
+
+
+def test_only_the_bridge_patches_the_libraries():
+    paths = [path for package in ("gbpo", "rewards", "evals") for path in (ROOT / package).rglob("*.py")]
+    found = {(str(path.relative_to(ROOT)), text) for path in paths for text in patches(path.read_text())}
+    assert found == PATCHES.keys()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from trl.trainer import utils\nutils._use_triton = lambda device: True",
+        "import transformers\ntransformers.Trainer.log = print",
+        "from trl import GRPOTrainer\nsetattr(GRPOTrainer, 'log', print)",
+        "def f(trainer):\n    trainer.model.forward = print",
+        "def f(module):\n    vars(module).update(LLM=1)",
+        "def f(trainer):\n    trainer.__dict__['log'] = print",
+    ],
+)
+def test_a_patch_is_found(line):
+    assert patches(line)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the order of the parts
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """Parts that only write down when they are called."""
+
+    def __init__(self):
+        self.calls = []
+
+    def note(self, name, value=None):
+        self.calls.append(name)
+        return value
+
+    @contextmanager
+    def measure(self, phase, counts=True):
+        self.calls.append(f"phase_times {phase}")
+        yield
+
+    def next_stream(self, step, mode):
+        self.calls.append("sampling_seeds")
+        return SimpleNamespace(getrandbits=lambda bits: 0)
+
+    def add(self, inputs, prompts, generate):
+        self.calls.append("extra_votes")
+        return inputs
+
+    def fill(self, batch, advantages, score, step, log):
+        self.calls.append("resampling")
+        return batch
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """A trainer without its constructor, whose TRL only writes down what it is asked for."""
+    seen = Recorder()
+
+    def generates(self, inputs):
+        seen.note("TRL generates and scores")
+        self._generate(["1+1="])
+        self._calculate_rewards(inputs, ["1+1="], ["2"], [[5]])
+        ones = torch.ones(1, 1, dtype=torch.long)
+        mask = {"prompt_mask": ones, "completion_mask": ones, "prompt_ids": ones, "completion_ids": ones}
+        return mask | {"advantages": torch.ones(1), "sampling_per_token_logps": torch.zeros(1, 1)}
+
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", generates)
+    monkeypatch.setattr(GRPOTrainer, "_generate", lambda self, prompts: seen.note("TRL generates"))
+    monkeypatch.setattr(GRPOTrainer, "_calculate_rewards", lambda self, *a: seen.note("TRL rewards", torch.ones(1, 1)))
+    trainer = object.__new__(BaseTrainer)
+    trainer.model = SimpleNamespace(training=True)
+    trainer.state = SimpleNamespace(global_step=3)
+    trainer.args = SimpleNamespace(steps_per_generation=1, gradient_accumulation_steps=1, vllm_mode="colocate")
+    trainer.accelerator = SimpleNamespace(device=torch.device("cpu"), gather=lambda x: seen.note("gather", x))
+    trainer.num_iterations, trainer._step, trainer.use_vllm = 1, 0, False
+    trainer.vllm_importance_sampling_correction, trainer.vllm_generation = False, None
+    trainer._metrics = {"train": defaultdict(list)}
+    return trainer, seen
+
+
+def test_the_parts_are_called_in_the_stated_order(bare):
+    """The numbers are those of `BridgeTrainer`'s docstring."""
+    trainer, seen = bare
+    trainer.use_vllm = True
+    trainer.phase_times = trainer.sampling_seeds = trainer.extra_votes = trainer.resampling = seen
+    trainer.weight_check = SimpleNamespace(check=lambda *args: seen.note("weight_check", {}), proven=False)
+    trainer.add_targets = lambda batch, advantages: seen.note("add_targets", batch)
+    trainer.pass_plan = SimpleNamespace()
+    batch = trainer._generate_and_score_completions([{"prompt": "1+1="}])
+    assert seen.calls == [
+        "TRL generates and scores",
+        "phase_times generate",  # 1
+        "sampling_seeds",  # 2
+        "TRL generates",
+        "phase_times reward",
+        "extra_votes",  # 3
+        "TRL rewards",  # 4
+        "weight_check",  # 5
+        "gather",  # once a generation
+        "add_targets",  # 6
+        "resampling",  # 7
+    ]
+    assert [tuple(row) for row in batch["rows"]] == [(1, 1, True, 0)]  # 8: what `pass_plan` arranges
+
+
+def test_without_its_constructor_every_method_is_trls(bare):
+    """TRL tests its dispatch on a trainer that was never constructed."""
+    trainer, seen = bare
+    trainer._generate_and_score_completions([{"prompt": "1+1="}])
+    assert seen.calls == ["TRL generates and scores", "TRL generates", "TRL rewards"]
+
+
+def test_without_its_constructor_the_scores_and_the_loss_are_trls(bare, monkeypatch):
+    trainer, seen = bare
+    scores = (torch.zeros(1, 1), None, None)
+    monkeypatch.setattr(
+        GRPOTrainer, "_get_per_token_logps_and_entropies", lambda self, *a, **k: seen.note("TRL scores", scores)
+    )
+    monkeypatch.setattr(GRPOTrainer, "compute_loss", lambda self, *a, **k: seen.note("TRL loss", torch.ones(())))
+    monkeypatch.setattr(GRPOTrainer, "_prepare_inputs", lambda self, batch: seen.note("TRL inputs", batch))
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", lambda self, *a: seen.note("TRL turn"))
+    monkeypatch.setattr(GRPOTrainer, "_tokenize_prompts", lambda self, p: seen.note("TRL tokens", (p, None, {})))
+    trainer._buffered_inputs, trainer._is_vlm, trainer.environment_factories = None, False, None
+    ids = torch.ones(1, 2, dtype=torch.long)
+    assert trainer._get_per_token_logps_and_entropies(None, ids, ids, 1) is scores
+    trainer._prepare_inputs({})
+    trainer.model = SimpleNamespace(training=False)
+    trainer.compute_loss(trainer.model, {})
+    trainer._generate_single_turn([[5]], None, {}, 1)
+    trainer._tokenize_prompts(["1+1="])
+    assert seen.calls == ["TRL scores", "TRL inputs", "TRL loss", "TRL turn", "TRL tokens"]
+
+
+def test_the_defaults_of_the_parts_do_nothing():
+    trainer = object.__new__(BridgeTrainer)
+    assert not any(name in trainer.speedups for name in SPEEDUPS)
+    assert trainer.extra_votes.add([{"prompt": "a"}], ["a"], None) == [{"prompt": "a"}]
+    parts = ("resampling", "sampling_seeds", "weight_check", "scorer", "pass_plan")
+    assert [getattr(trainer, name) for name in parts] == [None] * len(parts)

@@ -1,0 +1,140 @@
+"""No device value is read back before a forward pass. On an accelerator each read waits for all earlier work.
+
+transformers itself reads one value per forward pass and kind of mask: it looks for packed rows and for padding. No
+input turns that off in all models, so these reads are counted apart and bounded.
+"""
+
+import random
+import traceback
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+READS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "unique_dim", "is_nonzero", "equal")
+
+
+class Reads(TorchDispatchMode):
+    """Records the operations that read a value back from the device, until they are told to stop."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.by_transformers, self.counts = [], 0, True
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        indices = args[1] if name in ("index", "index_put", "index_put_") else ()
+        by_mask = any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+        if self.counts and (name in READS or by_mask):
+            self.note(name)
+        return function(*args, **(kwargs or {}))
+
+    def note(self, name):
+        if any(frame.filename.endswith("masking_utils.py") for frame in traceback.extract_stack(limit=40)):
+            self.by_transformers += 1
+        else:
+            self.seen.append(name)
+
+    def __enter__(self):
+        """Also watch the reads that a CPU tensor answers without an operation."""
+        self._undo = pytest.MonkeyPatch()
+        for name in ("tolist", "numpy"):
+            method = getattr(torch.Tensor, name)
+            self._undo.setattr(
+                torch.Tensor, name, lambda t, *a, n=name, m=method, **k: (self.note(n), m(t, *a, **k))[1]
+            )
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        self._undo.undo()
+        return super().__exit__(*error)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool((x > 0).all()),
+        lambda x: x[x > 0],
+        lambda x: x.unique(),
+        lambda x: x.tolist(),
+        lambda x: x.nonzero(),
+        lambda x: x.numpy(),
+    ],
+)
+def test_a_read_is_counted(read):
+    with Reads() as reads:
+        read(torch.ones(3))
+    assert reads.seen
+
+
+def test_what_stays_on_the_device_is_not_counted():
+    x = torch.ones(3, requires_grad=True)
+    with Reads() as reads:
+        (x[torch.tensor([0, 2])].masked_fill(x[:2].detach() > 0, 0.0).sum() + x.clamp(min=1).exp().sum()).backward()
+    assert not reads.seen
+
+
+def rollout(prompts, trainer):
+    rng = random.Random(0)
+    torch.manual_seed(0)
+    return {
+        "prompt_ids": [trainer.processing_class(prompt)["input_ids"] for prompt in prompts],
+        "completion_ids": [[rng.randrange(6, 100) for _ in range(rng.choice([1, 3, 5, 12]))] + [1] for _ in prompts],
+        "logprobs": None,
+    }
+
+
+CASES = {
+    "padded": {"left_out": ["share_prompts"]},
+    "shared prompts": {},
+    "packed": {"packed": True},
+    "sequence level": {"importance_sampling_level": "sequence", "loss_type": "grpo"},
+    "adaptive entropy": {"use_adaptive_entropy": True, "entropy_coef": 0.1, "entropy_target": 1.0},
+    "KL": {"beta": 0.1},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_none_before_the_backward(make_trainer, without, monkeypatch, case):
+    """Counted from the inputs of each micro-batch to its backward, in the steps that reuse a generation too."""
+    config = dict(CASES[case])
+    left_out = config.pop("left_out", [])
+    if config.pop("packed", False):
+        monkeypatch.setattr("gbpo.trainer.passes.capabilities.packs", lambda config: True)
+    trainer = make_trainer(
+        reward_funcs=lambda completion_ids, **_: [float(sum(ids) % 3) for ids in completion_ids],
+        trainer={"rollout_func": rollout},
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=4,
+        max_completion_length=16,
+        num_iterations=2,
+        max_steps=2,
+        **config,
+        **without(*left_out),
+    )
+    trainer.model.train()
+    reads, by_transformers, losses = [], [], []
+    compute_loss, backward = trainer.compute_loss, trainer.accelerator.backward
+
+    def counted(*args, **kwargs):
+        with Reads() as mode:
+            trainer.accelerator.backward = lambda loss, **options: stopped(mode, loss, **options)
+            loss = compute_loss(*args, **kwargs)
+            reads.extend(mode.seen)
+            by_transformers.append(mode.by_transformers)
+            losses.append(loss)
+            trainer.accelerator.backward = backward
+        return loss
+
+    def stopped(mode, loss, **options):
+        mode.counts = False
+        backward(loss, **options)
+        mode.counts = True
+
+    trainer.compute_loss = counted
+    trainer.train()
+    assert len(losses) == 8 and sum(loss != 0 for loss in losses) >= 4
+    assert reads == []
+    passes = sum(map(len, trainer._buffered_inputs))
+    assert sum(by_transformers) <= 2 * 2 * passes  # a pass and its prompts, in each of two steps
