@@ -235,7 +235,7 @@ class BPO(PPO):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> BPO:
-        """Train the agent; the arguments are those of `PPO.learn`."""
+        """Train the agent, with the arguments of `PPO.learn`."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _epsilons(self) -> tuple[float, float]:

@@ -75,7 +75,7 @@ def write_checkpoint(seed_folder: Path, progress: Progress, save_model: Callable
 
     Args:
         seed_folder: Folder of the seed.
-        progress: Its last evaluation is that of the model to save.
+        progress: All evaluations, the last one of the model to save.
         save_model: Writes the model into the folder that it is given.
 
     Returns:

@@ -23,7 +23,7 @@ def make(plan: Plan, n_envs: int, seed: int, **env_kwargs: Any) -> VecEnv:
         plan: The run.
         n_envs: Number of copies.
         seed: Seed of the first copy; the others count up from it.
-        env_kwargs: Arguments of the environment, beside those of the plan.
+        env_kwargs: Arguments of the environment, in addition to the plan's.
 
     Raises:
         ValueError: The environment does not exist, or it rejects its arguments.

@@ -159,7 +159,7 @@ def _parser() -> _Parser:
     parser.add_argument("--env", help="a Gymnasium id, trained with the defaults of the algorithm")
     parser.add_argument("--algorithm", choices=list(ALGORITHMS), default="bpo")
     parser.add_argument("--steps", type=int, help="environment steps of each seed")
-    parser.add_argument("--seeds", type=int, nargs="+", help="seeds to train (default: those of the recipe, else 0)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds to train (default: the recipe's seeds, or 0)")
     parser.add_argument("--output", type=Path, help="folder of the results (default: runs/NAME-ALGORITHM)")
     parser.add_argument("--video", action="store_true", help="film an episode of each finished seed")
     return parser

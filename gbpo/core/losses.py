@@ -25,7 +25,7 @@ def bounded_ratio_loss(
     multiplied by `overshoot_slope`. Nothing counts as past the target if `ρ* = 1`.
 
     Departs from the paper: `overshoot_slope`. With 1 the loss is the published one. With 0 and `ρ* = 1 + ε · sign(A)`
-    its gradient equals that of the clipped loss of PPO and GRPO.
+    the gradient equals the gradient of PPO's and GRPO's clipped loss.
 
     Args:
         log_ratio: log π - log π0 of each token, sequence or action, in any shape that broadcasts with the other

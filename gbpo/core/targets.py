@@ -190,7 +190,7 @@ def _regularised_lift(
 ) -> torch.Tensor:
     """Solve for μ by bisection, for all groups at once, and return σ((v - μ) / T), whose sum per group is `lifts`.
 
-    μ is searched around the pivot, the value at which the total lift is used up at T = 0. The root lies within
+    μ is searched around the pivot, the value at which the total lift is used up at T = 0. The root is within
     ± `_ROOT_BRACKET` · T of it: far below the pivot the sum is at least `lifts`, far above it is smaller.
     """
     pivot_value = values.masked_fill(~pivot, -torch.inf).amax(-1, keepdim=True)  # (..., 1)
