@@ -1,4 +1,4 @@
-# Everything a newcomer needs, from a machine with only Python 3.11 or newer.
+# Setup, demo and tests. Needs only Python 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv
 ENGINES := .venv-engines
@@ -7,27 +7,27 @@ DEMO_ARGS ?=
 
 .PHONY: demo test test-engines check clean
 
-demo: $(VENV)/.core  ## train the embedded default and print where its curve, samples and model lie
+demo: $(VENV)/.core  ## train the embedded model and print the paths of its curve, samples and model
 	$(BIN)/accelerate launch --quiet $(LAUNCH_CPU) launch/gbpo.py recipes/tiny_math.yaml $(DEMO_ARGS)
 
-test: $(VENV)/.dev  ## the whole suite
+test: $(VENV)/.dev  ## the whole test suite except tests/engines
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/engines
 
-test-engines: $(ENGINES)/.engines  ## vLLM, DeepSpeed, FSDP and bitsandbytes for real, on the CPU; an environment of 3 GB
+test-engines: $(ENGINES)/.engines  ## vLLM, DeepSpeed, FSDP and bitsandbytes on the CPU, in an environment of 3 GB
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 $(ENGINES)/bin/python -m pytest tests/engines
 
-check: $(VENV)/.dev  ## lint, format and types
+check: $(VENV)/.dev  ## linter, formatter and type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-clean:  ## remove the environment and what tools left behind; runs stay
+clean:  ## remove the environments and caches; keep runs
 	rm -rf $(VENV) $(ENGINES) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
-# accelerate guesses these and warns when they are not said; one thread is as fast as two for so small a model
+# accelerate warns if these are not given. For so small a model one thread is as fast as two.
 LAUNCH_CPU := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process 1
 
-# torch first: the build that the machine's package index offers for it is then kept
+# torch is installed first, so that pip keeps the build that the package index offers for this machine
 $(VENV)/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gbpo needs Python 3.11 or newer, this is " \
 		+ sys.version.split()[0] + "; write make PYTHON=python3.11")'
@@ -40,8 +40,9 @@ $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# vLLM needs an older numpy than constraints.txt has, so that only what decides the results keeps its version. Its CPU
-# build asks for torchvision and the like, whose own builds of torch break the import of transformers.
+# vLLM needs an older NumPy than constraints.txt pins, so only the packages that decide the results are pinned here. The
+# CPU build of vLLM installs torchvision and similar packages, which were built for another torch and break the import of
+# transformers.
 ENGINE_PINS := $(ENGINES)/pins.txt
 $(ENGINES)/.engines: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(ENGINES)

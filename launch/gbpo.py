@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
-# this folder comes first on the path, where this very file would pass for the package gbpo; the working directory may
-# hold the rewards of the user
+# Python puts this folder first on the path, where `import gbpo` would find this file. The checkout replaces it. The
+# working directory is added because it may contain the user's rewards.
 sys.path = [str(_HERE.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _HERE), str(Path.cwd())]
 
-if __name__ == "__main__":  # not in the worker processes of the rewards, which import this file again
+if __name__ == "__main__":  # the worker processes of the rewards import this file too
     from gbpo.run.train import main
 
     main()

@@ -23,7 +23,8 @@ def test_top_level_holds_the_fixed_layout_and_nothing_else():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert {name.split("/")[0] for name in tracked} == {
         *("gbpo", "recipes", "rewards", "tests", "launch", "evals"),
-        *("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "constraints.txt"),
+        *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "AGENTS.md", "LICENSE"),
+        *("pyproject.toml", "Makefile", "constraints.txt"),
         *(".ci", ".gitignore"),
     }
 
@@ -85,7 +86,7 @@ def test_readme_names_every_field_option_and_metric():
     own = {f.name for f in fields(GBPOConfig)} - {f.name for f in fields(GRPOConfig)}
     for name in own | set(CHOICES) | set(_REFUSED):
         assert f"`{name}`" in readme, name
-    sources = "".join(path.read_text() for path in (ROOT / "gbpo").glob("*.py"))
+    sources = "".join(path.read_text() for path in (ROOT / "gbpo").rglob("*.py"))
     metrics = set(re.findall(r'"(gbpo/\w+)"', sources))
     metrics |= {f"gbpo/{name}" for name in ("outside_bounds", *(f"ratio_{p}" for p in _PERCENTILES))}
     assert {"gbpo/overshoot", "gbpo/vllm_logp_gap", "gbpo/ratio_p99"} <= metrics

@@ -1,4 +1,4 @@
-"""The mathematics of `gbpo.core` in control: `BPO` for Stable-Baselines3, `gbpo.control.rsl_rl` for rsl_rl."""
+"""BPO for control tasks: `gbpo.control.BPO` for Stable-Baselines3 and `gbpo.control.rsl_rl.BPO` for rsl_rl."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ __all__ = ["BPO"]
 
 
 def __getattr__(name: str) -> object:
-    if name == "BPO":  # loaded when asked for, so that `gbpo.control.rsl_rl` works without Stable-Baselines3
+    if name == "BPO":  # imported on first use, so that `gbpo.control.rsl_rl` works without Stable-Baselines3
         from .bpo import BPO
 
         return BPO

@@ -19,48 +19,51 @@ from .policies import CnnPolicy, MedianCritic, MlpPolicy, MultiInputPolicy
 
 TARGET_BASELINES = ("median", "quantile", "mean")
 
-_SMALLEST_RANGE = 1e-8  # where a schedule ends at 0 or, with the last rollout, just below
+_SMALLEST_RANGE = 1e-8  # a schedule that ends at 0 is slightly negative in the last rollout
 
 
 class BPO(PPO):
     """Bounded Policy Optimization: PPO with the bounded-ratio loss and a second critic for the median.
 
-    `loss = mean(|A| · |ρ - ρ*|) + vf_coef · mean((R - v)²) + median_coef · mean(softplus(R - u) - ½(R - u))
-    - ent_coef · mean(entropy)`, with ρ = π/π_old, the λ-return R (advantage of GAE + value, fixed), A = R - v(s),
-    Ã = R - u(s) and `ρ* = 1 - ε_low + (ε_low + ε_high) · σ(Ã / T)`. A and Ã are computed anew from the critics at each
-    minibatch, and the policy's loss sends no gradient into them.
+        loss = mean(|A| · |ρ - ρ*|) + vf_coef · mean((R - v)²) + median_coef · mean(softplus(R - u) - ½(R - u))
+               - ent_coef · mean(entropy)
+        ρ*   = 1 - ε_low + (ε_low + ε_high) · σ(Ã / T)
 
-    Whatever `stable_baselines3.PPO` takes, this takes too; what is not listed here is passed on to it. The defaults are
-    the published ones, networks included (`gbpo.control.policies`).
+    Here ρ = π/π_old, A = R - v(s) and Ã = R - u(s). R is the λ-return, which stays fixed during the update. A and Ã are
+    computed from the current critics at each minibatch. No gradient of the policy term reaches the critics.
 
-    Departs from the paper: the log-ratio is clamped to ± 20, beyond which it has no gradient; `target_baseline`,
-    `clip_range_high`, `clip_range_vf` and `normalize_advantage` offer what it does not have.
+    The class accepts every argument of `stable_baselines3.PPO`. The defaults are the published ones, including the
+    networks (`gbpo.control.policies`).
+
+    Departs from the paper: the log-ratio is clamped to ± 20, and its gradient is 0 beyond. `target_baseline`,
+    `clip_range_high`, `clip_range_vf` and `normalize_advantage` are additions.
 
     Args:
         policy: `"MlpPolicy"`, `"CnnPolicy"`, `"MultiInputPolicy"`, or a class derived from
             `gbpo.control.policies.MedianCritic`.
         env: A Gymnasium environment, its id, or a `VecEnv`.
-        learning_rate: Number, or function of the remaining progress (1 → 0).
-        n_steps: Steps of each environment in a rollout.
-        batch_size: Samples in a minibatch.
+        learning_rate: A number, or a function of the remaining progress, which falls from 1 to 0.
+        n_steps: Steps per environment in a rollout.
+        batch_size: Samples per minibatch.
         n_epochs: Passes over a rollout.
         gamma: Discount factor.
         gae_lambda: λ of the λ-return.
-        clip_range: ε, in (0, 1]: the ratio is bounded by 1 - ε_low and 1 + ε_high; number or function of the remaining
-            progress. At 0, where a schedule may end, all targets are 1.
-        clip_range_high: ε_high where it differs from `clip_range`, > 0.
-        clip_range_vf: Clips how far v moves in one iteration, as in PPO; None does not.
-        normalize_advantage: Centre and scale A, the weight of the loss, over each minibatch; Ã stays as it is.
+        clip_range: ε_low, and ε_high unless that is given, in (0, 1]. The bounds of the ratio are 1 - ε_low and
+            1 + ε_high. A number, or a function of the remaining progress that may end at 0, where all targets are 1.
+        clip_range_vf: Largest change of v(s) in one iteration, as in PPO; None for no limit.
+        normalize_advantage: Normalise A over each minibatch, as in PPO. Ã is not normalised.
         ent_coef: Weight of the entropy.
         vf_coef: Weight of the value loss.
+        max_grad_norm: Gradient clipping threshold, for the norm over all parameters.
+        clip_range_high: ε_high > 0; None for the same value as `clip_range`.
         median_coef: Weight of the median loss.
-        max_grad_norm: Largest norm of the gradient of all parameters together.
-        temperature: T ≥ 0, in the unit of returns; 0 is the hard sign.
-        target_baseline: What Ã is measured from: `"median"`, the published critic; `"quantile"`, the
-            ε_high / (ε_low + ε_high) quantile, which is the optimum's own for unequal bounds; `"mean"`, v(s): Ã = A.
+        temperature: T ≥ 0, in the unit of returns. 0 makes ρ* a step function of the sign of Ã.
+        target_baseline: The baseline in Ã. `"median"`: the published median critic u(s). `"quantile"`: u(s) estimates
+            the ε_high / (ε_low + ε_high) quantile, the exact baseline for unequal bounds. `"mean"`: v(s), so Ã = A.
+        ppo_options: Further arguments of `stable_baselines3.PPO`.
 
     Raises:
-        ValueError: For a range, temperature, weight or baseline without meaning, or a policy without a median critic.
+        ValueError: A range, temperature, weight or baseline is invalid, or the policy has no median critic.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -119,8 +122,8 @@ class BPO(PPO):
     def _setup_model(self) -> None:
         if not issubclass(self.policy_class, MedianCritic):
             raise ValueError(
-                f"policy={self.policy_class.__name__} has no median critic, from which the target ratio is measured. "
-                "Write class Policy(gbpo.control.policies.MedianCritic, YourPolicy), or 'MlpPolicy'."
+                f"policy={self.policy_class.__name__} has no median critic, which the target ratio needs. Write "
+                "'MlpPolicy', or derive a class: class Policy(gbpo.control.policies.MedianCritic, YourPolicy)."
             )
         self.clip_range = FloatSchedule(self.clip_range)
         self.clip_range_high = FloatSchedule(self.clip_range if self.clip_range_high is None else self.clip_range_high)
@@ -137,26 +140,26 @@ class BPO(PPO):
         if not 0.0 < high < math.inf:
             raise ValueError(
                 f"clip_range_high={high} puts the upper bound 1 + clip_range_high of the probability ratio outside "
-                "(1, ∞): no probability could rise. Write a positive number, or None for that of clip_range."
+                "(1, ∞), so no probability could rise. Write a positive number, or None to use clip_range."
             )
         if not 0.0 <= self.temperature < math.inf:
             raise ValueError(
-                f"temperature={self.temperature} has no target ratio: it divides the return above the median. Write 0 "
-                "for the hard sign, or a positive number, for example 1e-3."
+                f"temperature={self.temperature} gives no valid target ratio, because the centred return is divided by "
+                "it. Write 0 for a hard target, or a positive number, for example 1e-3."
             )
         if not 0.0 <= self.median_coef < math.inf:
             raise ValueError(
-                f"median_coef={self.median_coef} would drive the median critic away from the returns. Write a number "
-                "≥ 0, for example 0.5."
+                f"median_coef={self.median_coef} would increase the error of the median critic, or make the loss NaN. "
+                "Write a number ≥ 0, for example 0.5."
             )
         if self.target_baseline not in TARGET_BASELINES:
             raise ValueError(
-                f"target_baseline={self.target_baseline!r} is not a baseline. Write one of "
+                f"target_baseline={self.target_baseline!r} is unknown, so no target can be computed. Write one of "
                 f"{', '.join(TARGET_BASELINES)}."
             )
 
     def train(self) -> None:
-        """Update policy and critics on the rollout that was just collected."""
+        """Update the policy and the critics on the last rollout."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         epsilon_low, epsilon_high = self._epsilons()
@@ -183,12 +186,12 @@ class BPO(PPO):
         self._log(losses, losses[first_of_epoch:], epsilon_low, epsilon_high)
 
     def minibatch_loss(self, batch: RolloutBufferSamples, epsilon_low: float, epsilon_high: float) -> MinibatchLoss:
-        """The loss of the class docstring on one minibatch.
+        """Compute the loss of one minibatch and its terms; the class docstring has the formula.
 
         Args:
-            batch: Samples of a rollout buffer, B of them.
-            epsilon_low: Distance of the lower bound of the ratio from 1.
-            epsilon_high: Distance of the upper bound of the ratio from 1.
+            batch: Samples of the rollout buffer, B of them.
+            epsilon_low: ε_low; the lower bound of the ratio is 1 - ε_low.
+            epsilon_high: ε_high; the upper bound of the ratio is 1 + ε_high.
         """
         actions = batch.actions
         if isinstance(self.action_space, spaces.Discrete):
@@ -200,7 +203,7 @@ class BPO(PPO):
             centred, median_term = (returns - values).detach(), values.new_zeros(())
         else:
             values, medians, log_prob, entropy = self.policy.evaluate_with_median(batch.observations, actions)
-            values, medians = values.flatten(), medians.flatten()  # (B, 1) against (B,) would broadcast
+            values, medians = values.flatten(), medians.flatten()  # (B, 1) and (B,) would broadcast to (B, B)
             bounds = {"epsilon_low": epsilon_low, "epsilon_high": epsilon_high}
             median_term = median_loss(returns, medians, **(bounds if self.target_baseline == "quantile" else {})).mean()
             centred = (returns - medians).detach()
@@ -219,7 +222,7 @@ class BPO(PPO):
         entropy_term = (log_prob if entropy is None else -entropy).mean()
 
         total = policy_term + self.vf_coef * value_term + self.median_coef * median_term
-        if self.ent_coef:  # else its gradient, all zeros, would be computed
+        if self.ent_coef:  # a weight of 0 would still cost a backward pass
             total = total + self.ent_coef * entropy_term
         return MinibatchLoss(total, policy_term, value_term, median_term, entropy_term, log_ratio.detach(), target)
 
@@ -232,7 +235,7 @@ class BPO(PPO):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> BPO:
-        """As `PPO.learn`."""
+        """Train the agent, with the arguments of `PPO.learn`."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _epsilons(self) -> tuple[float, float]:
@@ -254,7 +257,7 @@ class BPO(PPO):
         self.logger.record("train/clip_fraction", outside.float().mean().item())
         self.logger.record("train/target_ratio", target.mean().item())
         self.logger.record("train/ratio_error", (ratio - target).abs().mean().item())
-        # of the last epoch, as PPO logs it
+        # of the last epoch only, as in PPO
         self.logger.record("train/approx_kl", _approx_kl(torch.cat([loss.log_ratio for loss in last_epoch])).item())
         self.logger.record("train/loss", losses[-1].total.item())
         values, returns = self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten()
@@ -272,13 +275,13 @@ class BPO(PPO):
 
 
 class MinibatchLoss(NamedTuple):
-    """Loss of one minibatch.
+    """The loss of one minibatch and its terms.
 
     Args:
-        total: What is minimised, ().
+        total: The loss to minimise, ().
         policy: Mean of |A| · |ρ - ρ*|, ().
         value: Mean of (R - v)², ().
-        median: Mean of the median loss, (); 0 without a median.
+        median: Mean of the median loss, (); 0 if there is no median critic.
         entropy: Minus the mean entropy, ().
         log_ratio: log ρ of each sample, (B,), without gradient.
         target: ρ* of each sample, (B,).
@@ -294,5 +297,5 @@ class MinibatchLoss(NamedTuple):
 
 
 def _approx_kl(log_ratio: torch.Tensor) -> torch.Tensor:
-    """Estimate of KL(π_old ‖ π), mean of ρ - 1 - log ρ (http://joschu.net/blog/kl-approx.html)."""
+    """Estimate KL(π_old ‖ π) as the mean of ρ - 1 - log ρ (http://joschu.net/blog/kl-approx.html)."""
     return (log_ratio.exp() - 1 - log_ratio).mean()

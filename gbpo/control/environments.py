@@ -1,4 +1,4 @@
-"""Environments as the recipes mean them."""
+"""Gymnasium environments of a plan, vectorised for Stable-Baselines3."""
 
 from __future__ import annotations
 
@@ -15,11 +15,19 @@ from .recipe import Plan
 
 
 def make(plan: Plan, n_envs: int, seed: int, **env_kwargs: Any) -> VecEnv:
-    """Copies of the plan's environment in one process; Atari's as Stable-Baselines3 wraps them, four frames stacked.
+    """Create copies of the plan's environment in one process.
+
+    Atari games get the wrappers of Stable-Baselines3 and a stack of four frames.
+
+    Args:
+        plan: The run.
+        n_envs: Number of copies.
+        seed: Seed of the first copy; the others count up from it.
+        env_kwargs: Arguments of the environment, in addition to the plan's.
 
     Raises:
-        ValueError: There is no such environment, or it refuses its arguments.
-        ImportError: What it needs is not installed.
+        ValueError: The environment does not exist, or it rejects its arguments.
+        ImportError: The environment needs a package that is not installed.
     """
     atari = is_atari(plan.env)
     make_one = make_atari_env if atari else make_vec_env
@@ -28,12 +36,14 @@ def make(plan: Plan, n_envs: int, seed: int, **env_kwargs: Any) -> VecEnv:
     except gymnasium.error.DependencyNotInstalled as error:
         raise ImportError(f"env={plan.env!r}: {' '.join(str(error).split())}") from None
     except (gymnasium.error.Error, TypeError) as error:
-        raise ValueError(f"env={plan.env!r}, env_kwargs={plan.env_kwargs}: {' '.join(str(error).split())}") from None
+        raise ValueError(
+            f"env={plan.env!r} with env_kwargs={plan.env_kwargs} cannot be created: {' '.join(str(error).split())}"
+        ) from None
     return VecFrameStack(envs, n_stack=4) if atari else envs
 
 
 def is_atari(env: str) -> bool:
-    """Whether the id is one of ale-py's; registers them where it is installed."""
+    """Whether the id is an Atari game of ale-py. Registers the games if ale-py is installed."""
     if find_spec("ale_py") is None:
         if "NoFrameskip" in env or env.startswith("ALE/"):
             raise ImportError(f"env={env!r} needs ale-py, which is not installed: pip install 'gbpo[atari]'.")
@@ -46,7 +56,7 @@ def is_atari(env: str) -> bool:
 
 
 def policy_for(space: spaces.Space) -> str:
-    """Name of the policy that takes observations of this space."""
+    """Name of the policy class for observations of this space."""
     if isinstance(space, spaces.Dict):
         return "MultiInputPolicy"
     return "CnnPolicy" if is_image_space(space) else "MlpPolicy"

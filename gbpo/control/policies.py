@@ -1,4 +1,4 @@
-"""Stable-Baselines3's actor-critic policies with a second critic, u(s), for the median of the returns."""
+"""The actor-critic policies of Stable-Baselines3 with a second critic, u(s), for the median of the returns."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from torch import nn
 
 
 class MedianCritic(ActorCriticPolicy):
-    """Adds u(s) to a policy: put it before the policy in the bases of a class of your own.
+    """Mixin that adds the median critic u(s) to an actor-critic policy.
 
-    u has the layers of the value network, weights of its own, and with `share_features_extractor=False` a features
-    extractor of its own. Where `net_arch` is not given, the networks are the published ones: two layers of 256 ReLU
-    units each for policy, value and median; behind NatureCNN none, as in Stable-Baselines3.
+    For your own policy write `class Policy(MedianCritic, YourPolicy)`. The median network has the same layers as the
+    value network but separate weights, and a separate features extractor if `share_features_extractor=False`.
+
+    The default `net_arch` is the published one: two layers of 256 ReLU units each for policy, value and median. CNN
+    policies have no layers after NatureCNN by default, as in Stable-Baselines3.
     """
 
     default_net_arch: ClassVar[dict[str, list[int]] | None] = {"pi": [256, 256], "vf": [256, 256]}
@@ -41,7 +43,8 @@ class MedianCritic(ActorCriticPolicy):
         **kwargs: Any,
     ):
         if optimizer_class is torch.optim.Adam and optimizer_kwargs is None:
-            # Stable-Baselines3's eps; fused, four times as fast on a CPU, pays for the third network
+            # eps is the default of Stable-Baselines3. Fused Adam is four times as fast on a CPU, which pays for the
+            # third network
             optimizer_kwargs = {"eps": 1e-5, "fused": True}
         super().__init__(
             observation_space,
@@ -55,7 +58,7 @@ class MedianCritic(ActorCriticPolicy):
         )
 
     def _build(self, lr_schedule: Schedule) -> None:
-        super()._build(lr_schedule)  # first, so that policy and value start as PPO's do with the same seed
+        super()._build(lr_schedule)  # first, so that policy and value start with the same weights as in PPO
         layers = self.net_arch.get("vf", []) if isinstance(self.net_arch, dict) else self.net_arch
         self.median_net = nn.Sequential(*create_mlp(self.features_dim, 1, layers, self.activation_fn))
         self.median_features_extractor = (
@@ -71,14 +74,14 @@ class MedianCritic(ActorCriticPolicy):
     def evaluate_with_median(
         self, obs: PyTorchObs, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """`evaluate_actions` and the median critic in one pass over the features.
+        """Evaluate actions as `evaluate_actions` does, and the median critic, with the features computed once.
 
         Args:
             obs: Observations, (B, ...).
             actions: Actions taken, (B, ...).
 
         Returns:
-            v(s) and u(s), both (B, 1), the log-probability of the actions, (B,), and the entropy, (B,) or None.
+            v(s), (B, 1); u(s), (B, 1); the log-probability of the actions, (B,); and the entropy, (B,) or None.
         """
         if self.share_features_extractor:
             pi = vf = median = self.extract_features(obs)
@@ -90,19 +93,26 @@ class MedianCritic(ActorCriticPolicy):
         return values, self.median_net(median), distribution.log_prob(actions), distribution.entropy()
 
     def predict_medians(self, obs: PyTorchObs) -> torch.Tensor:
-        """u(s), the estimated median of the returns, (B, 1)."""
+        """Estimate the median of the returns.
+
+        Args:
+            obs: Observations, (B, ...).
+
+        Returns:
+            u(s), (B, 1).
+        """
         return self.median_net(BaseModel.extract_features(self, obs, self.median_features_extractor))
 
 
 class MlpPolicy(MedianCritic):
-    """Policy, value and median networks on flat observations."""
+    """Policy, value and median networks for vector observations."""
 
 
 class CnnPolicy(MedianCritic, ActorCriticCnnPolicy):
-    """The same on images."""
+    """Policy, value and median networks for images."""
 
     default_net_arch = None
 
 
 class MultiInputPolicy(MedianCritic, MultiInputActorCriticPolicy):
-    """The same on dictionaries of observations."""
+    """Policy, value and median networks for dictionaries of observations."""

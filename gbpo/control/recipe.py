@@ -1,4 +1,4 @@
-"""From a recipe and the command line to a checked plan of a control run."""
+"""Parse a recipe and the command line into a checked plan of a control run."""
 
 from __future__ import annotations
 
@@ -19,27 +19,30 @@ from .bpo import BPO
 
 ALGORITHMS: dict[str, type[PPO]] = {"bpo": BPO, "ppo": PPO}
 
-_OF_THE_RUN = ("env", "env_kwargs", "steps", "seeds", "eval_episodes", "evaluations")
+_RUN_KEYS = ("env", "env_kwargs", "steps", "seeds", "eval_episodes", "evaluations")
 _EXAMPLE = "recipes/control/cartpole.yaml"
 _SCHEDULES = ("learning_rate", "clip_range", "clip_range_high", "clip_range_vf")
-# parameters of the algorithms that the run sets, or that YAML cannot say
+# parameters that the run sets itself, or that YAML cannot express
 _NOT_SETTINGS = {"self", "policy", "env", "seed", "verbose", "stats_window_size", "tensorboard_log", "ppo_options"}
 _NOT_SETTINGS |= {"rollout_buffer_class", "rollout_buffer_kwargs", "_init_setup_model"}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train; everything in it decides the result.
+    """Everything that decides the result of a run.
 
     Args:
         env: Gymnasium id.
         algorithm: `"bpo"` or `"ppo"`.
-        steps: Environment steps of each seed, over all copies of the environment.
-        settings: Of the algorithm, as YAML says them, and `n_envs` and `normalize`.
+        steps: Environment steps of each seed, summed over all copies of the environment.
+        settings: Parameters of the algorithm as written in YAML, and `n_envs` and `normalize`.
         env_kwargs: Arguments of the environment.
         eval_episodes: Episodes of each evaluation.
-        evaluations: How many evaluations a seed gets, evenly spread, each with a checkpoint; one before training comes
-            on top.
+        evaluations: Number of evaluations of each seed, evenly spread over training. Each writes a checkpoint. One more
+            evaluation runs before training.
+
+    Raises:
+        ValueError: A field has the wrong type or an invalid value, or a setting is unknown.
     """
 
     env: str
@@ -54,7 +57,7 @@ class Plan:
         for name in ("steps", "eval_episodes", "evaluations"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r} would train or measure nothing. Write a whole number above 0.")
+                raise ValueError(f"{name}={value!r} would train or measure nothing. Write an integer above 0.")
         if not isinstance(self.env, str):
             raise ValueError(f"env={self.env!r} is not the id of an environment. Write one, for example CartPole-v1.")
         for name in ("settings", "env_kwargs"):
@@ -67,24 +70,24 @@ class Plan:
                     f"Unknown setting {name!r} of {self.algorithm}. Did you mean {nearest(str(name), known)!r}?"
                 )
         if self.n_envs < 1:
-            raise ValueError(f"n_envs={self.n_envs} leaves nothing to act in. Write a whole number above 0.")
+            raise ValueError(f"n_envs={self.n_envs} leaves no environment to train in. Write an integer above 0.")
         self.arguments()
 
     @property
     def n_envs(self) -> int:
-        """Copies of the environment."""
+        """Number of copies of the environment."""
         return _argument("n_envs", self.settings.get("n_envs", 1), 1)
 
     @property
     def normalize(self) -> bool:
-        """Whether `VecNormalize` scales observations and rewards by their running statistics."""
+        """Whether `VecNormalize` scales observations and rewards by running statistics."""
         return _argument("normalize", self.settings.get("normalize", False), False)
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of the algorithm.
+        """The keyword arguments of the algorithm, converted from YAML.
 
         Raises:
-            ValueError: For a value of the wrong kind.
+            ValueError: A value has the wrong type.
         """
         known = _settings(self.algorithm)
         given = {name: _argument(name, value, known[name]) for name, value in self.settings.items()}
@@ -93,7 +96,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Command:
-    """A parsed command line: the plan, and what does not change its result."""
+    """A parsed command line.
+
+    Args:
+        plan: The run of each seed.
+        seeds: Seeds to train.
+        output: Folder of the results.
+        video: Whether to film an episode of each seed.
+    """
 
     plan: Plan
     seeds: list[int]
@@ -102,10 +112,13 @@ class Command:
 
 
 def parse(argv: Sequence[str]) -> Command:
-    """Parse `RECIPE` or `--env ID`, with the flags that go with both; the command line wins over the recipe.
+    """Parse the command line and the recipe. The command line overrides the recipe.
+
+    Args:
+        argv: Arguments of `python -m gbpo.control`.
 
     Raises:
-        ValueError: For a missing file, an unknown key (with the nearest known one) or a value without meaning.
+        ValueError: The recipe does not exist, a key is unknown, or a value is invalid.
     """
     options = _parser().parse_args(argv)
     if (options.recipe is None) == (options.env is None):
@@ -115,21 +128,21 @@ def parse(argv: Sequence[str]) -> Command:
     else:
         recipe = read_yaml(Path(options.recipe).expanduser(), _EXAMPLE)
     for name in recipe:
-        if name not in (known := (*_OF_THE_RUN, *ALGORITHMS)):
+        if name not in (known := (*_RUN_KEYS, *ALGORITHMS)):
             raise ValueError(f"Unknown key {name!r} in {options.recipe}. Did you mean {nearest(str(name), known)!r}?")
     if "env" not in recipe:
-        raise ValueError(f"{options.recipe} names no environment. Write env: CartPole-v1, for example.")
+        raise ValueError(f"env is missing in {options.recipe}: there is nothing to train on. Write env: CartPole-v1.")
     steps = recipe.get("steps") if options.steps is None else options.steps
     if steps is None:
-        raise ValueError("steps is missing: nobody says how long to train. Write --steps 100000, for example.")
+        raise ValueError("steps is missing: the length of training is unknown. Write --steps 100000, for example.")
     given = {name: recipe[name] for name in ("env_kwargs", "eval_episodes", "evaluations") if name in recipe}
-    for algorithm in ALGORITHMS:  # both, so that a recipe is right or wrong as a whole
+    for algorithm in ALGORITHMS:  # check the settings of both algorithms, whichever is chosen
         plan = Plan(recipe["env"], algorithm, steps, recipe.get(algorithm) or {}, **given)
         if algorithm == options.algorithm:
             chosen = plan
     seeds = options.seeds or recipe.get("seeds") or [0]
     if not isinstance(seeds, list) or any(type(seed) is not int or seed < 0 for seed in seeds):
-        raise ValueError(f"seeds={seeds!r} are no seeds. Write whole numbers ≥ 0, for example --seeds 0 1 2.")
+        raise ValueError(f"seeds={seeds!r} must be integers ≥ 0. Write --seeds 0 1 2, for example.")
     name = chosen.env.replace("/", "-") if options.recipe is None else Path(options.recipe).stem
     output = options.output or Path("runs") / f"{name}-{chosen.algorithm}"
     return Command(chosen, list(dict.fromkeys(seeds)), output.expanduser(), options.video)
@@ -141,19 +154,19 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="python -m gbpo.control", description="Train BPO or PPO and measure it.", allow_abbrev=False)
+    parser = _Parser(prog="python -m gbpo.control", description="Train and evaluate BPO or PPO.", allow_abbrev=False)
     parser.add_argument("recipe", nargs="?", help=f"a YAML file, for example {_EXAMPLE}")
-    parser.add_argument("--env", help="a Gymnasium id, to train with the algorithm's defaults")
+    parser.add_argument("--env", help="a Gymnasium id, trained with the defaults of the algorithm")
     parser.add_argument("--algorithm", choices=list(ALGORITHMS), default="bpo")
     parser.add_argument("--steps", type=int, help="environment steps of each seed")
-    parser.add_argument("--seeds", type=int, nargs="+", help="one run each (default: the recipe's, else 0)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds to train (default: the recipe's seeds, or 0)")
     parser.add_argument("--output", type=Path, help="folder of the results (default: runs/NAME-ALGORITHM)")
     parser.add_argument("--video", action="store_true", help="film an episode of each finished seed")
     return parser
 
 
 def _settings(algorithm: str) -> dict[str, Any]:
-    """Settings of an algorithm with their defaults, those it shares with PPO included."""
+    """All settings of an algorithm, including those inherited from PPO, with their defaults."""
     found: dict[str, Any] = {"n_envs": 1, "normalize": False}
     for kind in reversed(ALGORITHMS[algorithm].__mro__[: ALGORITHMS[algorithm].__mro__.index(PPO) + 1]):
         parameters: dict[str, inspect.Parameter] = dict(inspect.signature(kind).parameters)
@@ -168,7 +181,7 @@ def _argument(name: str, value: Any, default: Any) -> Any:
         return _policy_arguments(value)
     if isinstance(default, bool):
         if not isinstance(value, bool):
-            raise ValueError(f"{name}={value!r} is neither true nor false. Write one of them.")
+            raise ValueError(f"{name}={value!r} is not a boolean. Write true or false.")
         return value
     if isinstance(default, int):
         return _number(name, value, int)
@@ -178,19 +191,19 @@ def _argument(name: str, value: Any, default: Any) -> Any:
 
 
 def _number(name: str, value: Any, kind: Callable[[Any], float]) -> Any:
-    """YAML reads 3e-4, without a point, as text."""
+    """Convert a number. YAML reads 3e-4 as text, because it has no decimal point."""
     try:
         number = kind(value)
         if isinstance(value, bool) or not math.isfinite(number) or number != float(value):
             raise ValueError
     except (TypeError, ValueError):
-        wanted = "a whole number" if kind is int else "a number"
+        wanted = "an integer" if kind is int else "a number"
         raise ValueError(f"{name}={value!r} is not {wanted}. Write {wanted}.") from None
     return number
 
 
 def _policy_arguments(value: Any) -> dict[str, Any]:
-    """`policy_kwargs` with the activation function by its name in `torch.nn`."""
+    """`policy_kwargs` with the name of the activation function replaced by its class in `torch.nn`."""
     if not isinstance(value, dict):
         raise ValueError(f"policy_kwargs={value!r} is not a mapping. Write it as {{net_arch: [64, 64]}}, for example.")
     name = value.get("activation_fn")

@@ -1,4 +1,7 @@
-"""BPO for rsl_rl, the trainer of Isaac Lab and mjlab: write `class_name: gbpo.control.rsl_rl:BPO` for its algorithm."""
+"""BPO for rsl_rl, the trainer of Isaac Lab and mjlab.
+
+To use it, write `class_name: gbpo.control.rsl_rl:BPO` in the `algorithm` section of the runner's configuration.
+"""
 
 from __future__ import annotations
 
@@ -14,38 +17,40 @@ from rsl_rl.utils import compile_model
 from ..core import bounded_ratio_loss, median_loss, target_ratio
 
 _REFUSED = {
-    "rnd_cfg": "no intrinsic reward would be trained",
+    "rnd_cfg": "the intrinsic reward would not be trained",
     "symmetry_cfg": "no sample would be mirrored",
-    "multi_gpu_cfg": "the processes would train different agents",
+    "multi_gpu_cfg": "each process would train a different agent",
     "use_mixed_precision": "everything would be computed in float32",
-    "normalize_advantage_per_mini_batch": "the loss is weighted by |A| as it is",
+    "normalize_advantage_per_mini_batch": "the advantages in the loss would not be normalised",
 }
 
 
 class BPO(PPO):
     """Bounded Policy Optimization: rsl_rl's PPO with the bounded-ratio loss and a second critic for the median.
 
-    The loss is that of `gbpo.control.BPO` with equal bounds. The median critic is a network like the critic, starts as
-    its copy, and reads the same observations.
+    The loss is the same as in `gbpo.control.BPO` with equal bounds. The median critic starts as a copy of the critic
+    and reads the same observations.
 
-    Departs from the paper: the log-ratio is clamped to ± 20, beyond which it has no gradient. Departs from the authors'
-    rsl_rl code, not from the paper: returns stay fixed over the epochs, and Ã / T is not clamped to ± 10.
+    Departs from the paper: the log-ratio is clamped to ± 20, and its gradient is 0 beyond.
+
+    Departs from the authors' rsl_rl code, but not from the paper: the returns stay fixed over the epochs, and Ã / T is
+    not clamped to ± 10.
 
     Args:
         actor: Model of the policy.
-        critic: Model of v(s).
-        storage: Rollouts.
+        critic: Model of the value v(s).
+        storage: Storage of the rollouts.
         num_learning_epochs: Passes over a rollout.
-        num_mini_batches: Minibatches of a pass.
+        num_mini_batches: Minibatches per pass.
         clip_param: ε, in (0, 1].
         temperature: T ≥ 0, in the unit of returns.
         median_loss_coef: Weight of the median loss.
         entropy_coef: Weight of the entropy.
-        use_clipped_value_loss: Clips how far v moves in one iteration, as PPO does by default.
-        ppo_options: What else rsl_rl's PPO takes.
+        use_clipped_value_loss: Limit the change of v(s) in one iteration, as PPO does by default.
+        ppo_options: Further arguments of rsl_rl's PPO.
 
     Raises:
-        ValueError: For an option of PPO's that would have no effect here, or recurrent models.
+        ValueError: An option of PPO is not supported, a model is recurrent, or ε or T is invalid.
     """
 
     def __init__(
@@ -68,8 +73,8 @@ class BPO(PPO):
                 raise ValueError(f"{name}={ppo_options[name]!r} is not supported by BPO: {consequence}. Remove it.")
         if actor.is_recurrent or critic.is_recurrent:
             raise ValueError(
-                f"{type(critic).__name__} is recurrent, and rsl_rl keeps hidden states for an actor and one critic: "
-                "the median critic would have none. Write MLPModel or CNNModel."
+                f"{type(critic).__name__} is recurrent, but rsl_rl stores hidden states for the actor and one critic "
+                "only, so the median critic would have none. Write MLPModel or CNNModel."
             )
         super().__init__(
             actor,
@@ -86,14 +91,18 @@ class BPO(PPO):
         self.median_loss_coef = median_loss_coef
         self.median = self._raw_median = copy.deepcopy(self._raw_critic)
         self.optimizer.add_param_group({"params": list(self.median.parameters())})
-        target_ratio(torch.zeros(1), **self._bounds)  # raises for bounds or a temperature without meaning
+        target_ratio(torch.zeros(1), **self._bounds)  # raises an error for an invalid ε or T
 
     @property
     def _bounds(self) -> dict[str, float]:
         return {"epsilon_low": self.clip_param, "epsilon_high": self.clip_param, "temperature": self.temperature}
 
     def update(self) -> dict[str, float]:
-        """Optimise on the stored rollout; returns the mean losses by name."""
+        """Optimise on the stored rollout.
+
+        Returns:
+            The mean of each loss by name.
+        """
         losses = []
         for batch in self.storage.mini_batch_generator(self.num_mini_batches, self.num_learning_epochs):
             losses.append(self.minibatch_losses(batch))
@@ -116,8 +125,15 @@ class BPO(PPO):
         return dict(zip(("surrogate", "value", "median", "entropy"), means, strict=True))
 
     def minibatch_losses(self, batch: RolloutStorage.Batch) -> tuple[torch.Tensor, ...]:
-        """Means of |A| · |ρ - ρ*|, (R - v)², the median loss and the entropy over a minibatch."""
-        self.actor(batch.observations, stochastic_output=True)  # sets the distribution that is asked below
+        """Compute the terms of the loss on a minibatch.
+
+        Args:
+            batch: Samples of the storage, B of them.
+
+        Returns:
+            The means of |A| · |ρ - ρ*|, of (R - v)², of the median loss and of the entropy, each ().
+        """
+        self.actor(batch.observations, stochastic_output=True)  # sets the distribution used below
         log_ratio = self.actor.get_output_log_prob(batch.actions) - batch.old_actions_log_prob.squeeze(-1)
         returns = batch.returns.squeeze(-1)  # (B,)
         values, medians = (model(batch.observations).squeeze(-1) for model in (self.critic, self.median))
@@ -132,7 +148,7 @@ class BPO(PPO):
         return tuple(term.mean() for term in terms)
 
     def _adapt_learning_rate(self, old_distribution_params: tuple[torch.Tensor, ...]) -> None:
-        """rsl_rl's rule: the KL divergence to the policy of the rollout stays around `desired_kl`."""
+        """Keep the KL divergence to the old policy near `desired_kl`, by rsl_rl's own rule."""
         with torch.no_grad():
             now = self.actor.output_distribution_params
             kl = self.actor.get_kl_divergence(old_distribution_params, now).mean().item()
@@ -144,26 +160,26 @@ class BPO(PPO):
             group["lr"] = self.learning_rate
 
     def train_mode(self) -> None:
-        """Set train mode for learnable models."""
+        """Put the networks into training mode."""
         super().train_mode()
         self.median.train()
 
     def eval_mode(self) -> None:
-        """Set evaluation mode for learnable models."""
+        """Put the networks into evaluation mode."""
         super().eval_mode()
         self.median.eval()
 
     def compile(self, mode: str | None = None) -> None:
-        """Compile actor and critics with `torch.compile`."""
+        """Compile the actor and both critics with `torch.compile`."""
         super().compile(mode)
         self.median = compile_model(self._raw_median, mode)
 
     def save(self) -> dict:
-        """Return all states for saving."""
+        """Return the state of all networks and of the optimiser."""
         return {**super().save(), "median_state_dict": self._raw_median.state_dict()}
 
     def load(self, loaded_dict: dict, load_cfg: dict | None, strict: bool) -> bool:
-        """Load states from a saved dict; the median critic goes with the critic."""
+        """Load a saved state. The median critic is loaded whenever the critic is."""
         if load_cfg is None or load_cfg.get("critic"):
             self._raw_median.load_state_dict(loaded_dict["median_state_dict"], strict=strict)
         return super().load(loaded_dict, load_cfg, strict)

@@ -1,7 +1,7 @@
-"""The mathematics of bounded-ratio reinforcement learning, on torch alone.
+"""The mathematics of bounded-ratio reinforcement learning. Depends on torch only.
 
-`target_ratio`, `exact_target_ratio` and `group_target_ratio` give ρ*; `bounded_ratio_loss` regresses the probability
-ratio towards it; `median_loss` trains the baseline where it has to be learnt.
+`target_ratio`, `exact_target_ratio` and `group_target_ratio` compute the target ratio ρ*. `bounded_ratio_loss` pulls
+the probability ratio towards it. `median_loss` trains a critic for the median.
 
 Source: Bounded Ratio Reinforcement Learning, arXiv 2604.18578.
 """

@@ -1,10 +1,10 @@
-"""Checks shared by every function that takes the ratio bounds or a temperature."""
+"""Checks of the ratio bounds and the temperature."""
 
 import math
 
 
 def check_bounds(epsilon_low: float, epsilon_high: float) -> None:
-    """Raise `ValueError` unless `1 - epsilon_low ≤ ρ ≤ 1 + epsilon_high` is a possible pair of ratio bounds."""
+    """Raise `ValueError` unless 0 < `epsilon_low` ≤ 1 and 0 < `epsilon_high` < ∞."""
     if not 0.0 < epsilon_low <= 1.0:
         raise ValueError(
             f"epsilon_low={epsilon_low} puts the lower bound 1 - epsilon_low of the probability ratio outside [0, 1). "
@@ -13,7 +13,7 @@ def check_bounds(epsilon_low: float, epsilon_high: float) -> None:
     if not 0.0 < epsilon_high < math.inf:
         raise ValueError(
             f"epsilon_high={epsilon_high} puts the upper bound 1 + epsilon_high of the probability ratio outside "
-            "(1, ∞): no probability could rise. Write a positive value, for example 0.2."
+            "(1, ∞), so no probability could rise. Write a positive value, for example 0.2."
         )
 
 
@@ -21,6 +21,6 @@ def check_temperature(temperature: float) -> None:
     """Raise `ValueError` unless `temperature` is a finite number ≥ 0."""
     if not 0.0 <= temperature < math.inf:
         raise ValueError(
-            f"temperature={temperature} has no target ratio: it divides the centred signal. Write 0 for the hard sign, "
-            "or a positive number, for example 1e-4."
+            f"temperature={temperature} gives no valid target ratio, because the centred signal is divided by it. "
+            "Write 0 for a hard target, or a positive number, for example 1e-4."
         )

@@ -1,4 +1,4 @@
-"""The bounded-ratio loss of BPO and GBPO, and the smooth quantile loss of BPO's median critic."""
+"""The bounded-ratio loss of BPO and GBPO, and the loss of BPO's median critic."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from .bounds import check_bounds, check_temperature
 from .targets import at_least_float32
 
-# exp(80) still fits in float32, with room for |A|
+# exp(80) = 6e34 fits into float32, also when multiplied by |A| up to 6000
 _LARGEST_LOG_RATIO = 80.0
 
 
@@ -19,27 +19,27 @@ def bounded_ratio_loss(
     overshoot_slope: float = 1.0,
     max_log_ratio: float = 20.0,
 ) -> torch.Tensor:
-    """BPO loss: the absolute distance of the probability ratio from its target, weighted by the advantage.
+    """Absolute distance of the probability ratio from its target, weighted by the size of the advantage.
 
-    `l = |A| · |ρ - ρ*|` with `ρ = exp(log_ratio)`. Past the target, on its side away from 1, the slope is
-    `|A| · overshoot_slope`; at `ρ* = 1` both sides have slope |A|.
+    `l = |A| · |ρ - ρ*|` with `ρ = exp(log_ratio)`. Where ρ has moved past the target, away from 1, the distance is also
+    multiplied by `overshoot_slope`. Nothing counts as past the target if `ρ* = 1`.
 
-    Departs from the paper: `overshoot_slope`. 1 is the published loss; 0 with `ρ* = 1 + ε · sign(A)` has exactly the
-    gradient of the clipped loss of PPO and GRPO.
+    Departs from the paper: `overshoot_slope`. With 1 the loss is the published one. With 0 and `ρ* = 1 + ε · sign(A)`
+    the gradient equals the gradient of PPO's and GRPO's clipped loss.
 
     Args:
-        log_ratio: log π - log π0 of each token, sequence or action; any shape that broadcasts with the others, for
-            tokens (B, T). Clamped to ± `max_log_ratio`, beyond which the gradient is 0.
-        target_ratio: ρ*, for tokens (B, 1). No gradient flows through it.
-        advantages: A, for tokens (B, 1). No gradient flows through it.
-        overshoot_slope: Slope past the target relative to |A|, ≥ 0.
-        max_log_ratio: Largest |log ρ| that is told apart, in (0, 80].
+        log_ratio: log π - log π0 of each token, sequence or action, in any shape that broadcasts with the other
+            arguments, for example (B, T) for tokens. Clamped to ± `max_log_ratio`; the gradient is 0 beyond.
+        target_ratio: ρ*, for example (B, 1) for tokens. Receives no gradient.
+        advantages: A, for example (B, 1) for tokens. Receives no gradient.
+        overshoot_slope: Factor of the distance past the target, ≥ 0.
+        max_log_ratio: Bound of |log ρ|, in (0, 80].
 
     Returns:
-        The loss of each element, broadcast shape, at least float32; finite for any log-ratio.
+        The loss of each element, in the broadcast shape, at least float32. It is finite for any log-ratio.
 
     Raises:
-        ValueError: For a slope or a clamp without meaning.
+        ValueError: `overshoot_slope` or `max_log_ratio` is out of range.
     """
     check_loss_options(overshoot_slope, max_log_ratio)
     ratio = probability_ratio(log_ratio, max_log_ratio)
@@ -70,24 +70,24 @@ def median_loss(
     epsilon_low: float = 1.0,
     epsilon_high: float = 1.0,
 ) -> torch.Tensor:
-    """Smooth quantile loss whose minimiser is the baseline μ of the BRRL optimum; the median for equal epsilons.
+    """Smooth quantile loss. Its minimiser is the baseline of the BRRL optimum, the median for equal bounds.
 
-    `l = τ · softplus(x / τ) - x · ε_low / (ε_low + ε_high)` with `x = R - u`. At its minimum
-    `E[σ((R - u) / τ)] = ε_low / (ε_low + ε_high)`, the condition `E[ρ*] = 1`; as τ → 0, u tends to the
+    `l = τ · softplus(x / τ) - x · ε_low / (ε_low + ε_high)` with `x = R - u`. At the minimum
+    `E[σ((R - u) / τ)] = ε_low / (ε_low + ε_high)`, which is the condition `E[ρ*] = 1`. As τ → 0, u tends to the
     `ε_high / (ε_low + ε_high)` quantile of R.
 
     Args:
-        values: Returns R, any shape. No gradient flows through them.
-        medians: The critic's estimates u, same shape; (B, 1) against (B,) would broadcast to (B, B).
-        temperature: τ ≥ 0, in the unit of `values`; 0 is the pinball loss.
-        epsilon_low: Distance of the lower bound from 1, in (0, 1].
-        epsilon_high: Distance of the upper bound from 1, > 0.
+        values: Returns R, any shape. Receive no gradient.
+        medians: The critic's estimates u, in the same shape. (B, 1) and (B,) would broadcast to (B, B).
+        temperature: τ ≥ 0, in the unit of `values`. 0 gives the pinball loss.
+        epsilon_low: The lower bound of the ratio is 1 - `epsilon_low`, in (0, 1].
+        epsilon_high: The upper bound of the ratio is 1 + `epsilon_high`, > 0.
 
     Returns:
         The loss of each element, at least float32.
 
     Raises:
-        ValueError: For bounds or a temperature without meaning.
+        ValueError: `temperature`, `epsilon_low` or `epsilon_high` is out of range.
     """
     check_bounds(epsilon_low, epsilon_high)
     check_temperature(temperature)
@@ -100,14 +100,14 @@ def median_loss(
 
 
 def check_loss_options(overshoot_slope: float, max_log_ratio: float) -> None:
-    """Raise `ValueError` unless the two options of `bounded_ratio_loss` have a meaning."""
+    """Raise `ValueError` unless both options of `bounded_ratio_loss` are in range."""
     if not 0.0 <= overshoot_slope < math.inf:
         raise ValueError(
-            f"overshoot_slope={overshoot_slope} would push the ratio further past its target. Write 0 for no slope "
-            "there, 1 for the published loss, or another number ≥ 0."
+            f"overshoot_slope={overshoot_slope} would push the ratio further past its target, or make the loss "
+            "infinite. Write 0 for no slope there, 1 for the published loss, or another number ≥ 0."
         )
     if not 0.0 < max_log_ratio <= _LARGEST_LOG_RATIO:
         raise ValueError(
-            f"max_log_ratio={max_log_ratio} leaves the ratio exp(log_ratio) no finite range. Write a value in "
+            f"max_log_ratio={max_log_ratio} does not keep the ratio exp(log_ratio) in a finite range. Write a value in "
             f"(0, {_LARGEST_LOG_RATIO:g}], for example 20."
         )

@@ -1,6 +1,9 @@
-"""The target ratio ρ*: the optimum of Bounded Ratio Reinforcement Learning (BRRL), per sample and per group.
+"""The target ratio ρ*, the optimum of Bounded Ratio Reinforcement Learning (BRRL), for samples and for groups.
 
 The BRRL problem: maximise `E_{a~π0}[ρ A]` over ratios `ρ = π/π0` with `1 - ε_low ≤ ρ ≤ 1 + ε_high` and `E[ρ] = 1`.
+
+The lift of a sample is `(ρ* - 1 + ε_low) / (ε_low + ε_high)`: 0 at the lower bound, 1 at the upper bound. The lifts of
+a group of n samples sum to `n · ε_low / (ε_low + ε_high)` if and only if the mean of ρ* is 1.
 """
 
 import torch
@@ -10,39 +13,39 @@ from .bounds import check_bounds, check_temperature
 BASELINES = ("median", "exact", "mean")
 SCALES = ("group", "batch", "none")
 
-_STD_EPSILON = 1e-6  # added to the standard deviation, as published
-_ROOT_BRACKET = 100.0  # in units of the temperature; σ(±100) is 0 or 1 to far below float64 resolution
-_ROOT_STEPS = 64  # halvings of the bracket: down to 1e-17
+_STD_EPSILON = 1e-6  # added to the standard deviation, as in the paper
+_ROOT_BRACKET = 100.0  # in units of the temperature; σ(±100) is 0 or 1 in float64
+_ROOT_STEPS = 64  # each halves the bracket, down to 1e-17
 
 
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:
-    """`values` in float32, or as they are if already wider."""
+    """`values` in float32, or unchanged if their dtype is wider."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def target_ratio(centred: torch.Tensor, *, epsilon_low: float, epsilon_high: float, temperature: float) -> torch.Tensor:
-    """Target ratio of samples whose signal is already centred on its baseline.
+    """Target ratio of samples from which the baseline has been subtracted.
 
-    `ρ* = 1 - ε_low + (ε_low + ε_high) · σ(Ã / T)`, the regularised BRRL optimum; `T = 0` is its limit, the sign, with
-    σ = ½ where `Ã = 0`.
+    `ρ* = 1 - ε_low + (ε_low + ε_high) · σ(Ã / T)`, the regularised BRRL optimum. At `T = 0` this is a step function of
+    the sign of Ã, with σ = ½ for `Ã = 0`.
 
     Args:
         centred: Signal minus baseline, Ã, any shape, in the unit of `temperature`.
-        epsilon_low: Distance of the lower bound from 1, in (0, 1].
-        epsilon_high: Distance of the upper bound from 1, > 0.
+        epsilon_low: The lower bound of the ratio is 1 - `epsilon_low`, in (0, 1].
+        epsilon_high: The upper bound of the ratio is 1 + `epsilon_high`, > 0.
         temperature: T ≥ 0. The published LLM runs use 1e-4 on signals of unit standard deviation.
 
     Returns:
-        Target ratios, same shape, at least float32, without gradient, in `[1 - ε_low, 1 + ε_high]`.
+        Target ratios in `[1 - ε_low, 1 + ε_high]`, same shape, at least float32, without gradient.
 
     Raises:
-        ValueError: For bounds or a temperature without meaning.
+        ValueError: `epsilon_low`, `epsilon_high` or `temperature` is out of range.
     """
     check_bounds(epsilon_low, epsilon_high)
     check_temperature(temperature)
     centred = at_least_float32(centred.detach())
     if temperature < torch.finfo(centred.dtype).tiny:
-        lift = torch.where(centred.isnan(), centred, (torch.sign(centred) + 1) / 2)  # sign(NaN) is 0
+        lift = torch.where(centred.isnan(), centred, (torch.sign(centred) + 1) / 2)  # keep NaN, whose sign is 0
     else:
         lift = torch.sigmoid(centred / temperature)
     return _lifted(lift, epsilon_low, epsilon_high)
@@ -51,38 +54,39 @@ def target_ratio(centred: torch.Tensor, *, epsilon_low: float, epsilon_high: flo
 def exact_target_ratio(
     values: torch.Tensor, *, epsilon_low: float, epsilon_high: float, temperature: float = 0.0
 ) -> torch.Tensor:
-    """BRRL optimum of groups of equally likely samples: the group's mean target is exactly 1 and ties share.
+    """BRRL optimum of groups of equally likely samples. The mean target of each group is exactly 1.
 
-    Every sample starts at `1 - ε_low`; `m = n · ε_low / (ε_low + ε_high)` lifts of `ε_low + ε_high` are handed out from
-    the best value down, and the class of equal values in which m runs out shares what remains. With `T > 0`:
-    `ρ* = 1 - ε_low + (ε_low + ε_high) · σ((v - μ) / T)`, μ solving `mean(ρ*) = 1`.
+    At `T = 0` a group of n samples has a total lift of `m = n · ε_low / (ε_low + ε_high)`. The samples with the best
+    values get a lift of 1 each. The samples that tie at the value where m is used up share the rest equally. All others
+    get 0. At `T > 0` the optimum is `ρ* = 1 - ε_low + (ε_low + ε_high) · σ((v - μ) / T)`, where μ solves
+    `mean(ρ*) = 1`.
 
-    Departs from the paper: the published code centres on the median and leaves tied samples at σ(0) = ½, so that a
-    group's mean target is not 1 when values tie or the bounds are asymmetric.
+    Departs from the paper: the published code subtracts the median and gives tied samples σ(0) = ½. The mean target of
+    a group is then not 1 if values tie or the bounds are asymmetric.
 
     Args:
-        values: Rewards, action values or advantages, (..., G); only their order matters at T = 0. NaN marks an absent
-            sample.
-        epsilon_low: Distance of the lower bound from 1, in (0, 1].
-        epsilon_high: Distance of the upper bound from 1, > 0.
+        values: Rewards, action values or advantages, (..., G). NaN marks a missing sample. At T = 0 only the order of
+            the values matters.
+        epsilon_low: The lower bound of the ratio is 1 - `epsilon_low`, in (0, 1].
+        epsilon_high: The upper bound of the ratio is 1 + `epsilon_high`, > 0.
         temperature: T ≥ 0, in the unit of `values`.
 
     Returns:
-        Target ratios, (..., G), at least float32, without gradient. Absent samples get 1; the mean over those present
-        is 1.
+        Target ratios, (..., G), at least float32, without gradient. Missing samples get 1. The mean over the others is
+        1.
 
     Raises:
-        ValueError: For bounds or a temperature without meaning.
+        ValueError: `epsilon_low`, `epsilon_high` or `temperature` is out of range.
     """
     check_bounds(epsilon_low, epsilon_high)
     check_temperature(temperature)
     values = values.detach()
     result_type = torch.promote_types(values.dtype, torch.float32)
-    # float64 where the device has it, so that large integers stay apart and the mean is 1 to the last digit
+    # float64 distinguishes large integers and gives a mean of exactly 1; MPS has no float64
     exact = values.to(torch.float32 if values.device.type == "mps" else torch.float64)
     present = ~exact.isnan()
     lifts = present.sum(-1, keepdim=True).to(exact.dtype) * (epsilon_low / (epsilon_low + epsilon_high))  # m, (..., 1)
-    # comparisons with NaN are false, so absent samples are counted nowhere
+    # comparisons with NaN are false, so missing samples are not counted
     better = (exact.unsqueeze(-2) > exact.unsqueeze(-1)).sum(-1)  # (..., G)
     equal = (exact.unsqueeze(-2) == exact.unsqueeze(-1)).sum(-1)  # (..., G), the sample itself included
     lift = ((lifts - better) / equal.clamp(min=1)).clamp(0.0, 1.0)
@@ -102,38 +106,44 @@ def group_target_ratio(
     temperature: float = 1e-4,
     scale_rewards: str = "group",
 ) -> torch.Tensor:
-    """Target ratio of every completion from the rewards of its group.
+    """Target ratio of each completion, computed from the rewards of its group.
 
-    `z = (r - baseline) / (std + 1e-6)`, `ρ* = 1 - ε_low + (ε_low + ε_high) · σ(z / T)`. The median is the midpoint
-    median and std the unbiased one; a group of one has median 0, mean 0 and std 1, as published.
+    `z = (r - baseline) / (std + 1e-6)` and `ρ* = 1 - ε_low + (ε_low + ε_high) · σ(z / T)`. The median is the midpoint
+    median, and std is the unbiased standard deviation. A group of size 1 has median 0, mean 0 and std 1, as published.
 
     Args:
-        rewards: (N,), finite, groups contiguous. NaN marks a completion that no reward function could score.
-        num_generations: Group size G; N must be a multiple of it.
-        epsilon_low: Distance of the lower bound from 1, in (0, 1].
-        epsilon_high: Distance of the upper bound from 1, > 0.
-        baseline: `"median"`, the published method; `"exact"`, the tie-sharing optimum of `exact_target_ratio`; or
-            `"mean"`, the baseline of GRPO.
+        rewards: (N,), finite. The completions of a group are contiguous. NaN marks a completion without a reward.
+        num_generations: Group size G. N must be a multiple of it.
+        epsilon_low: The lower bound of the ratio is 1 - `epsilon_low`, in (0, 1].
+        epsilon_high: The upper bound of the ratio is 1 + `epsilon_high`, > 0.
+        baseline: `"median"`, the published method; `"exact"`, the optimum of `exact_target_ratio`; or `"mean"`, the
+            baseline of GRPO.
         temperature: T ≥ 0, in units of the scaled reward.
-        scale_rewards: Which standard deviation divides the rewards: the `"group"`'s, the `"batch"`'s or `"none"`.
+        scale_rewards: Divide the rewards by the standard deviation of the `"group"`, of the `"batch"`, or by none
+            (`"none"`).
 
     Returns:
-        Target ratios, (N,), at least float32, without gradient; 1 where the reward is NaN.
+        Target ratios, (N,), at least float32, without gradient. They are 1 where the reward is NaN.
 
     Raises:
-        ValueError: For an unknown baseline or scale, bounds or a temperature without meaning, N not a multiple of G, or
-            an infinite reward.
+        ValueError: `baseline` or `scale_rewards` is unknown, a bound or the temperature is out of range, N is not a
+            multiple of G, or a reward is infinite.
     """
     if baseline not in BASELINES:
-        raise ValueError(f"baseline={baseline!r} is not a target baseline. Write one of {', '.join(BASELINES)}.")
+        raise ValueError(
+            f"baseline={baseline!r} is unknown, so no target can be computed. Write one of {', '.join(BASELINES)}."
+        )
     if scale_rewards not in SCALES:
-        raise ValueError(f"scale_rewards={scale_rewards!r} is not a reward scale. Write one of {', '.join(SCALES)}.")
+        raise ValueError(
+            f"scale_rewards={scale_rewards!r} is unknown, so rewards cannot be scaled. Write one of "
+            f"{', '.join(SCALES)}."
+        )
     groups = at_least_float32(_in_groups(rewards.detach(), num_generations))  # (N/G, G)
     if not groups.numel():
         return groups.reshape(-1)
     spread = _std(groups) if scale_rewards == "group" else _std(groups.reshape(1, -1))
-    if num_generations > 1 and baseline != "exact":  # the exact optimum is measured from its own pivot
-        groups = groups - group_median(groups)  # before scaling: equal rewards become 0 exactly
+    if num_generations > 1 and baseline != "exact":  # the exact optimum needs no baseline
+        groups = groups - group_median(groups)  # before scaling, so that equal rewards become exactly 0
         if baseline == "mean":
             groups = groups - groups.nanmean(-1, keepdim=True)
     if scale_rewards != "none":
@@ -145,47 +155,47 @@ def group_target_ratio(
 
 
 def group_median(groups: torch.Tensor) -> torch.Tensor:
-    """Midpoint median of each group, (..., G) → (..., 1), over the values that are not NaN."""
+    """Midpoint median of each group, (..., G) → (..., 1). NaN is ignored."""
     return at_least_float32(groups).nanquantile(0.5, dim=-1, keepdim=True)
 
 
 def _in_groups(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
     if num_generations < 1 or rewards.dim() != 1 or rewards.numel() % num_generations:
         raise ValueError(
-            f"{tuple(rewards.shape)} rewards do not split into groups of num_generations={num_generations}. Pass a "
-            "vector whose length is a multiple of the group size, groups contiguous."
+            f"rewards of shape {tuple(rewards.shape)} cannot be split into groups of num_generations="
+            f"{num_generations}. Pass a vector whose length is a multiple of the group size, with contiguous groups."
         )
     if rewards.isinf().any():
         raise ValueError(
-            "Infinite rewards have no mean or standard deviation to be measured by. Return None (here: NaN) for what "
-            "could not be graded, or a finite reward."
+            "Infinite rewards make the mean and standard deviation of their group infinite. Return a finite reward, or "
+            "None (here NaN) for a completion that could not be graded."
         )
     return rewards.view(rewards.numel() // num_generations, num_generations)
 
 
 def _std(groups: torch.Tensor) -> torch.Tensor:
-    """Unbiased standard deviation over what is not NaN, (..., G) → (..., 1); 1 where fewer than two values are left."""
+    """Unbiased standard deviation, (..., G) → (..., 1). NaN is ignored. It is 1 for fewer than two values."""
     count = (~groups.isnan()).sum(-1, keepdim=True)
     squares = (groups - groups.nanmean(-1, keepdim=True)).square().nansum(-1, keepdim=True)
     return torch.where(count > 1, (squares / (count - 1).clamp(min=1)).sqrt(), 1.0)
 
 
 def _lifted(lift: torch.Tensor, epsilon_low: float, epsilon_high: float) -> torch.Tensor:
-    """From the share of the whole range, in [0, 1], to the ratio; 1 to the last digit at the symmetric middle."""
+    """The ratio for a lift in [0, 1]. This order of operations gives exactly 1 for a lift of ½ and equal bounds."""
     return 1 + ((epsilon_low + epsilon_high) * lift - epsilon_low)
 
 
 def _regularised_lift(
     values: torch.Tensor, lifts: torch.Tensor, *, pivot: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """σ((v - μ) / T) with μ such that each group's sum is `lifts`, by bisection over all groups at once.
+    """Solve for μ by bisection, for all groups at once, and return σ((v - μ) / T), whose sum per group is `lifts`.
 
-    Measured from the pivot, the value at which the lifts run out at T = 0, the root lies within the bracket whatever
-    the temperature: far below it at least `lifts` samples are fully lifted, far above it fewer are.
+    μ is searched around the pivot, the value at which the total lift is used up at T = 0. The root is within
+    ± `_ROOT_BRACKET` · T of it: far below the pivot the sum is at least `lifts`, far above it is smaller.
     """
     pivot_value = values.masked_fill(~pivot, -torch.inf).amax(-1, keepdim=True)  # (..., 1)
     distance = (values - pivot_value) / temperature
-    # absent samples, and all of an empty group, add nothing; equal infinities are at distance 0
+    # missing samples add 0 to the sum; equal infinities have distance 0, not NaN
     distance = torch.where(values == pivot_value, 0.0, distance).nan_to_num(nan=-torch.inf)
     low = torch.full_like(pivot_value, -_ROOT_BRACKET)
     high = torch.full_like(pivot_value, _ROOT_BRACKET)

@@ -1,4 +1,4 @@
-"""Environments small enough to be solved by hand."""
+"""Small environments for the tests of BPO."""
 
 import gymnasium
 import numpy as np
@@ -9,7 +9,7 @@ pytest.importorskip("stable_baselines3")
 
 
 class Skewed(gymnasium.Env):
-    """One state, episodes of one step, and rewards 0, 0, 0, 20, 20 in turn, whatever is done: median 0, mean 8."""
+    """One state, episodes of one step, and rewards 0, 0, 0, 20, 20 in turn for any action: median 0, mean 8."""
 
     observation_space = spaces.Box(1.0, 1.0, (1,), np.float32)
     action_space = spaces.Discrete(2)
@@ -28,7 +28,7 @@ class Skewed(gymnasium.Env):
 
 
 class Spaces(gymnasium.Env):
-    """Random observations and rewards of any spaces, episodes of seven steps."""
+    """Random observations and rewards for the given spaces. An episode has seven steps."""
 
     def __init__(self, observation_space, action_space):
         self.observation_space, self.action_space = observation_space, action_space

@@ -1,4 +1,4 @@
-"""BPO as a Stable-Baselines3 algorithm: whatever PPO runs, it runs."""
+"""BPO as a Stable-Baselines3 algorithm: it supports everything that PPO supports."""
 
 import numpy as np
 import pytest
@@ -49,14 +49,14 @@ def test_every_policy_with_every_action_space(policy, observation_space, action_
     assert action_space.contains(action if action.shape else int(action))
 
 
-def test_the_networks_are_the_published_ones(random_env):
+def test_the_default_networks_are_the_published_ones(random_env):
     policy = BPO("MlpPolicy", random_env(VECTOR, ACTIONS["Box"]), **SMALL).policy
     for network in (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net, policy.median_net):
         linear = [layer.out_features for layer in network if isinstance(layer, torch.nn.Linear)]
         assert linear[:2] == [256, 256] and isinstance(network[1], torch.nn.ReLU)
 
 
-def test_policy_and_value_start_as_those_of_ppo_do(random_env):
+def test_policy_and_value_have_the_same_initial_weights_as_in_ppo(random_env):
     env = random_env(VECTOR, ACTIONS["Box"])
     layers = {"policy_kwargs": {"net_arch": {"pi": [8], "vf": [6, 4]}, "activation_fn": torch.nn.Tanh}}
     ours, theirs = BPO("MlpPolicy", env, **SMALL, **layers), PPO("MlpPolicy", env, **SMALL, **layers)
@@ -66,7 +66,7 @@ def test_policy_and_value_start_as_those_of_ppo_do(random_env):
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_the_median_critic_shares_its_features_or_has_its_own(share, random_env):
+def test_the_median_critic_can_share_the_features_extractor(share, random_env):
     env = random_env(IMAGE, ACTIONS["Discrete"])
     policy = BPO("CnnPolicy", env, **SMALL, policy_kwargs={"share_features_extractor": share}).policy
     assert isinstance(policy.median_features_extractor, NatureCNN)
@@ -79,7 +79,7 @@ def test_the_median_critic_shares_its_features_or_has_its_own(share, random_env)
     torch.testing.assert_close(medians, policy.predict_medians(observations))
 
 
-def test_saved_and_loaded_it_acts_and_learns_on(tmp_path, random_env):
+def test_a_saved_agent_can_be_loaded_and_trained_further(tmp_path, random_env):
     env = random_env(VECTOR, ACTIONS["Box"])
     options = {"clip_range": 0.2, "clip_range_high": 0.4, "temperature": 0.5, "target_baseline": "quantile"}
     agent = BPO("MlpPolicy", env, **SMALL, **small_net(), **options, median_coef=0.25).learn(32)
@@ -97,7 +97,7 @@ def test_saved_and_loaded_it_acts_and_learns_on(tmp_path, random_env):
     assert loaded.num_timesteps == 64 and loaded._n_updates == 8
 
 
-def test_one_seed_is_one_result(random_env):
+def test_the_same_seed_gives_the_same_weights(random_env):
     def weights():
         agent = BPO("MlpPolicy", "CartPole-v1", **SMALL, **small_net()).learn(64)
         return torch.nn.utils.parameters_to_vector(agent.policy.parameters())
@@ -127,8 +127,8 @@ def test_vecnormalize_gsde_target_kl_callbacks_and_tensorboard(tmp_path):
     assert list(tmp_path.glob("BPO_1/events*"))
 
 
-def test_schedules_may_end_at_nothing():
-    """The last rollout ends past the last step, where a schedule of the remaining progress is below 0."""
+def test_schedules_may_end_at_zero():
+    """The last rollout may exceed the number of steps. The remaining progress and the schedule are then negative."""
 
     def schedule(progress):
         return 0.3 * progress
@@ -147,24 +147,24 @@ def test_schedules_may_end_at_nothing():
         ({"clip_range": 0.0}, "clip_range=0.0 puts the lower bound"),
         ({"clip_range": lambda progress: 2 * progress}, "clip_range=2.0 puts the lower bound"),
         ({"clip_range_high": -0.1}, "clip_range_high=-0.1 puts the upper bound"),
-        ({"temperature": -1.0}, "temperature=-1.0 has no target ratio"),
-        ({"temperature": float("nan")}, "temperature=nan has no target ratio"),
-        ({"median_coef": -0.5}, "median_coef=-0.5 would drive the median critic away"),
-        ({"target_baseline": "mode"}, "target_baseline='mode' is not a baseline. Write one of median, quantile, mean."),
+        ({"temperature": -1.0}, "temperature=-1.0 gives no valid target ratio"),
+        ({"temperature": float("nan")}, "temperature=nan gives no valid target ratio"),
+        ({"median_coef": -0.5}, "median_coef=-0.5 would increase the error of the median critic"),
+        ({"target_baseline": "mode"}, "target_baseline='mode' is unknown.*Write one of median, quantile, mean."),
         ({"policy": ActorCriticPolicy}, "policy=ActorCriticPolicy has no median critic"),
     ],
 )
-def test_what_has_no_meaning_is_refused(options, message):
+def test_an_invalid_option_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         BPO(**{"policy": "MlpPolicy", "env": "CartPole-v1", **options})
 
 
-def test_a_policy_of_ones_own(random_env):
-    class Own(ActorCriticPolicy):
+def test_a_custom_policy_with_a_median_critic(random_env):
+    class Custom(ActorCriticPolicy):
         pass
 
-    class OwnWithMedian(MedianCritic, Own):
+    class CustomWithMedian(MedianCritic, Custom):
         default_net_arch = {"pi": [8], "vf": [8]}
 
-    agent = BPO(OwnWithMedian, random_env(VECTOR, ACTIONS["Discrete"]), **SMALL).learn(16)
+    agent = BPO(CustomWithMedian, random_env(VECTOR, ACTIONS["Discrete"]), **SMALL).learn(16)
     assert agent.policy.median_net[0].out_features == 8

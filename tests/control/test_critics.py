@@ -1,4 +1,4 @@
-"""What the critics learn, where it can be computed by hand."""
+"""The critics converge to values computed by hand."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from gbpo.control import BPO
 
 
-def learnt(env, **options):
+def trained_critics(env, **options):
     agent = BPO(
         "MlpPolicy",
         env,
@@ -24,25 +24,27 @@ def learnt(env, **options):
 
 
 def test_the_median_critic_learns_the_median_and_the_value_critic_the_mean(skewed):
-    """Returns are 0 with probability 0.6 and else 20: the mean is 8.
+    """Returns are 0 with probability 0.6, otherwise 20, so the mean is 8.
 
-    E[σ(R - u)] = ½ reads 0.6 · σ(-u) + 0.4 · 1 = 0.5, σ(-u) = 1/6, u = log 5.
+    The minimum of the median loss has E[σ(R - u)] = ½:
+    0.6 · σ(-u) + 0.4 · 1 = 0.5, σ(-u) = 1/6, u = log 5.
     """
-    value, median = learnt(skewed)
+    value, median = trained_critics(skewed)
     assert value == pytest.approx(8.0, abs=0.3)
     assert median == pytest.approx(math.log(5), abs=0.3)
 
 
 def test_the_quantile_critic_follows_the_bounds(skewed):
-    """ε_high / (ε_low + ε_high) = 0.75, above the step at 0.6.
+    """The quantile ε_high / (ε_low + ε_high) = 0.75 lies above 0.6, the share of zeros.
 
-    E[σ(R - u)] = 0.25 reads 0.4 · σ(20 - u) = 0.25, σ(20 - u) = 0.625, u = 20 - log(0.625 / 0.375).
+    The minimum of the quantile loss has E[σ(R - u)] = 0.25:
+    0.4 · σ(20 - u) = 0.25, σ(20 - u) = 0.625, u = 20 - log(0.625 / 0.375).
     """
-    _, quantile = learnt(skewed, clip_range=0.2, clip_range_high=0.6, target_baseline="quantile")
+    _, quantile = trained_critics(skewed, clip_range=0.2, clip_range_high=0.6, target_baseline="quantile")
     assert quantile == pytest.approx(20 - math.log(0.625 / 0.375), abs=0.3)
 
 
-def test_without_a_median_nothing_trains_one(skewed):
+def test_the_mean_baseline_does_not_train_the_median_critic(skewed):
     agent = BPO("MlpPolicy", skewed, n_steps=64, target_baseline="mean", seed=0)
     before = [parameter.clone() for parameter in agent.policy.median_net.parameters()]
     agent.learn(64)

@@ -1,4 +1,4 @@
-"""One minibatch of BPO, value and gradient, against a transcription of the paper's formulas sample by sample."""
+"""Loss and gradient of one minibatch of BPO against the formulas of the paper, written out for each sample."""
 
 import math
 
@@ -14,7 +14,7 @@ SAMPLES = 7
 
 @pytest.fixture(autouse=True)
 def double(monkeypatch):
-    """Stable-Baselines3 casts observations to float32, too coarse to tell formulas apart to ten digits."""
+    """Keep observations in float64. Stable-Baselines3 casts them to float32, which is too coarse for ten digits."""
     monkeypatch.setattr(policies, "preprocess_obs", lambda observations, *_, **__: observations)
 
 
@@ -30,7 +30,7 @@ def batch():
         actions=torch.tensor([0, 1, 1, 0, 1, 0, 0], dtype=torch.float64).unsqueeze(-1),
         old_values=normal(SAMPLES),
         old_log_prob=-0.7 + 0.3 * normal(SAMPLES),
-        advantages=normal(SAMPLES),  # of the critics that collected the rollout: not what the loss may use
+        advantages=normal(SAMPLES),  # from the old critics; the loss must not use them
         returns=3 * normal(SAMPLES),
     )
 
@@ -42,22 +42,22 @@ def agent(**options):
     )
     agent.policy.double()
     torch.manual_seed(1)
-    for parameter in agent.policy.parameters():  # away from the start, where the policy is uniform
+    for parameter in agent.policy.parameters():  # the initial policy is uniform, which would hide errors
         torch.nn.init.normal_(parameter, std=0.7)
     return agent
 
 
 def transcription(agent, batch, low, high):
-    """The loss as the paper writes it; `max(x, 0) + log(1 + exp(-|x|))` is softplus."""
+    """The loss as written in the paper, with softplus(x) = max(x, 0) + log(1 + exp(-|x|))."""
     policy = agent.policy
     total = 0.0
     for i in range(SAMPLES):
-        seen = batch.observations[i]
-        hidden = torch.tanh(policy.mlp_extractor.policy_net[0](seen))
+        observation = batch.observations[i]
+        hidden = torch.tanh(policy.mlp_extractor.policy_net[0](observation))
         logits = policy.action_net(hidden)
         log_probs = logits - logits.exp().sum().log()
-        v = policy.value_net(torch.tanh(policy.mlp_extractor.value_net[0](seen)))[0]
-        u = policy.median_net[2](torch.tanh(policy.median_net[0](seen)))[0]
+        v = policy.value_net(torch.tanh(policy.mlp_extractor.value_net[0](observation)))[0]
+        u = policy.median_net[2](torch.tanh(policy.median_net[0](observation)))[0]
         r = batch.returns[i].item()
         baseline = v if agent.target_baseline == "mean" else u
         z = (r - baseline.item()) / agent.temperature
@@ -101,7 +101,7 @@ def assert_equal_to_the_transcription(agent, batch, low, high):
         ({"temperature": 1.0, "target_baseline": "mean"}, 0.3, 0.3),
     ],
 )
-def test_loss_and_gradient_are_the_papers(options, low, high, batch):
+def test_loss_and_gradient_match_the_paper(options, low, high, batch):
     assert_equal_to_the_transcription(agent(**options), batch, low, high)
 
 
@@ -141,13 +141,13 @@ MUTANTS = [
 
 
 @pytest.mark.parametrize(("name", "mutant"), MUTANTS, ids=lambda value: getattr(value, "__name__", value))
-def test_a_mutated_formula_is_seen(name, mutant, batch, monkeypatch):
+def test_a_mutated_formula_is_detected(name, mutant, batch, monkeypatch):
     monkeypatch.setattr(bpo, name, mutant)
     with pytest.raises(AssertionError):
         assert_equal_to_the_transcription(agent(), batch, 0.3, 0.3)
 
 
-def test_advantages_are_those_of_the_critics_now(batch):
+def test_advantages_come_from_the_current_critics(batch):
     model = agent()
     before = model.minibatch_loss(batch, 0.3, 0.3)
     assert torch.equal(
@@ -163,7 +163,7 @@ def test_advantages_are_those_of_the_critics_now(batch):
 
 
 @pytest.mark.parametrize("baseline", ["median", "mean"])
-def test_no_gradient_of_the_policys_loss_reaches_the_critics(baseline, batch):
+def test_the_policy_loss_has_no_gradient_to_the_critics(baseline, batch):
     model = agent(target_baseline=baseline, temperature=5.0)
     found = gradients(model.policy, model.minibatch_loss(batch, 0.3, 0.3).policy)
     assert found["action_net.weight"].abs().sum() > 0
@@ -171,25 +171,25 @@ def test_no_gradient_of_the_policys_loss_reaches_the_critics(baseline, batch):
     assert len(critics) == 8 and not any(gradient.any() for gradient in critics)
 
 
-def test_normalized_advantages_weigh_the_loss_and_leave_the_targets(batch):
+def test_normalised_advantages_change_the_weights_but_not_the_targets(batch):
     plain, scaled = agent(), agent(normalize_advantage=True)
     values = plain.policy.predict_values(batch.observations).flatten()
     advantages = batch.returns - values
     weights = ((advantages - advantages.mean()) / (advantages.std() + 1e-8)).abs()
-    seen = scaled.minibatch_loss(batch, 0.3, 0.3)
-    distance = (seen.log_ratio.exp() - seen.target).abs()
-    torch.testing.assert_close(seen.policy, (weights * distance).mean())
-    assert torch.equal(seen.target, plain.minibatch_loss(batch, 0.3, 0.3).target)
+    loss = scaled.minibatch_loss(batch, 0.3, 0.3)
+    distance = (loss.log_ratio.exp() - loss.target).abs()
+    torch.testing.assert_close(loss.policy, (weights * distance).mean())
+    assert torch.equal(loss.target, plain.minibatch_loss(batch, 0.3, 0.3).target)
 
 
-def test_the_values_move_is_clipped(batch):
+def test_the_change_of_the_value_is_clipped(batch):
     model = agent(clip_range_vf=0.05)
     values = model.policy.predict_values(batch.observations).flatten()
     moved = batch.old_values + (values - batch.old_values).clamp(-0.05, 0.05)
     torch.testing.assert_close(model.minibatch_loss(batch, 0.3, 0.3).value, ((batch.returns - moved) ** 2).mean())
 
 
-def test_finite_where_the_policy_has_run_away(batch):
+def test_the_loss_is_finite_at_extreme_ratios(batch):
     model = agent()
     loss = model.minibatch_loss(batch._replace(old_log_prob=batch.old_log_prob - 50), 0.3, 0.3).total
     assert math.isfinite(loss.item())

@@ -1,4 +1,4 @@
-"""BPO in rsl_rl, on its VecEnv interface: a thousandth of a robot, vectorised, on the CPU."""
+"""BPO in rsl_rl, with a small vectorised environment on the CPU."""
 
 import copy
 import math
@@ -20,7 +20,7 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "control" / "rsl_rl").
 
 
 class Points(VecEnv):
-    """Points of the plane that are to be pushed to the origin; time is up after ten steps."""
+    """Points in a plane that the agent must push to the origin. An episode has ten steps."""
 
     num_envs, num_actions, max_episode_length, device, cfg = 64, 2, 10, "cpu", {}
 
@@ -63,7 +63,7 @@ def runner(tmp_path):
 
 
 def rollout(runner, steps=24):
-    """Rewards of a rollout; its returns are stored."""
+    """Collect a rollout, compute its returns and return the mean reward of each step."""
     env, alg = runner.env, runner.alg
     rewards = []
     with torch.inference_mode():
@@ -75,18 +75,18 @@ def rollout(runner, steps=24):
     return rewards
 
 
-def test_the_runner_trains_with_it(runner, tmp_path):
+def test_the_runner_trains_bpo(runner, tmp_path):
     made = runner()
     assert type(made.alg) is BPO
     before = sum(rollout(made))
     made.alg.storage.clear()
     made.learn(40)
     after = sum(rollout(made))
-    assert after > 0.5 * before  # rewards are distances, negative: at least halved
+    assert after > 0.5 * before  # rewards are negative distances, so the distance is at least halved
     assert list(tmp_path.glob("model_*.pt"))
 
 
-def test_losses_are_the_papers(runner):
+def test_losses_match_the_paper(runner):
     made = runner(num_learning_epochs=1, num_mini_batches=1, clip_param=0.3, temperature=0.5, schedule="fixed")
     rollout(made)
     alg = made.alg
@@ -136,7 +136,7 @@ def test_all_three_networks_are_trained_saved_and_loaded(runner, tmp_path):
     second.learn(1)
 
 
-def test_the_learning_rate_follows_the_divergence(runner):
+def test_the_learning_rate_adapts_to_the_kl_divergence(runner):
     for desired, direction in [(1e-6, -1), (1e3, 1)]:
         made = runner(desired_kl=desired)
         rollout(made)
@@ -150,17 +150,17 @@ def test_the_learning_rate_follows_the_divergence(runner):
     [
         ({"use_mixed_precision": True}, "use_mixed_precision=True is not supported by BPO"),
         ({"normalize_advantage_per_mini_batch": True}, "normalize_advantage_per_mini_batch=True is not supported"),
-        ({"temperature": -1.0}, "temperature=-1.0 has no target ratio"),
+        ({"temperature": -1.0}, "temperature=-1.0 gives no valid target ratio"),
         ({"clip_param": 1.5}, "lower bound"),
     ],
 )
-def test_what_would_have_no_effect_or_meaning_is_refused(options, message, runner):
+def test_unsupported_and_invalid_options_are_refused(options, message, runner):
     with pytest.raises(ValueError, match=message):
         runner(**options)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_holds_the_published_settings_and_builds(path):
+def test_every_recipe_builds_and_has_the_published_settings(path):
     recipe = yaml.safe_load(path.read_text())
     OnPolicyRunner(Points(), copy.deepcopy(recipe))
     published = {"clip_param": 0.2, "num_learning_epochs": 10, "num_mini_batches": 4, "learning_rate": 1e-3}
@@ -171,5 +171,5 @@ def test_every_recipe_holds_the_published_settings_and_builds(path):
     assert f"recipes/control/rsl_rl/{path.name}" in header and "Hardware:" in header and "Time" in header
 
 
-def test_these_recipes_are_shipped():
+def test_the_list_of_shipped_recipes():
     assert {path.stem for path in RECIPES} == {"g1_rough", "h1_rough", "go1_rough", "anymal_c_rough"}

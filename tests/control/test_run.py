@@ -1,4 +1,4 @@
-"""The command: what it leaves, how it goes on after kill -9, what it refuses; and every recipe."""
+"""`python -m gbpo.control`: output files, resuming after kill -9, errors, and the shipped recipes."""
 
 import json
 import os
@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 from stable_baselines3 import PPO
 
-from gbpo.control import BPO, environments, folder, train
+from gbpo.control import BPO, agents, environments, evaluation, folder, train
+from gbpo.control.checkpoints import Evaluation, Progress, last_checkpoint, read_progress, write_checkpoint
 from gbpo.control.recipe import ALGORITHMS, Plan, parse
+from gbpo.control.results import write_results
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes" / "control").glob("*.yaml"))
@@ -44,7 +46,7 @@ def results(output):
 
 
 @pytest.mark.parametrize("algorithm", ["bpo", "ppo"])
-def test_a_run_leaves_results_curve_model_and_log(algorithm, recipe, tmp_path, capsys):
+def test_a_run_writes_results_curve_model_and_log(algorithm, recipe, tmp_path, capsys):
     output = tmp_path / "out"
     run(recipe(), "--algorithm", algorithm, "--seeds", 3, 4, "--output", output)
     found = results(output)
@@ -56,16 +58,18 @@ def test_a_run_leaves_results_curve_model_and_log(algorithm, recipe, tmp_path, c
         last = seed["curve"][-1]["eval_returns"]
         assert len(last) == 2 and seed["eval_return_mean"] == sum(last) / 2
         assert seed["eval_return_std"] == abs(last[0] - last[1]) / 2
-        place = output / f"seed-{seed['seed']}"
-        assert [path.name for path in place.glob("checkpoint-*")] == ["checkpoint-512"]
-        model = ALGORITHMS[algorithm].load(place / "checkpoint-512" / "model.zip", device="cpu")
+        seed_folder = output / f"seed-{seed['seed']}"
+        assert [path.name for path in seed_folder.glob("checkpoint-*")] == ["checkpoint-512"]
+        model = ALGORITHMS[algorithm].load(seed_folder / "checkpoint-512" / "model.zip", device="cpu")
         assert type(model) is {"bpo": BPO, "ppo": PPO}[algorithm] and model.num_timesteps == 512
-        assert ("train/target_ratio" in (place / "log-from-0" / "progress.csv").read_text()) == (algorithm == "bpo")
+        assert ("train/target_ratio" in (seed_folder / "log-from-0" / "progress.csv").read_text()) == (
+            algorithm == "bpo"
+        )
     assert (output / "curve.png").stat().st_size > 5000
     assert str(output / "results.json") in capsys.readouterr().out
 
 
-def test_seeds_that_are_finished_are_not_run_again_and_more_may_be_added(recipe, tmp_path, capsys):
+def test_finished_seeds_are_not_run_again_and_more_can_be_added(recipe, tmp_path, capsys):
     output = tmp_path / "out"
     run(recipe(), "--output", output)
     before = results(output)["seeds"][0]
@@ -75,8 +79,8 @@ def test_seeds_that_are_finished_are_not_run_again_and_more_may_be_added(recipe,
     assert after[0] == before and after[1]["finished"]
 
 
-def test_a_killed_run_goes_on_at_its_last_checkpoint(recipe, tmp_path):
-    """With normalised rewards: their statistics belong to the checkpoint."""
+def test_a_killed_run_resumes_from_its_last_checkpoint(recipe, tmp_path):
+    """The run normalises observations and rewards, so the checkpoint also holds their statistics."""
     output = tmp_path / "out"
     path = recipe(steps=5120, evaluations=10, bpo={**SMALL, "normalize": True, "clip_range": "lin_0.2"})
     command = [sys.executable, "-m", "gbpo.control", path, "--output", str(output)]
@@ -87,12 +91,12 @@ def test_a_killed_run_goes_on_at_its_last_checkpoint(recipe, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    stopped = folder.read_progress(folder.last_checkpoint(output / "seed-0"))
+    stopped = read_progress(last_checkpoint(output / "seed-0"))
     assert 1000 <= stopped.steps < 5120
     assert not results(output)["seeds"][0]["finished"]
 
     plan = parse([path]).plan
-    agent = train.load(plan, folder.last_checkpoint(output / "seed-0"), seed=1)
+    agent = agents.load(plan, last_checkpoint(output / "seed-0"), seed=1)
     assert agent.num_timesteps == stopped.steps and agent.get_vec_normalize_env().obs_rms.count > stopped.steps
 
     assert subprocess.run(command, env=environment, capture_output=True, check=True)
@@ -104,43 +108,43 @@ def test_a_killed_run_goes_on_at_its_last_checkpoint(recipe, tmp_path):
     assert seconds == sorted(seconds)
     assert seed["curve"][: len(stopped.curve)] == [vars(point) for point in stopped.curve]
     assert (output / "seed-0" / f"log-from-{stopped.steps}").is_dir()
-    # the schedule went on to its end
-    last = train.load(plan, folder.last_checkpoint(output / "seed-0"), seed=1)
+    # the schedule covers the whole run, not only its second part
+    last = agents.load(plan, last_checkpoint(output / "seed-0"), seed=1)
     assert last._total_timesteps == 5120
 
 
-def test_half_a_checkpoint_is_not_found(tmp_path):
-    progress = folder.Progress([folder.Point(10, 1.0, [1.0], None)])
-    folder.write_checkpoint(tmp_path, progress, lambda place: (place / "model.zip").write_text("first"))
+def test_an_incomplete_checkpoint_is_ignored(tmp_path):
+    progress = Progress([Evaluation(10, 1.0, [1.0], None)])
+    write_checkpoint(tmp_path, progress, lambda place: (place / "model.zip").write_text("first"))
 
     def fail(place):
         (place / "model.zip").write_text("half")
         raise OSError("No space left on device")
 
-    progress.curve.append(folder.Point(20, 2.0, [2.0], None))
+    progress.curve.append(Evaluation(20, 2.0, [2.0], None))
     with pytest.raises(OSError):
-        folder.write_checkpoint(tmp_path, progress, fail)
-    assert (folder.last_checkpoint(tmp_path) / "model.zip").read_text() == "first"
-    folder.write_checkpoint(tmp_path, progress, lambda place: (place / "model.zip").write_text("second"))
+        write_checkpoint(tmp_path, progress, fail)
+    assert (last_checkpoint(tmp_path) / "model.zip").read_text() == "first"
+    write_checkpoint(tmp_path, progress, lambda place: (place / "model.zip").write_text("second"))
     assert [path.name for path in tmp_path.glob("*")] == ["checkpoint-20"]
 
 
-def test_evaluations_begin_alike_and_leave_training_alone(recipe):
+def test_every_evaluation_has_the_same_starts(recipe):
     plan = parse([recipe()]).plan
-    agent, envs = train.build(plan, 0), train.evaluation(plan, 20)
-    first = train.evaluate(agent, envs, deterministic=True)
-    assert train.evaluate(agent, envs, deterministic=True) == first
+    agent, envs = agents.build(plan, 0), evaluation.make_environments(plan, 20)
+    first = evaluation.evaluate(agent, envs, deterministic=True)
+    assert evaluation.evaluate(agent, envs, deterministic=True) == first
     assert len(first) == 20 and len(set(first)) > 1  # different starts
 
 
 def test_film(recipe, tmp_path):
     pytest.importorskip("pygame")
     run(recipe(steps=64), "--video", "--output", tmp_path / "out")
-    with Image.open(tmp_path / "out" / "seed-0.webp") as film:  # equal pictures in a row are stored as one
+    with Image.open(tmp_path / "out" / "seed-0.webp") as film:  # WebP stores equal frames in a row once
         assert film.is_animated and film.n_frames > 4
 
 
-def test_cartpole_is_learnt(tmp_path):
+def test_bpo_learns_cartpole(tmp_path):
     run(ROOT / "recipes" / "control" / "cartpole.yaml", "--seeds", 0, "--steps", 40_960, "--output", tmp_path / "out")
     assert results(tmp_path / "out")["seeds"][0]["eval_return_mean"] >= 475
 
@@ -151,29 +155,29 @@ def test_cartpole_is_learnt(tmp_path):
         ({"stepps": 5}, [], "Unknown key 'stepps'.*Did you mean 'steps'?"),
         ({"bpo": {"clip_rang": 0.2}}, [], "Unknown setting 'clip_rang' of bpo. Did you mean 'clip_range'?"),
         ({"ppo": {"temperature": 1.0}}, [], "Unknown setting 'temperature' of ppo"),
-        ({"bpo": {"n_steps": "many"}}, [], "n_steps='many' is not a whole number"),
-        ({"bpo": {"n_steps": 1.5}}, [], "n_steps=1.5 is not a whole number"),
+        ({"bpo": {"n_steps": "many"}}, [], "n_steps='many' is not an integer"),
+        ({"bpo": {"n_steps": 1.5}}, [], "n_steps=1.5 is not an integer"),
         ({"bpo": {"temperature": True}}, [], "temperature=True is not a number"),
-        ({"bpo": {"normalize": "yes, please"}}, [], "normalize='yes, please' is neither true nor false"),
+        ({"bpo": {"normalize": "yes, please"}}, [], "normalize='yes, please' is not a boolean"),
         ({"bpo": {"n_envs": 0}}, [], "n_envs=0 "),
         ({"bpo": {"learning_rate": "lin_fast"}}, [], "learning_rate='fast' is not a number"),
         ({"bpo": {"policy_kwargs": {"activation_fn": "ReLu"}}}, [], "activation_fn='ReLu'.*Did you mean 'ReLU'?"),
-        ({"bpo": {"policy_kwargs": {"layers": [8]}}}, [], "bpo refuses.*layers"),
+        ({"bpo": {"policy_kwargs": {"layers": [8]}}}, [], "bpo rejects.*layers"),
         ({"bpo": {"clip_range": 2.0}}, [], "clip_range=2.0 puts the lower bound"),
         ({"bpo": [1]}, [], "settings=\\[1\\] is not a mapping"),
         ({"env": "CartPol-v1"}, [], "env='CartPol-v1'.*CartPole"),
         ({"env": 5}, [], "env=5 is not the id of an environment"),
         ({"env": "Tetris-v0"}, [], "env='Tetris-v0'"),
         ({"env_kwargs": {"gravity": 0}}, [], "env_kwargs={'gravity': 0}"),
-        ({"seeds": ["zero"]}, [], "seeds=\\['zero'\\] are no seeds"),
-        ({}, ["--seeds", "-1"], "seeds=\\[-1\\] are no seeds"),
+        ({"seeds": ["zero"]}, [], "seeds=\\['zero'\\] must be integers"),
+        ({}, ["--seeds", "-1"], "seeds=\\[-1\\] must be integers"),
         ({}, ["--steps", "0"], "steps=0 would train"),
         ({}, ["--algorithm", "sac"], "invalid choice: 'sac'"),
         ({}, ["--env", "CartPole-v1"], "Give either a recipe"),
         ({"evaluations": 0}, [], "evaluations=0 would"),
     ],
 )
-def test_bad_input_is_one_line_before_anything_is_written(keys, flags, message, recipe, tmp_path, capsys):
+def test_bad_input_prints_one_line_and_writes_nothing(keys, flags, message, recipe, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         run(recipe(**keys), *flags, "--output", tmp_path / "out")
     error = capsys.readouterr().err
@@ -191,28 +195,28 @@ def test_bad_input_is_one_line_before_anything_is_written(keys, flags, message, 
         (["none.yaml"], "none.yaml not found"),
     ],
 )
-def test_an_incomplete_command_is_one_line(arguments, message, capsys):
+def test_an_incomplete_command_prints_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
         train.main(arguments)
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_atari_without_ale_py_says_what_to_install(monkeypatch):
+def test_atari_without_ale_py_names_the_package_to_install(monkeypatch):
     monkeypatch.setattr(environments, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=re.escape("pip install 'gbpo[atari]'")):
         environments.make(Plan("PongNoFrameskip-v4", "bpo", 100), 1, 0)
 
 
-def test_a_folder_that_is_not_its_own_is_left_alone(recipe, tmp_path, capsys):
+def test_a_folder_with_other_files_or_another_run_is_refused(recipe, tmp_path, capsys):
     output = tmp_path / "out"
     output.mkdir()
     (output / "thesis.txt").write_text("years of work")
     for prepare, message in [
-        (lambda: None, "holds files that are not of a control run"),
+        (lambda: None, "holds files that do not belong to a control run"),
         (lambda: (shutil.rmtree(output), output.write_text("")), "is a file"),
         (
             lambda: (output.unlink(), run(recipe(steps=128), "--output", output)),
-            "holds a run with steps=128, this one has 512",
+            "holds a run with steps=128, but this run has 512",
         ),
     ]:
         prepare()
@@ -221,10 +225,10 @@ def test_a_folder_that_is_not_its_own_is_left_alone(recipe, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_a_seed_that_is_being_trained_is_refused(recipe, tmp_path, capsys):
+def test_a_seed_that_another_process_trains_is_refused(recipe, tmp_path, capsys):
     command = parse([recipe(), "--output", str(tmp_path / "out")])
     locks = folder.claim(command)
-    folder.write_results(command.output, command.plan)
+    write_results(command.output, command.plan)
     with pytest.raises(SystemExit):
         run(recipe(), "--output", tmp_path / "out")
     assert "seed=0" in capsys.readouterr().err
@@ -233,7 +237,7 @@ def test_a_seed_that_is_being_trained_is_refused(recipe, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_parses_and_says_what_a_reader_needs(path):
+def test_every_recipe_parses_and_its_header_is_complete(path):
     for algorithm in ALGORITHMS:
         command = parse([str(path), "--algorithm", algorithm])
         assert command.output == Path("runs") / f"{path.stem}-{algorithm}"
@@ -250,7 +254,7 @@ def test_every_recipe_parses_and_says_what_a_reader_needs(path):
     assert re.search("measured|estimated", header)
 
 
-def test_these_recipes_are_shipped():
+def test_the_list_of_shipped_recipes():
     classic = {"cartpole", "acrobot", "pendulum", "lunarlander"}
     mujoco = {"swimmer", "hopper", "halfcheetah", "walker2d", "ant", "humanoid"}
     assert {path.stem for path in RECIPES} == classic | mujoco | {"asterix", "breakout", "pong", "boxing"}
@@ -270,7 +274,7 @@ PUBLISHED = {  # n_envs, n_steps, batch, learning rate, epochs, ε, T, γ, λ, g
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_settings_are_the_published_ones(name, random_env):
+def test_the_recipes_have_the_published_settings(name, random_env):
     plan = parse([str(ROOT / "recipes" / "control" / f"{name}.yaml")]).plan
     agent = BPO("MlpPolicy", "CartPole-v1", **plan.arguments(), _init_setup_model=False)
     names = "n_steps batch_size learning_rate n_epochs clip_range temperature gamma gae_lambda max_grad_norm ent_coef"

@@ -1,4 +1,4 @@
-"""BPO beside PPO: `python -m evals.control`."""
+"""`python -m evals.control`: the comparison of BPO and PPO."""
 
 import json
 
@@ -10,7 +10,7 @@ SMALL = {"n_steps": 64, "n_epochs": 1, "policy_kwargs": {"net_arch": [8]}}
 
 
 def results(algorithm, returns, speed):
-    """`results.json` of seeds that end with these returns; the last seed is not finished."""
+    """The contents of `results.json` for seeds that end with these returns. The last seed is not finished."""
     seeds = [
         {
             "seed": seed,
@@ -28,7 +28,7 @@ def results(algorithm, returns, speed):
     return {"plan": plan, "git_revision": "0", "versions": {}, "seeds": seeds}
 
 
-def test_only_pairs_of_finished_seeds_count():
+def test_only_seeds_finished_by_both_algorithms_count():
     bpo = results("bpo", [[10.0, 20.0], [30.0, 40.0], [50.0, 60.0], [900.0, 900.0]], 190.0)
     ppo = results("ppo", [[1.0, 2.0], [3.0, 4.0], [900.0, 900.0]], 200.0)
     comparison = control.compare({"bpo": bpo, "ppo": ppo})
@@ -48,12 +48,12 @@ def test_only_pairs_of_finished_seeds_count():
     assert axis.get_ylim() == (-24.0, 49.5)
 
 
-def test_without_a_pair_nothing_is_claimed():
+def test_no_comparison_without_a_seed_finished_by_both():
     runs = {name: results(name, [[1.0, 2.0]], 1.0) for name in ("bpo", "ppo")}
     assert control.describe(control.compare(runs)).endswith("no seed is finished by both")
 
 
-def test_the_command_trains_both_and_goes_on(tmp_path, capsys):
+def test_the_command_trains_both_algorithms_and_resumes(tmp_path, capsys):
     recipe = tmp_path / "small.yaml"
     fields = {"env": "CartPole-v1", "steps": 128, "eval_episodes": 2, "evaluations": 2, "bpo": SMALL, "ppo": SMALL}
     recipe.write_text(json.dumps(fields))
@@ -71,19 +71,19 @@ def test_the_command_trains_both_and_goes_on(tmp_path, capsys):
     assert "finished before" in log.read_text()
 
 
-def test_a_wrong_recipe_is_one_line(tmp_path, capsys):
+def test_a_missing_recipe_prints_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         control.main([str(tmp_path / "none.yaml")])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and "none.yaml not found" in error and error.count("\n") == 1
 
 
-def test_a_run_that_cannot_start_is_said_in_one_line(tmp_path, capsys):
+def test_a_run_that_cannot_start_is_reported_in_one_line(tmp_path, capsys):
     recipe = tmp_path / "gone.yaml"
     recipe.write_text(json.dumps({"env": "NoSuchTask-v7", "steps": 128}))
     with pytest.raises(SystemExit) as stop:
         control.main([str(recipe), "--seeds", "0", f"--runs={tmp_path / 'runs'}", f"--output={tmp_path / 'study'}"])
     lines = capsys.readouterr().err.splitlines()
-    assert stop.value.code == 1 and len(lines) == 2  # BPO's and PPO's
+    assert stop.value.code == 1 and len(lines) == 2  # one for BPO, one for PPO
     assert all(line.startswith("failed: ") and "NoSuchTask" in line.rpartition("error: ")[2] for line in lines)
     assert not list((tmp_path / "study").iterdir())

@@ -1,4 +1,7 @@
-"""Imports point one way: what each part of the source tree may load, read from its text and from fresh interpreters."""
+"""Each part of the source tree imports only what it may.
+
+Some tests read the source text, others import a package in a fresh interpreter.
+"""
 
 import ast
 import json
@@ -12,7 +15,7 @@ import pytest
 import gbpo
 
 ROOT = Path(__file__).parents[2]
-INSTALLED = Path(gbpo.__file__).parents[1]  # where the gbpo under test lies
+INSTALLED = Path(gbpo.__file__).parents[1]  # the folder of the gbpo under test
 SOURCES = ("gbpo", "rewards", "evals", "launch", "recipes")
 HEAVY = {"torch", "trl", "transformers", "stable_baselines3"}
 TRAINING = ("gbpo.trainer", "gbpo.run", "gbpo.GBPOTrainer", "gbpo.GBPOConfig")
@@ -24,7 +27,7 @@ TRAINING = ("gbpo.trainer", "gbpo.run", "gbpo.GBPOTrainer", "gbpo.GBPOConfig")
 
 
 def run_python(code):
-    """What `code`, run in a fresh interpreter that finds the gbpo under test, prints as JSON."""
+    """Run `code` in a fresh interpreter that finds the gbpo under test, and parse the JSON that it prints."""
     path = os.pathsep.join(filter(None, [str(INSTALLED), os.environ.get("PYTHONPATH")]))
     process = subprocess.run(
         [sys.executable, "-c", f"import json, sys\n{code}"],
@@ -48,7 +51,7 @@ def test_core_loads_nothing_beyond_torch_and_the_standard_library():
     assert not [name for name in loaded if name.startswith(TRAINING)]
 
 
-def test_importing_gbpo_waits_for_nothing():
+def test_importing_gbpo_loads_no_heavy_package():
     loaded = run_python(
         "import gbpo; gbpo.__version__, gbpo.__all__, dir(gbpo)\n"
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
@@ -57,8 +60,8 @@ def test_importing_gbpo_waits_for_nothing():
     assert HEAVY.isdisjoint(loaded)
 
 
-def test_a_public_name_is_loaded_when_asked_for_and_another_is_refused():
-    # a stand-in for gbpo.config, so that TRL itself need not load here
+def test_public_names_are_loaded_on_first_use_and_unknown_names_are_errors():
+    # a stand-in for gbpo.trainer.config, so that TRL is not imported
     found, loaded, message = run_python(
         "import types, gbpo\n"
         "config = sys.modules['gbpo.trainer.config'] = types.ModuleType('config'); config.GBPOConfig = 'the class'\n"
@@ -77,7 +80,10 @@ def test_a_public_name_is_loaded_when_asked_for_and_another_is_refused():
 
 
 def imports_of(path, root):
-    """Absolute names of all that a file imports: `from a import b` as `a` and `a.b`; `import_module("a")` as `a`."""
+    """Absolute names of everything a file imports.
+
+    `from a import b` counts as `a` and `a.b`, and `import_module("a")` as `a`.
+    """
     package = list(path.relative_to(root).with_suffix("").parts[:-1])
     names = set()
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
@@ -100,7 +106,7 @@ def within(name, *modules):
 
 
 def forbidden(importer, name):
-    """Whether `importer`, a module, may not import `name`."""
+    """Whether the module `importer` must not import `name`."""
     if within(name, "launch", "recipes", "tests"):
         return True
     if within(importer, "gbpo.core"):
@@ -123,8 +129,8 @@ def violations(root):
     return found
 
 
-def test_imports_point_one_way():
-    assert (ROOT / "gbpo" / "core" / "targets.py").is_file()  # else there would be nothing to find
+def test_there_is_no_forbidden_import():
+    assert (ROOT / "gbpo" / "core" / "targets.py").is_file()  # otherwise the test would pass with nothing to check
     assert violations(ROOT) == []
 
 
@@ -155,7 +161,7 @@ def test_imports_point_one_way():
         ("launch/gbpo.py", "import recipes", ["recipes"]),
     ],
 )
-def test_an_import_against_the_direction_is_found(path, line, names, tmp_path):
+def test_a_forbidden_import_is_found(path, line, names, tmp_path):
     file = tmp_path / path
     file.parent.mkdir(parents=True)
     file.write_text(line + "\n")
@@ -176,7 +182,7 @@ def test_an_import_against_the_direction_is_found(path, line, names, tmp_path):
         ("launch/gbpo.py", "from gbpo.run.train import main\nfrom accelerate.commands import launch"),
     ],
 )
-def test_an_import_in_the_direction_is_accepted(path, line, tmp_path):
+def test_an_allowed_import_is_accepted(path, line, tmp_path):
     file = tmp_path / path
     file.parent.mkdir(parents=True)
     file.write_text(line + "\n")

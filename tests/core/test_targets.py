@@ -1,5 +1,7 @@
-"""The target ratio ρ*: hand-computed numbers, independent references (linear programme, convex solver, exact rational
-bisection, numpy) and the properties that the optimum has."""
+"""The target ratio ρ*: numbers computed by hand, independent references and properties of the optimum.
+
+The references are a linear programme, a convex solver, bisection over rational numbers, and NumPy.
+"""
 
 import math
 from fractions import Fraction
@@ -30,7 +32,7 @@ integers_with_ties = st.lists(st.integers(-3, 3), min_size=1, max_size=10)
 
 @pytest.fixture
 def default_dtype():
-    """Lets a test set torch's default dtype, as a model loader does, and sets it back."""
+    """Set torch's default dtype, as model loaders do. It is restored after the test."""
     before = torch.get_default_dtype()
     yield torch.set_default_dtype
     torch.set_default_dtype(before)
@@ -45,13 +47,13 @@ def assert_close(actual, expected, atol=1e-12):
 
 
 def random_bounds(rng):
-    """Symmetric, asymmetric and the elite set's lower bound 0, in turn."""
+    """Symmetric and asymmetric bounds, some with lower bound 0."""
     low = float(rng.choice([0.1, 0.2, 0.3, 1.0, rng.uniform(0.05, 1.0)]))
     return {"epsilon_low": low, "epsilon_high": float(rng.choice([low, 0.28, 3.0, rng.uniform(0.05, 4.0)]))}
 
 
 def random_values(rng, size):
-    """A group: binary, of few classes, all equal or without ties."""
+    """The values of a group: binary, from a few classes, all equal, or without ties."""
     kind = rng.integers(4)
     if kind == 0:
         return rng.integers(0, 2, size).astype(float)
@@ -77,7 +79,7 @@ def test_target_ratio_at_hand_computed_points():
     assert_close(target_ratio(centred, temperature=temperature, **ASYMMETRIC), [0.925, 1.05, 1.175, 1.25])
 
 
-def test_target_ratio_without_temperature_is_the_sign_with_half_at_zero():
+def test_target_ratio_at_temperature_zero_is_a_step_function():
     centred = double([-2.0, -1e-300, -0.0, 0.0, 1e-300, 2.0])
     # 0.8 + 0.5 · (0, 0, 1/2, 1/2, 1, 1)
     assert_close(target_ratio(centred, temperature=0.0, **ASYMMETRIC), [0.8, 0.8, 1.05, 1.05, 1.3, 1.3])
@@ -86,7 +88,7 @@ def test_target_ratio_without_temperature_is_the_sign_with_half_at_zero():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("epsilon", [0.1, 0.2, 0.3, 0.7, 1.0])
 @pytest.mark.parametrize("temperature", [0.0, 1e-4, 1.0])
-def test_target_ratio_is_one_to_the_last_digit_in_the_symmetric_middle(dtype, epsilon, temperature):
+def test_target_ratio_is_exactly_one_at_zero_with_symmetric_bounds(dtype, epsilon, temperature):
     target = target_ratio(
         torch.zeros(1, dtype=dtype), epsilon_low=epsilon, epsilon_high=epsilon, temperature=temperature
     )
@@ -111,7 +113,7 @@ def test_target_ratio_reaches_both_bounds(temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-4, 1.0])
-def test_target_ratio_of_nan_is_nan_and_leaves_the_others_alone(temperature):
+def test_target_ratio_of_nan_is_nan_and_does_not_affect_the_others(temperature):
     target = target_ratio(double([-1e3, NAN, 1e3]), temperature=temperature, **ASYMMETRIC)
     assert target[1].isnan()
     assert_close(target[[0, 2]], [0.8, 1.3])
@@ -121,12 +123,12 @@ def test_target_ratio_of_nan_is_nan_and_leaves_the_others_alone(temperature):
     ("dtype", "temperature"),
     [(torch.float32, 1e-39), (torch.float32, 1e-45), (torch.float32, 1e-300), (torch.float64, 5e-324)],
 )
-def test_target_ratio_at_a_temperature_that_the_dtype_cannot_hold_is_the_sign(dtype, temperature):
+def test_target_ratio_at_a_temperature_below_the_dtype_is_a_step_function(dtype, temperature):
     target = target_ratio(torch.tensor([-1.0, 0.0, 1.0], dtype=dtype), temperature=temperature, **ASYMMETRIC)
     assert_close(target, [0.8, 1.05, 1.3], atol=2e-7 if dtype == torch.float32 else 1e-12)
 
 
-def test_target_ratio_in_float64_tells_a_temperature_of_1e_45_from_zero():
+def test_target_ratio_in_float64_distinguishes_a_temperature_of_1e_45_from_zero():
     # σ(ln 3) = 3/4, 0.8 + 0.5 · 3/4 = 1.175
     assert_close(target_ratio(double([1e-45 * math.log(3)]), temperature=1e-45, **ASYMMETRIC), [1.175])
 
@@ -154,7 +156,7 @@ every_function = pytest.mark.parametrize("function", [of_centred, of_exact, of_g
 @every_function
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.int64, torch.int32, torch.bool])
-def test_narrow_inputs_come_back_in_float32_as_if_given_in_float32(function, dtype, temperature):
+def test_narrow_inputs_are_computed_and_returned_in_float32(function, dtype, temperature):
     values = torch.tensor([0, 1, 0, 1], dtype=dtype)
     target = function(values, temperature=temperature)
     assert target.dtype == torch.float32
@@ -187,7 +189,7 @@ def test_no_gradient_flows_through_the_target(function, temperature):
 
 @every_function
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
-def test_the_input_is_left_as_it_was(function, temperature):
+def test_the_input_is_not_modified(function, temperature):
     values = double([0.0, 1.0, NAN, 4.0])
     before = values.clone()
     function(values, temperature=temperature)
@@ -196,22 +198,22 @@ def test_the_input_is_left_as_it_was(function, temperature):
 
 @every_function
 @pytest.mark.parametrize(
-    ("option", "value", "way_out"),
+    ("option", "value", "fix"),
     [
         *[("epsilon_low", value, "Write a value in (0, 1], for example 0.2") for value in (0.0, -0.1, 1.01, NAN, INF)],
         *[("epsilon_high", value, "Write a positive value, for example 0.2") for value in (0.0, -0.1, NAN, INF)],
-        *[("temperature", value, "Write 0 for the hard sign, or a positive number") for value in (-1e-4, NAN, INF)],
+        *[("temperature", value, "Write 0 for a hard target, or a positive number") for value in (-1e-4, NAN, INF)],
     ],
 )
-def test_a_bound_or_temperature_without_meaning_is_refused(function, option, value, way_out):
+def test_an_invalid_bound_or_temperature_is_refused(function, option, value, fix):
     with pytest.raises(ValueError) as caught:
         function(double([0, 1, 0, 1]), **{option: value})
     assert f"{option}={value} " in str(caught.value)
-    assert way_out in str(caught.value)
+    assert fix in str(caught.value)
 
 
 @every_function
-def test_the_outermost_bounds_are_accepted(function):
+def test_extreme_bounds_are_accepted(function):
     target = function(double([-1, 1, -1, 1]), epsilon_low=1.0, epsilon_high=1e6, temperature=0.0)
     assert target.min() == 0.0
 
@@ -222,7 +224,7 @@ def test_the_outermost_bounds_are_accepted(function):
 
 
 def test_exact_target_of_two_correct_in_eight():
-    # symmetric ε = 0.3: m = 8 · ½ = 4 lifts of 0.6; the two correct take 2 and reach 1.3, the six wrong share 2:
+    # symmetric ε = 0.3: total lift m = 8 · ½ = 4; the two correct get 1 each: 1.3; the six wrong share 2:
     # 0.7 + 0.6 · 2/6 = 0.9 = 1 - ε/3
     values = double([1, 0, 0, 1, 0, 0, 0, 0])
     expected = [1.3, 0.9, 0.9, 1.3, 0.9, 0.9, 0.9, 0.9]
@@ -230,51 +232,51 @@ def test_exact_target_of_two_correct_in_eight():
 
 
 def test_exact_target_of_six_correct_in_eight():
-    # m = 4, shared by six correct: 0.7 + 0.6 · 4/6 = 1.1 = 1 + ε/3; nothing is left for the two wrong: 0.7
+    # total lift 4, shared by six correct: 0.7 + 0.6 · 4/6 = 1.1 = 1 + ε/3; the two wrong get 0: 0.7
     values = double([1, 1, 1, 0, 1, 1, 0, 1])
     expected = [1.1, 1.1, 1.1, 0.7, 1.1, 1.1, 0.7, 1.1]
     assert_close(exact_target_ratio(values, epsilon_low=0.3, epsilon_high=0.3), expected)
 
 
 def test_exact_target_of_several_tied_classes():
-    # symmetric 0.2, m = 7/2: the two 3s take 2 and reach 1.2; the three 2s share 3/2: 0.8 + 0.4 · 1/2 = 1; rest 0.8
+    # symmetric 0.2, total lift 7/2: the two 3s get 1 each: 1.2; the three 2s share 3/2: 0.8 + 0.4 · 1/2 = 1; rest 0.8
     values = double([2, 3, 1, 2, 3, 2, 1])
     assert_close(exact_target_ratio(values, **SYMMETRIC), [1.0, 1.2, 0.8, 1.0, 1.2, 1.0, 0.8])
 
 
 def test_exact_target_of_asymmetric_bounds():
-    # low 0.2, high 0.3: m = 5 · 0.2/0.5 = 2 lifts of 0.5: the two best reach 1.3, the others stay at 0.8
+    # low 0.2, high 0.3: total lift 5 · 0.2/0.5 = 2: the two best get 1 each: 1.3; the others get 0: 0.8
     assert_close(exact_target_ratio(double([5, 1, 4, 2, 3]), **ASYMMETRIC), [1.3, 0.8, 1.3, 0.8, 0.8])
-    # m = 4 · 0.2/0.5 = 1.6: 1 to the best, the two next share 0.6: 0.8 + 0.5 · 0.3 = 0.95
+    # total lift 4 · 0.2/0.5 = 1.6: the best gets 1, the next two share 0.6: 0.8 + 0.5 · 0.3 = 0.95
     assert_close(exact_target_ratio(double([1, 2, 0, 1]), **ASYMMETRIC), [0.95, 1.3, 0.8, 0.95])
 
 
-def test_exact_target_of_the_elite_set():
-    # lower bound 0, upper bound 1/q with q = 1/4: ε_low = 1, ε_high = 3, m = 8 · 1/4 = 2: the top quarter, weight 4
+def test_exact_target_with_lower_bound_zero_selects_the_top_quarter():
+    # bounds 0 and 1/q with q = 1/4: ε_low = 1, ε_high = 3; total lift 8 · 1/4 = 2: the two best get the ratio 4
     expected = [0.0, 4.0, 0.0, 0.0, 0.0, 0.0, 4.0, 0.0]
     assert_close(exact_target_ratio(double([2, 9, 4, 1, 0, 5, 8, 3]), epsilon_low=1.0, epsilon_high=3.0), expected)
 
 
-def test_exact_target_with_absent_samples():
-    # three present, m = 3/2: 1 to the best, the two tied share 1/2: 0.8 + 0.4 · 1/4 = 0.9; absent samples get 1
+def test_exact_target_with_missing_samples():
+    # three samples, total lift 3/2: the best gets 1, the two tied share 1/2: 0.8 + 0.4 · 1/4 = 0.9; missing ones get 1
     assert_close(exact_target_ratio(double([NAN, 0, 7, NAN, 0]), **SYMMETRIC), [1.0, 0.9, 1.2, 1.0, 0.9])
 
 
-def test_exact_target_of_infinite_values_counts_only_their_order():
-    # m = 2: both +∞ are lifted in full
+def test_exact_target_uses_only_the_order_of_infinite_values():
+    # total lift 2: both +∞ get 1
     assert_close(exact_target_ratio(double([INF, 0, INF, -INF]), **SYMMETRIC), [1.2, 0.8, 1.2, 0.8])
-    # m = 3/2: 1 to the finite one, the two -∞ share 1/2: 0.8 + 0.4 · 1/4 = 0.9
+    # total lift 3/2: the finite value gets 1, the two -∞ share 1/2: 0.8 + 0.4 · 1/4 = 0.9
     assert_close(exact_target_ratio(double([-INF, 0, -INF]), **SYMMETRIC), [0.9, 1.2, 0.9])
 
 
-def test_exact_target_tells_large_integers_apart():
+def test_exact_target_distinguishes_large_integers():
     target = exact_target_ratio(torch.tensor([2**24, 2**24 + 1]), **SYMMETRIC)
     assert target.dtype == torch.float32 and target[0] < 1 < target[1]
 
 
 @pytest.mark.parametrize("seed", range(300))
 def test_exact_target_solves_the_linear_programme(seed):
-    """maximise Σ ρ v subject to mean(ρ) = 1 and the bounds, by scipy's own solver; a third of the groups with NaN."""
+    """SciPy's solver maximises Σ ρ v subject to mean(ρ) = 1 and the bounds. A third of the groups contain NaN."""
     rng = np.random.default_rng(seed)
     values = random_values(rng, rng.integers(1, 13))
     if seed % 3 == 0:
@@ -293,7 +295,7 @@ def test_exact_target_solves_the_linear_programme(seed):
     assert ratio.mean() == pytest.approx(1.0, rel=0, abs=1e-12)
     solution = linprog(-value, A_eq=np.ones((1, value.size)), b_eq=[value.size], bounds=(low, high))
     assert ratio @ value == pytest.approx(-solution.fun, rel=0, abs=1e-9)
-    # of the many optima of a group with ties, the one that treats equal values equally
+    # a group with ties has many optima; ours gives equal values the same ratio
     for tied in np.unique(value):
         assert np.ptp(ratio[value == tied]) == 0.0
 
@@ -304,17 +306,17 @@ def test_exact_target_solves_the_linear_programme(seed):
 
 
 def test_exact_target_with_temperature_at_hand_computed_points():
-    # symmetric bounds need a mean lift of ½: three equally spaced values have it at μ = the middle one.
+    # symmetric bounds: the mean lift is ½, so μ is the middle one of three equally spaced values.
     # T = 1/ln 3: σ(∓ln 3) = 1/4, 3/4: 0.8 + 0.4 · (1/4, 1/2, 3/4)
     target = exact_target_ratio(double([4, 5, 6]), temperature=1 / math.log(3), **SYMMETRIC)
     assert_close(target, [0.9, 1.0, 1.1])
-    # low 1, high 2: a mean lift of 1/3, that is a sum of 2/3 over two samples: 1/2 + 1/6 = σ(0) + σ(-ln 5)
+    # low 1, high 2: the mean lift is 1/3, the sum over two samples 2/3 = 1/2 + 1/6 = σ(0) + σ(-ln 5)
     target = exact_target_ratio(double([0, math.log(5)]), temperature=1.0, epsilon_low=1.0, epsilon_high=2.0)
     assert_close(target, [0.5, 1.5])  # 3 · (1/6, 1/2)
 
 
 def exact_reference(values, epsilon_low, epsilon_high, temperature):
-    """The published regularised optimum with μ from mean(ρ*) = 1, by bisection of μ over exact rational numbers."""
+    """The published regularised optimum. μ solves mean(ρ*) = 1 by bisection over rational numbers."""
     values = [Fraction(float(value)) for value in values]
     low, high, temperature = Fraction(epsilon_low), Fraction(epsilon_high), Fraction(temperature)
     lifts = float(len(values) * low / (low + high))
@@ -346,7 +348,7 @@ def test_exact_target_with_temperature_solves_the_mean_condition(temperature, sc
 
 @pytest.mark.parametrize("seed", range(40))
 def test_exact_target_with_temperature_solves_the_regularised_programme(seed):
-    """maximise Σ (p v + T H(p)), H the entropy of a coin, subject to Σ p = m: its optimum is p = σ((v - μ) / T)."""
+    """The optimum p = σ((v - μ) / T) maximises Σ (p v + T H(p)) subject to Σ p = m. H is the binary entropy."""
     rng = np.random.default_rng(seed)
     values, bounds = random_values(rng, rng.integers(2, 9)), random_bounds(rng)
     temperature = 10 ** rng.uniform(-0.5, 1)
@@ -401,7 +403,7 @@ def test_exact_target_tends_to_its_limit_as_the_temperature_falls(values, bounds
 
 
 def test_exact_target_tends_to_one_as_the_temperature_rises():
-    # every sample gets the same share of the lifts, that is the mean, which is 1; the difference falls as 1 / T
+    # every sample tends to the same ratio, which is the mean, 1; the difference falls as 1 / T
     distances = [
         (exact_target_ratio(double([3, 1, 0, 0]), temperature=temperature, **ASYMMETRIC) - 1).abs().max().item()
         for temperature in (1e3, 1e6, 1e12)
@@ -411,13 +413,14 @@ def test_exact_target_tends_to_one_as_the_temperature_rises():
 
 
 def test_exact_target_with_temperature_and_infinite_values():
-    # m = 2: +∞ takes 1, -∞ nothing; 2 ln 3 and 0 share 1 at μ = ln 3: σ(±ln 3) = 3/4, 1/4: 0.8 + 0.4 · (3/4, 1/4)
+    # total lift 2: +∞ gets 1, -∞ gets 0; 2 ln 3 and 0 share 1 at μ = ln 3: σ(±ln 3) = 3/4, 1/4
+    # 0.8 + 0.4 · (3/4, 1/4) = 1.1, 0.9
     target = exact_target_ratio(double([INF, 2 * math.log(3), 0, -INF]), temperature=1.0, **SYMMETRIC)
     assert_close(target, [1.2, 1.1, 0.9, 0.8])
-    # m = 2 of three +∞: 2/3 each, 0.8 + 0.4 · 2/3 = 16/15; nothing for 0
+    # total lift 2: the three +∞ get 2/3 each: 0.8 + 0.4 · 2/3 = 16/15; 0 gets nothing
     target = exact_target_ratio(double([INF, INF, 0, INF]), temperature=1.0, **SYMMETRIC)
     assert_close(target, [16 / 15, 16 / 15, 0.8, 16 / 15])
-    # m = 3/2: 0 takes 1, the two -∞ share 1/2; absent samples get 1
+    # total lift 3/2: 0 gets 1, the two -∞ share 1/2; missing samples get 1
     target = exact_target_ratio(double([-INF, 0, NAN, -INF]), temperature=1.0, **SYMMETRIC)
     assert_close(target, [0.9, 1.2, 1.0, 0.9])
 
@@ -456,7 +459,7 @@ def test_raising_one_value_raises_its_target_and_lowers_the_others(values, gain,
 
 @check
 @given(values_with_ties, any_temperature, st.randoms(use_true_random=False))
-def test_exact_target_follows_a_permutation(values, temperature, random):
+def test_exact_target_is_equivariant_under_permutation(values, temperature, random):
     order = list(range(len(values)))
     random.shuffle(order)
     options = {"temperature": temperature, **ASYMMETRIC}
@@ -477,16 +480,16 @@ def test_exact_target_does_not_change_under_a_shift(values, shift, temperature):
 def test_exact_target_does_not_change_under_a_positive_scale(values, scale, temperature):
     target = exact_target_ratio(double(values), **ASYMMETRIC)
     assert torch.equal(exact_target_ratio(double(values) * scale, **ASYMMETRIC), target)
-    # with a temperature, when it scales along
+    # with a temperature, if it is scaled too
     target = exact_target_ratio(double(values), temperature=temperature, **ASYMMETRIC)
     assert_close(exact_target_ratio(double(values) * scale, temperature=temperature * scale, **ASYMMETRIC), target)
 
 
 @check
 @given(values_with_ties, st.integers(1, 4), any_temperature)
-def test_absent_samples_get_one_and_change_nothing_for_the_others(values, absent, temperature):
+def test_missing_samples_get_one_and_do_not_affect_the_others(values, missing, temperature):
     options = {"temperature": temperature, **ASYMMETRIC}
-    mixed = exact_target_ratio(double([NAN, *values] + [NAN] * absent), **options)
+    mixed = exact_target_ratio(double([NAN, *values] + [NAN] * missing), **options)
     assert_close(mixed[1 : 1 + len(values)], exact_target_ratio(double(values), **options))
     assert (mixed[0] == 1.0).all()
     assert (mixed[1 + len(values) :] == 1.0).all()
@@ -494,7 +497,7 @@ def test_absent_samples_get_one_and_change_nothing_for_the_others(values, absent
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-45, 1e-4, 1e3])
 @pytest.mark.parametrize("bounds", [SYMMETRIC, ASYMMETRIC, {"epsilon_low": 1.0, "epsilon_high": 7.0}])
-def test_a_group_of_one_an_absent_group_and_a_group_of_equals_get_one(temperature, bounds):
+def test_groups_without_distinct_values_get_one(temperature, bounds):
     options = {"temperature": temperature, **bounds}
     for value in (-3.0, 0.0, 1e6, INF, -INF, NAN):
         assert_close(exact_target_ratio(double([value]), **options), [1.0])
@@ -502,7 +505,7 @@ def test_a_group_of_one_an_absent_group_and_a_group_of_equals_get_one(temperatur
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-45, 1e-4, 0.5, 1e3])
-def test_groups_in_batch_dimensions_are_solved_one_by_one(temperature):
+def test_groups_in_batch_dimensions_are_independent(temperature):
     rng = np.random.default_rng(0)
     batch = double(np.stack([random_values(rng, 5) for _ in range(12)])).reshape(2, 6, 5)
     batch[0, 1, 2] = batch[1, 0, :4] = batch[1, 3] = NAN
@@ -522,8 +525,8 @@ def test_groups_in_batch_dimensions_are_solved_one_by_one(temperature):
 
 def test_group_target_at_hand_computed_points():
     rewards = double([0, 0, 1, 3])
-    # midpoint median ½ (the lower median would be 0); deviations -½, -½, ½, 5/2; T = ½/ln 3 makes them ln 3 times
-    # -1, -1, 1, 5: σ = 1/4, 1/4, 3/4, 243/244; asymmetric: 0.8 + 0.5 · σ
+    # the midpoint median is ½ (the lower median would be 0); deviations -½, -½, ½, 5/2
+    # divided by T = ½/ln 3: ln 3 · (-1, -1, 1, 5), so σ = 1/4, 1/4, 3/4, 243/244; asymmetric: 0.8 + 0.5 · σ
     temperature = 0.5 / math.log(3)
     target = group_target_ratio(rewards, 4, scale_rewards="none", temperature=temperature, **ASYMMETRIC)
     assert_close(target, [0.925, 0.925, 1.175, 0.8 + 0.5 * 243 / 244])
@@ -539,8 +542,8 @@ def test_group_target_at_hand_computed_points():
     assert_close(target, [0.925, 0.925, 1.05, 1.25])
 
 
-def test_group_target_as_published_leaves_the_tied_majority_in_the_middle():
-    # two correct in eight: the median is 0, so wrong ones sit at σ(0) = ½; symmetric: 1, asymmetric: 1 + (0.3 - 0.2)/2
+def test_the_published_target_gives_the_tied_majority_half_a_lift():
+    # two correct in eight: the median is 0, so the wrong ones get σ(0) = ½; symmetric: 1, asymmetric: 1 + (0.3 - 0.2)/2
     rewards = torch.tensor([1.0, 0, 0, 1, 0, 0, 0, 0])
     expected = torch.tensor([1.2, 1, 1, 1.2, 1, 1, 1, 1])
     assert torch.equal(group_target_ratio(rewards, 8, **SYMMETRIC), expected)
@@ -549,19 +552,19 @@ def test_group_target_as_published_leaves_the_tied_majority_in_the_middle():
 
 def test_the_default_is_the_published_method():
     published = {"baseline": "median", "temperature": 1e-4, "scale_rewards": "group"}
-    rewards = double([-1, 0, 2e-4, 1, -9, 0, 2e-4, 9])  # from the median by about T times a standard deviation
+    rewards = double([-1, 0, 2e-4, 1, -9, 0, 2e-4, 9])  # distances from the median of about T standard deviations
     target = group_target_ratio(rewards, 4, **ASYMMETRIC)
     assert torch.equal(target, group_target_ratio(rewards, 4, **ASYMMETRIC, **published))
     for other in ({"baseline": "mean"}, {"temperature": 1e-3}, {"scale_rewards": "batch"}):
         assert (target - group_target_ratio(rewards, 4, **ASYMMETRIC, **{**published, **other})).abs().max() > 0.01
-    # near the median, where the temperature shows: z = 1e-4 · ln 3 · std/(std + 1e-6), σ(ln 3) = 3/4 to 6 digits
+    # close to the median, where T matters: z = 1e-4 · ln 3 · std/(std + 1e-6), so σ = σ(ln 3) = 3/4 to 6 digits
     rewards = double([-1, 0, 0, 1])
     rewards[2] = 2 * 1e-4 * math.log(3) * rewards.std().item()
     assert_close(group_target_ratio(rewards, 4, **ASYMMETRIC)[1:3], [0.925, 1.175], atol=1e-6)
 
 
 def published_target(rewards, size, epsilon_low, epsilon_high, baseline, temperature, scale_rewards):
-    """z = (r - baseline) / (std + 1e-6), ρ* = 1 - ε_low + (ε_low + ε_high) · σ(z / T), in numpy, group by group."""
+    """z = (r - baseline) / (std + 1e-6) and ρ* = 1 - ε_low + (ε_low + ε_high) · σ(z / T), in NumPy for each group."""
 
     def std(values):
         return values.std(ddof=1) if values.size > 1 else 1.0
@@ -585,7 +588,7 @@ def published_target(rewards, size, epsilon_low, epsilon_high, baseline, tempera
 @pytest.mark.parametrize("baseline", ["median", "mean"])
 @pytest.mark.parametrize("temperature", [0.0, 1e-4, 0.1, 1.0])
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 8])
-def test_group_target_is_the_published_formula(size, temperature, baseline, scale_rewards):
+def test_group_target_matches_the_published_formula(size, temperature, baseline, scale_rewards):
     for seed, spread in enumerate((1e-6, 1e-2, 1.0, 1e3)):
         rng = np.random.default_rng([seed, size])
         rewards = spread * rng.normal(size=(7, size))
@@ -602,13 +605,13 @@ def test_group_target_is_the_published_formula(size, temperature, baseline, scal
         }
         target = group_target_ratio(double(rewards), size, **options)
         assert target.shape == rewards.shape
-        # a rounding of z by 1e-16 · max|r| / std is one of 1e-12 in z / T
+        # z is rounded by 1e-16 · max|r| / std, so z / T by 1e-12
         assert_close(target, published_target(rewards, size, **options), atol=2e-11)
 
 
 @pytest.mark.parametrize("offset", [1.0, 100.0, 1e4])
-def test_group_target_in_float32_keeps_its_digits_when_the_rewards_have_an_offset(offset):
-    # neighbours of the median, as close as float32 has them: z is of the order of the temperature
+def test_group_target_in_float32_is_precise_for_rewards_with_an_offset(offset):
+    # the values next to the median differ by one float32 step, so z is about as large as the temperature
     rewards = torch.tensor([offset], dtype=torch.float32) * torch.tensor([0.97, 1 - 2**-23, 1, 1 + 2**-23, 1.03])
     for bounds in (SYMMETRIC, ASYMMETRIC):
         options = {"baseline": "median", "temperature": 1e-4, "scale_rewards": "group", **bounds}
@@ -616,8 +619,8 @@ def test_group_target_in_float32_keeps_its_digits_when_the_rewards_have_an_offse
         assert_close(group_target_ratio(rewards, 5, **options), expected, atol=1e-6)
 
 
-def test_a_group_of_one_is_as_published():
-    # median 0 and std 1, so the sign of the reward decides; T = (1/ln 3) / (1 + 1e-6): σ(r ln 3) = 1/4, 1/2, 3/4
+def test_a_group_of_size_one_matches_the_paper():
+    # median 0 and std 1, so z is the reward itself; T = (1/ln 3) / (1 + 1e-6): σ(r ln 3) = 1/4, 1/2, 3/4
     temperature = 1 / (math.log(3) * (1 + 1e-6))
     for baseline in ("median", "mean"):
         target = group_target_ratio(double([-1, 0, 1]), 1, baseline=baseline, temperature=temperature, **ASYMMETRIC)
@@ -628,21 +631,21 @@ def test_a_group_of_one_is_as_published():
 @pytest.mark.parametrize("scale_rewards", SCALES)
 @pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize("temperature", [0.0, 1e-4, 1.0])
-def test_rewards_that_no_function_scored_get_one_and_change_nothing(temperature, baseline, scale_rewards):
+def test_missing_rewards_get_one_and_do_not_affect_the_others(temperature, baseline, scale_rewards):
     scored = [4.0, 0.0, 1.0, 1.0, 3.0, 7.0]
-    with_absent = [4.0, NAN, 0.0, 1.0, NAN, 1.0, NAN, 3.0, 7.0, NAN]
+    with_missing = [4.0, NAN, 0.0, 1.0, NAN, 1.0, NAN, 3.0, 7.0, NAN]
     options = {"baseline": baseline, "temperature": temperature, "scale_rewards": scale_rewards, **ASYMMETRIC}
-    target = group_target_ratio(double(with_absent), 5, **options)
-    absent = double(with_absent).isnan()
-    assert (target[absent] == 1.0).all()
-    assert_close(target[~absent], group_target_ratio(double(scored), 3, **options))
+    target = group_target_ratio(double(with_missing), 5, **options)
+    missing = double(with_missing).isnan()
+    assert (target[missing] == 1.0).all()
+    assert_close(target[~missing], group_target_ratio(double(scored), 3, **options))
     assert torch.equal(group_target_ratio(double([NAN] * 4), 4, **options), double([1.0] * 4))
     assert torch.equal(group_target_ratio(double([NAN] * 4), 1, **options), double([1.0] * 4))
 
 
 @pytest.mark.parametrize("scale_rewards", SCALES)
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_no_completions_have_no_targets(baseline, scale_rewards):
+def test_an_empty_batch_has_no_targets(baseline, scale_rewards):
     target = group_target_ratio(torch.zeros(0), 4, baseline=baseline, scale_rewards=scale_rewards, **SYMMETRIC)
     assert target.shape == (0,) and target.dtype == torch.float32
 
@@ -650,7 +653,7 @@ def test_no_completions_have_no_targets(baseline, scale_rewards):
 @pytest.mark.parametrize("reward", [torch.inf, -torch.inf])
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_an_infinite_reward_is_refused(baseline, reward):
-    with pytest.raises(ValueError, match="Infinite rewards .* Return None"):
+    with pytest.raises(ValueError, match="Infinite rewards .* Return a finite reward, or None"):
         group_target_ratio(torch.tensor([0.0, 1.0, reward, 0.5]), 4, baseline=baseline, **SYMMETRIC)
 
 
@@ -658,7 +661,7 @@ def test_an_infinite_reward_is_refused(baseline, reward):
 @pytest.mark.parametrize("scale_rewards", SCALES)
 @pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize("temperature", [0.0, 1e-4])
-def test_a_group_of_equal_rewards_has_nothing_to_learn(temperature, baseline, scale_rewards, dtype):
+def test_equal_rewards_get_a_target_of_one(temperature, baseline, scale_rewards, dtype):
     options = {"baseline": baseline, "temperature": temperature, "scale_rewards": scale_rewards, **SYMMETRIC}
     for size in (2, 3, 5, 7, 8, 12):
         for reward in (0.0, 1.0, 0.1, 0.3, 0.7, -2.3):
@@ -699,16 +702,16 @@ def test_exact_baseline_is_the_exact_target_of_the_scaled_rewards(scale_rewards)
 
 
 @pytest.mark.parametrize("scale_rewards", SCALES)
-def test_exact_baseline_keeps_apart_what_the_rewards_keep_apart(scale_rewards):
-    # m = 5 · 0.4/0.5 = 4: the three 1s and the 2e-9 reach 1.1, nothing is left for the 1e-9: 0.6. Measured from the
-    # median, 1, the two small ones would be the same number in float32
+def test_exact_baseline_distinguishes_rewards_that_differ_slightly(scale_rewards):
+    # total lift 5 · 0.4/0.5 = 4: the three 1s and 2e-9 get 1.1, 1e-9 gets 0.6. After subtracting the median, 1, the
+    # two small values would be equal in float32
     rewards = torch.tensor([1.0, 1e-9, 1.0, 2e-9, 1.0], dtype=torch.float32)
     options = {"baseline": "exact", "temperature": 0.0, "scale_rewards": scale_rewards}
     target = group_target_ratio(rewards, 5, epsilon_low=0.4, epsilon_high=0.1, **options)
     assert_close(target, [1.1, 0.6, 1.1, 1.1, 1.1], atol=2e-7)
 
 
-def test_exact_and_median_targets_agree_where_nothing_ties_at_the_median_of_symmetric_bounds():
+def test_exact_and_median_targets_agree_without_ties_for_symmetric_bounds():
     rewards = double(np.random.default_rng(4).permutation(24).reshape(3, 8)).reshape(-1)
     options = {"temperature": 0.0, **SYMMETRIC}
     exact = group_target_ratio(rewards, 8, baseline="exact", **options)
@@ -716,7 +719,7 @@ def test_exact_and_median_targets_agree_where_nothing_ties_at_the_median_of_symm
     assert sorted(exact.reshape(3, 8)[0].tolist()) == pytest.approx([0.8] * 4 + [1.2] * 4, rel=0, abs=1e-12)
 
 
-def test_groups_are_contiguous_and_apart():
+def test_groups_are_contiguous_and_independent():
     options = {"temperature": 0.3, **ASYMMETRIC}
     first, second = double([0, 1, 5]), double([9, 9, 2])
     together = group_target_ratio(torch.cat([first, second]), 3, **options)
@@ -732,7 +735,7 @@ def test_a_strided_view_of_rewards_is_accepted():
     )
 
 
-def test_group_median_is_the_midpoint_of_what_is_present():
+def test_group_median_is_the_midpoint_median_of_the_values_present():
     groups = double([[4, 1, 3, 2], [NAN, 5, NAN, 1], [NAN, NAN, NAN, 7], [1, 1, NAN, 9]])
     assert_close(group_median(groups), [[2.5], [3.0], [7.0], [1.0]])
     assert group_median(groups.reshape(2, 2, 4)).shape == (2, 2, 1)
@@ -741,7 +744,7 @@ def test_group_median_is_the_midpoint_of_what_is_present():
 
 
 @pytest.mark.parametrize(
-    ("options", "value", "way_out"),
+    ("options", "value", "fix"),
     [
         ({"baseline": "medain"}, "baseline='medain'", "Write one of median, exact, mean."),
         ({"baseline": None}, "baseline=None", "Write one of median, exact, mean."),
@@ -749,11 +752,11 @@ def test_group_median_is_the_midpoint_of_what_is_present():
         ({"scale_rewards": True}, "scale_rewards=True", "Write one of group, batch, none."),
     ],
 )
-def test_an_unknown_baseline_or_scale_is_refused(options, value, way_out):
+def test_an_unknown_baseline_or_scale_is_refused(options, value, fix):
     with pytest.raises(ValueError) as caught:
         group_target_ratio(torch.zeros(4), 4, **SYMMETRIC, **options)
     assert value in str(caught.value)
-    assert way_out in str(caught.value)
+    assert fix in str(caught.value)
 
 
 @pytest.mark.parametrize("baseline", BASELINES)

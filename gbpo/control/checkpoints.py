@@ -1,0 +1,96 @@
+"""Checkpoints of one seed: the saved model and the evaluations so far."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+_PROGRESS = "progress.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of one evaluation.
+
+    Args:
+        steps: Environment steps trained before it.
+        seconds: Training time before it, in seconds, without evaluations and checkpoints.
+        eval_returns: Undiscounted return of each episode.
+        train_return_mean: Mean return of the last 100 training episodes; None if no episode has ended yet.
+    """
+
+    steps: int
+    seconds: float
+    eval_returns: list[float]
+    train_return_mean: float | None
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.eval_returns))
+
+    @property
+    def std(self) -> float:
+        return float(np.std(self.eval_returns))
+
+
+@dataclass
+class Progress:
+    """All evaluations of a seed, oldest first. A checkpoint is written with each of them."""
+
+    curve: list[Evaluation] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        return self.curve[-1].steps if self.curve else 0
+
+    @property
+    def seconds(self) -> float:
+        return self.curve[-1].seconds if self.curve else 0.0
+
+
+def last_checkpoint(seed_folder: Path) -> Path | None:
+    """The checkpoint folder with the most steps, or None.
+
+    An incomplete checkpoint has another name, so it is never returned.
+    """
+    found = sorted(seed_folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    return found[-1] if found else None
+
+
+def read_progress(checkpoint: Path | None) -> Progress:
+    """The evaluations saved in a checkpoint folder; no evaluations if there is no checkpoint."""
+    if checkpoint is None:
+        return Progress()
+    return Progress([Evaluation(**values) for values in json.loads((checkpoint / _PROGRESS).read_text())])
+
+
+def write_checkpoint(seed_folder: Path, progress: Progress, save_model: Callable[[Path], None]) -> Path:
+    """Write `checkpoint-STEPS` and delete the previous checkpoint.
+
+    Args:
+        seed_folder: Folder of the seed.
+        progress: All evaluations, the last one of the model to save.
+        save_model: Writes the model into the folder that it is given.
+
+    Returns:
+        The new checkpoint folder.
+
+    Raises:
+        OSError: The checkpoint could not be written. The previous checkpoint is kept.
+    """
+    previous = last_checkpoint(seed_folder)
+    incomplete = seed_folder / "part"
+    shutil.rmtree(incomplete, ignore_errors=True)
+    incomplete.mkdir()
+    save_model(incomplete)
+    (incomplete / _PROGRESS).write_text(json.dumps([dataclasses.asdict(evaluation) for evaluation in progress.curve]))
+    complete = incomplete.rename(seed_folder / f"checkpoint-{progress.steps}")
+    if previous is not None:
+        shutil.rmtree(previous)
+    return complete

@@ -1,0 +1,77 @@
+"""`results.json` and `curve.png`: the evaluations of all seeds in an output folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from .. import __version__
+from ..shared.provenance import git_revision, installed_version
+from ..shared.write_whole import write_whole
+from .checkpoints import Progress, last_checkpoint, read_progress
+from .folder import CURVE, RESULTS
+from .recipe import Plan
+
+_PACKAGES = ("torch", "stable-baselines3", "gymnasium", "mujoco", "ale-py")
+
+
+def write_results(output: Path, plan: Plan) -> None:
+    """Update `results.json` and `curve.png` from the last checkpoint of every seed in the folder.
+
+    Args:
+        output: Folder of the results.
+        plan: The plan that the seeds follow.
+    """
+    try:
+        results = json.loads((output / RESULTS).read_text())
+    except FileNotFoundError:
+        results = {
+            "command": sys.argv,
+            "gbpo": __version__,
+            "git_revision": git_revision(),
+            "versions": {name: installed_version(name) for name in _PACKAGES},
+            "plan": dataclasses.asdict(plan),
+        }
+    folders = sorted(output.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
+    runs = {int(path.name.removeprefix("seed-")): read_progress(last_checkpoint(path)) for path in folders}
+    runs = {seed: progress for seed, progress in runs.items() if progress.curve}
+    results["seeds"] = [_seed_results(seed, progress, plan) for seed, progress in runs.items()]
+    write_whole(output / RESULTS, json.dumps(results, indent=1) + "\n")
+    write_whole(output / CURVE, _draw_curves(plan, runs))
+
+
+def _seed_results(seed: int, progress: Progress, plan: Plan) -> dict[str, Any]:
+    last = progress.curve[-1]
+    return {
+        "seed": seed,
+        "finished": last.steps >= plan.steps,
+        "steps": last.steps,
+        "eval_return_mean": last.mean,
+        "eval_return_std": last.std,
+        "steps_per_second": last.steps / last.seconds if last.seconds else None,
+        "curve": [dataclasses.asdict(evaluation) for evaluation in progress.curve],
+    }
+
+
+def _draw_curves(plan: Plan, runs: dict[int, Progress]) -> bytes:
+    """Evaluation return against environment steps, one line per seed, as PNG."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    for seed, progress in runs.items():
+        steps, means = zip(*((evaluation.steps, evaluation.mean) for evaluation in progress.curve), strict=True)
+        axis.plot(steps, means, marker=".", label=f"seed {seed}")
+    axis.set_xlabel("environment steps")
+    axis.set_ylabel(f"return, mean of {plan.eval_episodes} episodes")
+    axis.set_title(f"{plan.env}, {plan.algorithm}")
+    axis.grid(alpha=0.3)
+    if runs:
+        axis.legend(fontsize=8)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=120, format="png")
+    return png.getvalue()
