@@ -13,7 +13,7 @@ from accelerate.commands.launch import launch_command_parser
 from filelock import FileLock
 from torch.distributed.tensor import DTensor, Replicate, Shard, init_device_mesh
 
-from gbpo.run.processes import group as processes
+from gbpo.run.processes import launcher
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "recipes" / "tiny_math.yaml"
@@ -85,7 +85,7 @@ def test_a_folder_that_another_run_writes(launch, random_model, tmp_path):
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / ".lock"):
         line = refusal(launch(TINY, *SMALL, "--model_name_or_path", random_model))
-    assert "Another running process writes output_dir='run'" in line
+    assert "Another running process writes to output_dir='run'" in line
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
@@ -105,24 +105,24 @@ COMMANDS = {
 def test_number_of_processes_asked_of_accelerate(command, monkeypatch, tmp_path):
     (tmp_path / "file.yaml").write_text("distributed_type: MULTI_CPU\nnum_processes: 5\nuse_cpu: true\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(processes, "default_config_file", "nowhere.yaml")
+    monkeypatch.setattr(launcher, "default_config_file", "nowhere.yaml")
     parent = type("Parent", (), {"cmdline": lambda self: command.split()})()
     monkeypatch.setattr(psutil.Process, "parent", lambda self: parent)
-    assert processes._processes_asked_of_accelerate() == COMMANDS[command]
+    assert launcher._processes_asked_of_accelerate() == COMMANDS[command]
 
 
 def test_a_sharded_parameter_is_told_from_a_whole_one(tmp_path):
     whole = torch.nn.Parameter(torch.ones(4))
-    assert not processes.is_sharded(whole)
+    assert not launcher.is_sharded(whole)
     whole.ds_tensor, whole.ds_numel = torch.ones(2), 4
-    assert processes.is_sharded(whole)
+    assert launcher.is_sharded(whole)
     whole.ds_numel = 2
-    assert not processes.is_sharded(whole)
+    assert not launcher.is_sharded(whole)
     torch.distributed.init_process_group("fake", rank=0, world_size=2, store=torch.distributed.HashStore())
     try:
         mesh = init_device_mesh("cpu", (2,))
-        assert processes.is_sharded(DTensor.from_local(torch.ones(4), mesh, [Shard(0)]))
-        assert not processes.is_sharded(DTensor.from_local(torch.ones(4), mesh, [Replicate()]))
+        assert launcher.is_sharded(DTensor.from_local(torch.ones(4), mesh, [Shard(0)]))
+        assert not launcher.is_sharded(DTensor.from_local(torch.ones(4), mesh, [Replicate()]))
     finally:
         torch.distributed.destroy_process_group()
 

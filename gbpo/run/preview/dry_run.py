@@ -11,11 +11,11 @@ import torch
 from trl import GRPOConfig
 from trl.trainer.utils import get_callable_name
 
+from ...shared.provenance import installed_version
 from ...trainer.guards.vllm_weights import server_url
-from ..data import loading as data
-from ..models import catalogue as models
-from ..models.catalogue import Description
-from ..output.folder import installed_version
+from ..data.loading import longest_prompt
+from ..models import catalogue
+from ..models.description import Description, describe
 from ..recipe.parsing import Recipe
 from . import hazards, memory
 from .plan import Plan
@@ -38,13 +38,13 @@ def report(
     lines = [f"{recipe.path.stem}: {recipe.run.algorithm} on {recipe.run.dataset_name}, {len(train_set):,} prompts"]
     lines += _section("batch", _batch(recipe, len(train_set), eval_set))
     name = recipe.model.model_name_or_path
-    if not models.is_here(name):  # to build it would be to write
+    if not catalogue.is_built(name):  # to build it would be to write
         unknown = f"not known: {name} is not built yet; its first run does it"
         lines += _section("memory per rank", [("all parts", unknown)])
         warnings = [unknown]
     else:
-        description = models.describe(models.local_model(name), recipe)
-        prompt_tokens = data.longest_prompt(train_set, recipe.run, description.tokenizer)
+        description = describe(catalogue.local_model(name), recipe)
+        prompt_tokens = longest_prompt(train_set, recipe.run, description.tokenizer)
         lines += _section("memory per rank", _memory(recipe, description, prompt_tokens))
         warnings = hazards.find(recipe, train_set, eval_set, description, prompt_tokens)
     lines += _section("rewards", _rewards(recipe, rewards, len(train_set)))

@@ -13,7 +13,7 @@ from trl import GRPOConfig
 
 from ...trainer.config import GBPOConfig
 from ...trainer.guards.vllm_weights import biased_sampling
-from ..models.catalogue import Description
+from ..models.description import Description
 from ..recipe.parsing import Recipe
 from .memory import Sharding
 

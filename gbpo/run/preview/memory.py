@@ -29,7 +29,7 @@ from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from ...trainer.passes import capabilities as architecture
-from ..models.catalogue import LOADING_OPTIONS, Description
+from ..models.description import LOADING_OPTIONS, Description
 from ..recipe.parsing import Recipe
 
 

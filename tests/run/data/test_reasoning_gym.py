@@ -7,7 +7,7 @@ import pytest
 
 from gbpo.run.data import loading as data
 from gbpo.run.recipe.parsing import RunArguments
-from gbpo.run.train import load_rewards
+from gbpo.run.rewards import load_rewards
 from rewards.answers.reasoning_gym import _EXPRESSION, ReasoningGym, _prepare
 from rewards.shared.workers import _pools
 

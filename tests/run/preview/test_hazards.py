@@ -10,7 +10,7 @@ from transformers import Qwen2Config
 
 from gbpo import GBPOConfig
 from gbpo.run import train
-from gbpo.run.models import catalogue as models
+from gbpo.run.models.description import Description
 from gbpo.run.preview import hazards
 from gbpo.run.recipe import parsing as recipe
 
@@ -18,10 +18,10 @@ ROOT = Path(__file__).parents[3]
 TINY = str(ROOT / "recipes" / "tiny_math.yaml")
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 ARITHMETIC = Dataset.from_dict({"prompt": ["1+1=", "1+2="]})
-MODEL = models.Description(Qwen2Config(max_position_embeddings=100), None, None)
+MODEL = Description(Qwen2Config(max_position_embeddings=100), None, None)
 
 
-QWEN_MATH = models.Description(Qwen2Config(max_position_embeddings=4096), None, None)
+QWEN_MATH = Description(Qwen2Config(max_position_embeddings=4096), None, None)
 
 
 def found(*flags, path=TINY, train_set=ARITHMETIC, eval_set=None, model=MODEL, prompt_tokens=9):

@@ -15,7 +15,7 @@ from trl import get_peft_config
 from gbpo import GBPOTrainer
 from gbpo.run import train
 from gbpo.run.data import loading as data
-from gbpo.run.models import catalogue as models
+from gbpo.run.models.description import describe
 from gbpo.run.preview import memory, plan
 from gbpo.run.recipe import parsing as recipe
 
@@ -54,7 +54,7 @@ def parsed(model, *flags):
 
 def estimated(model, *flags, prompt_tokens=9):
     parsed_recipe = parsed(model, *flags)
-    skeleton = memory.skeleton(parsed_recipe, models.describe(model, parsed_recipe))
+    skeleton = memory.skeleton(parsed_recipe, describe(model, parsed_recipe))
     return {part.name.split(" (")[0]: part for part in memory.estimate(parsed_recipe, skeleton, prompt_tokens)}
 
 
@@ -63,7 +63,7 @@ def one_step(model, tmp_path, *flags):
     parsed_recipe = parsed(model, "--max_steps", 1, "--output_dir", tmp_path / "run", "--logging_steps", 1, *flags)
     args = parsed_recipe.training
     args.model_init_kwargs = {"dtype": parsed_recipe.model.dtype}
-    tokenizer = models.describe(model, parsed_recipe).tokenizer
+    tokenizer = describe(model, parsed_recipe).tokenizer
     train_set, _ = data.load(parsed_recipe.run, evaluation=False)
     trainer = GBPOTrainer(
         model,
@@ -153,7 +153,7 @@ def test_a_model_of_half_a_billion_weights_is_counted_without_one(tmp_path):
 
     character_tokenizer().save_pretrained(tmp_path)
     parsed_recipe = parsed(str(tmp_path), "--beta", 0.1, "--dtype", "bfloat16")
-    skeleton = memory.skeleton(parsed_recipe, models.describe(str(tmp_path), parsed_recipe))
+    skeleton = memory.skeleton(parsed_recipe, describe(str(tmp_path), parsed_recipe))
     assert skeleton.parameters == skeleton.trained == 494_032_768
     parts = {part.name: part for part in memory.estimate(parsed_recipe, skeleton, 9)}
     assert parts["reference model"].size == parts["weights"].size == 2 * 494_032_768
@@ -178,7 +178,7 @@ def test_zero_shares(model, monkeypatch, stage, shares):
     parsed_recipe = parsed(model)
     monkeypatch.setattr(type(parsed_recipe.training), "world_size", 4)
     parsed_recipe.training.deepspeed_plugin = zero(stage)
-    skeleton = memory.skeleton(parsed_recipe, models.describe(model, parsed_recipe))
+    skeleton = memory.skeleton(parsed_recipe, describe(model, parsed_recipe))
     parts = {part.name.split(" (")[0]: part for part in memory.estimate(parsed_recipe, skeleton, 9)}
     assert parts["weights"].size == whole["weights"].size / shares[0]
     assert parts["gradients"].size == whole["gradients"].size / shares[1]
@@ -189,7 +189,7 @@ def test_zero_shares(model, monkeypatch, stage, shares):
 
 def test_what_model_init_kwargs_change(model):
     whole, small = (
-        memory.skeleton(recipe, models.describe(model, recipe))
+        memory.skeleton(recipe, describe(model, recipe))
         for recipe in (parsed(model), parsed(model, "--model_init_kwargs", "{num_hidden_layers: 1, dtype: bfloat16}"))
     )
     layer = sum(parameter.numel() for parameter in whole.module.model.layers[0].parameters())
@@ -200,11 +200,11 @@ def test_what_model_init_kwargs_change(model):
 def test_the_skeleton_is_whole_where_zero_3_spreads_models(model, monkeypatch):
     """Under ZeRO-3 transformers builds every model in shards, of which "meta" has none."""
     monkeypatch.setattr(deepspeed, "_hf_deepspeed_config_weak_ref", None)
-    whole = memory.skeleton(parsed(model), models.describe(model, parsed(model))).parameters
+    whole = memory.skeleton(parsed(model), describe(model, parsed(model))).parameters
     config = Zero3()
     deepspeed.set_hf_deepspeed_config(config)
     parsed_recipe = parsed(model)
-    assert memory.skeleton(parsed_recipe, models.describe(model, parsed_recipe)).parameters == whole
+    assert memory.skeleton(parsed_recipe, describe(model, parsed_recipe)).parameters == whole
     assert deepspeed.is_deepspeed_zero3_enabled()  # the model itself is built in shards afterwards
 
 
@@ -250,7 +250,7 @@ def test_generation_and_training_do_not_add_up():
 def test_four_bits(model):
     """0.5 byte a weight and a float32 scale for 64 of them; embeddings, norms, biases and adapters stay as they are."""
     parsed_recipe = parsed(model, "--use_peft", "true")
-    skeleton = memory.skeleton(parsed_recipe, models.describe(model, parsed_recipe))
+    skeleton = memory.skeleton(parsed_recipe, describe(model, parsed_recipe))
     before = sum(memory._weight_bytes(parsed_recipe, skeleton.module, memory.Sharding("one process")).values())
     parsed_recipe.model.load_in_4bit = True
     after = sum(memory._weight_bytes(parsed_recipe, skeleton.module, memory.Sharding("one process")).values())
@@ -289,7 +289,7 @@ def test_plan(model, flags, expected, tmp_path):
     found = plan.Plan.of(parsed_recipe, len(train_set))
     assert found == expected
     # and as the trainer counts it
-    tokenizer = models.describe(model, parsed_recipe).tokenizer
+    tokenizer = describe(model, parsed_recipe).tokenizer
     trainer = GBPOTrainer(
         model,
         lambda completions, **kwargs: [0.0] * len(completions),

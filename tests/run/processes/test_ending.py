@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,7 +85,8 @@ def test_the_reported_command_ends_where_an_uninterrupted_run_ends(launch, boxin
     def victim(process):
         if processes == 1:
             return process.pid
-        name = json.loads((folder / watcher.FOLDER / "1.beat").read_text())["name"]
+        (beat,) = (folder / watcher.FOLDER).glob("*/1.beat")
+        name = json.loads(beat.read_text())["name"]
         return int(re.search(r"process (\d+)", name)[1])
 
     seconds, output = kill_run(command, folder, tmp_path, victim)
@@ -157,8 +159,11 @@ def test_a_run_that_stops_itself_says_why_in_one_line(launch, boxing_model, tmp_
         (TrainingStopped("No signal."), "No signal."),
         (KeyboardInterrupt(), "interrupted"),
         (ValueError("bad\n  row"), "ValueError: bad row"),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "the disk is full, make room before you go on (OSError"),
-        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full, make room"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+            "the disk is full, free some space before you continue (",
+        ),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full, free some space"),
     ],
 )
 def test_reasons_are_one_line(error, why):
@@ -168,6 +173,10 @@ def test_reasons_are_one_line(error, why):
 # ---------------------------------------------------------------------------------------------------------------------
 # the watcher alone, beside processes that only sleep
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def watchers_folder(output):
+    return output / watcher.FOLDER / "this_run"
 
 
 @pytest.fixture
@@ -180,11 +189,11 @@ def start_rank(tmp_path):
         sleep = f"{ignore}print(1, flush=True); import time; time.sleep(60)"
         sleeper = subprocess.Popen([sys.executable, "-c", sleep], stdout=subprocess.PIPE)
         sleeper.stdout.readline()  # it is deaf by now
-        about = {"output": str(tmp_path), "rank": rank, "ranks": ranks, "host": "node"}
-        about |= {"pid": sleeper.pid, "command": "the command"}
+        about = {"output": str(tmp_path), "folder": str(watchers_folder(tmp_path)), "rank": rank, "ranks": ranks}
+        about |= {"host": "node", "pid": sleeper.pid, "command": "the command"}
         watch = (
             f"import sys, json; sys.path.insert(0, {str(Path(watcher.__file__).parent)!r}); import watcher as w\n"
-            f"w.POLL, w.BEAT, w.SETTLE, w.GRACE, w.SILENT = 0.02, 0.05, 0.3, 0.5, {silent}\n"
+            f"w.POLL, w.BEAT, w.SETTLE, w.GRACE, w.SILENT, w.PATIENCE = 0.02, 0.05, 0.3, 0.5, {silent}, 2.0\n"
             "w.Watcher(**json.loads(sys.argv[1])).run()"
         )
         pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -235,11 +244,13 @@ def test_a_rank_that_waits_for_a_dead_one_is_ended(start_rank, tmp_path, deaf):
     waiting, first = start_rank(0, 3, deaf=deaf)
     other, third = start_rank(2, 3)
     _, second = start_rank(1, 3)
-    end(second, {"step": 7})  # the pipe ends: killed
+    say(second, {"step": 7})
+    second.stdin.close()  # killed
     assert waiting.wait(20) == -(signal.SIGKILL if deaf else signal.SIGTERM)
+    first.stdin.close()
     other.wait(20)
-    end(first)
-    end(third)
+    third.stdin.close()
+    assert [process.wait(20) for process in (first, second, third)] == [0, 0, 0]
     (line,) = report(tmp_path)
     assert re.fullmatch(r"ended at step 0: rank 1 \(node, process \d+\): killed; last checkpoint: none; .*", line)
     assert "ends because of rank 1 (node" in first.stderr.read()
@@ -249,7 +260,7 @@ def test_the_first_reason_counts(start_rank, tmp_path):
     """What rank 1 failed of is reported, not the broken connection that rank 0 saw next."""
     (_, first), (_, second) = start_rank(0, 2), start_rank(1, 2)
     say(second, {"ended": "ValueError: bad row"})
-    wait_for((tmp_path / watcher.FOLDER / "1.ended").exists, second, tmp_path / "report.txt")
+    wait_for((watchers_folder(tmp_path) / "1.ended").exists, second, tmp_path / "report.txt")
     end(first, {"ended": "RuntimeError: connection closed by peer"})
     (line,) = report(tmp_path)
     assert "rank 1 (node" in line and "ValueError: bad row" in line and "connection" not in line
@@ -259,7 +270,7 @@ def test_a_killed_rank_is_the_cause_of_connections_that_broke_just_before(start_
     """A rank notices the broken connection at once, the watcher of the killed one perhaps a little later."""
     (_, first), (_, second) = start_rank(0, 2), start_rank(1, 2)
     say(first, {"ended": "RuntimeError: connection reset by peer"})
-    wait_for((tmp_path / watcher.FOLDER / "0.ended").exists, first, tmp_path / "report.txt")
+    wait_for((watchers_folder(tmp_path) / "0.ended").exists, first, tmp_path / "report.txt")
     end(second)
     assert first.wait(20) == 0
     (line,) = report(tmp_path)
@@ -277,8 +288,8 @@ def test_a_rank_that_fails_well_before_another_is_killed_is_the_cause(start_rank
 def test_a_lost_machine_is_noticed_and_the_next_rank_reports(start_rank, tmp_path):
     """Rank 0 and its watcher vanish together: rank 1 ends for want of a sign of life, and writes the report."""
     (_, first), (waiting, second) = start_rank(0, 2, silent=1.0), start_rank(1, 2, silent=1.0)
-    wait_for((tmp_path / watcher.FOLDER / "0.beat").exists, first, tmp_path / "report.txt")
-    wait_for((tmp_path / watcher.FOLDER / "1.beat").exists, second, tmp_path / "report.txt")
+    wait_for((watchers_folder(tmp_path) / "0.beat").exists, first, tmp_path / "report.txt")
+    wait_for((watchers_folder(tmp_path) / "1.beat").exists, second, tmp_path / "report.txt")
     first.kill()
     assert waiting.wait(20) == -signal.SIGTERM
     end(second)
@@ -288,10 +299,104 @@ def test_a_lost_machine_is_noticed_and_the_next_rank_reports(start_rank, tmp_pat
 
 def test_ranks_that_finish_apart_are_left_alone(start_rank, tmp_path):
     (_, first), (waiting, second) = start_rank(0, 2, silent=1.0), start_rank(1, 2, silent=1.0)
-    wait_for((tmp_path / watcher.FOLDER / "1.beat").exists, second, tmp_path / "report.txt")
+    wait_for((watchers_folder(tmp_path) / "1.beat").exists, second, tmp_path / "report.txt")
     end(first, {"step": 5}, {"ended": None})
     time.sleep(1.5)  # longer than a rank may be silent
     assert waiting.poll() is None
     end(second, {"ended": None})
     assert report(tmp_path) == ["ended at step 5: finished; last checkpoint: none"]
     assert not (tmp_path / watcher.FOLDER).exists()
+
+
+def test_a_lost_machine_with_several_ranks_is_reported_once(start_rank, tmp_path):
+    """Ranks 0 and 1 vanish with their watchers. Ranks 2 and 3 end, and one of them reports."""
+    started = [start_rank(rank, 4, silent=1.0) for rank in range(4)]
+    for rank, (_, process) in enumerate(started):
+        wait_for((watchers_folder(tmp_path) / f"{rank}.beat").exists, process, tmp_path / "report.txt")
+    for _, process in started[:2]:
+        process.kill()
+    for waiting, process in started[2:]:
+        assert waiting.wait(20) == -signal.SIGTERM
+        process.stdin.close()
+    assert [process.wait(20) for _, process in started[2:]] == [0, 0]
+    (line,) = report(tmp_path)
+    assert "rank 1 (node" in line and "no sign of life" in line
+
+
+def test_if_the_watcher_that_should_report_is_killed_another_reports(start_rank, tmp_path):
+    (_, first), (_, second) = start_rank(0, 2), start_rank(1, 2)
+    wait_for((watchers_folder(tmp_path) / "0.beat").exists, first, tmp_path / "report.txt")
+    say(second, {"ended": "ValueError: bad row"})
+    wait_for((watchers_folder(tmp_path) / "1.ended").exists, second, tmp_path / "report.txt")
+    first.kill()
+    end(second)
+    (line,) = report(tmp_path)
+    assert "rank 1 (node" in line and "ValueError: bad row" in line
+
+
+def test_a_watcher_without_its_rank_is_noticed_behind_ranks_that_finished(start_rank, tmp_path):
+    """Rank 2 watches rank 1. Once rank 1 has finished it watches rank 0, and notices that rank 0 is lost."""
+    (_, first), (_, second), (waiting, third) = (start_rank(rank, 3, silent=1.0) for rank in range(3))
+    for rank, process in enumerate((first, second, third)):
+        wait_for((watchers_folder(tmp_path) / f"{rank}.beat").exists, process, tmp_path / "report.txt")
+    end(second, {"ended": None})
+    first.kill()
+    assert waiting.wait(20) == -signal.SIGTERM
+    end(third)
+    (line,) = report(tmp_path)
+    assert "rank 0 (node" in line and "no sign of life" in line
+
+
+READING = {"open", "os.listdir", "os.scandir"}
+_counting: list[list[str]] = []  # an audit hook cannot be removed: it counts into these lists
+
+
+def _count(event, arguments):
+    if _counting and event in READING and watcher.FOLDER in str(arguments[0]):
+        flags = arguments[2] if event == "open" else os.O_RDONLY
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            _counting[-1].append(event)
+
+
+def test_reads_per_second_grow_linearly_with_the_ranks(tmp_path, monkeypatch):
+    """At 64 ranks: two listings a second and a beat every five seconds each. It was 63 beats twice a second each."""
+    ranks, seconds = 64, 20
+    now = 1000.0
+    monkeypatch.setattr(watcher.time, "monotonic", lambda: now)
+    about = {"output": str(tmp_path), "folder": str(watchers_folder(tmp_path)), "host": "node", "command": ""}
+    watchers = [watcher.Watcher(**about, rank=rank, ranks=ranks, pid=0) for rank in range(ranks)]
+    assert [one.look() for one in watchers] == [None] * ranks
+    sys.addaudithook(_count)
+    reads: list[str] = []
+    _counting.append(reads)
+    try:
+        for _ in range(int(seconds / watcher.POLL)):
+            now += watcher.POLL
+            assert [one.look() for one in watchers] == [None] * ranks
+    finally:
+        _counting.clear()
+    assert 0 < reads.count("open") / seconds <= ranks / watcher.BEAT + 1
+    assert len(reads) / seconds <= 2.5 * ranks
+    # one file of 64 is still read and written by exactly one watcher when half of the ranks have finished
+    for one in watchers[::2]:
+        one._leave()
+    _counting.append(reads := [])
+    try:
+        for _ in range(int(seconds / watcher.POLL)):
+            now += watcher.POLL
+            assert [one.look() for one in watchers[1::2]] == [None] * (ranks // 2)
+    finally:
+        _counting.clear()
+    assert reads.count("open") / seconds <= ranks / watcher.BEAT + 1
+
+
+def test_no_file_beside_the_watcher_shadows_a_standard_module(tmp_path, monkeypatch):
+    copied = tmp_path / "package" / "watcher.py"
+    copied.parent.mkdir()
+    shutil.copyfile(watcher.__file__, copied)
+    for name in ("json", "time", "re"):
+        (copied.parent / f"{name}.py").write_text("raise ImportError('shadowed')\n")
+    monkeypatch.setattr(watcher, "__file__", str(copied))
+    with ending.watched(tmp_path / "run"):
+        pass
+    assert report(tmp_path / "run") == ["ended at step 0: finished; last checkpoint: none"]

@@ -359,7 +359,7 @@ def test_one_clear_line_before_any_model(case, folder, monkeypatch, capsys, rand
         return random_model if case in NEEDS_MODEL else load()
 
     monkeypatch.setattr(train, "train", load)
-    monkeypatch.setattr(train.models, "local_model", local_model)
+    monkeypatch.setattr(train.catalogue, "local_model", local_model)
     argv, words = CASES[case]
     before = contents(folder)
     with pytest.raises(SystemExit) as stop:
