@@ -86,7 +86,8 @@ def _check_init_kwargs(options: dict[str, Any], config: Any) -> None:
     dtype = options.get("dtype")
     if dtype is not None and dtype not in _DTYPES:
         raise ValueError(
-            f"model_init_kwargs: dtype={dtype!r} is not a weight type that TRL loads. Write one of {', '.join(_DTYPES)}."
+            f"model_init_kwargs: dtype={dtype!r} is not a weight type that TRL loads. Write one of "
+            f"{', '.join(_DTYPES)}."
         )
 
 

@@ -56,8 +56,9 @@ def choose(recipe: Recipe) -> Path:
         return folder
     if resume and resume != AUTO:
         raise ValueError(
-            f"resume_from_checkpoint={resume!r}: {str(folder)!r} holds no checkpoint to continue from. Name a checkpoint "
-            "folder, or remove the field to start a new run (save_strategy says when checkpoints are written)."
+            f"resume_from_checkpoint={resume!r}: {str(folder)!r} holds no checkpoint to continue from. Name a "
+            "checkpoint folder, or remove the field to start a new run (save_strategy decides when checkpoints are "
+            "written)."
         )
     taken = [name for name in (CONFIG, METRICS, MODEL) if (folder / name).exists()]
     if MODEL in taken or (taken and not resume):
@@ -90,9 +91,9 @@ def _check_layout(checkpoint: Path, recipe: Recipe) -> None:
         now = getattr(recipe.training, name)
         if before.get(name, now) != now:
             raise ValueError(
-                f"{name}={now}, but {str(checkpoint)!r} was saved with {before[name]}: its completions and its position "
-                f"in the data would not fit. Write {name}={before[name]}, or start a new run from its weights with "
-                f"--model_name_or_path {checkpoint}."
+                f"{name}={now}, but {str(checkpoint)!r} was saved with {before[name]}: its completions and its "
+                f"position in the data would not fit. Write {name}={before[name]}, or start a new run from its weights "
+                f"with --model_name_or_path {checkpoint}."
             )
 
 

@@ -36,9 +36,9 @@ def agreed(choose: Callable[[], T]) -> T:
             broadcast_object_list([(None, _picklable_error(error))])
             raise
     broadcast_object_list(message)
-    received, error = message[0]
-    if error is not None:
-        raise error
+    received, raised = message[0]
+    if raised is not None:
+        raise raised
     return result if state.is_main_process else received
 
 

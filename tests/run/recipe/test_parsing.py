@@ -181,3 +181,63 @@ def test_qwen_math_as_it_stands(launch, boxing_model, problems, tmp_path, algori
     assert last.startswith("qwen_math: reward 0.") and last.endswith("runs/qwen_math")
     for name in ("curves.png", "metrics.jsonl", "completions", "model"):
         assert str(Path("runs/qwen_math") / name) in done.stdout
+
+
+def parse_text(tmp_path, text, *flags):
+    (tmp_path / "own.yaml").write_text(f"model_name_or_path: builtin:tiny_math\ndataset_name: arithmetic\n{text}\n")
+    return recipes.parse([str(tmp_path / "own.yaml"), "--output_dir", str(tmp_path / "run"), *flags])
+
+
+VALUES = {
+    "number that PyYAML reads as text": ("learning_rate: 1e-6", "training", "learning_rate", 1e-6),
+    "whole number for a float": ("temperature: 2", "training", "temperature", 2.0),
+    "number for a text": ("system_prompt: 3", "run", "system_prompt", "3"),
+    "negative number": ("max_steps: -1", "training", "max_steps", -1),
+    "word for a switch": ("log_completions: 'yes'", "training", "log_completions", True),
+    "one word for a list": ("reward_funcs: math", "run", "reward_funcs", ["math"]),
+    "list": ("reward_funcs: [math, length]", "run", "reward_funcs", ["math", "length"]),
+    "list of numbers": ("reward_weights: [1, 5e-1]", "training", "reward_weights", [1.0, 0.5]),
+    "mapping": ("dataset_kwargs: {size: 9}", "run", "dataset_kwargs", {"size": 9}),
+    "mapping as JSON": ("dataset_kwargs: '{\"size\": 9}'", "run", "dataset_kwargs", {"size": 9}),
+    "mapping of the trainer": ("generation_kwargs: {min_p: 0.1}", "training", "generation_kwargs", {"min_p": 0.1}),
+    "null": ("system_prompt: null", "run", "system_prompt", None),
+    "hyphens": ("learning-rate: 0.5", "training", "learning_rate", 0.5),
+    "resume": ("resume_from_checkpoint: true", "training", "resume_from_checkpoint", "true"),
+}
+
+
+@pytest.mark.parametrize("case", VALUES)
+def test_values_of_a_recipe_get_the_type_of_their_field(tmp_path, case):
+    text, part, name, expected = VALUES[case]
+    parsed = parse_text(tmp_path, text)
+    value = getattr(getattr(parsed, part), name)
+    assert value == expected and type(value) is type(expected)
+    assert (name in parsed.given) == (expected is not None)
+
+
+def test_the_command_line_overrides_the_recipe(tmp_path):
+    flags = ["--learning-rate", "1e-5", "--generation_kwargs", "{min_p: 0.2}", "--no_shuffle_dataset", "--beta=0"]
+    text = "learning_rate: 1e-6\ngeneration_kwargs: {min_p: 0.1}\nbeta: 0.5\ndataset_kwargs: {size: 7}"
+    parsed = parse_text(tmp_path, text, *flags)
+    args = parsed.training
+    assert (args.learning_rate, args.generation_kwargs, args.beta) == (1e-5, {"min_p": 0.2}, 0.0)
+    assert args.shuffle_dataset is False and "shuffle_dataset" in parsed.given
+    assert parsed.run.dataset_kwargs == {"size": 7}
+    assert parse_text(tmp_path, text, "--dataset_name", "programs").run.dataset_kwargs == {}
+
+
+def test_a_former_field_is_refused_with_the_new_one(tmp_path, monkeypatch):
+    """Only if the configuration does not have it."""
+    monkeypatch.setitem(checks.RENAMED, "former_field", "former_field is now new_field: write new_field: 3.")
+    for text, flags in (("former_field: 3", []), ("", ["--former_field", "3"]), ("", ["--former-field=3"])):
+        with pytest.raises(ValueError, match=r"^former_field is now new_field: write new_field: 3\.$"):
+            parse_text(tmp_path, text, *flags)
+
+
+def test_the_speed_switches_are_names_in_exact_speedups():
+    switches = ["trim_padding", "arrange_rows", "skip_zero_signal", "pack_rows", "share_prompts", "reuse_first_pass"]
+    assert set(switches) <= set(checks.RENAMED)
+    assert checks.RENAMED["trim_padding"] == (
+        "trim_padding is now a name in exact_speedups: write exact_speedups: none, or list the ones to keep: "
+        "exact_speedups: [arrange_rows, skip_zero_signal, pack_rows, share_prompts, reuse_first_pass]."
+    )
