@@ -146,7 +146,7 @@ def hub() -> list[Row]:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return [(OPTIONAL, "offline", "HF_HUB_OFFLINE is set: only local files and the cache are read")]
     reason = _in_process(_connect, seconds=2 * _HUB_SECONDS)
-    return [(OK if reason is None else OPTIONAL, "reachable" if reason is None else "out of reach", reason or "yes")]
+    return [(OK if reason is None else OPTIONAL, "reachable" if reason is None else "unreachable", reason or "yes")]
 
 
 def needs(recipe: Any) -> list[Row]:
@@ -187,10 +187,10 @@ def needs(recipe: Any) -> list[Row]:
         tokens = longest_prompt(loaded["train"], recipe.run, loaded["model"].tokenizer)
         parts = memory.estimate(recipe, memory.skeleton(recipe, loaded["model"]), tokens)
         peak, ranks = memory.peak(parts), recipe.training.world_size
-        there, whose = dry_run.device_memory(recipe.training)
-        wanted = peak * (ranks if whose == "machine" else 1)
-        text = f"estimated peak {_gigabytes(wanted)}; the {whose} has {_gigabytes(there)}"
-        if wanted > there:
+        available, owner = dry_run.device_memory(recipe.training)
+        wanted = peak * (ranks if owner == "machine" else 1)
+        text = f"estimated peak {_gigabytes(wanted)}; the {owner} has {_gigabytes(available)}"
+        if wanted > available:
             raise ValueError(
                 f"{text}. Write a smaller per_device_train_batch_size or max_completion_length, or use_peft."
             )

@@ -177,7 +177,7 @@ def _check_adapters(run: Any, model: ModelConfig) -> None:
         )
     if run.merge_adapter and model.load_in_8bit:
         raise ValueError(
-            "merge_adapter=True with load_in_8bit=True would not save the trained model: 8-bit training also rounds the "
+            "merge_adapter=True with load_in_8bit=True would not save the trained model: 8-bit training also rounds "
             "activations. Write load_in_4bit: true, or remove merge_adapter."
         )
     if model.use_peft and model.lora_task_type != "CAUSAL_LM":
@@ -199,13 +199,13 @@ def check_deepspeed(config: str | dict[str, Any] | None) -> None:
     Call it before the trainer's configuration is built, because that changes the state of accelerate in this process.
     """
     launched = str_to_bool(os.environ.get("ACCELERATE_USE_DEEPSPEED", "false"))
-    asked = f"deepspeed={config!r}" if config else "accelerate launch asks for DeepSpeed, and"
-    if isinstance(config, str) and not Path(config).expanduser().is_file():
+    asked = f"deepspeed={config!r}" if config else "accelerate launch asks for DeepSpeed"
+    if config and isinstance(config, str) and not Path(config).expanduser().is_file():
         raise ValueError(
             f"{asked} is not a file. Give the path of a JSON file, or launch with launch/accelerate/zero2.yaml."
         )
     if (config or launched) and find_spec("deepspeed") is None:
-        raise ValueError(f"{asked} it is not installed here: pip install 'gbpo[deepspeed]'.")
+        raise ValueError(f"{asked}, which is not installed: pip install 'gbpo[deepspeed]'.")
 
 
 def _check_packages(args: GRPOConfig, model: ModelConfig) -> None:
@@ -224,7 +224,7 @@ def _check_packages(args: GRPOConfig, model: ModelConfig) -> None:
                 f"{nearest(logger, INTEGRATION_TO_CALLBACK)!r}?"
             )
         if logger not in get_available_reporting_integrations():
-            raise ValueError(f"report_to={logger!r} is not installed here: pip install {logger}, or remove it.")
+            raise ValueError(f"report_to={logger!r} is not installed: pip install {logger}, or remove it.")
 
 
 def check_reward_weights(weights: Sequence[float] | None, names: Sequence[str]) -> None:

@@ -100,7 +100,7 @@ def test_an_unreachable_hub(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     ((mark, name, reason),) = doctor.hub()
-    assert (mark, name) == (doctor.OPTIONAL, "out of reach") and "refused" in reason
+    assert (mark, name) == (doctor.OPTIONAL, "unreachable") and "refused" in reason
 
 
 def test_the_command_itself(tmp_path):

@@ -316,9 +316,9 @@ def test_dry_run_prints_a_page_and_writes_nothing(model, tmp_path, monkeypatch, 
         "600 optimiser steps = 300 generations",
         "longest prompt 9 tokens",
         "LM-head chunk",
-        "the golds of 256 rows grade themselves as right",
+        "the reference answers of 256 rows grade themselves as correct",
         "transformers 5.",
-        "num_generations=2: a group says only",
+        "num_generations=2: a group only shows",
         "Nothing was loaded, trained or written",
     ):
         assert words in page
@@ -330,7 +330,7 @@ def test_dry_run_of_a_model_that_is_not_built(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     train.main([TINY, "--dry_run", "true"])
-    assert "not known: builtin:tiny_math is not built yet" in capsys.readouterr().out
+    assert "unknown: builtin:tiny_math is not built yet" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -339,5 +339,5 @@ def test_dry_run_of_two_processes_prints_once(launch, model, tmp_path):
     done = launch(TINY, "--model_name_or_path", model, "--dry_run", "true", launcher=torchrun, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("memory per rank") == 1
-    assert "2 × 128 a micro-batch × 2 micro-batches (cpu, DDP)" in done.stdout
+    assert "2 rank(s) × 128 per micro-batch × 2 micro-batches (cpu, DDP)" in done.stdout
     assert not (tmp_path / "runs").exists()
