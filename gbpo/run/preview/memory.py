@@ -200,7 +200,7 @@ def _with_adapters(module: nn.Module, recipe: Recipe) -> nn.Module:
 
 
 def _runnable(module: Any, mode: FakeTensorMode) -> Any:
-    """Replace the "meta" tensors of a model by fake ones that can be computed with. Returns the model in its adapters."""
+    """Replace "meta" tensors by fake ones, which operations accept. Return the model inside its adapters."""
     replaced: dict[Any, Any] = {}  # keys compare by identity, so tied weights stay tied
 
     def fake(tensor: Any) -> Any:

@@ -1,4 +1,4 @@
-"""FSDP2 in two processes on the CPU: the step of one process, a model that loads, and a run that goes on.
+"""FSDP2 in two processes on the CPU: the same step as in one process, a loadable model, and a resumed run.
 
 DDP is tested in test_step.py, test_killed.py and test_run.py; DeepSpeed, and the other combinations, in tests/engines.
 """
