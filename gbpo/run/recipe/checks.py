@@ -29,8 +29,8 @@ class _Range(NamedTuple):
 
     def __str__(self) -> str:
         if self.high == math.inf:
-            return f"{self.low:g} or more" if self.low_allowed else "a positive number"
-        return f"a value in {'[' if self.low_allowed else '('}{self.low:g}, {self.high:g}]"
+            return f"{self.low} or more" if self.low_allowed else "a positive number"
+        return f"a value in {'[' if self.low_allowed else '('}{self.low}, {self.high}]"
 
 
 _NO_COMPLETION = "would give no completion"

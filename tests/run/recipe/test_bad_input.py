@@ -166,7 +166,7 @@ CASES |= {
     "comma in a number": ([TINY, "--learning_rate", "1,0e-6"], ["learning_rate", "1,0e-6"]),
     "word for a boolean": ([TINY, "--bf16", "maybe"], ["bf16", "maybe"]),
     "word for a seed": ([TINY, "--seed", "random"], ["seed", "random"]),
-    "negative seed": ([TINY, "--seed", "-1"], ["seed=-1", "0"]),
+    "negative seed": ([TINY, "--seed", "-1"], ["seed=-1", "[0, 4294967295]"]),
     "huge seed": ([TINY, "--seed", "4294967296"], ["seed=4294967296"]),
     "mapping for model_init_kwargs": ([TINY, "--model_init_kwargs", "fast"], ["model_init_kwargs", "fast"]),
     "unknown model_init_kwargs": (
