@@ -60,10 +60,11 @@ def watched(output: Path) -> Iterator[StepReport]:
     process = subprocess.Popen(
         [sys.executable, "-P", watcher.__file__, json.dumps(about)],  # -P: files beside it shadow no standard module
         stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         start_new_session=True,  # signals sent to the rank's process group must not end the watcher
     )
-    pipe = process.stdin
-    assert pipe is not None
+    pipe, until_closed = process.stdin, process.stdout
+    assert pipe is not None and until_closed is not None
 
     def terminate(number, frame):
         raise Terminated(128 + number)
@@ -79,7 +80,10 @@ def watched(output: Path) -> Iterator[StepReport]:
         signal.signal(signal.SIGTERM, previous)
         with contextlib.suppress(BrokenPipeError):
             pipe.close()
-        process.wait()
+        until_closed.read()
+        until_closed.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it may still wait for the watcher of rank 0 to report
+            process.wait(1)
 
 
 def _new_watchers_folder(output: Path) -> str:

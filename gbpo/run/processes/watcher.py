@@ -2,7 +2,8 @@
 
 `ending.watched` starts this file as a script. It imports the standard library only. The rank writes JSON lines to the
 watcher's standard input: `{"step": N}` after each optimiser step and `{"ended": why}` at its end, where `why` is null
-if the run finished. If the input ends without an `ended` line, the rank was killed.
+if the run finished. If the input ends without an `ended` line, the rank was killed. The rank exits when the watcher
+has closed its standard output.
 
 The watchers of a run share one folder. `<rank>.beat` changes every few seconds, `<rank>.ended` says why a rank ended,
 and `reported` is created by the one watcher that writes the report. Each watcher reads one beat: that of the nearest
@@ -70,6 +71,8 @@ class Watcher:
         else:
             self._write("ended", {"time": time.time(), "killed": why == KILLED, "why": f"{self._name}: {why}"})
             time.sleep(SETTLE)
+            if self._rank != 0:
+                os.dup2(2, 1)  # let the rank exit: other ranks may wait for its connections to close
             if self._claim_report():
                 self._report(self._first_end() or why)
 

@@ -93,7 +93,7 @@ class _Parser(TrlParser):
     """Converts given values to the types of the fields. Errors are `ValueError`s that name the field."""
 
     def __init__(self, classes: list[type]):
-        super().__init__(classes, allow_abbrev=False)
+        super().__init__(classes, allow_abbrev=False, prog="launch/gbpo.py RECIPE.yaml")
         self._negative_number_matcher = _NEGATIVE_NUMBER  # argparse takes -1e-6 for an option
         hints = {name: hint for kind in classes for name, hint in get_type_hints(kind).items()}
         self._mappings = {name for name, hint in hints.items() if "dict" in str(hint)}

@@ -196,7 +196,7 @@ def start_rank(tmp_path):
             f"w.POLL, w.BEAT, w.SETTLE, w.GRACE, w.SILENT, w.PATIENCE = 0.02, 0.05, 0.3, 0.5, {silent}, 2.0\n"
             "w.Watcher(**json.loads(sys.argv[1])).run()"
         )
-        pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"text": True}
         process = subprocess.Popen([sys.executable, "-c", watch, json.dumps(about)], **pipes)
         started.extend([sleeper, process])
         return sleeper, process
@@ -332,6 +332,19 @@ def test_if_the_watcher_that_should_report_is_killed_another_reports(start_rank,
     end(second)
     (line,) = report(tmp_path)
     assert "rank 1 (node" in line and "ValueError: bad row" in line
+
+
+def test_a_rank_that_failed_may_exit_before_rank_0_reports(start_rank, tmp_path):
+    """Otherwise rank 0 would wait for its connections to close."""
+    (_, first), (_, second) = start_rank(0, 2), start_rank(1, 2)
+    say(second, {"ended": "ValueError: bad row"})
+    start = time.monotonic()
+    assert second.stdout.read() == ""  # closed
+    assert time.monotonic() - start < 1.5 and second.poll() is None
+    end(first, {"ended": "RuntimeError: connection closed by peer"})
+    end(second)
+    (line,) = report(tmp_path)
+    assert "ValueError: bad row" in line
 
 
 def test_a_watcher_without_its_rank_is_noticed_behind_ranks_that_finished(start_rank, tmp_path):
