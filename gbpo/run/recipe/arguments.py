@@ -74,6 +74,8 @@ class RunArguments:
             raise ValueError(
                 "dataset_name is missing: write a Hub id, a local file, arithmetic, programs or reasoning_gym:<task>."
             )
+        for name in ("dataset_kwargs", "dataset_columns", "reward_kwargs"):  # other commands pass text
+            setattr(self, name, mapping(name, getattr(self, name)))
         names = list(self.dataset_columns.values())
         if len(set(map(str, names))) < len(names):
             raise ValueError(
