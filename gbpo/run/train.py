@@ -143,7 +143,7 @@ def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseT
         **(args.model_init_kwargs or {}),
     }
     trainer_class = GBPOTrainer if recipe.run.algorithm == "gbpo" else BaseTrainer
-    with hazards.said_by_the_run():
+    with hazards.without_config_warnings():
         return trainer_class(
             model,
             inputs.rewards,

@@ -60,7 +60,7 @@ def find(
 
 
 @contextlib.contextmanager
-def said_by_the_run() -> Iterator[None]:
+def without_config_warnings() -> Iterator[None]:
     """Silence the warnings of `GBPOTrainer` about its configuration. `find` returns the same warnings."""
     logger = logging.getLogger("gbpo.trainer.gbpo")
     level = logger.level

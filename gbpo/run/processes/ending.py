@@ -55,7 +55,7 @@ def watched(output: Path) -> Iterator[StepReport]:
         "ranks": state.num_processes,
         "host": platform.node(),
         "pid": os.getpid(),
-        "command": command_to_go_on(output),
+        "command": command_to_continue(output),
     }
     process = subprocess.Popen(
         [sys.executable, "-P", watcher.__file__, json.dumps(about)],  # -P: files beside it shadow no standard module
@@ -105,7 +105,7 @@ def reason(error: BaseException) -> str:
     return f"the disk is full, free some space before you continue ({text})" if full else text
 
 
-def command_to_go_on(output: Path) -> str:
+def command_to_continue(output: Path) -> str:
     """The command that started this run, including its launcher, with flags to continue in `output`."""
     arguments = sys.argv[1:]
     words = list(sys.orig_argv)
