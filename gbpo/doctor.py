@@ -1,4 +1,4 @@
-"""What this machine can run: `python -m gbpo.doctor [RECIPE.yaml [--field value …]]`."""
+"""Checks what this machine can run: `python -m gbpo.doctor [RECIPE.yaml [--field value …]]`."""
 
 from .run.preview.doctor import main
 

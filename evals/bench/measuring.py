@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from gbpo.run.output import folder
+from gbpo.shared.provenance import git_revision
 
 from ..shared import hardware
 
@@ -97,7 +98,7 @@ def machine(argv: Sequence[str]) -> dict[str, Any]:
     return {
         "command": shlex.join(["python", "-m", "evals.bench", *argv]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git_revision": folder.git_revision(),
+        "git_revision": git_revision(),
         "hardware": hardware.describe(),
         "threads": torch.get_num_threads(),
         "versions": {"python": sys.version.split()[0], **folder.versions()},

@@ -19,7 +19,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.models.tiny import character_tokenizer
-from gbpo.run.preview.hazards import said_by_the_run
+from gbpo.run.preview.hazards import without_config_warnings
 
 GROUP = 4  # completions of a prompt: with 16 groups of 64 completions, 13 are 81 %
 MICRO_BATCH = 8  # completions
@@ -213,7 +213,7 @@ def make_trainer(
         **(_GRPO_END if gbpo else {}),
         **config,
     }
-    with said_by_the_run():
+    with without_config_warnings():
         trainer = kind(
             model,
             batch,

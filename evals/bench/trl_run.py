@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 
 from gbpo.run.data import loading as data
 from gbpo.run.models import catalogue as models
+from gbpo.run.models.description import describe
 from gbpo.run.output.progress import MetricsFile
 from gbpo.run.recipe.parsing import parse
 from gbpo.run.rewards import load_rewards
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
     recipe = parse([*argv, "--algorithm", "grpo"])
     train_set, _ = data.load(recipe.run, evaluation=False)
     model = models.local_model(recipe.model.model_name_or_path)
-    tokenizer = models.describe(model, recipe).tokenizer
+    tokenizer = describe(model, recipe).tokenizer
     args = recipe.training
     args.model_init_kwargs = {"dtype": recipe.model.dtype, **(args.model_init_kwargs or {})}
     output = Path(args.output_dir)

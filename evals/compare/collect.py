@@ -12,6 +12,7 @@ from typing import Any
 
 from gbpo.run.data import loading as data
 from gbpo.run.output import folder
+from gbpo.shared.provenance import git_revision
 
 from ..report.results import Cell, Evaluation, Results
 from ..shared.hardware import describe
@@ -36,7 +37,7 @@ def collect(comparison: Comparison) -> Results:
     return Results(
         command=comparison.command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        git_revision=folder.git_revision(),
+        git_revision=git_revision(),
         versions=folder.versions(),
         hardware=describe(),
         recipe=str(comparison.recipe),

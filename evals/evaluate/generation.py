@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
 from gbpo.run.models import catalogue as models
+from gbpo.run.models.description import Description, read
 
 if TYPE_CHECKING:
     from .command import Settings
@@ -42,7 +43,7 @@ class Checkpoint:
     base: str
     adapter: str | None
     tokenizer_folder: str
-    description: models.Description
+    description: Description
 
     @property
     def tokenizer(self) -> Any:
@@ -78,7 +79,7 @@ def find(name: str, chat_template_path: str | None = None) -> Checkpoint:
         base = json.loads((adapter / _ADAPTER).read_text())["base_model_name_or_path"]
     has_tokenizer = adapter is not None and (adapter / "tokenizer_config.json").is_file()
     tokenizer_folder = str(adapter) if has_tokenizer else base
-    description = models.read(base, tokenizer_folder, chat_template_path)
+    description = read(base, tokenizer_folder, chat_template_path)
     return Checkpoint(base, None if adapter is None else str(adapter), tokenizer_folder, description)
 
 

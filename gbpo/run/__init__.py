@@ -1,1 +1,1 @@
-"""Runs of a recipe: `python -m gbpo.run RECIPE.yaml [--field value …]`, which is what `launch/gbpo.py` calls."""
+"""Runs a recipe: `python -m gbpo.run RECIPE.yaml [--field value …]`. `launch/gbpo.py` does the same."""

@@ -1,4 +1,4 @@
-if __name__ == "__main__":  # not in the worker processes of the rewards, which import this file again
+if __name__ == "__main__":  # worker processes of the rewards import this file too
     from .train import main
 
     main()

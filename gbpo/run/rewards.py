@@ -1,4 +1,4 @@
-"""The rewards that a recipe names; loads neither torch nor TRL."""
+"""The rewards that a recipe names. Importing this file loads neither torch nor TRL."""
 
 import inspect
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from datasets import Dataset
 from .data.loading import REASONING_GYM
 from .recipe.arguments import RunArguments
 
-# What TRL passes to every reward beside the columns of the data set.
+# arguments that TRL passes to every reward in addition to the columns of the data set
 _PASSED_BY_TRL = {
     "prompts",
     "completions",
@@ -23,10 +23,14 @@ _PASSED_BY_TRL = {
 
 
 def load_rewards(run: RunArguments, dataset: Dataset) -> list[Callable[..., Any]]:
-    """The rewards of a recipe, after a check that the data set has the columns they read.
+    """Create the rewards of a recipe, and check that the data set has the columns they read.
+
+    Args:
+        run: The reward fields of the recipe.
+        dataset: The training set.
 
     Raises:
-        ValueError: For an unknown reward or option, or a missing column.
+        ValueError: A reward or an option is unknown, or a column is missing.
     """
     package = rewards_package()
     rewards = []
@@ -44,10 +48,10 @@ def load_rewards(run: RunArguments, dataset: Dataset) -> list[Callable[..., Any]
 
 
 def named_rewards(run: RunArguments) -> dict[str, dict[str, Any]]:
-    """The options of each reward by its name; a reasoning-gym task brings its own reward.
+    """The options of each reward, by its name. A reasoning-gym task has its own reward as the default.
 
     Raises:
-        ValueError: There is none, or options belong to none.
+        ValueError: No reward is named, or `reward_kwargs` names one that `reward_funcs` does not list.
     """
     names, options = run.reward_funcs, dict(run.reward_kwargs)
     if not names and run.dataset_name.startswith(REASONING_GYM):
@@ -63,7 +67,7 @@ def named_rewards(run: RunArguments) -> dict[str, dict[str, Any]]:
 
 
 def rewards_package():
-    """`rewards` of the checkout, or the copy that a wheel carries as `gbpo.rewards`."""
+    """The package `rewards` of a checkout. An installed wheel contains it as `gbpo.rewards`."""
     if (Path(__file__).parents[1] / "rewards").is_dir():
         from gbpo import rewards
     else:
@@ -72,7 +76,7 @@ def rewards_package():
 
 
 def _columns_read(reward: Callable[..., Any]) -> list[str]:
-    """The parameters that only a column of the data set can fill."""
+    """The parameters of a reward that are filled from columns of the data set."""
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [
         name

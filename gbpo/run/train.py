@@ -1,11 +1,13 @@
-"""One run: recipe in, model, metrics and curves out."""
+"""One run: a recipe in; a model, metrics and curves out."""
 
 import importlib
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import datasets
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
@@ -19,130 +21,195 @@ from ..trainer.guards.collapse import CollapseWatch
 from ..trainer.sampling.extra_votes import vote_rounds
 from ..trainer.sampling.unbiased import check_sampling
 from ..trainer.sampling.vllm_client import check_server
-from .data import loading as data
-from .models import adapters
-from .models import catalogue as models
+from .data.loading import format_prompts, load, longest_prompt, quiet
+from .models import catalogue
+from .models.adapters import save_merged
+from .models.description import Description, describe
 from .output import folder
+from .output.curves import draw_curves
 from .output.progress import MetricsFile, ProgressBar
 from .preview import dry_run, hazards, memory, plan
-from .processes import ending
-from .processes import group as processes
+from .processes.ending import watched
 from .processes.group import agreed, leave_together
+from .processes.launcher import LaunchError, ShardsCheck, check_group, check_launcher, check_strategy
+from .processes.output_lock import lock_output
 from .recipe.checks import check_reward_weights, check_writable
 from .recipe.parsing import Recipe, parse
 from .rewards import load_rewards, rewards_package
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """A checked recipe with its data and rewards, and the folder to write to."""
+
+    recipe: Recipe
+    train_set: datasets.Dataset
+    eval_set: datasets.Dataset | None
+    rewards: list[Callable[..., Any]]
+    output: Path
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the recipe named on the command line; on bad input print one line and exit with status 2."""
-    data.quiet()
-    argv = sys.argv[1:] if argv is None else argv
+    """Run the recipe named on the command line.
+
+    Args:
+        argv: `RECIPE [--field value …]`; by default the arguments of this process.
+
+    Raises:
+        SystemExit: With status 2 and one printed line for bad input, with status 3 if the run stops itself.
+    """
+    quiet()
     try:
-        processes.check_launcher()
-        recipe = parse(argv)
-        processes.check_group()
-        check_sampling(recipe.training)
-        train_set, eval_set = data.load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
-        check_enough_prompts(recipe, len(train_set))
-        rewards = load_rewards(recipe.run, train_set)
-        check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
-        vote_rounds(rewards, recipe.training.num_generations)
-        agreed(lambda: _check_golds(rewards, train_set))
-        models.check_model_name(recipe.model.model_name_or_path)
-        output = agreed(lambda: folder.choose(recipe))
-        agreed(lambda: check_writable(output))
+        check_launcher()
+        recipe = parse(sys.argv[1:] if argv is None else argv)
+        check_group()
+        inputs = check_inputs(recipe)
         if recipe.run.dry_run:
-            agreed(lambda: print(dry_run.report(recipe, train_set, eval_set, rewards, output), flush=True))
+            agreed(lambda: _print_dry_run(inputs))
             leave_together()
             return
         agreed(lambda: check_server(recipe.training))
-        model = models.local_model(recipe.model.model_name_or_path)
-        description = models.describe(model, recipe)
-        memory.skeleton(recipe, description)
-        agreed(lambda: processes.hold(output))
+        model = catalogue.local_model(recipe.model.model_name_or_path)
+        description = describe(model, recipe)
+        memory.skeleton(recipe, description)  # refuses adapters, attention and model_init_kwargs that do not fit
+        agreed(lambda: lock_output(inputs.output))
     except (ValueError, ImportError) as error:
-        processes.refuse(error)
+        _refuse(error)
     try:
-        with ending.watched(output) as step_report:
-            train(recipe, train_set, eval_set, rewards, model, output, description, step_report)
+        with watched(inputs.output) as step_report:
+            train(inputs, model, description, step_report)
             leave_together()
-    except processes.LaunchError as error:
-        processes.refuse(error)
-    except TrainingStopped:  # its reason has been printed
+    except LaunchError as error:
+        _refuse(error)
+    except TrainingStopped:  # the watcher has printed its reason
         raise SystemExit(3) from None
 
 
-def train(
-    recipe: Recipe,
-    train_set: datasets.Dataset,
-    eval_set: datasets.Dataset | None,
-    rewards: list[Callable[..., Any]],
-    model: str,
-    output: Path,
-    description: models.Description,
-    step_report: TrainerCallback,
-) -> None:
-    """Train and leave config, metrics, completions, curves and the model under `output`."""
+def check_inputs(recipe: Recipe) -> Inputs:
+    """Load data and rewards, and check everything that needs no model.
+
+    Raises:
+        ValueError: The data, the rewards, the model's name or the output folder cannot be used.
+    """
+    check_sampling(recipe.training)
+    train_set, eval_set = load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
+    check_enough_prompts(recipe, len(train_set))
+    rewards = load_rewards(recipe.run, train_set)
+    check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
+    vote_rounds(rewards, recipe.training.num_generations)  # refuses a number of votes that does not fit the groups
+    agreed(lambda: _check_references(rewards, train_set))
+    catalogue.check_model_name(recipe.model.model_name_or_path)
+    output = agreed(lambda: folder.choose(recipe))
+    agreed(lambda: check_writable(output))
+    return Inputs(recipe, train_set, eval_set, rewards, output)
+
+
+def train(inputs: Inputs, model: str, description: Description, step_report: TrainerCallback) -> None:
+    """Train, and write config, metrics, completions, curves and the model to the output folder.
+
+    Args:
+        inputs: What `check_inputs` returned.
+        model: Folder or Hub id of the model.
+        description: Its configuration and tokenizer.
+        step_report: Callback that tells the watcher the current step.
+    """
+    recipe, output = inputs.recipe, inputs.output
+    trainer = _make_trainer(inputs, model, description)
+    check_strategy(trainer)
+    _add_callbacks(trainer, inputs, step_report)
+    resume = recipe.training.resume_from_checkpoint
+    checkpoint = resume and folder.last_checkpoint(output, resume)
+    is_main = trainer.accelerator.is_main_process
+    if is_main:
+        folder.write_config(output, recipe, step=int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
+        _print_plan(trainer, inputs, description)
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.perf_counter() - start
+    trainer.save_model(str(output / folder.MODEL))
+    if is_main:
+        _save_beside_model(trainer, recipe, model, output)
+        draw_curves(output, f"{recipe.path.stem}, {recipe.run.algorithm}")
+        print(_summary(recipe, output, seconds), flush=True)
+
+
+def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseTrainer:
+    recipe, tokenizer = inputs.recipe, description.tokenizer
     args = recipe.training
-    args.output_dir = str(output)
-    tokenizer = description.tokenizer
+    args.output_dir = str(inputs.output)
     args.model_init_kwargs = {
         "revision": recipe.model.model_revision,
         "attn_implementation": recipe.model.attn_implementation,
         "dtype": recipe.model.dtype,
         **(args.model_init_kwargs or {}),
     }
-    with hazards.said_by_the_run():
-        trainer = (GBPOTrainer if recipe.run.algorithm == "gbpo" else BaseTrainer)(
+    trainer_class = GBPOTrainer if recipe.run.algorithm == "gbpo" else BaseTrainer
+    with hazards.without_config_warnings():
+        return trainer_class(
             model,
-            rewards,
+            inputs.rewards,
             args,
-            train_dataset=data.format_prompts(train_set, recipe.run, tokenizer),
-            eval_dataset=eval_set and data.format_prompts(eval_set, recipe.run, tokenizer),
+            train_dataset=format_prompts(inputs.train_set, recipe.run, tokenizer),
+            eval_dataset=inputs.eval_set and format_prompts(inputs.eval_set, recipe.run, tokenizer),
             processing_class=tokenizer,
             quantization_config=get_quantization_config(recipe.model),
             peft_config=get_peft_config(recipe.model),
         )
-    processes.check_strategy(trainer)
-    trainer.add_callback(processes.ShardsCheck(trainer))
-    show = trainer.accelerator.is_main_process
+
+
+def _add_callbacks(trainer: BaseTrainer, inputs: Inputs, step_report: TrainerCallback) -> None:
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(ProgressBar)
-    watches = (CollapseWatch(stop=recipe.run.stop_on_collapse), hazards.MostlyTruncated())
-    for callback in (MetricsFile(output), *watches, step_report):
+    for callback in (
+        ShardsCheck(trainer),
+        MetricsFile(inputs.output),
+        CollapseWatch(stop=inputs.recipe.run.stop_on_collapse),
+        hazards.MostlyTruncated(),
+        step_report,
+    ):
         trainer.add_callback(callback)
-    resume = args.resume_from_checkpoint
-    checkpoint = resume and folder.last_checkpoint(output, resume)
-    if show:
-        folder.write_config(output, recipe, step=int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
-        print(plan.one_line(recipe, len(train_set)), flush=True)
-        prompt_tokens = data.longest_prompt(train_set, recipe.run, tokenizer)
-        for hazard in hazards.find(recipe, train_set, eval_set, description, prompt_tokens):
-            print(f"gbpo: warning: {hazard}", file=sys.stderr, flush=True)
-
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.perf_counter() - start
-    trainer.save_model(str(output / folder.MODEL))
-    if show:
-        trainer.create_model_card(model_name=output.name, dataset_name=recipe.run.dataset_name)
-        (output / "README.md").replace(output / folder.MODEL / "README.md")
-        if recipe.run.merge_adapter:
-            adapters.save_merged(recipe, model, output / folder.MODEL, output / folder.MERGED)
-            tokenizer.save_pretrained(output / folder.MERGED)
-        folder.draw_curves(output, f"{recipe.path.stem}, {recipe.run.algorithm}")
-        print(_summary(recipe, output, seconds), flush=True)
 
 
-def _check_golds(rewards: list[Callable[..., Any]], train_set: datasets.Dataset) -> None:
-    """Raise `ValueError` unless the golds of a sample of the data set grade themselves as right."""
+def _print_plan(trainer: BaseTrainer, inputs: Inputs, description: Description) -> None:
+    recipe, train_set = inputs.recipe, inputs.train_set
+    print(plan.one_line(recipe, len(train_set)), flush=True)
+    print(trainer.speedups.line(), flush=True)
+    prompt_tokens = longest_prompt(train_set, recipe.run, description.tokenizer)
+    for hazard in hazards.find(recipe, train_set, inputs.eval_set, description, prompt_tokens):
+        print(f"gbpo: warning: {hazard}", file=sys.stderr, flush=True)
+
+
+def _save_beside_model(trainer: BaseTrainer, recipe: Recipe, model: str, output: Path) -> None:
+    """Save the model card and, if the recipe asks for it, the merged model."""
+    trainer.create_model_card(model_name=output.name, dataset_name=recipe.run.dataset_name)
+    (output / "README.md").replace(output / folder.MODEL / "README.md")
+    if recipe.run.merge_adapter:
+        save_merged(recipe, model, output / folder.MODEL, output / folder.MERGED)
+        trainer.processing_class.save_pretrained(output / folder.MERGED)
+
+
+def _print_dry_run(inputs: Inputs) -> None:
+    page = dry_run.report(inputs.recipe, inputs.train_set, inputs.eval_set, inputs.rewards, inputs.output)
+    print(page, flush=True)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """Print the error in one line, once for all processes, and exit with status 2."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"gbpo: error: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(2)
+
+
+def _check_references(rewards: list[Callable[..., Any]], train_set: datasets.Dataset) -> None:
+    """Raise `ValueError` if a reference answer in a sample of the data set does not grade itself as correct."""
     check_sample = importlib.import_module(f"{rewards_package().__name__}.check").check_sample
     for reward in rewards:
         check_sample(get_callable_name(reward), reward, train_set)
 
 
 def check_enough_prompts(recipe: Recipe, rows: int) -> None:
+    """Raise `ValueError` if a data set of `rows` prompts is too small for one generation."""
     args = recipe.training
     prompts = args.generation_batch_size // args.num_generations
     if rows < prompts:
@@ -154,7 +221,7 @@ def check_enough_prompts(recipe: Recipe, rows: int) -> None:
 
 
 def _summary(recipe: Recipe, output: Path, seconds: float) -> str:
-    """Where everything lies, and the reward of the first and the last logging step."""
+    """The paths of all results, and the reward of the first and the last logging step."""
     rewards = [row["reward"] for row in folder.read_metrics(output) if row.get("reward") is not None]
     name = recipe.training.run_name or recipe.path.stem
     change = f"reward {rewards[0]:.2f} -> {rewards[-1]:.2f}" if rewards else "no reward logged"

@@ -1,1 +1,1 @@
-"""Helpers of the trainer, the runs and control that belong to none of them."""
+"""Helpers used by several packages of gbpo."""

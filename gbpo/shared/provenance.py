@@ -1,4 +1,4 @@
-"""What code a run was made with."""
+"""The code revision and the package versions of a run."""
 
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def git_revision() -> str | None:
-    """Commit of the code that runs, with `-dirty` when it was changed; None outside a checkout."""
+    """Commit of the running code, with `-dirty` if files were changed. None outside a git checkout."""
     result = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="],
         cwd=Path(__file__).parent,
@@ -18,6 +18,7 @@ def git_revision() -> str | None:
 
 
 def installed_version(package: str) -> str | None:
+    """Version of an installed package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:

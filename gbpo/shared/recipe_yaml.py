@@ -1,4 +1,4 @@
-"""What all recipes have in common, whichever command reads them."""
+"""Reads recipes for all commands."""
 
 import difflib
 from pathlib import Path
@@ -8,14 +8,14 @@ import yaml
 
 
 def read_yaml(path: Path, example: str) -> dict[str, Any]:
-    """The fields of a recipe.
+    """Read the fields of a recipe.
 
     Args:
         path: The YAML file.
-        example: A recipe that exists, for the error.
+        example: Path of an existing recipe, for the error.
 
     Raises:
-        ValueError: There is no such file, or it is not YAML with each field given once.
+        ValueError: The file does not exist, is not YAML, or gives a field twice.
     """
     if not path.is_file():
         raise ValueError(f"Recipe {path} not found. Give the path of a YAML file, for example {example}.")
@@ -24,19 +24,19 @@ def read_yaml(path: Path, example: str) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(recipe, dict):
-        raise ValueError(f"Recipe {path} holds no fields. Write one `field: value` a line.")
+        raise ValueError(f"Recipe {path} holds no fields. Write one `field: value` per line.")
     return recipe
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, of which PyYAML would keep the last."""
+    """Refuses duplicate keys. PyYAML would use the last one."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key, _ in node.value:
             if key.value in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"{key.value!r} is given twice, and only the last would count; remove one",
+                    problem=f"{key.value!r} is given twice, but only the last value would be used; remove one",
                     problem_mark=key.start_mark,
                 )
             seen.add(key.value)
@@ -44,5 +44,5 @@ class _Loader(yaml.SafeLoader):
 
 
 def nearest(word: str, known: Any) -> str:
-    """The known word that looks most like `word`."""
+    """The known word that is most similar to `word`."""
     return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]

@@ -1,4 +1,4 @@
-"""Files that a kill or a full disk leaves as they were, never half written."""
+"""Writes files completely or not at all, also if the process is killed or the disk is full."""
 
 import os
 from pathlib import Path

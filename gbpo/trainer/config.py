@@ -69,7 +69,7 @@ class BaseConfig(GRPOConfig):
     def __new__(cls, *args: Any, **kwargs: Any):
         for name in SPEEDUPS:
             if name in kwargs:
-                raise TypeError(f"{name} is now a name in exact_speedups. {speedup_field(name)}")
+                raise TypeError(renamed_speedup(name))
         return super().__new__(cls)
 
     def __post_init__(self):
@@ -77,10 +77,12 @@ class BaseConfig(GRPOConfig):
         super().__post_init__()
 
 
-def speedup_field(name: str) -> str:
-    """How to switch off one speed-up, for an error."""
-    others = [other for other in SPEEDUPS if other != name]
-    return f"Write exact_speedups: all, none, or without it: [{', '.join(others)}]."
+def renamed_speedup(name: str) -> str:
+    """The error for a former field that is now a name in `exact_speedups`."""
+    return (
+        f"{name} is now a name in exact_speedups: write exact_speedups: none, or list the ones to keep: "
+        f"exact_speedups: [{', '.join(other for other in SPEEDUPS if other != name)}]."
+    )
 
 
 @dataclass

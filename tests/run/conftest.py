@@ -1,4 +1,4 @@
-"""A model that answers `\\boxed{digit}`, problems whose answers are digits, and the command as users type it."""
+"""A model that answers `\\boxed{digit}`, problems whose answers are digits, and the launch command."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def boxing_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def problems(tmp_path_factory):
-    """A JSONL file as maths data sets are: `problem`, `answer`, and a column that nothing reads."""
+    """A JSONL file like maths data sets: `problem`, `answer`, and an unused column."""
     path = tmp_path_factory.mktemp("data") / "problems.jsonl"
     rows = [{"problem": f"What is {i} mod 3?", "answer": str(i % 3), "source": "made"} for i in range(40)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -56,7 +56,7 @@ def launch(tmp_path):
 
     def run(recipe, *flags, launcher=(sys.executable,), cwd=tmp_path, timeout=300):
         command = [*launcher, str(ROOT / "launch" / "gbpo.py"), str(recipe), *map(str, flags)]
-        # as a newcomer has it: nothing on the path but the environment
+        # a new user has no PYTHONPATH
         env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
 

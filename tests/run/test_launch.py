@@ -1,4 +1,4 @@
-"""Launching: the files of accelerate, the Slurm script, and a run that notices that it is not what was launched."""
+"""Launching: the accelerate files, the Slurm script, and checks that the launched processes are one run."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from accelerate.commands.launch import launch_command_parser
 from filelock import FileLock
 from torch.distributed.tensor import DTensor, Replicate, Shard, init_device_mesh
 
-from gbpo.run.processes import group as processes
+from gbpo.run.processes import launcher
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "recipes" / "tiny_math.yaml"
@@ -23,21 +23,21 @@ FSDP2 = (*ACCELERATE, "--config_file", str(ROOT / "launch" / "accelerate" / "fsd
 SMALL = ("--per_device_train_batch_size", 16, "--max_steps", 2, "--output_dir", "run")
 
 
-def test_there_is_a_file_for_every_way():
+def test_one_file_per_strategy():
     names = {"cpu", "single_gpu", "ddp", "fsdp2", "zero2", "zero3", "zero3_offload"}
     assert {path.stem for path in FILES} == names
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_accelerate_knows_every_key(path):
-    """The loader refuses unknown keys of the first level; below it accelerate sets whatever it reads, unchecked."""
+    """accelerate refuses unknown top-level keys, but does not check the keys below."""
     config = load_config_from_file(str(path))
     known = {action.dest for action in launch_command_parser()._actions}
     below = {**config.fsdp_config, **config.deepspeed_config}
     assert set(below) <= known
-    assert config.num_machines == 1 and config.mixed_precision is None  # the recipe says it
+    assert config.num_machines == 1 and config.mixed_precision is None  # set in the recipe
     fixed = ("gradient_accumulation_steps", "gradient_clipping", "deepspeed_config_file")
-    assert not set(below) & set(fixed)  # would disagree with a recipe that says something else
+    assert not set(below) & set(fixed)  # would contradict a recipe with other values
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -68,24 +68,24 @@ def test_accelerate_that_starts_one_process_for_two(launch, tmp_path, config):
     assert not (tmp_path / "run").exists()
 
 
-def test_fsdp_that_is_ddp(launch, boxing_model, tmp_path):
+def test_fsdp_that_falls_back_to_ddp(launch, boxing_model, tmp_path):
     done = launch(TINY, *SMALL, "--model_name_or_path", boxing_model, launcher=FSDP2)
     line = refusal(done)
     assert "FSDP was asked for, but accelerate fell back to DDP" in line and "ddp.yaml" in line
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_two_processes_that_are_two_runs(launch, tmp_path):
+def test_two_processes_without_a_common_group(launch, tmp_path):
     done = launch(TINY, *SMALL, "--use_cpu", "false", launcher=FSDP2)
     assert "started 2 processes, but this one is in a group of 1" in refusal(done)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_another_run_writes(launch, random_model, tmp_path):
+def test_a_folder_that_another_run_locks(launch, random_model, tmp_path):
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / ".lock"):
         line = refusal(launch(TINY, *SMALL, "--model_name_or_path", random_model))
-    assert "Another running process writes output_dir='run'" in line
+    assert "Another running process writes to output_dir='run'" in line
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
@@ -102,33 +102,33 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_number_of_processes_asked_of_accelerate(command, monkeypatch, tmp_path):
+def test_number_of_processes_on_the_command_line_of_accelerate(command, monkeypatch, tmp_path):
     (tmp_path / "file.yaml").write_text("distributed_type: MULTI_CPU\nnum_processes: 5\nuse_cpu: true\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(processes, "default_config_file", "nowhere.yaml")
+    monkeypatch.setattr(launcher, "default_config_file", "nowhere.yaml")
     parent = type("Parent", (), {"cmdline": lambda self: command.split()})()
     monkeypatch.setattr(psutil.Process, "parent", lambda self: parent)
-    assert processes._processes_asked_of_accelerate() == COMMANDS[command]
+    assert launcher._processes_asked_of_accelerate() == COMMANDS[command]
 
 
-def test_a_sharded_parameter_is_told_from_a_whole_one(tmp_path):
+def test_a_sharded_parameter_is_recognized(tmp_path):
     whole = torch.nn.Parameter(torch.ones(4))
-    assert not processes.is_sharded(whole)
+    assert not launcher.is_sharded(whole)
     whole.ds_tensor, whole.ds_numel = torch.ones(2), 4
-    assert processes.is_sharded(whole)
+    assert launcher.is_sharded(whole)
     whole.ds_numel = 2
-    assert not processes.is_sharded(whole)
+    assert not launcher.is_sharded(whole)
     torch.distributed.init_process_group("fake", rank=0, world_size=2, store=torch.distributed.HashStore())
     try:
         mesh = init_device_mesh("cpu", (2,))
-        assert processes.is_sharded(DTensor.from_local(torch.ones(4), mesh, [Shard(0)]))
-        assert not processes.is_sharded(DTensor.from_local(torch.ones(4), mesh, [Replicate()]))
+        assert launcher.is_sharded(DTensor.from_local(torch.ones(4), mesh, [Shard(0)]))
+        assert not launcher.is_sharded(DTensor.from_local(torch.ones(4), mesh, [Replicate()]))
     finally:
         torch.distributed.destroy_process_group()
 
 
-# What stands for Slurm's commands: each writes its words to a file; the server and the training end as the test says.
-STANDINS = {
+# Replacements for Slurm's commands: each writes its arguments to a file. The test sets how server and training end.
+REPLACEMENTS = {
     "scontrol": 'case $1 in show) printf "%s\\n" $NODES ;; esac',
     "curl": "grep -q vllm-serve $LOG && exit $HEALTHY",
     "sleep": "",
@@ -139,14 +139,14 @@ FOREVER = "exec tail -f /dev/null"
 
 @pytest.fixture
 def sbatch(tmp_path):
-    """`sbatch(nodes, *flags, **environment)` → the ended script and the commands that it gave, a list of words each."""
+    """`sbatch(nodes, *flags, **environment)` returns the finished script and the commands it ran, as lists of words."""
 
     def run(nodes, *flags, **environment):
         folder = tmp_path / "bin"
         folder.mkdir(exist_ok=True)
         log = tmp_path / "commands"
         log.write_text("")
-        for name, body in STANDINS.items():
+        for name, body in REPLACEMENTS.items():
             text = f'#!/bin/bash\nwords=$(printf "%s\\t" {name} "$@")\necho "$words" >> {log}\n{body}\n'
             (folder / name).write_text(text)
             (folder / name).chmod(0o755)
@@ -212,7 +212,7 @@ def test_slurm_server(sbatch):
 
 
 def test_slurm_rank_of_the_node_is_its_task(tmp_path):
-    """What srun starts on each node, with another accelerate first on the path."""
+    """Runs the command that srun starts on each node, with a replacement for accelerate."""
     script = (ROOT / "launch" / "slurm" / "gbpo.sbatch").read_text()
     inner = re.search(r"bash -c '(.*)' launch", script)[1]
     (tmp_path / "accelerate").write_text('#!/bin/bash\necho "$@"\n')
@@ -231,13 +231,13 @@ REFUSED = {
     "never healthy": ({"HEALTHY": "22", "HEALTH_TIMEOUT": "0"}, "not healthy within HEALTH_TIMEOUT=0 s"),
     "server ended": ({"HEALTHY": "22", "SERVER": "exit 1"}, "ended before it was healthy"),
     "one node": ({"nodes": 1}, "--nodes=2 or more, or GENERATION=colocate"),
-    "unknown way": ({"GENERATION": "both"}, "GENERATION=both is unknown"),
+    "unknown generation": ({"GENERATION": "both"}, "GENERATION=both is unknown"),
     "no recipe": ({"recipe": "nowhere.yaml"}, "no recipe 'nowhere.yaml'"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_slurm_ends_clearly_before_training(sbatch, case):
+def test_slurm_script_ends_with_one_line_before_training(sbatch, case):
     environment, words = REFUSED[case]
     environment = dict(environment)
     done, commands = sbatch(environment.pop("nodes", 3), environment.pop("recipe", RECIPE), **environment)
@@ -247,13 +247,13 @@ def test_slurm_ends_clearly_before_training(sbatch, case):
     assert not any("launch/gbpo.py" in command for command in of(commands, "srun"))
 
 
-def test_slurm_passes_on_how_training_ended(sbatch):
+def test_slurm_script_returns_the_status_of_the_training(sbatch):
     done, commands = sbatch(2, RECIPE, TRAINING="exit 3")
     assert done.returncode == 3
-    assert of(commands, "scontrol") == ["show hostnames packed"]  # nothing goes back into the queue
+    assert of(commands, "scontrol") == ["show hostnames packed"]  # not requeued
 
 
-def test_slurm_goes_back_into_the_queue_when_the_time_is_up(sbatch):
+def test_slurm_job_is_requeued_at_the_time_limit(sbatch):
     done, commands = sbatch(2, RECIPE, SIGNAL="USR1", TRAINING=FOREVER)
     assert done.returncode == 0, done.stderr
     assert of(commands, "scontrol") == ["show hostnames packed", "requeue 7"]

@@ -1,4 +1,4 @@
-"""The command as users run it: the demo, other data, own rewards, several processes, killed and resumed."""
+"""The real command: the demo, other data, own rewards and two processes."""
 
 import json
 import sys
@@ -16,8 +16,8 @@ def read_rows(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_demo_from_nothing(launch, tmp_path, monkeypatch):
-    """An empty cache: the starting model is made, is neither useless nor good, and learns within 60 steps."""
+def test_the_demo_with_an_empty_cache(launch, tmp_path, monkeypatch):
+    """The starting model is built, has a medium reward, and learns within 60 steps."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     done = launch(TINY, "--max_steps", 60, launcher=ACCELERATE, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -29,7 +29,7 @@ def test_the_demo_from_nothing(launch, tmp_path, monkeypatch):
     built = list((tmp_path / "cache" / "gbpo").glob("tiny_math-*/model.safetensors"))
     assert len(built) == 1
     stamp = built[0].stat().st_mtime_ns
-    # again: nothing is built, and nothing of the first run is touched
+    # a second run builds nothing and does not change the first one
     first = (tmp_path / "runs" / "tiny_math" / "metrics.jsonl").read_bytes()
     done = launch(TINY, "--max_steps", 2, "--logging_steps", 1, launcher=ACCELERATE)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -40,23 +40,25 @@ def test_the_demo_from_nothing(launch, tmp_path, monkeypatch):
 
 def test_own_columns_own_reward_and_prompts(launch, boxing_model, tmp_path):
     """A Parquet file with other column names, and a reward from a module in the working directory."""
-    table = pandas.DataFrame({"question": [f"{i} mod 3?" for i in range(32)], "gold": [str(i % 3) for i in range(32)]})
+    table = pandas.DataFrame(
+        {"question": [f"{i} mod 3?" for i in range(32)], "target": [str(i % 3) for i in range(32)]}
+    )
     path = tmp_path / "table.parquet"
     table.to_parquet(path, index=False)
     (tmp_path / "my_rewards.py").write_text(
-        "def has_gold(completions, gold, **kwargs):\n"
-        "    return [float(str(g) in c[0]['content']) for c, g in zip(completions, gold)]\n"
+        "def contains_answer(completions, target, **kwargs):\n"
+        "    return [float(str(t) in c[0]['content']) for c, t in zip(completions, target)]\n"
     )
     done = launch(
         TINY,
         *("--model_name_or_path", boxing_model, "--dataset_name", path.name, "--dataset_columns", "{question: prompt}"),
-        *("--reward_funcs", "my_rewards.has_gold", "--max_steps", 4, "--max_completion_length", 12),
+        *("--reward_funcs", "my_rewards.contains_answer", "--max_steps", 4, "--max_completion_length", 12),
         *("--system_prompt", "Digits only.", "--prompt_template", "Q {prompt} A", *SMALL),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     folder = tmp_path / "runs" / "tiny_math"
     rows = read_rows(folder)
-    # two updates on each generation: its reward stands in both objects
+    # two updates per generation, so both rows have its reward
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert all(row["reward"] is not None for row in rows) and rows[0]["reward"] == rows[1]["reward"]
     prompt = pandas.read_parquet(sorted((folder / "completions").glob("*.parquet"))[0])["prompt"][0]

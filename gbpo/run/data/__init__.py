@@ -1,1 +1,1 @@
-"""Data sets that a recipe can name."""
+"""The data sets that a recipe can name: files, Hub ids and generated tasks."""

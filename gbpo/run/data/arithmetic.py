@@ -1,4 +1,4 @@
-"""The generated task of the demo: sums of two numbers, as questions with their answers."""
+"""The generated task of the demo: additions of two numbers."""
 
 import random
 
@@ -6,11 +6,18 @@ from datasets import Dataset
 
 
 def question(left: int, right: int) -> str:
+    """The prompt of one addition."""
     return f"{left}+{right}="
 
 
 def arithmetic(size: int = 2048, seed: int = 0, max_operand: int = 49) -> Dataset:
-    """`size` additions of two operands drawn uniformly from 0 to `max_operand`, as `prompt` and `solution`."""
+    """Additions with the columns `prompt` and `solution`.
+
+    Args:
+        size: Number of additions.
+        seed: Seed of the random operands.
+        max_operand: Operands are sampled uniformly from 0 to this number.
+    """
     rng = random.Random(seed)
     pairs = [(rng.randint(0, max_operand), rng.randint(0, max_operand)) for _ in range(size)]
     return Dataset.from_dict(

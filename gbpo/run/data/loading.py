@@ -1,4 +1,4 @@
-"""The data sets a recipe can name, brought to the columns that the trainer and the rewards read."""
+"""Loads the data sets of a recipe and renames their columns to those that the trainer and the rewards read."""
 
 import dataclasses
 import os
@@ -24,33 +24,44 @@ REASONING_GYM = "reasoning_gym:"
 
 
 def quiet() -> None:
-    """No telemetry, and only messages that a user can act on."""
+    """Switch off telemetry, progress bars and warnings that a user cannot act on."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what fails is said in one line
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are raised with one line of their own
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
 
 
 def is_generated(name: str) -> bool:
-    """Whether a data set of this name is a generated task."""
+    """Whether the name means a generated task."""
     return _task(name) is not None
 
 
 def load(run: RunArguments, *, evaluation: bool) -> tuple[Dataset, Dataset | None]:
-    """The training set and, when asked for, the evaluation set, with their columns renamed.
+    """Load the training set and, if asked for, the evaluation set, and rename their columns.
+
+    Args:
+        run: The data fields of the recipe.
+        evaluation: Whether to load the evaluation set.
+
+    Returns:
+        The training set, and the evaluation set or None.
 
     Raises:
-        ValueError: For a missing file, a wrong column, arguments the task does not take, or a set of zero rows.
+        ValueError: A file or column is missing, the task does not accept `dataset_kwargs`, or a set has zero rows.
     """
     train = _renamed(_load_split(run, run.dataset_train_split), run)
     return train, _renamed(held_out(run, len(train)), run) if evaluation else None
 
 
 def held_out(run: RunArguments, size: int) -> Dataset:
-    """The evaluation set as it is: `eval_dataset_name` where it is given, else the test split of the data set.
+    """Load the evaluation set: `eval_dataset_name` if it is given, else the test split of the data set.
 
-    Of a generated task it is the `size` problems that come next in its sequence, each once, without those of the
-    training set, which are as many.
+    A generated task has no splits. There the evaluation set is the next `size` problems of its sequence, without
+    duplicates and without problems of the training set.
+
+    Args:
+        run: The data fields of the recipe.
+        size: Number of rows of the training set.
     """
     if run.eval_dataset_name:
         other = dataclasses.replace(run, dataset_name=run.eval_dataset_name, dataset_kwargs={})
@@ -59,13 +70,16 @@ def held_out(run: RunArguments, size: int) -> Dataset:
     if make is None:
         return _load_split(run, run.dataset_test_split)
     problems = _generated(make, run, size=2 * size)
-    first = {prompt: place for place, prompt in reversed([*enumerate(problems["prompt"])])}
-    new = sorted(place for place in first.values() if place >= size)
-    return problems.select(new)
+    first_row = {prompt: row for row, prompt in reversed([*enumerate(problems["prompt"])])}
+    return problems.select(sorted(row for row in first_row.values() if row >= size))
 
 
 def format_prompts(dataset: Dataset, run: RunArguments, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
-    """Prompts as the trainer takes them: messages where the tokenizer has a chat template, else plain text."""
+    """Apply `prompt_template` and `system_prompt` to the prompts.
+
+    Returns:
+        The data set with prompts as messages if the tokenizer has a chat template, else as text.
+    """
 
     def formatted(row: dict[str, Any]) -> dict[str, Any]:
         prompt = row["prompt"]
@@ -78,13 +92,13 @@ def format_prompts(dataset: Dataset, run: RunArguments, tokenizer: "PreTrainedTo
         system = [{"role": "system", "content": run.system_prompt}] if run.system_prompt else []
         return {"prompt": system + prompt}
 
-    # the type of the column changes, so it is built anew
+    # `map` cannot change the type of a column from text to messages
     prompts = [formatted(row)["prompt"] for row in dataset.select_columns("prompt")]
     return dataset.remove_columns("prompt").add_column("prompt", prompts)
 
 
 def longest_prompt(dataset: Dataset, run: RunArguments, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Tokens of the longest prompt as the model sees it, found among the 64 of most characters."""
+    """Number of tokens of the longest prompt. Only the 64 prompts with the most characters are tokenized."""
     lengths = [len(str(prompt)) for prompt in dataset["prompt"]]
     longest = sorted(range(len(lengths)), key=lengths.__getitem__)[-64:]
     prompts = format_prompts(dataset.select(longest), run, tokenizer)["prompt"]
@@ -92,7 +106,7 @@ def longest_prompt(dataset: Dataset, run: RunArguments, tokenizer: "PreTrainedTo
 
 
 def prompt_ids(prompts: Sequence[Any], tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
-    """The tokens of formatted prompts as the model sees them."""
+    """Tokenize formatted prompts with the chat template, as the trainer does."""
     if isinstance(prompts[0], str):
         return tokenizer(list(prompts))["input_ids"]
     chats = tokenizer.apply_chat_template(
@@ -102,7 +116,7 @@ def prompt_ids(prompts: Sequence[Any], tokenizer: "PreTrainedTokenizerBase") -> 
 
 
 def _task(name: str) -> Callable[..., Dataset] | None:
-    """What makes the problems of a generated task; None for the name of a data set."""
+    """The function that generates a task. None if the name is not a generated task."""
     if name.startswith(REASONING_GYM):
         return partial(_reasoning_gym, name.removeprefix(REASONING_GYM))
     return _TASKS.get(name)
@@ -115,17 +129,17 @@ def _load_split(run: RunArguments, split: str) -> Dataset:
         return _generated(make, run)
     if run.dataset_kwargs:
         raise ValueError(
-            f"dataset_kwargs={run.dataset_kwargs} would be ignored: {name!r} is no generated task. Remove them, or "
+            f"dataset_kwargs={run.dataset_kwargs} would be ignored: {name!r} is not a generated task. Remove them, or "
             "name arithmetic, programs or reasoning_gym:<task>."
         )
     path = Path(name).expanduser()
     if path.suffix in _FILE_FORMATS:
         return _load_file(path, run, split)
     if name.startswith((".", "/", "~")) or path.exists():
-        raise ValueError(f"dataset_name={name!r} is no {', '.join(_FILE_FORMATS)} file. Give the path of one.")
+        raise ValueError(f"dataset_name={name!r} is not a {', '.join(_FILE_FORMATS)} file. Give the path of one.")
     try:
         return load_dataset(name, run.dataset_config, split=split)
-    except Exception as error:  # the Hub client raises many kinds
+    except Exception as error:  # the Hub client raises many types of errors
         raise ValueError(
             f"dataset_name={name!r}, split {split!r}, could not be loaded from the Hub: {_one_line(error)} "
             "Check the name and the connection, or give a local file."
@@ -145,7 +159,7 @@ def _load_file(path: Path, run: RunArguments, split: str) -> Dataset:
     try:
         return load_dataset(_FILE_FORMATS[path.suffix], data_files=str(path), split="train")
     except Exception as error:
-        if "corresponds to no data" in str(error):  # a header or blank lines alone
+        if "corresponds to no data" in str(error):  # the file has only a header or blank lines
             raise _zero_rows(str(path)) from None
         raise ValueError(f"dataset_name={str(path)!r} cannot be read as {path.suffix}: {_one_line(error)}") from None
 
@@ -159,7 +173,7 @@ def _generated(make: Callable[..., Dataset], run: RunArguments, **changed: Any) 
 
 
 def _reasoning_gym(task: str, size: int = 2048, seed: int = 0, **kwargs: Any) -> Dataset:
-    """Questions of a reasoning-gym task; `index` tells its scorer which one a completion answers."""
+    """Questions of a reasoning-gym task. Its scorer needs the column `index` to find the question of a completion."""
     try:
         import reasoning_gym
     except ImportError:
@@ -193,23 +207,23 @@ def _renamed(dataset: Dataset, run: RunArguments) -> Dataset:
         raise _zero_rows(run.dataset_name)
     if "prompt" not in dataset.column_names:
         raise ValueError(
-            f"{run.dataset_name!r} has no column 'prompt', only {', '.join(columns)}. Say which one it is, for example "
-            f"dataset_columns: {{{columns[0]}: prompt}}."
+            f"{run.dataset_name!r} has no column 'prompt', only {', '.join(columns)}. Name the column with the "
+            f"prompts, for example dataset_columns: {{{columns[0]}: prompt}}."
         )
     for name in ("image", "images"):
         if name in dataset.column_names:
             raise ValueError(
-                f"{run.dataset_name!r} has a column {name!r}, but recipes train on text alone: give images to "
-                f"GBPOTrainer in Python, with a processor, or rename the column, as in dataset_columns: {{{name}: "
+                f"{run.dataset_name!r} has a column {name!r}, but recipes train on text only: use GBPOTrainer in "
+                f"Python with a processor for images, or rename the column, for example dataset_columns: {{{name}: "
                 "picture}."
             )
     for i, prompt in enumerate(dataset["prompt"]):
         if not prompt or not isinstance(prompt, str | list):
-            raise ValueError(f"Row {i} of {run.dataset_name!r} has the prompt {prompt!r}. Give it a text or messages.")
+            raise ValueError(f"Row {i} of {run.dataset_name!r} has the prompt {prompt!r}. Write a text or messages.")
         if isinstance(prompt, list) and not all({"role", "content"} <= message.keys() for message in prompt):
             raise ValueError(
-                f"Row {i} of {run.dataset_name!r} has the prompt {prompt!r}, which is no list of messages. Give every "
-                "message a role and a content."
+                f"Row {i} of {run.dataset_name!r} has the prompt {prompt!r}, which is not a list of messages. Give "
+                "every message a role and a content."
             )
     return dataset
 

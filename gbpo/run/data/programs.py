@@ -1,4 +1,4 @@
-"""A generated task for the reward `code`: one-line functions, told in words, with tests and a right program."""
+"""A generated task for the reward `code`: one-line functions described in words, with tests and a correct program."""
 
 import random
 
@@ -10,15 +10,22 @@ _INPUTS = (0, 1, 2, 7, -5)
 
 
 def question(factor: int, summand: int) -> str:
+    """The prompt for one function."""
     return f"times {factor}, {'plus' if summand >= 0 else 'minus'} {abs(summand)}"
 
 
 def program(factor: int, summand: int) -> str:
+    """A correct program for the prompt."""
     return f"def f(x): return x*{factor}{summand:+}\n"
 
 
 def programs(size: int = 512, seed: int = 0) -> Dataset:
-    """`size` functions of one number, as `prompt`, `tests` (assert statements) and `reference`, a right program."""
+    """Functions of one number with the columns `prompt`, `tests` (assert statements) and `reference` (a program).
+
+    Args:
+        size: Number of functions.
+        seed: Seed of the random functions.
+    """
     rng = random.Random(seed)
     pairs = [(rng.choice(FACTORS), rng.choice(SUMMANDS)) for _ in range(size)]
     return Dataset.from_dict(

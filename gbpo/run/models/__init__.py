@@ -1,1 +1,1 @@
-"""Models that a recipe can name."""
+"""The models that a recipe can name, and their configurations."""

@@ -1,4 +1,4 @@
-"""The merged model that a run with LoRA or QLoRA writes at its end, where the recipe asks for it."""
+"""Merges a trained LoRA or QLoRA adapter into its base model."""
 
 from pathlib import Path
 
@@ -11,13 +11,18 @@ from ..recipe.parsing import Recipe
 
 
 def save_merged(recipe: Recipe, base: str, adapter: Path, target: Path) -> None:
-    """Merge the saved `adapter` into the weights it was trained on and write a plain model into `target`.
+    """Merge a saved adapter into the weights it was trained on, and save the model. Call it on the main process only.
 
-    The base is read again, on the CPU, so that it does not matter how training sharded it. A 4-bit base is
-    dequantised first: the merged model is then the one that was trained, not the adapter on weights it never saw. The
-    sum is rounded to the recipe's `dtype`. Called by the main process alone.
+    The base model is loaded again on the CPU, because training may have sharded it. A 4-bit base is dequantised first,
+    because the adapter was trained on the rounded weights. The merged weights have the recipe's `dtype`.
+
+    Args:
+        recipe: The recipe of the run.
+        base: Folder or Hub id of the base model.
+        adapter: Folder of the saved adapter.
+        target: Folder to write the merged model to.
     """
-    unset_hf_deepspeed_config()  # under ZeRO-3 the base would be sharded over processes that do not take part
+    unset_hf_deepspeed_config()  # else ZeRO-3 would shard the base over processes that do not call this function
     model = create_model_from_path(
         base,
         **(recipe.training.model_init_kwargs or {}),

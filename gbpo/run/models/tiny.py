@@ -1,7 +1,7 @@
-"""The embedded models: tiny decoders that have seen noisy demonstrations of additions, programs of a line, or words.
+"""The builtin models: tiny decoders, trained on noisy demonstrations of additions, one-line programs or words.
 
-They need no Hub and no GPU: a minute or two on one core gives a policy that knows the answer format and samples right
-answers some of the time, which is what reinforcement learning needs to start from.
+They need neither the Hub nor a GPU. One or two minutes on one core give a policy that knows the answer format and
+samples correct answers some of the time, which reinforcement learning needs to start from.
 """
 
 import itertools
@@ -14,15 +14,15 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from ..data import arithmetic, programs
-from ..data import loading as data
+from ..data.loading import load
 from ..recipe.arguments import RunArguments
 
 MAX_OPERAND = 49
-START_REWARD = 0.22  # probability of the right answer at which the warm start stops
+START_REWARD = 0.22  # the warm start stops at this probability of the correct answer
 
 _WARMUP_STEPS, _CHECK_EVERY, _MAX_STEPS = 100, 10, 6000
 
-_SPELL = "Spell this word backward (example: sun -> nus):"  # what stands around the words of spell_backward
+_SPELL = "Spell this word backward (example: sun -> nus):"  # the text around the words of spell_backward
 
 _PAD, _END, _UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
 _SPECIAL = [_PAD, _END, _UNKNOWN, "<|system|>", "<|user|>", "<|assistant|>"]
@@ -33,10 +33,10 @@ _CHAT_TEMPLATE = (
 
 
 def character_tokenizer(text: str = "") -> Qwen2Tokenizer:
-    """One token per printable ASCII character and per word of `text`, with a chat template; all else is left out.
+    """A tokenizer with one token per printable ASCII character and per word of `text`, and a chat template.
 
-    Qwen2's own class: for a Qwen2 model `AutoTokenizer` takes that class whatever was saved. A word is merged from its
-    start, so that one which begins alike is split after the longest common start.
+    Other characters are dropped. The class is Qwen2's, because `AutoTokenizer` loads that class for every Qwen2 model.
+    Words are merged from their start: a word that is not in `text` is split after the longest start it shares with one.
     """
     characters = [bytes_to_unicode()[ord(character)] for character in string.printable]
     tokens, merges = [*_SPECIAL, *characters], []
@@ -60,7 +60,7 @@ def character_tokenizer(text: str = "") -> Qwen2Tokenizer:
 
 
 def _words(text: str) -> list[str]:
-    """How Qwen2 cuts a text before it merges."""
+    """The pieces into which Qwen2 splits a text before it merges characters."""
     if not text:
         return []
     cuts = character_tokenizer().backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
@@ -68,7 +68,7 @@ def _words(text: str) -> list[str]:
 
 
 def tiny_decoder(tokenizer: Qwen2Tokenizer, seed: int = 0) -> Qwen2ForCausalLM:
-    """A random Qwen2 of about 0.1 M parameters for this tokenizer."""
+    """A Qwen2 with random weights and about 0.1 M parameters for this tokenizer."""
     torch.manual_seed(seed)
     return Qwen2ForCausalLM(
         Qwen2Config(
@@ -88,7 +88,7 @@ def tiny_decoder(tokenizer: Qwen2Tokenizer, seed: int = 0) -> Qwen2ForCausalLM:
 
 
 def build_math(directory: Path) -> None:
-    """Train the demo's starting model, which adds two numbers, and write it into `directory`."""
+    """Train the starting model of the demo, which adds two numbers, and save it to `directory`."""
     pairs = list(itertools.product(range(MAX_OPERAND + 1), repeat=2))
     answers = [str(answer) for answer in range(2 * MAX_OPERAND + 1)]
     demonstrations = _Demonstrations([arithmetic.question(*pair) for pair in pairs], answers, [sum(p) for p in pairs])
@@ -96,7 +96,7 @@ def build_math(directory: Path) -> None:
 
 
 def build_code(directory: Path) -> None:
-    """Train a starting model that writes programs of one line, and write it into `directory`."""
+    """Train a starting model that writes one-line programs, and save it to `directory`."""
     pairs = list(itertools.product(programs.FACTORS, programs.SUMMANDS))
     answers = [f"```python\n{programs.program(*pair)}```" for pair in pairs]
     demonstrations = _Demonstrations([programs.question(*pair) for pair in pairs], answers, range(len(pairs)))
@@ -104,10 +104,10 @@ def build_code(directory: Path) -> None:
 
 
 def build_words(directory: Path) -> None:
-    """Train a starting model that spells words backward, as reasoning-gym asks for, and write it into `directory`."""
+    """Train a starting model for the reasoning-gym task `spell_backward`, and save it to `directory`."""
     words = {"size": 8192, "seed": 0, "min_word_len": 3, "max_word_len": 5}
     run = RunArguments(dataset_name="reasoning_gym:spell_backward", dataset_kwargs=words)
-    problems, _ = data.load(run, evaluation=False)
+    problems, _ = load(run, evaluation=False)
     backward = dict(zip(problems["prompt"], problems["solution"], strict=True))
     demonstrations = _Demonstrations([*backward], [*backward.values()], range(len(backward)), _SPELL)
     _build(directory, demonstrations, right_fraction=0.5, batch=128, learning_rate=3e-3)
@@ -116,7 +116,7 @@ def build_words(directory: Path) -> None:
 def _build(
     directory: Path, demonstrations: "_Demonstrations", *, right_fraction: float, batch: int, learning_rate: float
 ) -> None:
-    """Train on demonstrations of which `right_fraction` are right, and write model and tokenizer."""
+    """Train on demonstrations, a fraction `right_fraction` of them correct, and save model and tokenizer."""
     tokenizer = demonstrations.tokenizer
     model = tiny_decoder(tokenizer)
     held_out = demonstrations.sample(1024, right_fraction=1.0)
@@ -137,9 +137,13 @@ def _build(
 
 
 class _Demonstrations:
-    """Questions and answers, tokenized once; `right` is each question's place in the answers.
+    """Questions and answers, tokenized once. Prompts are padded on the left, answers on the right.
 
-    Every prompt is padded on the left, every answer on the right. A wrong demonstration gives any of the answers.
+    Args:
+        questions: The questions.
+        answers: The different answers.
+        right: For each question, the index of its correct answer.
+        words: Text whose words get tokens of their own.
     """
 
     def __init__(self, questions: Sequence[str], answers: Sequence[str], right: Sequence[int], words: str = ""):
@@ -154,7 +158,7 @@ class _Demonstrations:
         self._rng = torch.Generator().manual_seed(0)
 
     def sample(self, size: int, right_fraction: float) -> dict[str, torch.Tensor]:
-        """`size` chats, labelled on the answer alone."""
+        """`size` chats. Only the tokens of the answer have labels. An incorrect demonstration has a random answer."""
         problems = torch.randint(len(self._right), (size,), generator=self._rng)
         right = torch.rand(size, generator=self._rng) < right_fraction
         guesses = torch.randint(len(self._answers), (size,), generator=self._rng)
@@ -167,7 +171,7 @@ class _Demonstrations:
 
 @torch.no_grad()
 def _probability(model: Qwen2ForCausalLM, demonstrations: dict[str, torch.Tensor]) -> float:
-    """Mean probability that the model samples the whole answer that each demonstration gives."""
+    """Mean probability that the model samples the complete answer of a demonstration."""
     labels = demonstrations["labels"][:, 1:]
     logits = model(demonstrations["input_ids"], attention_mask=demonstrations["attention_mask"]).logits[:, :-1]
     logps = logits.log_softmax(-1).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)

@@ -1,1 +1,1 @@
-"""What a run shows and writes."""
+"""The output folder of a run and the progress it shows."""

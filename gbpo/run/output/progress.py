@@ -1,4 +1,4 @@
-"""What a run shows and records while it trains."""
+"""The progress of a run while it trains: the metrics file, one printed line per logging step, and a progress bar."""
 
 import resource
 import sys
@@ -12,7 +12,7 @@ from transformers import ProgressCallback, TrainerCallback
 
 from .folder import append_metrics, read_metrics, rewind_metrics
 
-# metric → how a person reads it
+# metric → how it is printed
 _SHOWN = {
     "reward": "reward {:.3f}",
     "loss": "loss {:+.4f}",
@@ -27,11 +27,11 @@ _SHOWN = {
 
 
 class MetricsFile(TrainerCallback):
-    """Writes `metrics.jsonl`, one object per logging step, and prints one line that a person can read.
+    """Writes `metrics.jsonl`, one object per logging step, and prints the main metrics in one line.
 
-    What TRL logs only when it generates (reward, lengths, targets) stands in every object: it holds for all the
-    optimiser steps that train on that generation. `elapsed` is the seconds of training so far, those before a resume
-    included; `peak_memory_gb` the most that this process has held, of the accelerator or else of main memory.
+    TRL logs rewards, lengths and targets only at steps that generate. They are repeated in the objects of all steps
+    that train on that generation. `elapsed` is the training time so far in seconds, including the time before a
+    resume. `peak_memory_gb` is the peak memory of this process, on the GPU if there is one, else in main memory.
     """
 
     def __init__(self, folder: Path):
@@ -46,7 +46,7 @@ class MetricsFile(TrainerCallback):
             self._began = time.perf_counter()
 
     def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
-        if not state.is_world_process_zero or not logs or "train_runtime" in logs:  # the summary of the whole run
+        if not state.is_world_process_zero or not logs or "train_runtime" in logs:  # the final summary
             return
         if "loss" in logs:
             logs = self._latest = {**self._latest, **logs}
@@ -58,14 +58,14 @@ class MetricsFile(TrainerCallback):
 
 
 class ProgressBar(ProgressCallback):
-    """transformers' progress bar without its dump of every metric."""
+    """The progress bar of transformers, without printing every metric."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         pass
 
 
 def _peak_memory() -> float:
-    """Bytes."""
+    """Peak memory of this process in bytes."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

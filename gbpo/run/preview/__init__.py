@@ -1,1 +1,1 @@
-"""What a run will do, need and risk, before it starts."""
+"""Previews of a run: its plan, memory and hazards, the dry run, and the check of this machine."""

@@ -1,7 +1,8 @@
 """What this machine can run: `python -m gbpo.doctor [RECIPE.yaml [--field value …]]`.
 
-Prints the versions, devices, engines and sandbox layers found here, and for a recipe what of it could run. Exit status:
-0 when all is there, 1 when something is missing that the recipe (or, without one, every run) needs, 2 for bad input.
+Prints the package versions, devices, engines and sandbox layers of this machine. With a recipe, it also checks what the
+recipe needs. Exit status: 0 if nothing is missing, 1 if something is missing that the recipe (or, without a recipe,
+every run) needs, 2 for bad input.
 """
 
 import importlib
@@ -11,30 +12,32 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 
-SECONDS = 120.0  # that a probe in a process of its own may take
+from ...shared.provenance import installed_version
+
+SECONDS = 120.0  # time limit of a probe that runs in its own process
 _HUB_SECONDS = 3.0
 _ENGINES = ("vllm", "deepspeed", "bitsandbytes", "flash_attn", "kernels")
 
-# (mark, name, what was found); a mark of "MISSING" makes the exit status 1
+# (mark, name, finding); the mark "MISSING" makes the exit status 1
 Row = tuple[str, str, str]
 OK, OPTIONAL, MISSING = "ok", "-", "MISSING"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print what is here and exit with 0, 1 or 2."""
+    """Print the findings and exit with status 0, 1 or 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in ("-h", "--help"):
         print(__doc__)
         return
     missing = False
     reach = _guarded(hub)
-    if reach[0][0] != OK:  # said before the Hub's client is imported, so that nothing waits for it
+    if reach[0][0] != OK:  # must be set before the Hub client is imported, or the probes wait for its timeouts
         os.environ["HF_HUB_OFFLINE"] = "1"
     probes: list[tuple[str, Callable[[], list[Row]]]] = [
         ("packages", packages),
@@ -57,12 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"\n{title}")
         for mark, name, found in rows:
             print(f"  {mark:<7} {name:<{width}}  {found}", flush=True)
-    print("\nSomething is missing: see above." if missing else "\nAll that is needed is here.")
+    print("\nSomething is missing: see above." if missing else "\nNothing is missing.")
     raise SystemExit(1 if missing else 0)
 
 
 def packages() -> list[Row]:
-    """The packages that gbpo names: installed, and in the range that its metadata asks for."""
+    """The requirements of gbpo: whether each package is installed, in the required range."""
     rows, tested = [], _tested()
     for text in requires("gbpo") or []:
         requirement = Requirement(text)
@@ -73,9 +76,8 @@ def packages() -> list[Row]:
         purpose = f"needs {wanted}" + (f", for gbpo[{extra}]" if extra else "")
         if requirement.name.lower() in tested:
             purpose += f", tested with {tested[requirement.name.lower()]}"
-        try:
-            found = version(requirement.name)
-        except PackageNotFoundError:
+        found = installed_version(requirement.name)
+        if found is None:
             rows.append((OPTIONAL if extra else MISSING, requirement.name, f"not installed; {purpose}"))
             continue
         fits = requirement.specifier.contains(found, prereleases=True)
@@ -85,14 +87,14 @@ def packages() -> list[Row]:
 
 
 def _tested() -> dict[str, str]:
-    """The versions that the suite runs with, where gbpo runs from a checkout."""
+    """The versions that the test suite runs with. Empty unless gbpo runs from a checkout."""
     path = Path(__file__).parents[3] / "constraints.txt"
     lines = path.read_text().splitlines() if path.is_file() else []
     return {name.lower(): found for name, _, found in (line.partition("==") for line in lines if "==" in line)}
 
 
 def _extra(requirement: Requirement) -> str | None:
-    """The extra that a requirement belongs to, where this platform needs it at all."""
+    """The extra that a requirement belongs to, or None."""
     if requirement.marker is None:
         return None
     names = [part.split('"')[1] for part in str(requirement.marker).split("extra == ")[1:]]
@@ -110,7 +112,7 @@ def devices() -> list[Row]:
     if rows:
         rows.append((OK, "bf16", "yes" if torch.cuda.is_bf16_supported() else "no: write fp16: true, bf16: false"))
     else:
-        rows.append((OPTIONAL, "GPU", "none: runs go to the CPU"))
+        rows.append((OPTIONAL, "GPU", "none: runs use the CPU"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     free = shutil.disk_usage(os.getcwd()).free
@@ -122,7 +124,7 @@ def devices() -> list[Row]:
 
 
 def engines() -> list[Row]:
-    """The engines that a recipe can ask for: importable, or why not."""
+    """The optional engines: whether each can be imported, or the error."""
     rows = []
     for name in _ENGINES:
         if importlib.util.find_spec(name) is None:
@@ -134,7 +136,7 @@ def engines() -> list[Row]:
 
 
 def sandbox() -> list[Row]:
-    """The layers of the box in which programs run, each proved by its canaries."""
+    """The layers of the sandbox for the code reward. Canary programs test each layer."""
     found = _in_process(_sandbox)
     return found if isinstance(found, list) else [(OPTIONAL, "box", str(found))]
 
@@ -144,29 +146,30 @@ def hub() -> list[Row]:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return [(OPTIONAL, "offline", "HF_HUB_OFFLINE is set: only local files and the cache are read")]
     reason = _in_process(_connect, seconds=2 * _HUB_SECONDS)
-    return [(OK if reason is None else OPTIONAL, "reachable" if reason is None else "out of reach", reason or "yes")]
+    return [(OK if reason is None else OPTIONAL, "reachable" if reason is None else "unreachable", reason or "yes")]
 
 
 def needs(recipe: Any) -> list[Row]:
-    """What the recipe needs, each part looked for by itself."""
-    from ..data import loading as data
-    from ..models import catalogue as models
+    """The data, rewards, model and memory that a recipe needs. Each is checked even if another one is missing."""
+    from ..data.loading import load, longest_prompt
+    from ..models import catalogue
+    from ..models.description import describe
     from ..rewards import load_rewards
     from . import dry_run, memory
 
     rows: list[Row] = []
 
-    def look(name: str, find: Callable[[], str], of: tuple[type[Exception], ...] = (ValueError, ImportError)) -> None:
+    def look(name: str, find: Callable[[], str]) -> None:
         try:
             rows.append((OK, name, find()))
-        except of as error:
+        except (ValueError, ImportError) as error:
             rows.append((MISSING, name, " ".join(str(error).split())))
 
     loaded: dict[str, Any] = {}
 
     def data_set() -> str:
         evaluation = recipe.training.eval_strategy != "no"
-        loaded["train"], _ = data.load(recipe.run, evaluation=evaluation)
+        loaded["train"], _ = load(recipe.run, evaluation=evaluation)
         return f"{recipe.run.dataset_name}, {len(loaded['train']):,} prompts"
 
     def rewards() -> str:
@@ -174,20 +177,20 @@ def needs(recipe: Any) -> list[Row]:
 
     def model() -> str:
         name = recipe.model.model_name_or_path
-        models.check_model_name(name)
-        if not models.is_here(name):
+        catalogue.check_model_name(name)
+        if not catalogue.is_built(name):
             return f"{name}, which the first run builds"
-        loaded["model"] = models.describe(models.local_model(name), recipe)
-        return f"{name}, {loaded['model'].architecture.__name__}; whether its weights are here shows when they are read"
+        loaded["model"] = describe(catalogue.local_model(name), recipe)
+        return f"{name}, {loaded['model'].architecture.__name__}; its weights are not checked"
 
     def enough_memory() -> str:
-        tokens = data.longest_prompt(loaded["train"], recipe.run, loaded["model"].tokenizer)
+        tokens = longest_prompt(loaded["train"], recipe.run, loaded["model"].tokenizer)
         parts = memory.estimate(recipe, memory.skeleton(recipe, loaded["model"]), tokens)
         peak, ranks = memory.peak(parts), recipe.training.world_size
-        there, whose = dry_run.device_memory(recipe.training)
-        wanted = peak * (ranks if whose == "machine" else 1)
-        text = f"about {_gigabytes(wanted)} at the peak by estimate; the {whose} has {_gigabytes(there)}"
-        if wanted > there:
+        available, owner = dry_run.device_memory(recipe.training)
+        wanted = peak * (ranks if owner == "machine" else 1)
+        text = f"estimated peak {_gigabytes(wanted)}; the {owner} has {_gigabytes(available)}"
+        if wanted > available:
             raise ValueError(
                 f"{text}. Write a smaller per_device_train_batch_size or max_completion_length, or use_peft."
             )
@@ -214,12 +217,16 @@ def _parse(argv: Sequence[str]) -> Any:
 def _guarded(probe: Callable[[], list[Row]]) -> list[Row]:
     try:
         return probe()
-    except Exception as error:  # a probe that breaks is a finding, not an end
+    except Exception as error:  # the other probes still run
         return [(MISSING, "probe", f"failed with {type(error).__name__}: {' '.join(str(error).split())[:200]}")]
 
 
 def _in_process(work: Callable[..., Any], *args: Any, seconds: float = SECONDS) -> Any:
-    """What `work` returns in a process of its own, or why it did not: imports of engines may hang or abort."""
+    """Run `work` in its own process, because importing an engine can hang or abort.
+
+    Returns:
+        The result of `work`, or a text that says why there is none.
+    """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_report, args=(sender, work, *args), daemon=True)
@@ -238,7 +245,7 @@ def _in_process(work: Callable[..., Any], *args: Any, seconds: float = SECONDS) 
 
 
 def _report(sender: Any, work: Callable[..., Any], *args: Any) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what an engine says while it is imported
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hide the messages of engines that are being imported
     try:
         answer = work(*args)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""`--dry_run true`: what a run would do, need and risk, on one page, without loading the model or writing a file."""
+"""`--dry_run true` prints what a run would do, without loading the model or writing a file."""
 
 import os
 import textwrap
@@ -11,11 +11,12 @@ import torch
 from trl import GRPOConfig
 from trl.trainer.utils import get_callable_name
 
+from ...shared.provenance import installed_version
+from ...trainer.passes.speedups import SPEEDUPS, decide
 from ...trainer.sampling.vllm_client import server_url
-from ..data import loading as data
-from ..models import catalogue as models
-from ..models.catalogue import Description
-from ..output.folder import installed_version
+from ..data.loading import longest_prompt
+from ..models import catalogue
+from ..models.description import describe
 from ..recipe.parsing import Recipe
 from . import hazards, memory
 from .plan import Plan
@@ -30,27 +31,36 @@ def report(
     rewards: Sequence[Callable[..., Any]],
     output: Path,
 ) -> str:
-    """The page.
+    """The page that `--dry_run true` prints.
+
+    Args:
+        recipe: The parsed recipe.
+        train_set: The training set.
+        eval_set: The evaluation set, if there is one.
+        rewards: The rewards.
+        output: The output folder that the run would write to.
 
     Raises:
-        ValueError: The model that the recipe names cannot be had.
+        ValueError: The configuration or the tokenizer of the model cannot be read.
     """
     lines = [f"{recipe.path.stem}: {recipe.run.algorithm} on {recipe.run.dataset_name}, {len(train_set):,} prompts"]
     lines += _section("batch", _batch(recipe, len(train_set), eval_set))
     name = recipe.model.model_name_or_path
-    if not models.is_here(name):  # to build it would be to write
-        unknown = f"not known: {name} is not built yet; its first run does it"
+    if not catalogue.is_built(name):  # building it would write files
+        unknown = f"unknown: {name} is not built yet; the first run builds it"
         lines += _section("memory per rank", [("all parts", unknown)])
         warnings = [unknown]
     else:
-        description = models.describe(models.local_model(name), recipe)
-        prompt_tokens = data.longest_prompt(train_set, recipe.run, description.tokenizer)
-        lines += _section("memory per rank", _memory(recipe, description, prompt_tokens))
+        description = describe(catalogue.local_model(name), recipe)
+        prompt_tokens = longest_prompt(train_set, recipe.run, description.tokenizer)
+        skeleton = memory.skeleton(recipe, description)
+        lines += _section("memory per rank", _memory(recipe, skeleton, prompt_tokens))
+        lines += _section("exact speed-ups", _speedups(recipe, skeleton))
         warnings = hazards.find(recipe, train_set, eval_set, description, prompt_tokens)
     lines += _section("rewards", _rewards(recipe, rewards, len(train_set)))
     lines += _section("engine", _engine(recipe))
     lines += _section("hazards", [(f"{i}.", text) for i, text in enumerate(warnings, 1)] or [("-", "none found")])
-    lines += ["", f"Nothing was loaded, trained or written. The run would write {output}."]
+    lines += ["", f"Nothing was loaded, trained or written. The run would write to {output}."]
     return "\n".join(lines)
 
 
@@ -67,7 +77,7 @@ def _batch(recipe: Recipe, rows: int, eval_set: datasets.Dataset | None) -> list
     args, plan = recipe.training, Plan.of(recipe, rows)
     votes = (recipe.run.reward_kwargs.get("majority_vote") or {}).get("votes")
     extra = (
-        f", and {votes - args.num_generations} more votes a prompt" if votes and votes > args.num_generations else ""
+        f", and {votes - args.num_generations} more votes per prompt" if votes and votes > args.num_generations else ""
     )
     length = args.max_completion_length
     table = [
@@ -77,8 +87,8 @@ def _batch(recipe: Recipe, rows: int, eval_set: datasets.Dataset | None) -> list
         ),
         (
             "over the ranks",
-            f"{args.world_size} × {args.per_device_train_batch_size} a micro-batch × {args.steps_per_generation} "
-            f"micro-batches ({args.device.type}, {memory.Sharding.of(args).name})",
+            f"{args.world_size} rank(s) × {args.per_device_train_batch_size} per micro-batch × "
+            f"{args.steps_per_generation} micro-batches ({args.device.type}, {memory.Sharding.of(args).name})",
         ),
         (
             "optimiser steps",
@@ -87,7 +97,7 @@ def _batch(recipe: Recipe, rows: int, eval_set: datasets.Dataset | None) -> list
         ),
         (
             "tokens, at most",
-            f"{plan.per_update * length:,} completion tokens a step, {plan.completions * length:,} a generation",
+            f"{plan.per_update * length:,} completion tokens per step, {plan.completions * length:,} per generation",
         ),
         (
             "whole run",
@@ -102,30 +112,44 @@ def _batch(recipe: Recipe, rows: int, eval_set: datasets.Dataset | None) -> list
     return table
 
 
-def _memory(recipe: Recipe, description: Description, prompt_tokens: int) -> list[tuple[str, str]]:
-    skeleton = memory.skeleton(recipe, description)
+def _memory(recipe: Recipe, skeleton: memory.Skeleton, prompt_tokens: int) -> list[tuple[str, str]]:
     parts = memory.estimate(recipe, skeleton, prompt_tokens)
     trained = "all trained" if skeleton.trained == skeleton.parameters else f"{skeleton.trained:,} trained"
     table = [("parameters", f"{skeleton.parameters:,}, {trained}; longest prompt {prompt_tokens:,} tokens")]
     for part in parts:
-        where = ", in the memory of the host" if part.offloaded else ""
-        size = "not known:" if part.size is None else f"{_gigabytes(part.size):>11} "
+        where = ", in host memory" if part.offloaded else ""
+        size = "unknown:" if part.size is None else f"{_gigabytes(part.size):>11} "
         table.append((part.name, f"{size} {part.note}{where}".rstrip()))
     unknown = [part.name for part in parts if part.size is None]
-    least = f" without {', '.join(unknown)}" if unknown else ""
-    there, whose = device_memory(recipe.training)
+    without = f" without {', '.join(unknown)}" if unknown else ""
+    available, owner = device_memory(recipe.training)
     shared = (
         f", shared by {recipe.training.world_size} ranks"
-        if whose == "machine" and recipe.training.world_size > 1
+        if owner == "machine" and recipe.training.world_size > 1
         else ""
     )
-    peak = f"{_gigabytes(memory.peak(parts)):>11}{least}; the {whose} has {_gigabytes(there)}{shared}"
-    table.append(("at the peak, about", peak))
+    peak = f"{_gigabytes(memory.peak(parts)):>11}{without}; the {owner} has {_gigabytes(available)}{shared}"
+    table.append(("peak, about", peak))
     return table
 
 
+def _speedups(recipe: Recipe, skeleton: memory.Skeleton) -> list[tuple[str, str]]:
+    args = recipe.training
+    speedups = decide(
+        args,
+        skeleton.module,
+        bounded_loss=recipe.run.algorithm == "gbpo",
+        whole_model=memory.Sharding.of(args).name in ("one process", "DDP"),
+    )
+    return [(name, speedups.state(name)) for name in SPEEDUPS]
+
+
 def device_memory(args: GRPOConfig) -> tuple[int, str]:
-    """Bytes of the memory that a rank computes in, and whose it is: `"GPU"` or, shared by all ranks, `"machine"`."""
+    """Total memory that a rank can use.
+
+    Returns:
+        Bytes, and whose memory it is: `"GPU"`, or `"machine"`, which all ranks share.
+    """
     if args.device.type == "cuda":
         return torch.cuda.get_device_properties(args.device).total_memory, "GPU"
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "machine"
@@ -141,15 +165,15 @@ def _rewards(recipe: Recipe, rewards: Sequence[Callable[..., Any]], rows: int) -
     for reward, weight in zip(rewards, weights, strict=True):
         text = f"weight {weight:g}; "
         if hasattr(reward, "check_golds"):
-            text += f"the golds of {min(rows, 256)} rows grade themselves as right"
+            text += f"the reference answers of {min(rows, 256)} rows grade themselves as correct"
         else:
-            text += "reads no golds, nothing to check"
+            text += "uses no reference answers"
         if hasattr(reward, "box"):
             ready = reward.box.ready()
             stopped = sorted({s.layer for s in ready.sightings if not s.escaped})
-            text += f"; sandbox {ready.backend}, whose canaries were stopped by {', '.join(stopped) or 'none'}"
+            text += f"; sandbox {ready.backend}, tested layers: {', '.join(stopped) or 'none'}"
             if ready.missing:
-                text += f"; MISSING, as allowed: {', '.join(ready.missing)}"
+                text += f"; MISSING, but allowed: {', '.join(ready.missing)}"
         table.append((get_callable_name(reward), text))
     return table
 
@@ -159,7 +183,7 @@ def _engine(recipe: Recipe) -> list[tuple[str, str]]:
     if not args.use_vllm:
         generation = f"transformers {_version('transformers')}"
     elif args.vllm_mode == "server":
-        generation = f"vLLM server at {server_url(args)} (here: vllm {_version('vllm')})"
+        generation = f"vLLM server at {server_url(args)} (installed here: vllm {_version('vllm')})"
     else:
         generation = (
             f"vLLM {_version('vllm')} on the trainer's GPUs, tensor parallel {args.vllm_tensor_parallel_size}, "
@@ -175,7 +199,7 @@ def _engine(recipe: Recipe) -> list[tuple[str, str]]:
         ("training", f"{adapters}{bits}, weights in {recipe.model.dtype}, mixed precision {precision}"),
         (
             "attention",
-            f"{recipe.model.attn_implementation or options.get('attn_implementation') or 'as the model chooses'}, "
+            f"{recipe.model.attn_implementation or options.get('attn_implementation') or 'default of the model'}, "
             f"kernels from the Hub {'on' if options.get('use_kernels') else 'off'}, activation checkpointing "
             f"{'on' if args.activation_checkpointing else 'off'}, compile {'on' if args.torch_compile else 'off'}",
         ),

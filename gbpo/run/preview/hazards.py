@@ -1,23 +1,23 @@
-"""Settings that are allowed and usually a mistake, found before training, and one that shows only in training."""
+"""Warnings about settings that are allowed but usually a mistake."""
 
 import contextlib
 import json
-import logging
 import math
 import sys
+import warnings
 from collections.abc import Iterator
 
 from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from ...trainer.config import GBPOConfig
+from ...trainer.config import GBPOConfig, GBPOHazard
 from ...trainer.sampling.unbiased import biased_sampling
-from ..models.catalogue import Description
+from ..models.description import Description
 from ..recipe.parsing import Recipe
 from .memory import Sharding
 
-_MOSTLY = 0.5  # share of completions
+_MOSTLY = 0.5  # fraction of completions
 _WATCHED = 3  # logging steps
 
 
@@ -28,17 +28,24 @@ def find(
     description: Description,
     prompt_tokens: int,
 ) -> list[str]:
-    """One line for each hazard of the recipe: the value, the consequence and the mend.
+    """Find the hazards of a recipe.
 
     Args:
-        prompt_tokens: Tokens of the longest prompt.
+        recipe: The parsed recipe.
+        train_set: The training set, with the column `prompt`.
+        eval_set: The evaluation set, if there is one.
+        description: The configuration of the model.
+        prompt_tokens: Length of the longest prompt, in tokens.
+
+    Returns:
+        One line per hazard, with the value, the consequence and the fix.
     """
     args = recipe.training
     found = args.hazards() if isinstance(args, GBPOConfig) else []
     if args.num_generations == 2:
         found.append(
-            "num_generations=2: a group says only which of two completions is better, and nothing where both earn the "
-            "same. Write 8 or more."
+            "num_generations=2: a group only shows which of two completions is better, and nothing if both get the "
+            "same reward. Write 8 or more."
         )
     found += _window(args, description, prompt_tokens)
     found += _temperature(args)
@@ -53,19 +60,15 @@ def find(
 
 
 @contextlib.contextmanager
-def said_by_the_run() -> Iterator[None]:
-    """Keeps `GBPOTrainer` silent about the hazards of its configuration, which `find` has."""
-    logger = logging.getLogger("gbpo.trainer.gbpo")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
+def without_config_warnings() -> Iterator[None]:
+    """Silence the warnings of `GBPOTrainer` about its configuration. `find` returns the same warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GBPOHazard)
         yield
-    finally:
-        logger.setLevel(level)
 
 
 class MostlyTruncated(TrainerCallback):
-    """Warns once when most of the first completions were cut off at `max_completion_length`."""
+    """Warns once if most of the first completions were cut off at `max_completion_length`."""
 
     def __init__(self) -> None:
         self._ratios: list[float] = []
@@ -81,8 +84,8 @@ class MostlyTruncated(TrainerCallback):
         if mean > _MOSTLY:
             print(
                 f"gbpo: warning: max_completion_length={args.max_completion_length} cut off {mean:.0%} of the "
-                "completions so far: most never reach their answer, and earn or lose by where they were cut. Write a "
-                "longer one, or mask_truncated_completions: true.",
+                "completions so far: most end before their answer, so their reward depends on where they were cut. "
+                "Write a larger value, or mask_truncated_completions: true.",
                 file=sys.stderr,
                 flush=True,
             )
@@ -97,41 +100,41 @@ def _window(args: GRPOConfig, description: Description, prompt_tokens: int) -> l
         return []
     return [
         f"the longest prompt has {prompt_tokens:,} tokens, and with max_completion_length={args.max_completion_length} "
-        f"it passes {name} of {window:,}: what comes after is noise, or an error of the engine. Drop long prompts, or "
+        f"it exceeds {name} of {window:,}: tokens after that are noise, or an error. Drop long prompts, or "
         + (
             f"write max_completion_length: {window - prompt_tokens}."
             if prompt_tokens < window
-            else "take another model."
+            else "use another model."
         )
     ]
 
 
 def _temperature(args: GRPOConfig) -> list[str]:
-    """TRL scores at the sampling temperature; a vLLM server does so only if it is started that way."""
+    """TRL scores at the sampling temperature. A vLLM server does so only if it is started with an option."""
     server = args.use_vllm and args.vllm_mode == "server" and args.vllm_importance_sampling_correction
     if args.temperature == 1.0 or not server:
         return []
     return [
         f"temperature={args.temperature} with a vLLM server: by default a server reports log-probs at temperature 1, "
-        "and the sampling correction then compares two different policies. Start it with --logprobs-mode "
+        "so the sampling correction would compare two different policies. Start the server with --logprobs-mode "
         "processed_logprobs, or write temperature: 1.0."
     ]
 
 
 def _rounded_away(recipe: Recipe, description: Description) -> list[str]:
-    """Adam moves a weight by about the learning rate; bfloat16 rounds to the nearest of 128 values per power of two."""
+    """Adam changes a weight by about the learning rate. bfloat16 has only 128 values per power of two."""
     args = recipe.training
     sharding = Sharding.of(args)
     low = recipe.model.dtype == "bfloat16" and not recipe.model.use_peft
     if not low or sharding.masters or (sharding.upcast and args.bf16):
         return []
     typical = getattr(description.config.get_text_config(), "initializer_range", None) or 0.02
-    smallest = 2.0 ** (math.floor(math.log2(typical)) - 8)  # half of the spacing at that magnitude
+    smallest = 2.0 ** (math.floor(math.log2(typical)) - 8)  # half the spacing of bfloat16 at that magnitude
     if args.learning_rate >= smallest:
         return []
     return [
-        f"dtype='bfloat16' with learning_rate={args.learning_rate:g}: a weight of {typical:g} keeps no change below "
-        f"{smallest:.1g}, so that most updates are rounded away. Write dtype: float32 with bf16: true, or use_peft: "
+        f"dtype='bfloat16' with learning_rate={args.learning_rate:g}: changes of a weight of {typical:g} below "
+        f"{smallest:.1g} are rounded away, which is most updates. Write dtype: float32 with bf16: true, or use_peft: "
         "true."
     ]
 
@@ -141,8 +144,8 @@ def _dropout(recipe: Recipe) -> list[str]:
     if not model.use_peft or model.lora_dropout == 0 or recipe.training.disable_dropout:
         return []
     return [
-        f"lora_dropout={model.lora_dropout}: two passes over the same tokens differ by it, so that the ratio takes its "
-        "noise for a change of the policy. Write lora_dropout: 0.0."
+        f"lora_dropout={model.lora_dropout}: two forward passes over the same tokens differ by the dropout noise, and "
+        "the ratio would treat it as a change of the policy. Write lora_dropout: 0.0."
     ]
 
 
@@ -154,24 +157,24 @@ def _cancelling_weights(recipe: Recipe) -> list[str]:
         for j in range(i):
             if names[j] == name and weights[i] == -weights[j] != 0:
                 return [
-                    f"reward_weights={weights}: {name!r} stands there twice, with {weights[j]:g} and {weights[i]:g}, "
-                    "and the two cancel. Remove one."
+                    f"reward_weights={weights}: {name!r} is given twice, with {weights[j]:g} and {weights[i]:g}, "
+                    "which cancel. Remove one."
                 ]
     if sum(weights) <= 0:
         return [
-            f"reward_weights={weights} sum to {sum(weights):g}: a completion that earns every reward gains nothing "
-            "over one that earns none. Write a larger weight for what is wanted."
+            f"reward_weights={weights} sum to {sum(weights):g}: a completion with every reward gets no more than one "
+            "without any. Write larger positive weights."
         ]
     return []
 
 
 def overlap(train_set: Dataset, eval_set: Dataset) -> list[str]:
-    """A line when evaluation prompts are trained on."""
+    """A warning if the training set contains prompts of the evaluation set."""
     seen = {json.dumps(prompt) for prompt in train_set["prompt"]}
     count = sum(json.dumps(prompt) in seen for prompt in eval_set["prompt"])
     if not count:
         return []
     return [
-        f"{count} of {len(eval_set)} prompts of the evaluation set are in the training set too, so the evaluation "
-        "shows what was learnt by heart as well. Drop them from one of the two."
+        f"{count} of {len(eval_set)} prompts of the evaluation set are also in the training set, so the evaluation "
+        "also measures memorization. Remove them from one of the two."
     ]

@@ -1,9 +1,8 @@
-"""How much memory a rank needs, part by part, without loading a weight.
+"""Estimates the memory of a rank, part by part, without loading weights.
 
-The model is built from its configuration out of tensors without storage. Parameters, gradients and optimiser states
-follow exactly from their shapes and types; the KV cache and the activations are those of such a generation and of such
-a forward and backward pass. What depends on kernels (the fold of the LM head, attention, copies of an allocator) is
-near, not exact.
+The model is built from its configuration with tensors that have no storage. The sizes of parameters, gradients and
+optimiser states are exact. The KV cache and the activations are measured by running the model on such tensors.
+Memory that depends on kernels (LM head, attention, the allocator) is approximate.
 """
 
 import contextlib
@@ -30,16 +29,20 @@ from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from ...trainer.passes import capabilities as architecture
 from ...trainer.passes.speedups import requested_speedups
-from ..models.catalogue import LOADING_OPTIONS, Description
+from ..models.description import LOADING_OPTIONS, Description
 from ..recipe.parsing import Recipe
 
 
 @dataclass(frozen=True)
 class Part:
-    """Bytes of one part on the device of a rank, or in the memory of its host where it is offloaded.
+    """One part of a rank's memory.
 
-    `size` is None where it is not known; `note` then says why. `phase` says when it is there: always, while completions
-    are generated, or while they are trained on.
+    Args:
+        name: Name of the part.
+        size: Bytes, or None if the size is unknown.
+        note: Details, or why the size is unknown.
+        phase: When the memory is used: `"always"`, `"generation"` or `"training"`.
+        offloaded: Whether the part is in host memory instead of on the device.
     """
 
     name: str
@@ -51,7 +54,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Sharding:
-    """Over how many ranks weights, gradients and optimiser states are split, and where they lie."""
+    """Over how many ranks weights, gradients and optimiser states are split, and which are offloaded."""
 
     name: str
     weights: int = 1
@@ -59,12 +62,12 @@ class Sharding:
     optimizer: int = 1
     weights_offloaded: bool = False
     optimizer_offloaded: bool = False
-    masters: bool = False  # DeepSpeed's float32 copy of the weights, beside the optimiser's states
+    masters: bool = False  # DeepSpeed keeps a float32 copy of the weights with the optimiser states
     upcast: bool = False  # FSDP2 keeps trained weights in float32 under mixed precision
 
     @classmethod
     def of(cls, args: GRPOConfig) -> "Sharding":
-        """What the launcher's environment and the recipe ask for."""
+        """The sharding that the launcher's environment or the recipe selects."""
         ranks = args.world_size
         if args.deepspeed_plugin is not None:
             config = args.deepspeed_plugin.deepspeed_config.get("zero_optimization", {})
@@ -96,7 +99,13 @@ class Sharding:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A model whose tensors have shapes and types and no storage."""
+    """A model whose tensors have shapes and types but no storage.
+
+    Args:
+        module: The model, with its adapters.
+        parameters: Number of parameters without adapters.
+        trained: Number of trained parameters.
+    """
 
     module: nn.Module
     parameters: int
@@ -104,11 +113,15 @@ class Skeleton:
 
 
 def skeleton(recipe: Recipe, description: Description) -> Skeleton:
-    """The model of a recipe, with its adapters.
+    """Build the model of a recipe, with its adapters, without weights.
+
+    Args:
+        recipe: The parsed recipe.
+        description: The configuration of the model.
 
     Raises:
-        ValueError: The attention or the adapters that the recipe asks for cannot be had, or its `model_init_kwargs`
-            make a model that the weights of the checkpoint do not fill.
+        ValueError: The attention implementation or the adapters cannot be used, or the checkpoint does not fit a model
+            with these `model_init_kwargs`.
     """
     options = dict(recipe.training.model_init_kwargs or {})
     named = options.get("dtype", recipe.model.dtype) or "float32"
@@ -127,7 +140,7 @@ def skeleton(recipe: Recipe, description: Description) -> Skeleton:
                 raise
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
-                f"attn_implementation={attention!r} cannot be had: {reason} Write sdpa or eager."
+                f"attn_implementation={attention!r} cannot be used: {reason} Write sdpa or eager."
             ) from None
         if changes:
             module = _changed(module, changes, build)
@@ -139,28 +152,28 @@ def skeleton(recipe: Recipe, description: Description) -> Skeleton:
 
 
 def _changed(module: Any, changes: dict[str, Any], build: Callable[..., Any]) -> nn.Module:
-    """The model with other values in its configuration, as `from_pretrained` would build it for the same weights."""
-    said = f"model_init_kwargs={changes}"
+    """Build the model with changed values in its configuration, and check that the checkpoint still fits."""
+    given = f"model_init_kwargs={changes}"
     try:
         changed = build(type(module.config).from_dict(module.config.to_dict(), **changes))
-    except Exception as error:  # whatever a model does with a value that it does not expect
+    except Exception as error:  # models raise many types of errors for unexpected values
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{said}: no such model can be built ({reason}). Leave it out.") from None
+        raise ValueError(f"{given}: the model cannot be built ({reason}). Remove it.") from None
     shapes = {name: tuple(weight.shape) for name, weight in module.named_parameters()}
     for name, weight in changed.named_parameters():
         if name not in shapes:
-            raise ValueError(f"{said}: the checkpoint has no {name}, which would be random. Leave it out.")
+            raise ValueError(f"{given}: the checkpoint has no {name}, so it would be random. Remove it.")
         if (shape := tuple(weight.shape)) != shapes[name]:
             raise ValueError(
-                f"{said}: {name} would be of shape {shape}, and the checkpoint's {shapes[name]} could not be loaded "
-                "into it. Leave it out."
+                f"{given}: {name} would have the shape {shape}, but the checkpoint has {shapes[name]}, so it could "
+                "not be loaded. Remove it."
             )
     return changed
 
 
 @contextlib.contextmanager
 def _unsharded() -> Iterator[None]:
-    """Inside, models are built whole, although ZeRO-3 makes transformers partition them while they are built."""
+    """Build models without sharding inside this context, even if ZeRO-3 is enabled."""
     reference = integration._hf_deepspeed_config_weak_ref
     config = reference() if reference is not None else None
     integration.unset_hf_deepspeed_config()
@@ -175,8 +188,8 @@ def _with_adapters(module: nn.Module, recipe: Recipe) -> nn.Module:
     targets = recipe.model.lora_target_modules
     if targets is not None and "lm_head" in targets:
         raise ValueError(
-            f"lora_target_modules={targets!r} puts an adapter on lm_head, which would never be trained: TRL reads the "
-            "head's weight by itself. Leave lm_head out; all-linear does."
+            f"lora_target_modules={targets!r} puts an adapter on lm_head, which would never be trained: TRL uses the "
+            "weight of the LM head directly. Remove lm_head, or write all-linear, which excludes it."
         )
     try:
         module = get_peft_model(module, get_peft_config(recipe.model))
@@ -190,25 +203,31 @@ def _with_adapters(module: nn.Module, recipe: Recipe) -> nn.Module:
 
 
 def _runnable(module: Any, mode: FakeTensorMode) -> Any:
-    """The model inside its adapters, its tensors moved from "meta" to a device that is only pretended."""
-    pretended: dict[Any, Any] = {}  # by identity, so that tied weights stay tied
+    """Replace "meta" tensors by fake ones, which operations accept. Return the model inside its adapters."""
+    replaced: dict[Any, Any] = {}  # keys compare by identity, so tied weights stay tied
 
-    def pretend(tensor: Any) -> Any:
-        if tensor not in pretended:
+    def fake(tensor: Any) -> Any:
+        if tensor not in replaced:
             empty = torch.empty(tensor.shape, dtype=tensor.dtype)
             is_parameter = isinstance(tensor, nn.Parameter)
-            pretended[tensor] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
-        return pretended[tensor]
+            replaced[tensor] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+        return replaced[tensor]
 
     with mode:
         for part in module.modules():
             for tensors in (part._parameters, part._buffers):
-                tensors.update({name: pretend(tensor) for name, tensor in tensors.items() if tensor is not None})
+                tensors.update({name: fake(tensor) for name, tensor in tensors.items() if tensor is not None})
     return module.get_base_model() if hasattr(module, "get_base_model") else module
 
 
 def estimate(recipe: Recipe, model: Skeleton, prompt_tokens: int) -> list[Part]:
-    """The parts of a rank's memory, for prompts of at most `prompt_tokens` tokens."""
+    """Estimate the memory of a rank, part by part.
+
+    Args:
+        recipe: The parsed recipe.
+        model: Its model, from `skeleton`.
+        prompt_tokens: Length of the longest prompt, in tokens.
+    """
     args = recipe.training
     sharding = Sharding.of(args)
     weights = _weight_bytes(recipe, model.module, sharding)
@@ -243,14 +262,14 @@ def estimate(recipe: Recipe, model: Skeleton, prompt_tokens: int) -> list[Part]:
     with mode, torch.device("cpu"):
         parts.append(_generation(recipe, causal, prompt_tokens))
     if sharding.weights > 1 and not args.use_vllm:
-        parts.append(Part("gathered weights", base, "generation needs them whole", "generation"))
+        parts.append(Part("gathered weights", base, "generation needs unsharded weights", "generation"))
     with mode, torch.device("cpu"):
         parts += _training(recipe, causal, prompt_tokens)
     return parts
 
 
 def peak(parts: Iterable[Part]) -> float:
-    """Bytes on the device at the worst moment, of the parts that are known."""
+    """Peak memory on the device in bytes, without the parts of unknown size."""
     parts = [part for part in parts if part.size is not None and not part.offloaded]
     return max(
         sum(part.size or 0 for part in parts if part.phase in ("always", phase)) for phase in ("generation", "training")
@@ -258,11 +277,11 @@ def peak(parts: Iterable[Part]) -> float:
 
 
 def _split(ranks: int) -> str:
-    return f"a share of {ranks} ranks" if ranks > 1 else ""
+    return f"split over {ranks} ranks" if ranks > 1 else ""
 
 
 def _element_size(recipe: Recipe, name: str, parameter: nn.Parameter, sharding: Sharding) -> int:
-    """Bytes of one element of an unquantised weight as the trainer holds it."""
+    """Bytes per element of an unquantised weight in the trainer."""
     adapter = recipe.model.use_peft and parameter.requires_grad
     if adapter and (recipe.model.load_in_4bit or recipe.model.load_in_8bit):
         return 2  # TRL casts the adapters of a quantised model to bfloat16
@@ -288,7 +307,11 @@ def _weight_bytes(recipe: Recipe, module: Any, sharding: Sharding) -> dict[str, 
 
 
 def _quantised_bytes(recipe: Recipe, weight: torch.Tensor) -> float:
-    """bitsandbytes: 4 bits and a scale for 64 weights, itself of 1 byte where nested; or 8 bits and a scale a row."""
+    """Bytes of a weight quantised by bitsandbytes.
+
+    8 bits: one byte per element and one float32 scale per row. 4 bits: half a byte per element and one scale per 64
+    elements, as float32 or, with nested quantisation, as one byte.
+    """
     if recipe.model.load_in_8bit:
         return weight.numel() + 4 * weight.shape[0]
     blocks = ceil(weight.numel() / 64)
@@ -297,28 +320,33 @@ def _quantised_bytes(recipe: Recipe, weight: torch.Tensor) -> float:
 
 
 def _optimizer_bytes(args: GRPOConfig) -> tuple[Any, str]:
-    """A function of a parameter and its element size, giving the bytes of its states; or None and the reason."""
+    """Memory of the optimiser states.
+
+    Returns:
+        A function from a parameter and its element size to the bytes of its states, and an empty text. For unknown
+        optimisers None, and the reason.
+    """
     name = str(getattr(args.optim, "value", args.optim))
     if "8bit" in name and name.removeprefix("paged_").startswith(("adamw_bnb", "adamw_8bit", "lion")):
         count = 1 if "lion" in name else 2
-        # small tensors stay in float32; others have a float32 scale for 256 values
+        # tensors of less than 4096 values stay in float32; others have one float32 scale per 256 values
         return (
             lambda p, size: count * (p.numel() + 4 * ceil(p.numel() / 256) if p.numel() >= 4096 else 4 * p.numel()),
             "",
         )
     if name in ("adamw_torch", "adamw_torch_fused"):
-        return lambda p, size: 2 * p.numel() * size + 4, ""  # and a float32 step
+        return lambda p, size: 2 * p.numel() * size + 4, ""  # 4 bytes for the step
     if name.startswith("paged_adamw_32bit"):
         return lambda p, size: 8 * p.numel(), ""
     if name == "sgd":
         return lambda p, size: 0, ""
     if name in ("adagrad", "rmsprop"):
         return lambda p, size: p.numel() * size + 4, ""
-    return None, f"the states of {name} are not reckoned here"
+    return None, f"the state size of {name} is not known"
 
 
 def _generation(recipe: Recipe, model: Any, prompt_tokens: int) -> Part:
-    """What generation needs beside the weights."""
+    """Memory for generation in addition to the weights."""
     args = recipe.training
     if args.use_vllm:
         share = args.vllm_gpu_memory_utilization
@@ -326,9 +354,11 @@ def _generation(recipe: Recipe, model: Any, prompt_tokens: int) -> Part:
             return Part("KV cache", 0, "on the vLLM server", "generation")
         sleeps = "generation" if args.vllm_enable_sleep_mode else "always"
         if not torch.cuda.is_available():
-            return Part("vLLM engine", None, f"{share:.0%} of a GPU, with its own weights; there is none here", sleeps)
+            return Part(
+                "vLLM engine", None, f"{share:.0%} of a GPU, including its own weights; this machine has no GPU", sleeps
+            )
         size = share * torch.cuda.get_device_properties(0).total_memory
-        return Part("vLLM engine", size, f"{share:.0%} of the GPU: its weights and KV cache", sleeps)
+        return Part("vLLM engine", size, f"{share:.0%} of the GPU, for its own weights and KV cache", sleeps)
     rows = args.generation_batch_size // args.world_size
     tokens = prompt_tokens + args.max_completion_length
     note = f"{rows:,} completions × {tokens:,} tokens"
@@ -341,21 +371,20 @@ def _generation(recipe: Recipe, model: Any, prompt_tokens: int) -> Part:
             ).past_key_values
         tensors = {id(t): t for layer in cache.layers for t in tree_leaves(vars(layer)) if isinstance(t, torch.Tensor)}
         size = sum(t.numel() * t.element_size() for t in tensors.values() if t.is_floating_point())
-    except Exception as error:  # whatever a model does with tensors that hold nothing
-        return Part("KV cache", None, f"this model does not run without weights ({type(error).__name__})", "generation")
+    except Exception as error:  # models raise many types of errors on fake tensors
+        return Part("KV cache", None, f"this model cannot run on fake tensors ({type(error).__name__})", "generation")
     return Part("KV cache", rows * size, note, "generation")
 
 
 def _training(recipe: Recipe, model: Any, prompt_tokens: int) -> list[Part]:
-    """Activations of one micro-batch, and what the LM head adds to them."""
+    """Activations of one micro-batch, and the memory of the LM head."""
     args = recipe.training
     rows, completion = args.per_device_train_batch_size, args.max_completion_length
     tokens = prompt_tokens + completion
     head = model.get_output_embeddings().weight
     trims = "trim_padding" in requested_speedups(args.exact_speedups) and architecture.trims(model)
-    # off the GPU TRL scores the prompt as well, gbpo/trimming.py on a CPU without a compiler does not
-    alone = args.device.type == "cuda" or (args.device.type == "cpu" and trims and not args.torch_compile)
-    scored = rows * (completion if alone else tokens - 1)
+    completions_only = args.device.type == "cuda"  # elsewhere TRL's LM head runs on the prompts too
+    scored = rows * (completion if completions_only else tokens - 1)
     compute = 2 if args.bf16 or args.fp16 else head.element_size()
     logits = min(scored, TOKEN_CHUNK_SIZE) * _CHUNKED_LOGPROB_CHUNK_SIZE * compute
     head_size = logits + scored * head.shape[1] * 4
@@ -367,14 +396,14 @@ def _training(recipe: Recipe, model: Any, prompt_tokens: int) -> list[Part]:
         masked = not (trims and architecture.attends_backwards_only(model.config))
         size = _activations(args, model, rows, tokens, masked)
         activations = Part("activations", size, f"one micro-batch of {rows} × {tokens:,} tokens", "training")
-    except Exception as error:  # as above
-        reason = f"this model does not run without weights ({type(error).__name__})"
+    except Exception as error:  # as in _generation
+        reason = f"this model cannot run on fake tensors ({type(error).__name__})"
         activations = Part("activations", None, reason, "training")
     return [activations, Part("LM-head chunk", head_size, note, "training")]
 
 
 def _activations(args: GRPOConfig, module: Any, rows: int, tokens: int, masked: bool) -> int:
-    """The most bytes alive beside weights and gradients in a forward and backward pass of the backbone."""
+    """Peak bytes of a forward and backward pass of the backbone, without weights and their gradients."""
     module.train()
     if args.activation_checkpointing:
         module.activation_checkpointing_enable(args.activation_checkpointing_kwargs)
@@ -408,7 +437,11 @@ def _drop_gradient(parameter: nn.Parameter) -> None:
 
 
 class _Live(TorchDispatchMode):
-    """Counts the bytes of tensors alive that were made under it."""
+    """Counts the bytes of all live tensors that are created inside this context.
+
+    Args:
+        known: Parameters to leave out.
+    """
 
     def __init__(self, known: Iterator[nn.Parameter]):
         super().__init__()

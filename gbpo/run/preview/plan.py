@@ -1,4 +1,4 @@
-"""What a run will do, reckoned from its recipe before anything is loaded."""
+"""The batch arithmetic of a run, computed from its recipe before anything is loaded."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -8,15 +8,15 @@ from ..recipe.parsing import Recipe
 
 @dataclass(frozen=True)
 class Plan:
-    """The arithmetic of a run: how much is generated at a time, how often it is trained on, and how long.
+    """How many completions are generated at a time, how many optimiser steps use them, and how long the run is.
 
     Args:
-        prompts: Prompts of one generation, over all ranks.
-        completions: Completions of one generation, over all ranks.
-        updates: Optimiser steps on each generation.
-        per_update: Completions, over all ranks, whose gradients make one optimiser step.
+        prompts: Prompts per generation, over all ranks.
+        completions: Completions per generation, over all ranks.
+        updates: Optimiser steps per generation.
+        per_update: Completions per optimiser step, over all ranks.
         steps: Optimiser steps of the whole run.
-        epochs: Passes over the training set.
+        epochs: Passes over the training set in the whole run.
     """
 
     prompts: int
@@ -32,7 +32,7 @@ class Plan:
         args = recipe.training
         prompts = args.generation_batch_size // args.num_generations
         passes = args.steps_per_generation * args.num_iterations  # micro-batches of each rank per generation
-        # TRL leaves out the prompts that do not fill a generation
+        # TRL drops the prompts that do not fill a generation
         epoch = max(ceil(rows // prompts * passes / args.gradient_accumulation_steps), 1)
         steps = args.max_steps if args.max_steps > 0 else ceil(args.num_train_epochs * epoch)
         return cls(
@@ -46,7 +46,7 @@ class Plan:
 
 
 def one_line(recipe: Recipe, rows: int) -> str:
-    """Prompts, completions and optimiser steps of one generation, for a training set of `rows` prompts."""
+    """The plan in one line, for a training set of `rows` prompts."""
     args, plan = recipe.training, Plan.of(recipe, rows)
     return (
         f"{recipe.run.algorithm} on {recipe.run.dataset_name} ({rows} prompts), {args.device}, {args.world_size} "

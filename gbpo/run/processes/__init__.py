@@ -1,1 +1,1 @@
-"""The processes of a run: whether they fit the launcher, and how they end."""
+"""The processes of a run: how they are launched, agree with each other, and end."""

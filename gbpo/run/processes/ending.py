@@ -1,4 +1,4 @@
-"""How a run ends: the watcher beside each rank, the reason of an error, and the command to go on."""
+"""How a run ends: a watcher beside each rank, the reason in one line, and the command that continues the run."""
 
 import contextlib
 import json
@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from transformers import TrainerCallback
 
 from ...shared.stopping import TrainingStopped
 from . import watcher
-from .group import agreed, parent_command
+from .group import agreed
+from .launcher import parent_command
 
 
 class Terminated(SystemExit):
-    """SIGTERM, as a batch system or a launcher sends it."""
+    """Raised in the main thread on SIGTERM, which batch systems and launchers send."""
 
 
 class StepReport(TrainerCallback):
@@ -37,28 +39,32 @@ class StepReport(TrainerCallback):
 
 @contextlib.contextmanager
 def watched(output: Path) -> Iterator[StepReport]:
-    """Run a block under a watcher that writes `report.txt` however it ends; all ranks enter it together.
+    """Run a block beside a watcher process, which writes `report.txt` at the end, also if this process is killed.
 
-    Yields the callback that keeps the watcher's step up to date.
+    All ranks must enter the block together.
+
+    Yields:
+        The callback that tells the watcher the current step.
     """
     state = PartialState()
     output.mkdir(parents=True, exist_ok=True)
-    agreed(lambda: shutil.rmtree(output / watcher.FOLDER, ignore_errors=True))  # of a run that ended badly
     about = {
         "output": str(output),
+        "folder": agreed(lambda: _new_watchers_folder(output)),
         "rank": state.process_index,
         "ranks": state.num_processes,
         "host": platform.node(),
         "pid": os.getpid(),
-        "command": command_to_go_on(output),
+        "command": command_to_continue(output),
     }
     process = subprocess.Popen(
-        [sys.executable, watcher.__file__, json.dumps(about)],
+        [sys.executable, "-P", watcher.__file__, json.dumps(about)],  # -P: files beside it shadow no standard module
         stdin=subprocess.PIPE,
-        start_new_session=True,  # what is sent to the group of the rank is not meant for it
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # signals sent to the rank's process group must not end the watcher
     )
-    pipe = process.stdin
-    assert pipe is not None
+    pipe, until_closed = process.stdin, process.stdout
+    assert pipe is not None and until_closed is not None
 
     def terminate(number, frame):
         raise Terminated(128 + number)
@@ -74,11 +80,20 @@ def watched(output: Path) -> Iterator[StepReport]:
         signal.signal(signal.SIGTERM, previous)
         with contextlib.suppress(BrokenPipeError):
             pipe.close()
-        process.wait()
+        until_closed.read()
+        until_closed.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it may still wait for the watcher of rank 0 to report
+            process.wait(1)
+
+
+def _new_watchers_folder(output: Path) -> str:
+    """A new name per run: watchers of an earlier run may still be ending."""
+    shutil.rmtree(output / watcher.FOLDER, ignore_errors=True)
+    return str(output / watcher.FOLDER / uuid.uuid4().hex)
 
 
 def reason(error: BaseException) -> str:
-    """One line for what ended a run."""
+    """The error that ended a run, in one line."""
     if isinstance(error, TrainingStopped):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
@@ -86,12 +101,12 @@ def reason(error: BaseException) -> str:
     if isinstance(error, Terminated):
         return "terminated by SIGTERM"
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    full = "No space left on device" in text or "Disk quota exceeded" in text  # by whichever library wrote
-    return f"the disk is full, make room before you go on ({text})" if full else text
+    full = "No space left on device" in text or "Disk quota exceeded" in text
+    return f"the disk is full, free some space before you continue ({text})" if full else text
 
 
-def command_to_go_on(output: Path) -> str:
-    """The command that started this run, with its launcher, made to continue in `output`."""
+def command_to_continue(output: Path) -> str:
+    """The command that started this run, including its launcher, with flags to continue in `output`."""
     arguments = sys.argv[1:]
     words = list(sys.orig_argv)
     launcher = parent_command()
@@ -107,6 +122,6 @@ def command_to_go_on(output: Path) -> str:
 
 
 def _tell(pipe: Any, **message: Any) -> None:
-    with contextlib.suppress(BrokenPipeError, ValueError):  # a watcher that somebody ended
+    with contextlib.suppress(BrokenPipeError, ValueError):  # the watcher was killed
         pipe.write(json.dumps(message).encode() + b"\n")
         pipe.flush()

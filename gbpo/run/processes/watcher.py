@@ -1,8 +1,14 @@
-"""A small process beside each rank: it outlives a rank that is killed, tells the others, and writes how the run ended.
+"""A small process beside each rank. It outlives a killed rank, ends ranks that would hang, and writes the report.
 
-Started by `ending.Watched`, as a script of the standard library alone. It reads JSON lines from the rank: `{"step": N}`
-after each optimiser step and `{"ended": why}` at the end, where `why` is null for a run that finished. An end of the
-pipe without the latter means that the rank was killed. Ranks see each other through small files in the run's folder.
+`ending.watched` starts this file as a script. It imports the standard library only. The rank writes JSON lines to the
+watcher's standard input: `{"step": N}` after each optimiser step and `{"ended": why}` at its end, where `why` is null
+if the run finished. If the input ends without an `ended` line, the rank was killed. The rank exits when the watcher
+has closed its standard output.
+
+The watchers of a run share one folder. `<rank>.beat` changes every few seconds, `<rank>.ended` says why a rank ended,
+and `reported` is created by the one watcher that writes the report. Each watcher reads one beat: that of the nearest
+lower rank which still runs (rank 0 reads the highest one). Every rank is therefore watched by exactly one other, and
+the number of reads grows linearly with the number of ranks.
 """
 
 import contextlib
@@ -10,54 +16,77 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import sys
 import time
 from pathlib import Path
 
 POLL, BEAT = 0.5, 5.0
-SETTLE = 3.0  # in which the cause, the end of another rank, arrives
-GRACE = 10.0  # from SIGTERM to SIGKILL for a rank that waits for a dead one
-SILENT = 120.0  # a rank without a beat for so long is lost with its node
+SETTLE = 3.0  # after an end is noticed, wait this long for reports of an earlier end
+GRACE = 10.0  # between SIGTERM and SIGKILL for a rank that waits for one that ended
+SILENT = 120.0  # a rank whose beat does not change for this long is lost with its machine
+PATIENCE = 2 * (SETTLE + GRACE) + 4.0  # rank 0 reports within this time, or another rank does
 
 KILLED = "killed"
 FOLDER, REPORT = ".ranks", "report.txt"
 
 
 class Watcher:
-    def __init__(self, output: str, rank: int, ranks: int, host: str, pid: int, command: str):
-        self._output, self._folder = Path(output), Path(output) / FOLDER
+    """The watcher of one rank.
+
+    Args:
+        output: Output folder of the run, for `report.txt`.
+        folder: Folder that the watchers of this run share.
+        rank: Rank to watch.
+        ranks: Number of ranks.
+        host: Name of the machine.
+        pid: Process id of the rank.
+        command: Command that continues the run, for the report.
+    """
+
+    def __init__(self, output: str, folder: str, rank: int, ranks: int, host: str, pid: int, command: str):
+        self._output, self._folder = Path(output), Path(folder)
         self._rank, self._ranks, self._pid, self._command = rank, ranks, pid, command
         self._name = f"rank {rank} ({host}, process {pid})"
         self._step, self._buffer = 0, b""
-        self._beats: dict[int, tuple[str, float]] = {}  # of each other rank, and when it changed
         self._next_beat = 0.0
+        self._watched_beat, self._changed = "", 0.0  # the other rank's beat, and when it last changed
 
     def run(self) -> None:
+        """Watch until the rank has ended; then write the report, or leave it to another watcher."""
         ended = None
         while ended is None:
-            if self._ranks > 1:
-                self._beat()
-                lost = self._lost_rank()
-                if lost is not None:
-                    self._end_own_rank(lost)
+            cause = self.look()
+            if cause is not None:
+                self._end_own_rank(cause)
             ended = self._read(POLL)
         why = ended["ended"]
-        if self._ranks > 1:
-            why = self._common_cause(why)
-        if self._rank == min(set(range(self._ranks)) - self._silent()):
-            self._report(why or "finished")
-
-    def _common_cause(self, why: str | None) -> str | None:
-        """Why the first of all ranks ended."""
         if why is None:
-            self._file("beat").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # until the last has left
-                self._folder.rmdir()
+            if self._rank == 0 and self._claim_report():
+                self._report("finished")
+            self._leave()
+        elif self._ranks == 1:
+            self._report(why)
+        else:
+            self._write("ended", {"time": time.time(), "killed": why == KILLED, "why": f"{self._name}: {why}"})
+            time.sleep(SETTLE)
+            if self._rank != 0:
+                os.dup2(2, 1)  # let the rank exit: other ranks may wait for its connections to close
+            if self._claim_report():
+                self._report(self._first_end() or why)
+
+    def look(self) -> str | None:
+        """Write the own beat and look at the other ranks.
+
+        Returns:
+            Why the own rank would wait for ever: another rank ended, or its machine is lost. None if all is well.
+        """
+        if self._ranks == 1:
             return None
-        self._write("ended", {"time": time.time(), "killed": why == KILLED, "why": f"{self._name}: {why}"})
-        time.sleep(SETTLE)
-        return self._first_end() or why
+        if self._beat_if_due():
+            self._mark_lost_rank()
+        return self._first_end()
 
     def _read(self, timeout: float) -> dict | None:
         """How the rank ended, or None while it runs."""
@@ -71,49 +100,48 @@ class Watcher:
                 return line
         return None if data else {"ended": KILLED}
 
-    def _file(self, kind: str, rank: int | None = None) -> Path:
-        return self._folder / f"{self._rank if rank is None else rank}.{kind}"
+    def _file(self, kind: str, rank: int) -> Path:
+        return self._folder / f"{rank}.{kind}"
 
     def _write(self, kind: str, value: object, rank: int | None = None) -> None:
-        unfinished = self._file(f"{kind}.{self._rank}", rank)
+        path = self._file(kind, self._rank if rank is None else rank)
+        unfinished = path.with_name(f"{path.name}.{self._rank}")
         with contextlib.suppress(OSError):  # the disk may be full
             self._folder.mkdir(parents=True, exist_ok=True)
             unfinished.write_text(json.dumps(value))
-            unfinished.replace(self._file(kind, rank))
+            unfinished.replace(path)
 
-    def _beat(self) -> None:
-        if time.monotonic() >= self._next_beat:
-            self._write("beat", {"time": time.time(), "name": self._name})
-            self._next_beat = time.monotonic() + BEAT
+    def _beat_if_due(self) -> bool:
+        if time.monotonic() < self._next_beat:
+            return False
+        self._write("beat", {"time": time.time(), "name": self._name})
+        self._next_beat = time.monotonic() + BEAT
+        return True
+
+    def _mark_lost_rank(self) -> None:
+        """If the beat of the watched rank has not changed for too long, write its end on its behalf."""
+        for distance in range(1, self._ranks):
+            rank = (self._rank - distance) % self._ranks
+            try:
+                beat = self._file("beat", rank).read_text()
+            except FileNotFoundError:  # not started, or finished: look at the next lower one
+                continue
+            now = time.monotonic()
+            if beat != self._watched_beat:  # also if another rank is watched from now on: a beat names its rank
+                self._watched_beat, self._changed = beat, now
+            elif now - self._changed > SILENT:
+                why = f"{json.loads(beat)['name']}: no sign of life for {SILENT:.0f} s, its machine may be down"
+                self._write("ended", {"time": time.time() - SILENT, "killed": True, "why": why}, rank)
+            return
 
     def _first_end(self) -> str | None:
-        """Why the first rank ended; of several at about one time the killed one, which broke the connections."""
+        """Why the first rank ended. A killed rank comes first among ends at about the same time.
+
+        Other ranks notice the broken connection at once, and the watcher of the killed rank may be a little later.
+        """
         ends = sorted((json.loads(path.read_text()) for path in self._folder.glob("*.ended")), key=lambda e: e["time"])
         near = [end for end in ends if end["time"] < ends[0]["time"] + SETTLE]
         return next((end["why"] for end in sorted(near, key=lambda end: not end["killed"])), None)
-
-    def _silent(self) -> set[int]:
-        now = time.monotonic()
-        for rank in set(range(self._ranks)) - {self._rank}:
-            try:
-                beat = self._file("beat", rank).read_text()
-            except FileNotFoundError:  # not begun, or finished
-                self._beats.pop(rank, None)
-                continue
-            if self._beats.get(rank, ("", 0.0))[0] != beat:
-                self._beats[rank] = beat, now
-        return {rank for rank, (_, changed) in self._beats.items() if now - changed > SILENT}
-
-    def _lost_rank(self) -> str | None:
-        """Why this rank would wait for ever: another has failed, or its node no longer answers."""
-        if why := self._first_end():
-            return why
-        for rank in sorted(self._silent()):
-            name = json.loads(self._beats[rank][0])["name"]
-            why = f"{name}: no sign of life for {SILENT:.0f} s, its machine may be down"
-            self._write("ended", {"time": time.time() - SILENT, "killed": True, "why": why}, rank)
-            return why
-        return None
 
     def _end_own_rank(self, why: str) -> None:
         for number, patience in ((None, SETTLE), (signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
@@ -124,11 +152,37 @@ class Watcher:
                     return
             deadline = time.monotonic() + patience
             while time.monotonic() < deadline:
-                self._beat()
-                if select.select([0], [], [], POLL)[0]:  # it has something to say, or is gone
+                self._beat_if_due()
+                if select.select([0], [], [], POLL)[0]:  # the rank wrote something, or ended
                     return
             if number is None:
                 print(f"gbpo: {self._name} ends because of {why}", file=sys.stderr, flush=True)
+
+    def _claim_report(self) -> bool:
+        """Whether this watcher writes the report. Rank 0 goes first; if it is lost, any other may."""
+        if self._ranks == 1:
+            return True
+        claim = self._folder / "reported"
+        deadline = time.monotonic() + PATIENCE
+        while self._rank != 0 and time.monotonic() < deadline:
+            if claim.exists():
+                return False
+            time.sleep(POLL)
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL))  # succeeds for one watcher only
+        except FileExistsError:
+            return False
+        except OSError:  # the disk is full, or the next run has already removed the folder
+            return self._rank == 0
+        return True
+
+    def _leave(self) -> None:
+        """Remove the own beat; the last watcher of a finished run removes the folder."""
+        self._file("beat", self._rank).unlink(missing_ok=True)
+        if not any(self._folder.glob("*.beat")):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self._folder.parent.rmdir()
 
     def _report(self, why: str) -> None:
         numbers = [

@@ -1,1 +1,1 @@
-"""From a recipe and the command line to checked configuration objects."""
+"""Recipes: their fields, how they are parsed, and checks of their values."""

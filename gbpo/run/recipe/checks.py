@@ -1,4 +1,4 @@
-"""Values that parse, and would fail hours later or change nothing: refused before any model is loaded."""
+"""Refuses values that have the right type but would fail hours later or have no effect, before a model is loaded."""
 
 import math
 import os
@@ -15,7 +15,8 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig, ModelConfig
 
 from ...shared.recipe_yaml import nearest
-from ...trainer.config import CHOICES, check_choices
+from ...trainer.config import CHOICES, check_choices, renamed_speedup
+from ...trainer.passes.speedups import SPEEDUPS
 
 
 class _Range(NamedTuple):
@@ -24,22 +25,22 @@ class _Range(NamedTuple):
     consequence: str
     low_allowed: bool = True
 
-    def holds(self, value: float) -> bool:
+    def contains(self, value: float) -> bool:
         return (self.low <= value if self.low_allowed else self.low < value) and value <= self.high
 
     def __str__(self) -> str:
         if self.high == math.inf:
-            return f"{self.low:g} or more" if self.low_allowed else "a positive number"
-        return f"a value in {'[' if self.low_allowed else '('}{self.low:g}, {self.high:g}]"
+            return f"{self.low} or more" if self.low_allowed else "a positive number"
+        return f"a value in {'[' if self.low_allowed else '('}{self.low}, {self.high}]"
 
 
 _NO_COMPLETION = "would give no completion"
 _RANGES = {
-    "learning_rate": _Range(0, 1, "would learn nothing, or unlearn", low_allowed=False),
-    "weight_decay": _Range(0, 1, "would make the weights grow"),
-    "max_grad_norm": _Range(0, math.inf, "would turn every gradient round"),
-    "adam_epsilon": _Range(0, 1, "would divide by a negative number"),
-    "warmup_steps": _Range(0, math.inf, "is no number of steps"),
+    "learning_rate": _Range(0, 1, "would learn nothing, or move away from the reward", low_allowed=False),
+    "weight_decay": _Range(0, 1, "would make the weights grow instead of shrink"),
+    "max_grad_norm": _Range(0, math.inf, "would flip the sign of every gradient"),
+    "adam_epsilon": _Range(0, 1, "would let Adam divide by a negative number"),
+    "warmup_steps": _Range(0, math.inf, "cannot be a number of steps"),
     "num_train_epochs": _Range(0, math.inf, "would take no step", low_allowed=False),
     "per_device_train_batch_size": _Range(1, math.inf, "would train on nothing"),
     "gradient_accumulation_steps": _Range(1, math.inf, "would take no step"),
@@ -47,29 +48,33 @@ _RANGES = {
     "generation_batch_size": _Range(1, math.inf, _NO_COMPLETION),
     "num_iterations": _Range(1, math.inf, "would train on no completion"),
     "num_generations_eval": _Range(1, math.inf, _NO_COMPLETION),
-    "max_completion_length": _Range(1, math.inf, "leaves no token to learn from"),
-    "temperature": _Range(0, math.inf, "is no distribution to sample from", low_allowed=False),
-    "top_p": _Range(0, 1, "is no share of the probability", low_allowed=False),
-    "top_k": _Range(0, math.inf, "is no number of tokens; 0 keeps all"),
-    "min_p": _Range(0, 1, "is no share of the highest probability"),
-    "repetition_penalty": _Range(0, math.inf, "divides the logits by nothing", low_allowed=False),
-    "beta": _Range(0, math.inf, "would push the policy away from the reference"),
+    "max_completion_length": _Range(1, math.inf, "would leave no token to learn from"),
+    "temperature": _Range(0, math.inf, "does not give a distribution to sample from", low_allowed=False),
+    "top_p": _Range(0, 1, "is not a fraction of the probability", low_allowed=False),
+    "top_k": _Range(0, math.inf, "is not a number of tokens; 0 keeps all tokens"),
+    "min_p": _Range(0, 1, "is not a fraction of the highest probability"),
+    "repetition_penalty": _Range(0, math.inf, "would divide the logits by zero or flip their sign", low_allowed=False),
+    "beta": _Range(0, math.inf, "would push the policy away from the reference model"),
     "logging_steps": _Range(0, math.inf, "would never log", low_allowed=False),
     "save_steps": _Range(0, math.inf, "would save at no step", low_allowed=False),
     "save_total_limit": _Range(1, math.inf, "would keep no checkpoint"),
-    "dataloader_num_workers": _Range(0, math.inf, "is no number of processes"),
-    "vllm_gpu_memory_utilization": _Range(0, 1, "is no share of the GPU's memory", low_allowed=False),
-    "vllm_tensor_parallel_size": _Range(1, math.inf, "is no number of GPUs"),
-    "lora_r": _Range(1, math.inf, "gives adapters without weights"),
+    "dataloader_num_workers": _Range(0, math.inf, "is not a number of processes"),
+    "vllm_gpu_memory_utilization": _Range(0, 1, "is not a fraction of the GPU memory", low_allowed=False),
+    "vllm_tensor_parallel_size": _Range(1, math.inf, "is not a number of GPUs"),
+    "lora_r": _Range(1, math.inf, "would make adapters without weights"),
     "lora_alpha": _Range(0, math.inf, "would switch the adapters off", low_allowed=False),
-    "lora_dropout": _Range(0, 1, "is no probability"),
-    **dict.fromkeys(("seed", "data_seed"), _Range(0, 2**32 - 1, "is no seed")),
+    "lora_dropout": _Range(0, 1, "is not a probability"),
+    **dict.fromkeys(("seed", "data_seed"), _Range(0, 2**32 - 1, "is not a seed that NumPy accepts")),
 }
 
-# losses of GRPO in TRL, with which the baseline of a recipe may be run
+
+# former field → what to write now
+RENAMED = {name: renamed_speedup(name) for name in SPEEDUPS}
+
+# losses that algorithm: grpo can use
 _GRPO_LOSSES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 
-# start of the optimiser's name → the package that holds it
+# start of the optimiser's name → the package it needs
 _OPTIMIZERS = {
     "adamw_torch_4bit": "torchao",
     "adamw_torch_8bit": "torchao",
@@ -84,11 +89,16 @@ _OPTIMIZERS = {
 
 
 def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig) -> None:
-    """Raise `ValueError` for the first field whose value has no meaning, alone or beside the others.
+    """Check the values of a parsed recipe, alone and in combination.
 
     Args:
-        given: The fields that the recipe or the command line names.
-        run, args, model: The three parts of a parsed recipe.
+        given: Names of the fields that the recipe or the command line sets.
+        run: Its `RunArguments`.
+        args: Its configuration of the trainer.
+        model: Its configuration of the model.
+
+    Raises:
+        ValueError: For the first value that cannot be used.
     """
     if run.algorithm == "grpo":
         own = {"target_baseline", "loss_type"}
@@ -97,14 +107,14 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
         )
     for name, limits in _RANGES.items():
         value = getattr(model if name.startswith("lora_") else args, name)
-        if value is not None and not limits.holds(value):  # nan holds nowhere
+        if value is not None and not limits.contains(value):  # NaN is in no range
             raise ValueError(f"{name}={value!r} {limits.consequence}. Write {limits}.")
     if args.max_steps == 0:
         raise ValueError("max_steps=0 would take no step. Write 1 or more, or -1 and num_train_epochs.")
     if args.load_best_model_at_end and args.eval_strategy == "no":
         raise ValueError(
-            "load_best_model_at_end=True compares nothing: eval_strategy is 'no'. Write eval_strategy: steps, or "
-            "remove it."
+            "load_best_model_at_end=True has no evaluations to compare: eval_strategy is 'no'. Write eval_strategy: "
+            "steps, or remove load_best_model_at_end."
         )
     if args.fp16 and args.device.type == "cpu":
         raise ValueError("fp16=True does not run on the CPU. Write bf16: true, or neither.")
@@ -116,8 +126,8 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
         for name in args.generation_kwargs or {}:
             if not hasattr(_GENERATION, name):
                 raise ValueError(
-                    f"generation_kwargs={args.generation_kwargs} names {name!r}, which generation does not know. Did "
-                    f"you mean {nearest(name, vars(_GENERATION))!r}?"
+                    f"generation_kwargs={args.generation_kwargs} names {name!r}, which is not a generation option. "
+                    f"Did you mean {nearest(name, vars(_GENERATION))!r}?"
                 )
 
 
@@ -125,7 +135,7 @@ _GENERATION = GenerationConfig()
 
 
 def _check_needed(given: set[str]) -> None:
-    """Fields of LoRA, vLLM and evaluation do nothing unless the field that switches these on is given too."""
+    """Fields of LoRA, vLLM and evaluation have no effect unless the field that enables the feature is given too."""
     needs = {name: "use_peft" for name in given if name.startswith("lora_") or name in ("use_dora", "use_rslora")}
     needs |= {name: "use_vllm" for name in given if name.startswith("vllm_")}
     needs |= dict.fromkeys(("eval_steps", "num_generations_eval", "eval_dataset_name"), "eval_strategy")
@@ -133,17 +143,17 @@ def _check_needed(given: set[str]) -> None:
         if needs[name] not in given:
             switch = {"eval_strategy": "eval_strategy: steps"}.get(needs[name], f"{needs[name]}: true")
             raise ValueError(
-                f"{name} is given, and changes nothing without {needs[name]}. Write {switch}, or remove it."
+                f"{name} is given, but has no effect without {needs[name]}. Write {switch}, or remove {name}."
             )
 
 
 def _check_checkpointing(args: GRPOConfig) -> None:
     if args.resume_from_checkpoint and args.sync_ref_model:
         raise ValueError(
-            f"resume_from_checkpoint={args.resume_from_checkpoint!r} with sync_ref_model: true would go on with "
-            "another reference policy, for checkpoints do not hold the one that was synced. Leave one of them out."
+            f"resume_from_checkpoint={args.resume_from_checkpoint!r} with sync_ref_model: true would continue with "
+            "another reference model, because checkpoints do not store the synced one. Remove one of them."
         )
-    for name in ("every_n_layers", "offload"):  # TRL passes them on to torch when it has generated
+    for name in ("every_n_layers", "offload"):  # TRL passes them to torch after it has generated
         if name in (args.activation_checkpointing_kwargs or {}):
             raise ValueError(
                 f"activation_checkpointing_kwargs={args.activation_checkpointing_kwargs}: {name} fails after the first "
@@ -155,15 +165,15 @@ def _check_adapters(run: Any, model: ModelConfig) -> None:
     if run.merge_adapter and not model.use_peft:
         raise ValueError(
             "merge_adapter=True without use_peft has no adapter to merge: all weights are trained and saved. Remove "
-            "it, or write use_peft: true."
+            "merge_adapter, or write use_peft: true."
         )
     if run.merge_adapter and model.load_in_8bit:
         raise ValueError(
-            "merge_adapter=True with load_in_8bit=True would save another model than the one trained: 8 bits round the "
-            "activations as well as the weights. Write load_in_4bit: true, or remove merge_adapter."
+            "merge_adapter=True with load_in_8bit=True would not save the trained model: 8-bit training also rounds "
+            "activations. Write load_in_4bit: true, or remove merge_adapter."
         )
     if model.use_peft and model.lora_task_type != "CAUSAL_LM":
-        raise ValueError(f"lora_task_type={model.lora_task_type!r} has no policy to train. Write CAUSAL_LM.")
+        raise ValueError(f"lora_task_type={model.lora_task_type!r} does not build a language model. Write CAUSAL_LM.")
     bits = next((name for name in ("load_in_4bit", "load_in_8bit") if getattr(model, name)), None)
     if bits is None:
         return
@@ -172,22 +182,22 @@ def _check_adapters(run: Any, model: ModelConfig) -> None:
     if find_spec("bitsandbytes") is None:
         raise ValueError(f"{bits}=True needs bitsandbytes, which is not installed: pip install bitsandbytes.")
     if model.dtype == "auto":
-        raise ValueError(f"dtype='auto' leaves {bits} without a type to compute in. Write dtype: bfloat16.")
+        raise ValueError(f"dtype='auto' gives {bits} no type to compute in. Write dtype: bfloat16.")
 
 
-def check_deepspeed(config: str | None) -> None:
-    """Raise `ValueError` unless DeepSpeed, where the recipe or the launcher asks for it, can be had.
+def check_deepspeed(config: str | dict[str, Any] | None) -> None:
+    """Raise `ValueError` if the recipe or the launcher asks for DeepSpeed and it cannot be used.
 
-    Comes before the trainer's configuration is built, which would leave a state of the process behind.
+    Call it before the trainer's configuration is built, because that changes the state of accelerate in this process.
     """
     launched = str_to_bool(os.environ.get("ACCELERATE_USE_DEEPSPEED", "false"))
-    asked = f"deepspeed={config!r}" if config else "accelerate launch asks for DeepSpeed, and"
-    if config and not config.lstrip().startswith("{") and not Path(config).expanduser().is_file():
+    asked = f"deepspeed={config!r}" if config else "accelerate launch asks for DeepSpeed"
+    if config and isinstance(config, str) and not Path(config).expanduser().is_file():
         raise ValueError(
-            f"{asked} is no file. Give the path of a JSON file, or launch with launch/accelerate/zero2.yaml."
+            f"{asked} is not a file. Give the path of a JSON file, or launch with launch/accelerate/zero2.yaml."
         )
     if (config or launched) and find_spec("deepspeed") is None:
-        raise ValueError(f"{asked} it is not installed here: pip install 'gbpo[deepspeed]'.")
+        raise ValueError(f"{asked}, which is not installed: pip install 'gbpo[deepspeed]'.")
 
 
 def _check_packages(args: GRPOConfig, model: ModelConfig) -> None:
@@ -202,24 +212,24 @@ def _check_packages(args: GRPOConfig, model: ModelConfig) -> None:
     for logger in args.report_to:
         if logger not in INTEGRATION_TO_CALLBACK:
             raise ValueError(
-                f"report_to={logger!r} is no logger that transformers knows. Did you mean "
+                f"report_to={logger!r} is not a logger that transformers knows. Did you mean "
                 f"{nearest(logger, INTEGRATION_TO_CALLBACK)!r}?"
             )
         if logger not in get_available_reporting_integrations():
-            raise ValueError(f"report_to={logger!r} is not installed here: pip install {logger}, or remove it.")
+            raise ValueError(f"report_to={logger!r} is not installed: pip install {logger}, or remove it.")
 
 
 def check_reward_weights(weights: Sequence[float] | None, names: Sequence[str]) -> None:
-    """Raise `ValueError` unless there is one weight a reward."""
+    """Raise `ValueError` if the number of weights differs from the number of rewards."""
     if weights is not None and len(weights) != len(names):
         raise ValueError(
-            f"reward_weights={list(weights)} are {len(weights)} weights for {len(names)} reward(s), "
-            f"{', '.join(names)}. Write one a reward, in their order."
+            f"reward_weights={list(weights)} has {len(weights)} weights for {len(names)} reward(s): "
+            f"{', '.join(names)}. Write one weight per reward, in the same order."
         )
 
 
 def check_writable(folder: Path) -> None:
-    """Raise `ValueError` unless `folder` can be made; what is tried leaves nothing behind."""
+    """Raise `ValueError` if `folder` cannot be created. Nothing is left on the disk."""
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryDirectory(dir=parent):

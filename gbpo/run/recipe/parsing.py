@@ -1,12 +1,11 @@
 """From a recipe and the command line to checked configuration objects."""
 
 import argparse
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 import torch
 from trl import ModelConfig, TrlParser
@@ -14,22 +13,24 @@ from trl import ModelConfig, TrlParser
 from ...shared.recipe_yaml import nearest, read_yaml
 from ...trainer.config import BaseConfig, GBPOConfig, reward_scale
 from .arguments import RunArguments, mapping
-from .checks import check_deepspeed, check_fields
+from .checks import RENAMED, check_deepspeed, check_fields
 
-# mappings of the trainer's configuration, which it reads as JSON alone
-_KWARGS = (
-    "model_init_kwargs",
-    "generation_kwargs",
-    "chat_template_kwargs",
-    "lr_scheduler_kwargs",
-    "activation_checkpointing_kwargs",
-)
 _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+_PATH_OR_MAPPING = ("accelerator_config", "deepspeed", "fsdp_config")
+_NOT_GIVEN = object()
 
 
 @dataclass
 class Recipe:
-    """A parsed recipe: where it stands, what it said, and the configuration that follows."""
+    """A parsed recipe.
+
+    Args:
+        path: The YAML file.
+        given: Names of the fields that the file or the command line sets.
+        run: Data, prompts and rewards.
+        training: Configuration of the trainer.
+        model: Configuration of the model.
+    """
 
     path: Path
     given: set[str]
@@ -39,72 +40,48 @@ class Recipe:
 
 
 def parse(argv: Sequence[str]) -> Recipe:
-    """Parse `RECIPE [--field value …]`; the command line wins over the recipe.
+    """Parse `RECIPE [--field value …]`. The command line overrides the recipe.
 
     Raises:
-        ValueError: For a missing file, an unknown field (with the nearest known one) or a value without meaning.
+        ValueError: The file is missing, a field is unknown, or a value cannot be used.
     """
     if not argv or argv[0].startswith("-"):
         raise ValueError("No recipe given. Write: launch/gbpo.py RECIPE.yaml [--field value …]")
-    path = Path(argv[0]).expanduser()
-    recipe, overrides = read_yaml(path, "recipes/tiny_math.yaml"), list(argv[1:])
-    if "dataset_name" in _names(overrides):
-        recipe.pop("dataset_kwargs", None)  # they belong to the recipe's own data set
-    flags = _as_flags(recipe) + overrides
-    parser = _Parser(_dataclasses(flags), allow_abbrev=False)
-    _check_shapes(parser, recipe)
-    _refuse_unknown(parser, flags)
-    given = _names(flags)
+    path, flags = Path(argv[0]).expanduser(), list(argv[1:])
+    recipe = {
+        str(name).replace("-", "_"): value
+        for name, value in read_yaml(path, "recipes/tiny_math.yaml").items()
+        if value is not None
+    }
+    parser = _Parser(_dataclasses(recipe, flags))
+    overrides = parser.from_command_line(flags)
+    if "dataset_name" in overrides:
+        recipe.pop("dataset_kwargs", None)  # they belong to the data set that the recipe names
+    values = {**parser.from_recipe(recipe), **overrides}
+    given = set(values)
     if not torch.accelerator.is_available():
-        defaults = {"use_cpu": True, "bf16": False}
-        flags = [*_as_flags({name: value for name, value in defaults.items() if name not in given}), *flags]
-    check_deepspeed(_values(flags).get("deepspeed"))
+        values = {"use_cpu": True, "bf16": False, **values}
+    check_deepspeed(values.get("deepspeed"))
     try:
-        run, training, model, *_ = parser.parse_args_into_dataclasses(_with_json(flags))
+        run, training, model, *_ = parser.parse_dict(values)
     except (ValueError, TypeError, ArithmeticError, ImportError, OSError, NotImplementedError) as error:
-        raise _naming_fields(error, flags) from None
+        raise _naming_fields(error, values) from None
     training.scale_rewards = reward_scale(training.scale_rewards)
     if training.resume_from_checkpoint is not None:
         word = training.resume_from_checkpoint.lower()
-        if word in ("true", "auto", "false", "none"):  # as YAML and people spell them
+        if word in ("true", "auto", "false", "none"):  # other texts are paths
             training.resume_from_checkpoint = None if word in ("false", "none") else word
     check_fields(given, run, training, model)
     return Recipe(path, given, run, training, model)
 
 
-class _Parser(TrlParser):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._negative_number_matcher = _NEGATIVE_NUMBER
+def _dataclasses(recipe: dict[str, Any], flags: list[str]) -> list[type]:
+    """The configuration classes of the algorithm.
 
-    def error(self, message: str):
-        raise ValueError(f"{message}. Write a value of the field's type.")
-
-
-def _as_flags(recipe: dict[str, Any]) -> list[str]:
-    """The recipe as command-line flags, so that both are checked and converted alike."""
-    flags = []
-    for name, value in recipe.items():
-        if isinstance(value, list):
-            flags += [f"--{name}", *map(str, value)]
-        elif isinstance(value, dict):
-            flags.append(f"--{name}={json.dumps(value)}")
-        elif value is not None:
-            flags.append(f"--{name}={value}")
-    return flags
-
-
-def _names(flags: Sequence[str]) -> set[str]:
-    return {flag.removeprefix("--").split("=")[0].replace("-", "_") for flag in flags if flag.startswith("--")}
-
-
-def _dataclasses(flags: list[str]) -> list[type]:
-    """The configuration classes of the algorithm that the flags name.
-
-    For GRPO the fields that only GBPO has are accepted and unused, so that one recipe runs both.
+    GRPO accepts and ignores the fields that only GBPO has, so that both can run the same recipe.
     """
     selector = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    selector.add_argument("--algorithm", default="gbpo")
+    selector.add_argument("--algorithm", default=recipe.get("algorithm"))
     if selector.parse_known_args(flags)[0].algorithm != "grpo":
         return [RunArguments, GBPOConfig, ModelConfig]
     shared = {f.name for f in fields(BaseConfig)}
@@ -112,70 +89,94 @@ def _dataclasses(flags: list[str]) -> list[type]:
     return [RunArguments, BaseConfig, ModelConfig, make_dataclass("GBPOFields", own)]
 
 
-def _refuse_unknown(parser: _Parser, flags: list[str]) -> None:
-    known = [action.dest for action in parser._actions]
-    unknown = parser.parse_known_args(flags)[1]
-    if not unknown:
-        return
-    if name := next(iter(_names(unknown)), None):
-        raise ValueError(
-            f"Unknown field {name!r} in the recipe or on the command line. Did you mean {nearest(name, known)!r}?"
+class _Parser(TrlParser):
+    """Converts given values to the types of the fields. Errors are `ValueError`s that name the field."""
+
+    def __init__(self, classes: list[type]):
+        super().__init__(classes, allow_abbrev=False, prog="launch/gbpo.py RECIPE.yaml")
+        self._negative_number_matcher = _NEGATIVE_NUMBER  # argparse takes -1e-6 for an option
+        hints = {name: hint for kind in classes for name, hint in get_type_hints(kind).items()}
+        self._mappings = {name for name, hint in hints.items() if "dict" in str(hint)}
+        self._fields: dict[str, argparse.Action] = {}
+        for action in self._actions:
+            if action.dest in self._mappings:
+                action.type = str
+            if action.dest != "help":
+                self._fields.setdefault(action.dest, action)  # the first is --field; --no_field may follow
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}. Write a value of the field's type.")
+
+    def from_command_line(self, flags: list[str]) -> dict[str, Any]:
+        """The given fields with their values converted to the types of the fields."""
+        namespace = argparse.Namespace(**dict.fromkeys(self._fields, _NOT_GIVEN))
+        unknown = self.parse_known_args(flags, namespace)[1]
+        if unknown:
+            self._refuse_unknown_flag(unknown, flags)
+        given = {name: value for name, value in vars(namespace).items() if value is not _NOT_GIVEN}
+        return {name: self._mapping(name, value) for name, value in given.items()}
+
+    def from_recipe(self, recipe: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a recipe with their values converted to the types of the fields."""
+        return {name: self._converted(name, value) for name, value in recipe.items()}
+
+    def _converted(self, name: str, value: Any) -> Any:
+        if name not in self._fields:
+            raise self._unknown_field(name)
+        action = self._fields[name]
+        takes_list = action.nargs in ("+", "*")
+        if isinstance(value, dict) and name in self._mappings:
+            return value
+        for kind, word in ((list, "list"), (dict, "mapping")):
+            if isinstance(value, kind) and not (takes_list and kind is list):
+                raise ValueError(f"{name}={value} is a {word}, but {name} takes one value. Write one.")
+        try:
+            if isinstance(value, list):
+                return [self._scalar(action, item) for item in value]
+            converted = self._mapping(name, self._scalar(action, value))
+            return [converted] if takes_list else converted
+        except argparse.ArgumentError as error:
+            self.error(str(error))
+
+    def _scalar(self, action: argparse.Action, value: Any) -> Any:
+        """Convert a YAML value as on the command line. PyYAML reads 1e-6 as text, and 3 can be meant as a text."""
+        converted = self._get_value(action, str(value))
+        self._check_value(action, converted)
+        return converted
+
+    def _mapping(self, name: str, value: Any) -> Any:
+        """Text for a field that takes a mapping, read as JSON or YAML. Some of these fields also take a path."""
+        if name not in self._mappings or (name in _PATH_OR_MAPPING and not value.lstrip().startswith("{")):
+            return value
+        return mapping(name, value)
+
+    def _unknown_field(self, name: str) -> ValueError:
+        if name in RENAMED:
+            return ValueError(RENAMED[name])
+        return ValueError(
+            f"Unknown field {name!r} in the recipe or on the command line. Did you mean "
+            f"{nearest(name, self._fields)!r}?"
         )
-    before = [flag for flag in flags[: flags.index(unknown[0])] if flag.startswith("--")]
-    field_name = next(iter(_names(before[-1:])), "the recipe")
-    raise ValueError(
-        f"{unknown[0]!r} stands after {field_name}, which takes one value. Remove it, or put it in quotes."
-    )
+
+    def _refuse_unknown_flag(self, unknown: list[str], flags: list[str]) -> NoReturn:
+        for word in unknown:
+            if word.startswith("--"):
+                raise self._unknown_field(_field_name(word))
+        before = [flag for flag in flags[: flags.index(unknown[0])] if flag.startswith("--")]
+        field_name = _field_name(before[-1]) if before else "the recipe"
+        raise ValueError(
+            f"{unknown[0]!r} follows {field_name}, which takes one value. Remove it, or put the whole value in quotes."
+        )
 
 
-def _check_shapes(parser: _Parser, recipe: dict[str, Any]) -> None:
-    """Raise `ValueError` for a list or a mapping where the field takes one value."""
-    takes_list = {action.dest for action in parser._actions if action.nargs in ("+", "*")}
-    hints = {name: hint for kind in parser.dataclass_types for name, hint in get_type_hints(kind).items()}
-    takes_mapping = {name for name, hint in hints.items() if "dict" in str(hint)}
-    for name, value in recipe.items():
-        if isinstance(value, list) and name not in takes_list:
-            raise ValueError(f"{name}={value} is a list, and {name} takes one value. Write one.")
-        if isinstance(value, dict) and name not in takes_mapping:
-            raise ValueError(f"{name}={value} is a mapping, and {name} takes one value. Write one.")
+def _field_name(flag: str) -> str:
+    return flag.removeprefix("--").split("=")[0].replace("-", "_")
 
 
-def _values(flags: Sequence[str]) -> dict[str, str]:
-    """The given fields with their values as text."""
-    values: dict[str, str] = {}
-    name = ""
-    for flag in flags:
-        if flag.startswith("--"):
-            name, _, value = flag[2:].partition("=")
-            name = name.replace("-", "_")
-            values[name] = value
-        else:
-            values[name] = f"{values[name]} {flag}".strip()
-    return values
-
-
-def _with_json(flags: Sequence[str]) -> list[str]:
-    """The flags with the mappings that the trainer takes as JSON, whether they were written as JSON or as YAML."""
-    rest: list[str] = []
-    for flag in flags:
-        if flag.startswith("--") or not rest or rest[-1].partition("=")[0][2:].replace("-", "_") not in _KWARGS:
-            rest.append(flag)
-        else:
-            rest[-1] += f"={flag}"
-    return [_json(flag) for flag in rest]
-
-
-def _json(flag: str) -> str:
-    option, _, value = flag.partition("=")
-    name = option.removeprefix("--").replace("-", "_")
-    return f"--{name}={json.dumps(mapping(name, value))}" if option.startswith("--") and name in _KWARGS else flag
-
-
-def _naming_fields(error: Exception, flags: Sequence[str]) -> ValueError:
-    """An error of TRL's or transformers' configuration, with the given fields that it speaks of and their values."""
+def _naming_fields(error: Exception, values: dict[str, Any]) -> ValueError:
+    """An error from the configuration of TRL or transformers, with the values of the given fields it mentions."""
     text = " ".join(str(error).split())
-    if re.search(r"\w+=", text):  # names a field and its value by itself
+    if re.search(r"\w+=", text):  # it already gives a field with its value
         return ValueError(text)
-    values = _values(flags)
-    named = [f"{name}={values[name]}" for name in values if re.search(rf"\b{name}\b", text)]
+    named = [f"{name}={value}" for name, value in values.items() if re.search(rf"\b{name}\b", text)]
     return ValueError(f"{', '.join(named)}: {text} Change or remove it." if named else text)

@@ -59,6 +59,13 @@ class Speedups:
     def __contains__(self, name: str) -> bool:
         return name not in self.inactive
 
+    def state(self, name: str) -> str:
+        """Whether a speed-up acts, with what it does or why it does not."""
+        if name not in self:
+            return f"off: {self.inactive[name]}"
+        only = self.without_sharing_in_passes if name == "share_prompts" else None
+        return f"on: {SPEEDUPS[name]}" + (f", in generation only ({only})" if only else "")
+
     def line(self) -> str:
         """One sentence for a log: what acts, and why the rest does not."""
         active = [name for name in SPEEDUPS if name in self]

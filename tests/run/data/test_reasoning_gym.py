@@ -1,19 +1,19 @@
-"""reasoning-gym tasks: data and scorer, on a stand-in for the optional package."""
+"""reasoning-gym tasks: data and scorer, with a small replacement for the optional package."""
 
 import asyncio
 import sys
 
 import pytest
 
-from gbpo.run.data import loading as data
-from gbpo.run.recipe.parsing import RunArguments
-from gbpo.run.train import load_rewards
+from gbpo.run.data.loading import load
+from gbpo.run.recipe.arguments import RunArguments
+from gbpo.run.rewards import load_rewards
 from rewards.answers.reasoning_gym import _EXPRESSION, ReasoningGym, _prepare
 from rewards.shared.workers import _pools
 
 STAND_IN = '''
 class Doubling:
-    """Two times a number; half credit for a number too large by one; raises on what is no number, as some do."""
+    """Two times a number. An answer too large by one gets half the reward, and other text raises an error."""
 
     def __init__(self, size, seed, factor=2):
         self.size, self.seed, self.factor = size, seed, factor
@@ -59,7 +59,7 @@ class Parsing:
 
 @pytest.fixture(autouse=True)
 def reasoning_gym(tmp_path, monkeypatch):
-    """A package on the path, which the workers inherit."""
+    """Puts the replacement on the path, which worker processes inherit."""
     package = tmp_path / "reasoning_gym"
     package.mkdir()
     (package / "__init__.py").write_text(STAND_IN)
@@ -88,7 +88,7 @@ def test_the_scorer_reads_the_tag_or_the_first_line():
     assert grade(reward, [[{"role": "assistant", "content": "206"}]], index=[3]) == [1.0]
 
 
-def test_an_answer_is_never_run_as_code_and_never_hangs(tmp_path, monkeypatch):
+def test_an_answer_is_not_run_as_code_and_cannot_hang(tmp_path, monkeypatch):
     monkeypatch.setattr("rewards.answers.reasoning_gym.HARD_LIMIT", 2.0)
     marks = [tmp_path / name for name in ("evaluated", "parsed")]
     code = [f"__import__('pathlib').Path({str(mark)!r}).touch() or 206" for mark in marks]
@@ -110,13 +110,13 @@ def test_plain_expressions_may_be_parsed(answer):
 @pytest.mark.parametrize(
     "answer", ["open('x')", "eval(x)", "x.real", "a[0]", "x_1", "lambda: x", "exit()", "x\n1", "'a'"]
 )
-def test_what_could_reach_python_may_not(answer):
+def test_other_python_code_may_not_be_parsed(answer):
     assert not _EXPRESSION.fullmatch(answer)
 
 
-def test_the_task_brings_its_reward_with_the_same_questions():
+def test_the_default_reward_of_a_task_uses_the_same_questions():
     run = RunArguments(dataset_name="reasoning_gym:doubling", dataset_kwargs={"size": 6, "seed": 2, "factor": 3})
-    train, evaluation = data.load(run, evaluation=True)
+    train, evaluation = load(run, evaluation=True)
     assert train["prompt"][4] == "3*204?" and train["solution"][4] == "612"
     assert evaluation["prompt"][4] == "3*210?"
     (reward,) = load_rewards(run, train)
@@ -124,16 +124,16 @@ def test_the_task_brings_its_reward_with_the_same_questions():
     assert grade(reward, evaluation["solution"], index=evaluation["index"]) == [1.0] * 6
 
 
-def test_wrong_tasks_and_arguments_are_explained():
+def test_errors_name_unknown_tasks_and_arguments():
     for name, kwargs, word in (("tripling", {}, "tripling"), ("doubling", {"faktor": 3}, "faktor")):
         with pytest.raises(ValueError, match=word):
-            data.load(RunArguments(dataset_name=f"reasoning_gym:{name}", dataset_kwargs=kwargs), evaluation=False)
+            load(RunArguments(dataset_name=f"reasoning_gym:{name}", dataset_kwargs=kwargs), evaluation=False)
 
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     with pytest.raises(ValueError, match="pip install reasoning-gym"):
-        data.load(RunArguments(dataset_name="reasoning_gym:doubling"), evaluation=False)
+        load(RunArguments(dataset_name="reasoning_gym:doubling"), evaluation=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install reasoning-gym"):
         ReasoningGym("doubling")

@@ -1,4 +1,4 @@
-"""LoRA by the real command: the adapter alone, the merged model, and the base as reference without a second copy."""
+"""LoRA with the real command: the saved adapter, the merged model, and the base model as the reference policy."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from gbpo.run.recipe import checks
 from gbpo.trainer import base
 
 ROOT = Path(__file__).parents[3]
-# two prompts a generation, two optimiser steps on each of two generations
+# two prompts per generation, two generations, two optimiser steps on each
 SHORT = """
   --num_generations 8 --per_device_train_batch_size 8 --gradient_accumulation_steps 1 --generation_batch_size 16
   --num_iterations 1 --max_completion_length 12 --max_steps 4 --logging_steps 1 --dtype float32
@@ -24,7 +24,7 @@ SHORT = """
 
 @pytest.fixture(scope="module", params=["gbpo", "grpo"])
 def lora_run(request, boxing_model, problems, tmp_path_factory):
-    """What a run of the LoRA recipe with a merged model left: its folder, its trainer and all batches it made."""
+    """A run of the LoRA recipe with a merged model: its folder, its trainer and all its batches."""
     output = tmp_path_factory.mktemp(request.param) / "run"
     batches, trainers = [], []
     generate = base.BaseTrainer._generate_and_score_completions
@@ -47,7 +47,7 @@ def lora_run(request, boxing_model, problems, tmp_path_factory):
 
 
 def log_probs(model, batch):
-    """Log-probabilities of the completion's tokens from the plain logits, (B, T)."""
+    """Log-probabilities of the completion tokens, computed from the logits, (B, T)."""
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
     with torch.no_grad():
@@ -56,14 +56,14 @@ def log_probs(model, batch):
     return logps.gather(-1, ids[:, 1:, None]).squeeze(-1)[:, -length:] * batch["completion_mask"]
 
 
-def test_the_adapter_alone_is_saved(lora_run):
+def test_only_the_adapter_is_saved(lora_run):
     saved = {path.name for path in (lora_run.folder / "model").iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer_config.json", "README.md"} <= saved
     assert not {"model.safetensors", "config.json"} & saved
 
 
-def test_the_merged_model_is_the_adapted_one(lora_run):
-    """In float32, to 1e-5 in each log-probability; the adapter itself moved them by more than 1e-2."""
+def test_the_merged_model_equals_the_adapted_one(lora_run):
+    """In float32, to 1e-5 in each log-probability. The adapter changed them by more than 1e-2."""
     batch = lora_run.batches[-1]
     plain = AutoModelForCausalLM.from_pretrained(lora_run.base)
     before = log_probs(plain, batch)
@@ -78,7 +78,7 @@ def test_the_merged_model_is_the_adapted_one(lora_run):
 
 
 def test_the_reference_is_the_model_without_its_adapter(lora_run):
-    """KL 0 at the first step and not after; no second model, and reference log-probs of the plain base to 1e-5."""
+    """The KL is 0 only at the first step. No second model exists, and the reference log-probs are those of the base."""
     rows = [json.loads(line) for line in (lora_run.folder / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["kl"] == 0 and all(row["kl"] > 1e-4 for row in rows[1:])
     trainer, first, last = lora_run.trainer, lora_run.batches[0], lora_run.batches[-1]

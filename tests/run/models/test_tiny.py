@@ -1,4 +1,4 @@
-"""The embedded models' tokenizer: what was saved is what is loaded."""
+"""The tokenizer of the builtin models is the same after saving and loading."""
 
 import string
 
@@ -11,7 +11,7 @@ from gbpo.run.models.tiny import character_tokenizer
 
 @pytest.mark.parametrize("loader", [AutoTokenizer, AutoProcessor])
 @pytest.mark.parametrize("text", [string.printable, "```python\n" + programs.program(3, -4) + "```", "12+30="])
-def test_a_token_per_character_also_after_loading(random_model, loader, text):
+def test_one_token_per_character_also_after_loading(random_model, loader, text):
     for tokenizer in (character_tokenizer(), loader.from_pretrained(random_model)):
         ids = tokenizer(text)["input_ids"]
         assert len(ids) == len(text) and tokenizer.decode(ids) == text

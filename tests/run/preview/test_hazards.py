@@ -1,4 +1,4 @@
-"""Each hazard by a recipe that has it and one that has not; the shipped recipes; and that it is said once."""
+"""Each hazard: a recipe that has it, one that does not, the shipped recipes, and one warning per run."""
 
 import json
 from pathlib import Path
@@ -10,30 +10,30 @@ from transformers import Qwen2Config
 
 from gbpo import GBPOConfig
 from gbpo.run import train
-from gbpo.run.models import catalogue as models
+from gbpo.run.models.description import Description
 from gbpo.run.preview import hazards
-from gbpo.run.recipe import parsing as recipe
+from gbpo.run.recipe.parsing import parse
 
 ROOT = Path(__file__).parents[3]
 TINY = str(ROOT / "recipes" / "tiny_math.yaml")
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 ARITHMETIC = Dataset.from_dict({"prompt": ["1+1=", "1+2="]})
-MODEL = models.Description(Qwen2Config(max_position_embeddings=100), None, None)
+MODEL = Description(Qwen2Config(max_position_embeddings=100), None, None)
 
 
-QWEN_MATH = models.Description(Qwen2Config(max_position_embeddings=4096), None, None)
+QWEN_MATH = Description(Qwen2Config(max_position_embeddings=4096), None, None)
 
 
 def found(*flags, path=TINY, train_set=ARITHMETIC, eval_set=None, model=MODEL, prompt_tokens=9):
-    return hazards.find(recipe.parse([str(path), *map(str, flags)]), train_set, eval_set, model, prompt_tokens)
+    return hazards.find(parse([str(path), *map(str, flags)]), train_set, eval_set, model, prompt_tokens)
 
 
 def without_vllm(monkeypatch):
-    """Recipes with vLLM parse where it is not installed."""
+    """Lets recipes with vLLM be parsed if it is not installed."""
     monkeypatch.setattr("gbpo.run.recipe.checks.find_spec", lambda name: name)
 
 
-# flags that have the hazard, the same settings mended, and words of the line
+# flags with the hazard, the same flags after the fix, and words of the warning
 CASES = {
     "one update per generation": (
         ["--steps_per_generation", 1],
@@ -106,23 +106,23 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_found_and_mended(case, monkeypatch):
+def test_found_and_gone_after_the_fix(case, monkeypatch):
     without_vllm(monkeypatch)
-    hazardous, mended, words = CASES[case]
+    hazardous, fixed, words = CASES[case]
     lines = found(*hazardous)
     assert len(lines) == 1, lines
     for word in words:
         assert word in lines[0]
-    assert found(*mended) == []
+    assert found(*fixed) == []
 
 
-def test_float32_masters_round_nothing_away():
-    parsed = recipe.parse([TINY, "--dtype", "bfloat16", "--learning_rate", "1e-6"])
+def test_float32_copies_of_the_weights_lose_no_updates():
+    parsed = parse([TINY, "--dtype", "bfloat16", "--learning_rate", "1e-6"])
     parsed.training.deepspeed_plugin = SimpleNamespace(deepspeed_config={"zero_optimization": {"stage": 2}})
     assert hazards.find(parsed, ARITHMETIC, None, MODEL, 9) == []
 
 
-def test_evaluation_set_that_overlaps():
+def test_evaluation_prompts_in_the_training_set():
     (line,) = found(eval_set=Dataset.from_dict({"prompt": ["1+2=", "1+2=", "5+5="]}))
     assert line.startswith("2 of 3 prompts of the evaluation set")
     assert found(eval_set=Dataset.from_dict({"prompt": ["5+5="]})) == []
@@ -135,16 +135,16 @@ def test_evaluation_set_of_messages():
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
-def test_shipped_recipes_have_none(path, algorithm, monkeypatch):
+def test_shipped_recipes_have_no_hazard(path, algorithm, monkeypatch):
     without_vllm(monkeypatch)
     assert found("--algorithm", algorithm, path=path, model=QWEN_MATH, prompt_tokens=500) == []
 
 
-def test_grpo_has_no_target():
+def test_grpo_has_no_hazards_of_the_target():
     assert found("--algorithm", "grpo", "--epsilon_high", 0.28, "--steps_per_generation", 1) == []
 
 
-def test_config_says_the_same_to_users_of_python(tmp_path):
+def test_the_config_lists_its_own_hazards_in_python(tmp_path):
     args = GBPOConfig(str(tmp_path), use_cpu=True, bf16=False, epsilon_high=0.28)
     lines = args.hazards()
     assert [line.split()[0] for line in lines] == ["One", "epsilon=0.2"]
@@ -157,19 +157,19 @@ def log(callback, ratio, step, capsys):
     return capsys.readouterr().err
 
 
-def test_mostly_truncated_is_said_once_after_three_logs(capsys):
+def test_mostly_truncated_completions_are_reported_once_after_three_logs(capsys):
     callback = hazards.MostlyTruncated()
-    said = [log(callback, ratio, step, capsys) for step, ratio in enumerate([0.9, None, 0.5, 0.4, 0.9, 0.9])]
-    assert [bool(line) for line in said] == [False, False, False, True, False, False]
-    assert "max_completion_length=16 cut off 60%" in said[3]
+    printed = [log(callback, ratio, step, capsys) for step, ratio in enumerate([0.9, None, 0.5, 0.4, 0.9, 0.9])]
+    assert [bool(line) for line in printed] == [False, False, False, True, False, False]
+    assert "max_completion_length=16 cut off 60%" in printed[3]
 
 
-def test_rarely_truncated_is_not_said(capsys):
+def test_rarely_truncated_completions_are_not_reported(capsys):
     callback = hazards.MostlyTruncated()
     assert not any(log(callback, 0.5, step, capsys) for step in range(6))
 
 
-def test_a_run_says_it_once(random_model, tmp_path, monkeypatch, capfd):
+def test_a_run_prints_a_hazard_once(random_model, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     train.main(
         [

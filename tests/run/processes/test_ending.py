@@ -1,10 +1,11 @@
-"""Killed runs: a report line is left, the command in it goes on, and the result is that of a run never killed."""
+"""Killed runs: they leave a report, and the command in it continues them to the result of an uninterrupted run."""
 
 import errno
 import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,17 +22,17 @@ from gbpo.shared.stopping import TrainingStopped
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "recipes" / "tiny_math.yaml"
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-# two updates on each generation; checkpoints and logs out of step with both
+# two updates per generation; checkpoints and logs at other intervals
 FLAGS = [
     *("--max_steps", 22, "--save_strategy", "steps", "--save_steps", 3, "--logging_steps", 2),
     *("--per_device_train_batch_size", 16, "--reward_funcs", "own.ord_mod_3"),
 ]
-# an untrained model never answers right: any reward that tells its completions apart
+# an untrained model is never correct, so a reward is needed that differs between its completions
 OWN = """
 def ord_mod_3(completions, **kwargs):
     return [float(sum(map(ord, c[0]["content"])) % 3) for c in completions]
 """
-MEASURED = {"step_time", "elapsed", "peak_memory_gb"}  # of the machine, not of the run
+MEASURED = {"step_time", "elapsed", "peak_memory_gb"}  # these depend on the machine
 
 
 def read_rows(folder):
@@ -54,7 +55,7 @@ def wait_for(happened, process, log, seconds=180):
 
 
 def kill_run(command, folder, cwd, victim):
-    """Start the command, kill the process that `victim()` names once a checkpoint is there, and wait for its end."""
+    """Start the command, kill the process `victim(process)` after the first checkpoint, and wait for the end."""
     log = cwd / "killed.log"
     with log.open("w") as file:
         process = subprocess.Popen(command, cwd=cwd, stdout=file, stderr=file)
@@ -70,7 +71,7 @@ def kill_run(command, folder, cwd, victim):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_reported_command_ends_where_an_uninterrupted_run_ends(launch, boxing_model, tmp_path, processes):
+def test_the_reported_command_gives_the_result_of_an_uninterrupted_run(launch, boxing_model, tmp_path, processes):
     launcher = (sys.executable,) if processes == 1 else TORCHRUN
     (tmp_path / "own.py").write_text(OWN)
     flags = ["--model_name_or_path", boxing_model, *FLAGS]
@@ -84,7 +85,8 @@ def test_the_reported_command_ends_where_an_uninterrupted_run_ends(launch, boxin
     def victim(process):
         if processes == 1:
             return process.pid
-        name = json.loads((folder / watcher.FOLDER / "1.beat").read_text())["name"]
+        (beat,) = (folder / watcher.FOLDER).glob("*/1.beat")
+        name = json.loads(beat.read_text())["name"]
         return int(re.search(r"process (\d+)", name)[1])
 
     seconds, output = kill_run(command, folder, tmp_path, victim)
@@ -115,11 +117,11 @@ def test_the_reported_command_ends_where_an_uninterrupted_run_ends(launch, boxin
     assert (folder / f"config-from-{last}.json").is_file()
 
 
-def test_auto_begins_where_there_is_no_checkpoint(launch, boxing_model, tmp_path):
+def test_auto_starts_a_run_without_checkpoints(launch, boxing_model, tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     flags = ["--model_name_or_path", boxing_model, *FLAGS, "--max_steps", 2, "--output_dir", "run"]
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text("{}")  # of a run killed before its first checkpoint
+    (tmp_path / "run" / "config.json").write_text("{}")  # left by a run that was killed before its first checkpoint
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
     done = launch(TINY, *flags, "--save_steps", 2, "--resume_from_checkpoint", "auto")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -139,7 +141,7 @@ def test_a_failing_reward_is_the_reported_reason(launch, boxing_model, tmp_path)
     assert "grader is down" in (tmp_path / "run" / "report.txt").read_text()
 
 
-def test_a_run_that_stops_itself_says_why_in_one_line(launch, boxing_model, tmp_path):
+def test_a_run_that_stops_itself_gives_the_reason_in_one_line(launch, boxing_model, tmp_path):
     (tmp_path / "my_rewards.py").write_text("def none(completions, **kwargs):\n    return [None] * len(completions)\n")
     done = launch(
         TINY,
@@ -157,8 +159,11 @@ def test_a_run_that_stops_itself_says_why_in_one_line(launch, boxing_model, tmp_
         (TrainingStopped("No signal."), "No signal."),
         (KeyboardInterrupt(), "interrupted"),
         (ValueError("bad\n  row"), "ValueError: bad row"),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "the disk is full, make room before you go on (OSError"),
-        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full, make room"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+            "the disk is full, free some space before you continue (",
+        ),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full, free some space"),
     ],
 )
 def test_reasons_are_one_line(error, why):
@@ -166,28 +171,32 @@ def test_reasons_are_one_line(error, why):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# the watcher alone, beside processes that only sleep
+# the watcher alone, with processes that only sleep
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def watchers_folder(output):
+    return output / watcher.FOLDER / "this_run"
 
 
 @pytest.fixture
 def start_rank(tmp_path):
-    """`start_rank(rank, ranks)` → a rank that sleeps, and its watcher with short delays; all are ended afterwards."""
+    """`start_rank(rank, ranks)` returns a sleeping process and its watcher, which has short delays."""
     started = []
 
-    def start(rank, ranks, *, deaf=False, silent=60.0):
-        ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " if deaf else ""
+    def start(rank, ranks, *, ignores_sigterm=False, silent=60.0):
+        ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " if ignores_sigterm else ""
         sleep = f"{ignore}print(1, flush=True); import time; time.sleep(60)"
         sleeper = subprocess.Popen([sys.executable, "-c", sleep], stdout=subprocess.PIPE)
-        sleeper.stdout.readline()  # it is deaf by now
-        about = {"output": str(tmp_path), "rank": rank, "ranks": ranks, "host": "node"}
-        about |= {"pid": sleeper.pid, "command": "the command"}
+        sleeper.stdout.readline()  # the signal handler is set
+        about = {"output": str(tmp_path), "folder": str(watchers_folder(tmp_path)), "rank": rank, "ranks": ranks}
+        about |= {"host": "node", "pid": sleeper.pid, "command": "the command"}
         watch = (
             f"import sys, json; sys.path.insert(0, {str(Path(watcher.__file__).parent)!r}); import watcher as w\n"
-            f"w.POLL, w.BEAT, w.SETTLE, w.GRACE, w.SILENT = 0.02, 0.05, 0.3, 0.5, {silent}\n"
+            f"w.POLL, w.BEAT, w.SETTLE, w.GRACE, w.SILENT, w.PATIENCE = 0.02, 0.05, 0.3, 0.5, {silent}, 2.0\n"
             "w.Watcher(**json.loads(sys.argv[1])).run()"
         )
-        pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"text": True}
         process = subprocess.Popen([sys.executable, "-c", watch, json.dumps(about)], **pipes)
         started.extend([sleeper, process])
         return sleeper, process
@@ -229,56 +238,58 @@ def test_watcher_reports_a_killed_run(start_rank, tmp_path):
     assert "gbpo: ended at step 2: killed" in process.stderr.read()
 
 
-@pytest.mark.parametrize("deaf", [False, True])
-def test_a_rank_that_waits_for_a_dead_one_is_ended(start_rank, tmp_path, deaf):
-    """Also one that no signal reaches, as while it waits for the GPU."""
-    waiting, first = start_rank(0, 3, deaf=deaf)
+@pytest.mark.parametrize("ignores_sigterm", [False, True])
+def test_a_rank_that_waits_for_a_dead_one_is_ended(start_rank, tmp_path, ignores_sigterm):
+    """A rank that waits for the GPU does not handle SIGTERM."""
+    waiting, first = start_rank(0, 3, ignores_sigterm=ignores_sigterm)
     other, third = start_rank(2, 3)
     _, second = start_rank(1, 3)
-    end(second, {"step": 7})  # the pipe ends: killed
-    assert waiting.wait(20) == -(signal.SIGKILL if deaf else signal.SIGTERM)
+    say(second, {"step": 7})
+    second.stdin.close()  # killed
+    assert waiting.wait(20) == -(signal.SIGKILL if ignores_sigterm else signal.SIGTERM)
+    first.stdin.close()
     other.wait(20)
-    end(first)
-    end(third)
+    third.stdin.close()
+    assert [process.wait(20) for process in (first, second, third)] == [0, 0, 0]
     (line,) = report(tmp_path)
     assert re.fullmatch(r"ended at step 0: rank 1 \(node, process \d+\): killed; last checkpoint: none; .*", line)
     assert "ends because of rank 1 (node" in first.stderr.read()
 
 
-def test_the_first_reason_counts(start_rank, tmp_path):
-    """What rank 1 failed of is reported, not the broken connection that rank 0 saw next."""
+def test_the_first_reason_is_reported(start_rank, tmp_path):
+    """The error of rank 1 is reported, not the broken connection that rank 0 notices afterwards."""
     (_, first), (_, second) = start_rank(0, 2), start_rank(1, 2)
     say(second, {"ended": "ValueError: bad row"})
-    wait_for((tmp_path / watcher.FOLDER / "1.ended").exists, second, tmp_path / "report.txt")
+    wait_for((watchers_folder(tmp_path) / "1.ended").exists, second, tmp_path / "report.txt")
     end(first, {"ended": "RuntimeError: connection closed by peer"})
     (line,) = report(tmp_path)
     assert "rank 1 (node" in line and "ValueError: bad row" in line and "connection" not in line
 
 
-def test_a_killed_rank_is_the_cause_of_connections_that_broke_just_before(start_rank, tmp_path):
-    """A rank notices the broken connection at once, the watcher of the killed one perhaps a little later."""
+def test_a_killed_rank_is_reported_instead_of_a_broken_connection_just_before(start_rank, tmp_path):
+    """A rank notices the broken connection at once. The watcher of the killed rank may be a little later."""
     (_, first), (_, second) = start_rank(0, 2), start_rank(1, 2)
     say(first, {"ended": "RuntimeError: connection reset by peer"})
-    wait_for((tmp_path / watcher.FOLDER / "0.ended").exists, first, tmp_path / "report.txt")
+    wait_for((watchers_folder(tmp_path) / "0.ended").exists, first, tmp_path / "report.txt")
     end(second)
     assert first.wait(20) == 0
     (line,) = report(tmp_path)
     assert re.search(r"rank 1 \(node, process \d+\): killed; ", line)
 
 
-def test_a_rank_that_fails_well_before_another_is_killed_is_the_cause(start_rank, tmp_path):
+def test_a_rank_that_fails_well_before_another_is_killed_is_reported(start_rank, tmp_path):
     (_, first), (_, second) = start_rank(0, 2), start_rank(1, 2)
-    end(second, {"ended": "ValueError: bad row"})  # its watcher leaves after the 0.3 s in which causes arrive
+    end(second, {"ended": "ValueError: bad row"})  # its watcher reports, because rank 0 does not end in time
     end(first)
     (line,) = report(tmp_path)
     assert "rank 1 (node" in line and "ValueError: bad row" in line
 
 
-def test_a_lost_machine_is_noticed_and_the_next_rank_reports(start_rank, tmp_path):
-    """Rank 0 and its watcher vanish together: rank 1 ends for want of a sign of life, and writes the report."""
+def test_a_lost_machine_is_noticed_and_another_rank_reports(start_rank, tmp_path):
+    """The watcher of rank 0 vanishes: its beat stops, so rank 1 is ended and reports."""
     (_, first), (waiting, second) = start_rank(0, 2, silent=1.0), start_rank(1, 2, silent=1.0)
-    wait_for((tmp_path / watcher.FOLDER / "0.beat").exists, first, tmp_path / "report.txt")
-    wait_for((tmp_path / watcher.FOLDER / "1.beat").exists, second, tmp_path / "report.txt")
+    wait_for((watchers_folder(tmp_path) / "0.beat").exists, first, tmp_path / "report.txt")
+    wait_for((watchers_folder(tmp_path) / "1.beat").exists, second, tmp_path / "report.txt")
     first.kill()
     assert waiting.wait(20) == -signal.SIGTERM
     end(second)
@@ -286,12 +297,119 @@ def test_a_lost_machine_is_noticed_and_the_next_rank_reports(start_rank, tmp_pat
     assert "rank 0 (node" in line and "no sign of life" in line
 
 
-def test_ranks_that_finish_apart_are_left_alone(start_rank, tmp_path):
+def test_a_rank_that_finishes_later_is_not_ended(start_rank, tmp_path):
     (_, first), (waiting, second) = start_rank(0, 2, silent=1.0), start_rank(1, 2, silent=1.0)
-    wait_for((tmp_path / watcher.FOLDER / "1.beat").exists, second, tmp_path / "report.txt")
+    wait_for((watchers_folder(tmp_path) / "1.beat").exists, second, tmp_path / "report.txt")
     end(first, {"step": 5}, {"ended": None})
     time.sleep(1.5)  # longer than a rank may be silent
     assert waiting.poll() is None
     end(second, {"ended": None})
     assert report(tmp_path) == ["ended at step 5: finished; last checkpoint: none"]
     assert not (tmp_path / watcher.FOLDER).exists()
+
+
+def test_a_lost_machine_with_several_ranks_is_reported_once(start_rank, tmp_path):
+    """Ranks 0 and 1 vanish with their watchers. Ranks 2 and 3 end, and one of them reports."""
+    started = [start_rank(rank, 4, silent=1.0) for rank in range(4)]
+    for rank, (_, process) in enumerate(started):
+        wait_for((watchers_folder(tmp_path) / f"{rank}.beat").exists, process, tmp_path / "report.txt")
+    for _, process in started[:2]:
+        process.kill()
+    for waiting, process in started[2:]:
+        assert waiting.wait(20) == -signal.SIGTERM
+        process.stdin.close()
+    assert [process.wait(20) for _, process in started[2:]] == [0, 0]
+    (line,) = report(tmp_path)
+    assert "rank 1 (node" in line and "no sign of life" in line
+
+
+def test_if_the_watcher_that_should_report_is_killed_another_reports(start_rank, tmp_path):
+    (_, first), (_, second) = start_rank(0, 2), start_rank(1, 2)
+    wait_for((watchers_folder(tmp_path) / "0.beat").exists, first, tmp_path / "report.txt")
+    say(second, {"ended": "ValueError: bad row"})
+    wait_for((watchers_folder(tmp_path) / "1.ended").exists, second, tmp_path / "report.txt")
+    first.kill()
+    end(second)
+    (line,) = report(tmp_path)
+    assert "rank 1 (node" in line and "ValueError: bad row" in line
+
+
+def test_a_rank_that_failed_may_exit_before_rank_0_reports(start_rank, tmp_path):
+    """Otherwise rank 0 would wait for its connections to close."""
+    (_, first), (_, second) = start_rank(0, 2), start_rank(1, 2)
+    say(second, {"ended": "ValueError: bad row"})
+    start = time.monotonic()
+    assert second.stdout.read() == ""  # closed
+    assert time.monotonic() - start < 1.5 and second.poll() is None
+    end(first, {"ended": "RuntimeError: connection closed by peer"})
+    end(second)
+    (line,) = report(tmp_path)
+    assert "ValueError: bad row" in line
+
+
+def test_a_watcher_without_its_rank_is_noticed_behind_ranks_that_finished(start_rank, tmp_path):
+    """Rank 2 watches rank 1. Once rank 1 has finished it watches rank 0, and notices that rank 0 is lost."""
+    (_, first), (_, second), (waiting, third) = (start_rank(rank, 3, silent=1.0) for rank in range(3))
+    for rank, process in enumerate((first, second, third)):
+        wait_for((watchers_folder(tmp_path) / f"{rank}.beat").exists, process, tmp_path / "report.txt")
+    end(second, {"ended": None})
+    first.kill()
+    assert waiting.wait(20) == -signal.SIGTERM
+    end(third)
+    (line,) = report(tmp_path)
+    assert "rank 0 (node" in line and "no sign of life" in line
+
+
+READING = {"open", "os.listdir", "os.scandir"}
+_counting: list[list[str]] = []  # an audit hook cannot be removed: it counts into these lists
+
+
+def _count(event, arguments):
+    if _counting and event in READING and watcher.FOLDER in str(arguments[0]):
+        flags = arguments[2] if event == "open" else os.O_RDONLY
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            _counting[-1].append(event)
+
+
+def test_reads_per_second_grow_linearly_with_the_ranks(tmp_path, monkeypatch):
+    """Each of 64 watchers lists the folder twice per second and reads one beat every five seconds."""
+    ranks, seconds = 64, 20
+    now = 1000.0
+    monkeypatch.setattr(watcher.time, "monotonic", lambda: now)
+    about = {"output": str(tmp_path), "folder": str(watchers_folder(tmp_path)), "host": "node", "command": ""}
+    watchers = [watcher.Watcher(**about, rank=rank, ranks=ranks, pid=0) for rank in range(ranks)]
+    assert [one.look() for one in watchers] == [None] * ranks
+    sys.addaudithook(_count)
+    reads: list[str] = []
+    _counting.append(reads)
+    try:
+        for _ in range(int(seconds / watcher.POLL)):
+            now += watcher.POLL
+            assert [one.look() for one in watchers] == [None] * ranks
+    finally:
+        _counting.clear()
+    assert 0 < reads.count("open") / seconds <= ranks / watcher.BEAT + 1
+    assert len(reads) / seconds <= 2.5 * ranks
+    # the bound also holds if every other rank has finished
+    for one in watchers[::2]:
+        one._leave()
+    _counting.append(reads := [])
+    try:
+        for _ in range(int(seconds / watcher.POLL)):
+            now += watcher.POLL
+            assert [one.look() for one in watchers[1::2]] == [None] * (ranks // 2)
+    finally:
+        _counting.clear()
+    assert reads.count("open") / seconds <= ranks / watcher.BEAT + 1
+
+
+def test_no_file_beside_the_watcher_shadows_a_standard_module(tmp_path, monkeypatch):
+    copied = tmp_path / "package" / "watcher.py"
+    copied.parent.mkdir()
+    shutil.copyfile(watcher.__file__, copied)
+    for name in ("json", "time", "re"):
+        (copied.parent / f"{name}.py").write_text("raise ImportError('shadowed')\n")
+    monkeypatch.setattr(watcher, "__file__", str(copied))
+    with ending.watched(tmp_path / "run"):
+        pass
+    assert report(tmp_path / "run") == ["ended at step 0: finished; last checkpoint: none"]

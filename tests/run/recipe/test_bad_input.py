@@ -1,4 +1,4 @@
-"""Bad input: one line with the value and the mend, exit status 2, before any model, nothing written or overwritten."""
+"""Bad input ends with status 2 and one line with the value and the fix. No model is loaded and no file is written."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ FILES = {
     "header.csv": "problem,answer\n",
     "broken.jsonl": "problem: 1+1=\n",
     "hole.jsonl": '{"problem": "1+1=", "answer": "2"}\n{"problem": null, "answer": "2"}\n' * 40,
-    "bad_golds.jsonl": '{"problem": "1+1=", "answer": "?"}\n{"problem": "1+2=", "answer": "3"}\n' * 20,
+    "bad_references.jsonl": '{"problem": "1+1=", "answer": "?"}\n{"problem": "1+2=", "answer": "3"}\n' * 20,
     "typo.yaml": "model_name_or_path: builtin:tiny_math\ndataset_name: arithmetic\nlearning_rat: 1.0e-6\n",
     "list.yaml": "- 1\n- 2\n",
     "broken.yaml": "a: [1\nb: 2",
@@ -59,7 +59,7 @@ FILES = {
     "ds.json": "{not json",
 }
 
-# arguments → words that the line must hold: the value given, and what to write
+# arguments → words that the line must contain: the given value and the fix
 CASES = {
     "no recipe": ([], ["RECIPE"]),
     "missing recipe": (["nowhere.yaml"], ["nowhere.yaml", "path"]),
@@ -94,17 +94,17 @@ CASES = {
     "unknown reward": ([TINY, "--reward_funcs", "exact_mach"], ["exact_mach", "exact_match"]),
     "no reward": (["no_reward.yaml"], ["reward_funcs"]),
     "reward module missing": ([TINY, "--reward_funcs", "no_such_module.reward"], ["no_such_module"]),
-    "reward is no function": ([TINY, "--reward_funcs", "module_with_reward.value"], ["value"]),
+    "reward is not a function": ([TINY, "--reward_funcs", "module_with_reward.value"], ["value"]),
     "own reward, column missing": (
         [TINY, "--reward_funcs", "module_with_reward.reward"],
         ["proof", "prompt, solution"],
     ),
     "unknown reward option": ([TINY, "--reward_kwargs", "{exact_match: {strict: true}}"], ["strict", "exact_match"]),
-    "golds that do not parse": (
-        [TINY, "--dataset_name", "bad_golds.jsonl", *MATHS, "--reward_funcs", "math"],
+    "reference answers that do not parse": (
+        [TINY, "--dataset_name", "bad_references.jsonl", *MATHS, "--reward_funcs", "math"],
         ["20 of 40 rows", "'math'", "row 0: no_gold", "rewards.check"],
     ),
-    "votes that are no multiple": (
+    "votes that are not a multiple of the group": (
         [TINY, "--reward_funcs", "majority_vote", "--reward_kwargs", "{majority_vote: {votes: 20, boxed: false}}"],
         ["votes=20", "num_generations=8", "votes=16"],
     ),
@@ -122,11 +122,11 @@ CASES = {
     "unknown builtin": ([TINY, "--model_name_or_path", "builtin:huge"], ["builtin:huge", "builtin:tiny_math"]),
     "missing model folder": ([TINY, "--model_name_or_path", "./nowhere"], ["./nowhere", "config.json"]),
     "folder without a model": ([TINY, "--model_name_or_path", "weights"], ["weights"]),
-    "model out of reach": ([TINY, "--model_name_or_path", "nobody/nothing"], ["nobody/nothing", "local folder"]),
-    "data set out of reach": ([TINY, "--dataset_name", "nobody/nothing"], ["nobody/nothing", "local file"]),
-    "template without a place": ([TINY, "--prompt_template", "Solve it."], ["Solve it.", "{prompt}"]),
-    "taken folder": ([TINY, "--output_dir", "done"], ["done", "config.json", "--resume_from_checkpoint"]),
-    "resume nothing": ([TINY, "--resume_from_checkpoint", "true"], ["--output_dir"]),
+    "unreachable model": ([TINY, "--model_name_or_path", "nobody/nothing"], ["nobody/nothing", "local folder"]),
+    "unreachable data set": ([TINY, "--dataset_name", "nobody/nothing"], ["nobody/nothing", "local file"]),
+    "template without {prompt}": ([TINY, "--prompt_template", "Solve it."], ["Solve it.", "{prompt}"]),
+    "folder of another run": ([TINY, "--output_dir", "done"], ["done", "config.json", "--resume_from_checkpoint"]),
+    "resume without a folder": ([TINY, "--resume_from_checkpoint", "true"], ["--output_dir"]),
     "resume from an empty folder": (
         [TINY, "--output_dir", "weights", "--resume_from_checkpoint", "true"],
         ["weights", "checkpoint"],
@@ -135,7 +135,7 @@ CASES = {
         [TINY, "--dataset_name", "good.jsonl", *MATHS, "--eval_strategy", "steps"],
         ["good.jsonl", "eval_dataset_name"],
     ),
-    "evaluation file that is not there": (
+    "missing evaluation file": (
         [TINY, "--eval_strategy", "steps", "--eval_steps", "5", "--eval_dataset_name", "nowhere.jsonl"],
         ["nowhere.jsonl", "not found"],
     ),
@@ -148,11 +148,11 @@ CASES = {
 
 LORA = ["--use_peft", "true"]
 CASES |= {
-    # the file
+    # the recipe file
     "field twice": (["twice.yaml"], ["learning_rate", "twice", "line 3"]),
     "key twice inside a mapping": (["twice_inside.yaml"], ["seed", "twice", "line 2"]),
     "tab": (["tab.yaml"], ["tab.yaml", "tab", "line 3"]),
-    "field that is a number": (["number_key.yaml"], ["3"]),
+    "number as a field name": (["number_key.yaml"], ["3"]),
     "section": (["nested.yaml"], ["training"]),
     "binary file": (["binary.yaml"], ["binary.yaml", "YAML"]),
     "folder": (["weights"], ["weights", "YAML"]),
@@ -164,9 +164,9 @@ CASES |= {
     "fraction for a whole number": ([TINY, "--num_generations", "8.5"], ["num_generations", "8.5"]),
     "word for a whole number": ([TINY, "--max_steps", "many"], ["max_steps", "many"]),
     "comma in a number": ([TINY, "--learning_rate", "1,0e-6"], ["learning_rate", "1,0e-6"]),
-    "word for a switch": ([TINY, "--bf16", "maybe"], ["bf16", "maybe"]),
+    "word for a boolean": ([TINY, "--bf16", "maybe"], ["bf16", "maybe"]),
     "word for a seed": ([TINY, "--seed", "random"], ["seed", "random"]),
-    "negative seed": ([TINY, "--seed", "-1"], ["seed=-1", "0"]),
+    "negative seed": ([TINY, "--seed", "-1"], ["seed=-1", "[0, 4294967295]"]),
     "huge seed": ([TINY, "--seed", "4294967296"], ["seed=4294967296"]),
     "mapping for model_init_kwargs": ([TINY, "--model_init_kwargs", "fast"], ["model_init_kwargs", "fast"]),
     "unknown model_init_kwargs": (
@@ -182,7 +182,7 @@ CASES |= {
         [TINY, "--model_init_kwargs", "{num_hidden_layers: 7}"],
         ["num_hidden_layers", "7"],
     ),
-    "a head that the checkpoint does not have": (
+    "an LM head that the checkpoint does not have": (
         [TINY, "--model_init_kwargs", "{tie_word_embeddings: false}"],
         ["tie_word_embeddings", "lm_head.weight", "random"],
     ),
@@ -210,7 +210,7 @@ CASES |= {
     "accumulation zero": ([TINY, "--gradient_accumulation_steps", "0"], ["gradient_accumulation_steps=0"]),
     "steps_per_generation zero": ([TINY, "--steps_per_generation", "0"], ["steps_per_generation=0"]),
     "iterations zero": ([TINY, "--num_iterations", "0"], ["num_iterations=0", "1"]),
-    "generation batch said twice": (
+    "generation batch given in two ways": (
         [TINY, "--generation_batch_size", "256"],
         ["generation_batch_size", "steps_per_generation", "256", "2"],
     ),
@@ -235,7 +235,7 @@ CASES |= {
     "top_k negative": ([TINY, "--top_k", "-2"], ["top_k=-2"]),
     "min_p above 1": ([TINY, "--min_p", "3"], ["min_p=3"]),
     "repetition penalty zero": ([TINY, "--repetition_penalty", "0"], ["repetition_penalty=0"]),
-    "completions of no length": ([TINY, "--max_completion_length", "0"], ["max_completion_length=0", "1"]),
+    "completions of length 0": ([TINY, "--max_completion_length", "0"], ["max_completion_length=0", "1"]),
     "beta negative": ([TINY, "--beta", "-0.1"], ["beta=-0.1", "0"]),
     "unknown generation option": ([TINY, "--generation_kwargs", "{tempature: 1}"], ["generation_kwargs", "tempature"]),
     "unknown scale of the rewards": ([TINY, "--scale_rewards", "std"], ["scale_rewards", "std", "group"]),
@@ -259,9 +259,9 @@ CASES |= {
     "no tokenizer": ([TINY, "--model_name_or_path", "no_tokenizer"], ["no_tokenizer", "tokenizer"]),
     "unknown architecture": ([TINY, "--model_name_or_path", "unknown_model"], ["unknown_model", "gpt99"]),
     "broken config of the model": ([TINY, "--model_name_or_path", "broken_model"], ["broken_model", "JSON"]),
-    "template that is not Jinja": ([TINY, "--chat_template_path", "open.jinja"], ["open.jinja", "Jinja"]),
-    "template that fails": ([TINY, "--chat_template_path", "silent.jinja"], ["silent.jinja", "no attribute"]),
-    "template without text": ([TINY, "--chat_template_path", "empty.jinja"], ["empty.jinja"]),
+    "chat template with a syntax error": ([TINY, "--chat_template_path", "open.jinja"], ["open.jinja", "Jinja"]),
+    "chat template that raises": ([TINY, "--chat_template_path", "silent.jinja"], ["silent.jinja", "no attribute"]),
+    "empty chat template": ([TINY, "--chat_template_path", "empty.jinja"], ["empty.jinja"]),
     # LoRA and quantisation
     "LoRA options without LoRA": ([TINY, "--lora_r", "8"], ["lora_r", "use_peft"]),
     "LoRA on no module": (
@@ -276,7 +276,7 @@ CASES |= {
         [TINY, "--output_dir", "done", "--resume_from_checkpoint", "auto", "--sync_ref_model", "true"],
         ["sync_ref_model", "auto", "reference"],
     ),
-    "checkpointing that TRL breaks": (
+    "activation checkpointing option that fails in TRL": (
         [TINY, "--activation_checkpointing_kwargs", "{every_n_layers: 2}"],
         ["every_n_layers", "Remove"],
     ),
@@ -337,29 +337,29 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
 
 
-# what only the configuration or the tokenizer of a model can tell
+# errors that are found only with the configuration or the tokenizer of a model
 NEEDS_MODEL = {
     *("unknown attention", "attention not installed", "LoRA on no module", "LoRA on the head"),
-    *("template that is not Jinja", "template that fails", "template without text"),
+    *("chat template with a syntax error", "chat template that raises", "empty chat template"),
     *("unknown model_init_kwargs", "unknown type of weights", "another width than the checkpoint's"),
     *("more layers than the checkpoint's", "word for a width", "no attention heads"),
-    "a head that the checkpoint does not have",
+    "an LM head that the checkpoint does not have",
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_clear_line_before_any_model(case, folder, monkeypatch, capsys, random_model):
+def test_one_clear_line_before_a_model_is_loaded(case, folder, monkeypatch, capsys, random_model):
     def load(*args, **kwargs):
         raise AssertionError("a model was about to be loaded")
 
     def local_model(name):
-        """Builtin models are not built for a recipe that is wrong without them."""
+        """A builtin model may be built only for errors that need a model."""
         if name != "builtin:tiny_math":
             return name
         return random_model if case in NEEDS_MODEL else load()
 
     monkeypatch.setattr(train, "train", load)
-    monkeypatch.setattr(train.models, "local_model", local_model)
+    monkeypatch.setattr(train.catalogue, "local_model", local_model)
     argv, words = CASES[case]
     before = contents(folder)
     with pytest.raises(SystemExit) as stop:
@@ -373,7 +373,7 @@ def test_one_clear_line_before_any_model(case, folder, monkeypatch, capsys, rand
     assert not (folder / "runs").exists()
 
 
-def test_the_command_itself(launch, tmp_path):
+def test_the_installed_command(launch, tmp_path):
     done = launch(TINY, "--num_generations", "1")
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("gbpo: error: num_generations=1")

@@ -1,4 +1,4 @@
-"""Every shipped recipe: parsed, opened by what a reader needs, and run for two steps; the main one as it stands."""
+"""Parsing: types of values, and every shipped recipe: its header, its plan, and two steps of a run."""
 
 import json
 import math
@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM,
 
 from gbpo.run import train
 from gbpo.run.recipe import checks
-from gbpo.run.recipe import parsing as recipes
+from gbpo.run.recipe.parsing import parse
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
-# Per recipe: processes it is written for, completions of one optimiser step, optimiser steps on one generation
+# recipe → number of processes, completions per optimiser step, optimiser steps per generation
 PLANS = {
     "tiny_math": (1, 128, 2),
     "tiny_code": (1, 64, 2),
@@ -36,7 +36,7 @@ PLANS = {
 by_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 
 
-def test_these_recipes_are_shipped():
+def test_the_shipped_recipes_are_listed_here():
     assert {path.stem for path in RECIPES} == set(PLANS)
 
 
@@ -46,26 +46,28 @@ def test_parses_for_both_algorithms_with_its_processes(path, algorithm, monkeypa
     processes, completions, updates = PLANS[path.stem]
     monkeypatch.setattr(TrainingArguments, "world_size", processes)
     monkeypatch.setattr(checks, "find_spec", lambda package: package)  # engines are not installed here
-    parsed = recipes.parse([str(path), "--algorithm", algorithm])
+    parsed = parse([str(path), "--algorithm", algorithm])
     args = parsed.training
     assert type(args).__name__ == {"gbpo": "GBPOConfig", "grpo": "BaseConfig"}[algorithm]
     assert parsed.run.algorithm == algorithm
     per_step = args.per_device_train_batch_size * processes * args.gradient_accumulation_steps
     assert per_step == completions and per_step % args.num_generations == 0
     assert args.generation_batch_size * args.num_iterations / per_step == updates
-    assert updates > 1, "the bound never acts with one update per generation"
+    assert updates > 1, "with one update per generation no ratio reaches a bound"
     if args.save_strategy != "no":
-        assert args.save_steps % updates == 0 and args.save_total_limit, "checkpoints between generations, not for ever"
+        assert args.save_steps % updates == 0 and args.save_total_limit, (
+            "checkpoints between generations, limited in number"
+        )
 
 
-def test_a_resume_that_is_switched_off_is_no_resume():
+def test_resume_from_checkpoint_false_is_no_resume():
     flags = ["--resume_from_checkpoint", "False", "--sync_ref_model", "true"]  # refused together with a resume
-    parsed = recipes.parse([str(ROOT / "recipes" / "tiny_math.yaml"), *flags])
+    parsed = parse([str(ROOT / "recipes" / "tiny_math.yaml"), *flags])
     assert parsed.training.resume_from_checkpoint is None
 
 
 @by_recipe
-def test_header_says_what_how_where_and_what_to_expect(path):
+def test_header_gives_command_hardware_time_and_expected_result(path):
     header = [line for line in path.read_text().split("\n\n")[0].splitlines() if line.startswith("#")]
     text = "\n".join(header)
     command = re.search(rf"accelerate launch (--config_file (\S+) )?launch/gbpo.py recipes/{path.name}", text)
@@ -78,7 +80,7 @@ def test_header_says_what_how_where_and_what_to_expect(path):
 
 @pytest.fixture(scope="session")
 def tiny_gemma(tmp_path_factory):
-    """Folder of a random Gemma 3 with the character tokenizer, without a chat template, as the pretrained one."""
+    """Folder of a random Gemma 3 with the character tokenizer. Like the pretrained one, it has no chat template."""
     from gbpo.run.models.tiny import character_tokenizer
 
     tokenizer = character_tokenizer()
@@ -104,7 +106,7 @@ def tiny_gemma(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def programs_file(tmp_path_factory):
-    """A JSONL file as the header of qwen_code.yaml makes it."""
+    """A JSONL file like the one made by the command in the header of qwen_code.yaml."""
     path = tmp_path_factory.mktemp("data") / "mbpp.jsonl"
     rows = [
         {"prompt": f"Add {i}.", "tests": [f"assert add(1) == {1 + i}", f"assert add(2) == {2 + i}"]} for i in range(32)
@@ -115,20 +117,24 @@ def programs_file(tmp_path_factory):
 
 @by_recipe
 def test_runs_two_steps_on_a_tiny_model(path, boxing_model, tiny_gemma, problems, programs_file, tmp_path):
-    """Model and data are other paths, completions shorter; engines that need a GPU are off."""
+    """With a tiny model, other data and short completions, and without engines that need a GPU."""
     text = path.read_text()
     flags = ["--model_name_or_path", tiny_gemma if "gemma" in path.stem else boxing_model]
     if "dataset_columns" in text:
         flags += ["--dataset_name", problems]
     if "mbpp" in text:
         flags += ["--dataset_name", programs_file]
-    if "reasoning_gym:" in text:  # not in the environment of the tests; the header names this task instead
+    if "reasoning_gym:" in text:  # not installed in the tests; the header of the recipe names this task
         flags += ["--dataset_name", "arithmetic", "--reward_funcs", "exact_match"]
     for engine in ("use_vllm", "load_in_4bit"):
         if f"\n{engine}: true" in text:
             flags += [f"--{engine}", "false"]
     flags += "--max_steps 2 --logging_steps 1 --max_completion_length 16 --num_completions_to_print 0".split()
-    flags += ["--skip_zero_signal", "false"]  # an untrained model earns nothing, and no row would be run
+    flags += [
+        "--exact_speedups",
+        "trim_padding",
+        "arrange_rows",
+    ]  # an untrained model gets no reward, so all rows would be skipped
     train.main([str(path), *flags, "--output_dir", str(tmp_path / "run")])
     rows = read_rows(tmp_path / "run")
     assert [row["step"] for row in rows] == [1, 2]
@@ -144,8 +150,8 @@ def read_rows(folder):
 
 
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
-def test_qwen_math_as_it_stands(launch, boxing_model, problems, tmp_path, algorithm):
-    """Only model path, data file and number of steps overridden."""
+def test_qwen_math_with_its_own_settings(launch, boxing_model, problems, tmp_path, algorithm):
+    """Only the model, the data file and the number of steps are overridden."""
     done = launch(
         ROOT / "recipes" / "qwen_math.yaml",
         "--model_name_or_path",
@@ -165,7 +171,7 @@ def test_qwen_math_as_it_stands(launch, boxing_model, problems, tmp_path, algori
         for name in ("loss", "reward", "entropy", "kl", "completions/mean_length"):
             assert math.isfinite(row[name])
         assert ("gbpo/ratio_error" in row) == (algorithm == "gbpo")
-        assert 0 < row["reward"] < 1  # the maths reward told right digits from wrong ones
+        assert 0 < row["reward"] < 1  # the maths reward graded some digits as correct
     config = json.loads((folder / "config.json").read_text())
     assert config["run"]["algorithm"] == algorithm
     assert config["training"]["epsilon"] == 0.3 and config["training"]["num_iterations"] == 10
@@ -181,3 +187,62 @@ def test_qwen_math_as_it_stands(launch, boxing_model, problems, tmp_path, algori
     assert last.startswith("qwen_math: reward 0.") and last.endswith("runs/qwen_math")
     for name in ("curves.png", "metrics.jsonl", "completions", "model"):
         assert str(Path("runs/qwen_math") / name) in done.stdout
+
+
+def parse_text(tmp_path, text, *flags):
+    (tmp_path / "own.yaml").write_text(f"model_name_or_path: builtin:tiny_math\ndataset_name: arithmetic\n{text}\n")
+    return parse([str(tmp_path / "own.yaml"), "--output_dir", str(tmp_path / "run"), *flags])
+
+
+VALUES = {
+    "number that PyYAML reads as text": ("learning_rate: 1e-6", "training", "learning_rate", 1e-6),
+    "whole number for a float": ("temperature: 2", "training", "temperature", 2.0),
+    "number for a text": ("system_prompt: 3", "run", "system_prompt", "3"),
+    "negative number": ("max_steps: -1", "training", "max_steps", -1),
+    "word for a switch": ("log_completions: 'yes'", "training", "log_completions", True),
+    "one word for a list": ("reward_funcs: math", "run", "reward_funcs", ["math"]),
+    "list": ("reward_funcs: [math, length]", "run", "reward_funcs", ["math", "length"]),
+    "list of numbers": ("reward_weights: [1, 5e-1]", "training", "reward_weights", [1.0, 0.5]),
+    "mapping": ("dataset_kwargs: {size: 9}", "run", "dataset_kwargs", {"size": 9}),
+    "mapping as JSON": ("dataset_kwargs: '{\"size\": 9}'", "run", "dataset_kwargs", {"size": 9}),
+    "mapping of the trainer": ("generation_kwargs: {min_p: 0.1}", "training", "generation_kwargs", {"min_p": 0.1}),
+    "null": ("system_prompt: null", "run", "system_prompt", None),
+    "hyphens": ("learning-rate: 0.5", "training", "learning_rate", 0.5),
+    "resume": ("resume_from_checkpoint: true", "training", "resume_from_checkpoint", "true"),
+}
+
+
+@pytest.mark.parametrize("case", VALUES)
+def test_values_of_a_recipe_get_the_type_of_their_field(tmp_path, case):
+    text, part, name, expected = VALUES[case]
+    parsed = parse_text(tmp_path, text)
+    value = getattr(getattr(parsed, part), name)
+    assert value == expected and type(value) is type(expected)
+    assert (name in parsed.given) == (expected is not None)
+
+
+def test_the_command_line_overrides_the_recipe(tmp_path):
+    flags = ["--learning-rate", "1e-5", "--generation_kwargs", "{min_p: 0.2}", "--no_shuffle_dataset", "--beta=0"]
+    text = "learning_rate: 1e-6\ngeneration_kwargs: {min_p: 0.1}\nbeta: 0.5\ndataset_kwargs: {size: 7}"
+    parsed = parse_text(tmp_path, text, *flags)
+    args = parsed.training
+    assert (args.learning_rate, args.generation_kwargs, args.beta) == (1e-5, {"min_p": 0.2}, 0.0)
+    assert args.shuffle_dataset is False and "shuffle_dataset" in parsed.given
+    assert parsed.run.dataset_kwargs == {"size": 7}
+    assert parse_text(tmp_path, text, "--dataset_name", "programs").run.dataset_kwargs == {}
+
+
+def test_a_former_field_is_refused_with_the_new_one(tmp_path, monkeypatch):
+    monkeypatch.setitem(checks.RENAMED, "former_field", "former_field is now new_field: write new_field: 3.")
+    for text, flags in (("former_field: 3", []), ("", ["--former_field", "3"]), ("", ["--former-field=3"])):
+        with pytest.raises(ValueError, match=r"^former_field is now new_field: write new_field: 3\.$"):
+            parse_text(tmp_path, text, *flags)
+
+
+def test_the_speed_switches_are_names_in_exact_speedups():
+    switches = ["trim_padding", "arrange_rows", "skip_zero_signal", "pack_rows", "share_prompts", "reuse_first_pass"]
+    assert set(switches) <= set(checks.RENAMED)
+    assert checks.RENAMED["trim_padding"] == (
+        "trim_padding is now a name in exact_speedups: write exact_speedups: none, or list the ones to keep: "
+        "exact_speedups: [arrange_rows, skip_zero_signal, pack_rows, share_prompts, reuse_first_pass]."
+    )

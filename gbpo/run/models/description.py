@@ -1,0 +1,153 @@
+"""The configuration and the tokenizer of a model, read and checked before its weights are loaded."""
+
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from ...shared.recipe_yaml import nearest
+
+if TYPE_CHECKING:
+    from ..recipe.parsing import Recipe  # which loads TRL: `read` is used without it
+
+_DTYPES = ("auto", "bfloat16", "float16", "float32")
+
+# options that `from_pretrained` accepts in its **kwargs
+LOADING_OPTIONS = {
+    "allow_all_kernels",
+    "attn_implementation",
+    "device_map",
+    "dtype",
+    "experts_implementation",
+    "gguf_file",
+    "key_mapping",
+    "max_memory",
+    "offload_buffers",
+    "offload_folder",
+    "quantization_config",
+    "subfolder",
+    "tp_plan",
+    "trust_remote_code",
+    "use_kernels",
+    "variant",
+}
+# parameters of `from_pretrained` that a recipe cannot set
+_NOT_FOR_RECIPES = {"pretrained_model_name_or_path", "model_args", "config", "kwargs"}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known about a model without its weights.
+
+    Args:
+        config: Its transformers configuration.
+        architecture: The class that loads it.
+        tokenizer: Its tokenizer, which pads on the left.
+    """
+
+    config: Any
+    architecture: Any
+    tokenizer: Any
+
+
+def describe(model: str, recipe: "Recipe") -> Description:
+    """Read the configuration and the tokenizer of a recipe's model.
+
+    Args:
+        model: Folder or Hub id, as `local_model` returns it.
+        recipe: The recipe, for the revision, the chat template and `model_init_kwargs`.
+
+    Raises:
+        ValueError: As for `read`, or the model does not accept the `model_init_kwargs`.
+    """
+    options = {
+        "revision": recipe.model.model_revision,
+        "trust_remote_code": recipe.training.trust_remote_code,
+    }
+    description = read(model, model, recipe.run.chat_template_path, **options)
+    _check_init_kwargs(recipe.training.model_init_kwargs or {}, description.config)
+    return description
+
+
+def _check_init_kwargs(options: dict[str, Any], config: Any) -> None:
+    """Raise `ValueError` if an option is unknown to both `from_pretrained` and the model's configuration."""
+    named = set(signature(transformers.PreTrainedModel.from_pretrained).parameters) - _NOT_FOR_RECIPES
+    known = named | LOADING_OPTIONS | config.to_dict().keys()
+    for name in options:
+        if name not in known:
+            raise ValueError(
+                f"model_init_kwargs names {name!r}, which {type(config).__name__} does not accept: the model could not "
+                f"be loaded. Did you mean {nearest(name, known)!r}?"
+            )
+    dtype = options.get("dtype")
+    if dtype is not None and dtype not in _DTYPES:
+        raise ValueError(
+            f"model_init_kwargs: dtype={dtype!r} is not a weight type that TRL loads. Write one of "
+            f"{', '.join(_DTYPES)}."
+        )
+
+
+def read(model: str, tokenizer_folder: str, chat_template_path: str | None, **options: Any) -> Description:
+    """Read a model's configuration and tokenizer, and a chat template.
+
+    Args:
+        model: Folder or Hub id of the model.
+        tokenizer_folder: Folder or Hub id of the tokenizer.
+        chat_template_path: File whose Jinja template replaces the tokenizer's own, if given.
+        options: Passed to `from_pretrained` of the configuration and of the tokenizer.
+
+    Raises:
+        ValueError: A file cannot be read, the model is not a decoder, or the chat template does not work.
+    """
+    try:
+        config = AutoConfig.from_pretrained(model, **options)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(
+            model, "config", error, "Check the name and the connection, or give a local folder."
+        ) from None
+    names = config.architectures or ["none"]
+    architecture = getattr(transformers, names[0], AutoModelForCausalLM)
+    generates = architecture is AutoModelForCausalLM or architecture.can_generate()
+    if config.is_encoder_decoder or not generates:
+        raise ValueError(
+            f"model_name_or_path={model!r} is a {names[0]}, which does not continue a prompt token by token. Give a "
+            "decoder, such as Qwen/Qwen2.5-0.5B-Instruct."
+        )
+    fix = "Save the tokenizer beside the model: tokenizer.save_pretrained(folder)."
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, **options, padding_side="left")
+    except Exception as error:  # tokenizers raise many types of errors
+        raise _not_loaded(tokenizer_folder, "tokenizer", error, fix) from None
+    # without any tokenizer file, transformers builds a tokenizer with an empty vocabulary
+    if not set(tokenizer("2+3=")["input_ids"]) - {tokenizer.unk_token_id}:
+        raise _not_loaded(tokenizer_folder, "tokenizer", ValueError("its vocabulary is empty."), fix)
+    if chat_template_path is not None:
+        path = Path(chat_template_path).expanduser()
+        tokenizer.chat_template = path.read_text()
+        _check_chat_template(tokenizer, str(path))
+    return Description(config, architecture, tokenizer)
+
+
+def _not_loaded(model: str, part: str, error: Exception, fix: str) -> ValueError:
+    reason = " ".join(str(error).split())[:200]
+    return ValueError(f"model_name_or_path={model!r}: its {part} cannot be loaded: {reason} {fix}")
+
+
+def _check_chat_template(tokenizer: Any, path: str) -> None:
+    chat = [{"role": "user", "content": "2+3"}]
+    try:
+        text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"chat_template_path={path!r} does not work as a Jinja template: {' '.join(str(error).split())}. Correct "
+            "it, or leave it out to use the tokenizer's own template."
+        ) from None
+    if "2+3" not in text:
+        raise ValueError(
+            f"chat_template_path={path!r} leaves the prompt out: every prompt would be {text!r}. Write "
+            "{{ message['content'] }} where the prompt goes."
+        )

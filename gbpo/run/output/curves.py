@@ -1,0 +1,48 @@
+"""The curves of a run, drawn from its metrics."""
+
+from pathlib import Path
+
+from .folder import CURVES, read_metrics
+
+# panel → logged metric → label
+_PANELS: dict[str, dict[str, str]] = {
+    "reward": {"reward": "training", "eval_reward": "evaluation"},
+    "entropy (nats per token)": {"entropy": "training"},
+    "ratio (fraction of tokens)": {
+        "gbpo/outside_bounds": "outside the bounds",
+        "gbpo/overshoot": "past the bound of the target",
+        "clip_ratio/region_mean": "clipped by GRPO",
+    },
+    "length (tokens)": {"completions/mean_length": "mean", "completions/max_length": "longest"},
+}
+
+
+def draw_curves(folder: Path, title: str) -> None:
+    """Draw reward, entropy, ratio and length over the optimiser steps into `curves.png`.
+
+    Args:
+        folder: Output folder of the run.
+        title: Title of the figure.
+    """
+    import matplotlib  # takes a second to import, and only the main process draws
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = read_metrics(folder)
+    figure, axes = pyplot.subplots(2, 2, figsize=(10, 6.5), sharex=True, layout="constrained")
+    for axis, (panel, series) in zip(axes.flat, _PANELS.items(), strict=True):
+        for key, label in series.items():
+            points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 40 else None)
+        axis.set_title(panel, fontsize=10)
+        axis.grid(alpha=0.3)
+        axis.set_ylim(bottom=0)
+        if len(axis.lines) > 1:
+            axis.legend(fontsize=8)
+    for axis in axes[1]:
+        axis.set_xlabel("optimiser step")
+    figure.suptitle(title)
+    figure.savefig(folder / CURVES, dpi=120)
+    pyplot.close(figure)
