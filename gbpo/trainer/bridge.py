@@ -71,11 +71,11 @@ class BridgeTrainer(GRPOTrainer):
     _train_sampler: Any = ()  # none for an iterable data set
     _not_restored: str | None = None  # checkpoint whose random states transformers has not loaded yet
     _leave_out_old_logps = False
-    _last_logps: torch.Tensor | None = None
+    _last_logps: Any = None  # of the forward pass that TRL's own loss has just run
     _buffered_inputs: Any
 
     def __init__(self, *args, **kwargs):
-        llm = getattr(vllm_generation, "LLM", None)  # absent if vLLM is not installed
+        llm: Any = getattr(vllm_generation, "LLM", None)  # absent if vLLM is not installed
 
         def start_engine(**options):
             dtype = engine_dtype(self.model.dtype, self.accelerator.mixed_precision)
@@ -132,7 +132,7 @@ class BridgeTrainer(GRPOTrainer):
             return [self.as_pass(inputs)]
         slot = self._step % self.args.steps_per_generation
         if self._buffered_inputs is not before:
-            self._buffered_inputs = self._planned(self._buffered_inputs, slot)
+            self._buffered_inputs = self._planned(self.pass_plan, self._buffered_inputs, slot)
         return self._buffered_inputs[slot]
 
     def _generate_and_score_completions(self, inputs):
@@ -143,7 +143,7 @@ class BridgeTrainer(GRPOTrainer):
             batch["rows"] = rows_of(batch)
         return batch
 
-    def _scored(self, inputs: list[dict[str, Any]]) -> tuple[Batch, torch.Tensor | None]:
+    def _scored(self, inputs: list[dict[str, Any]]) -> tuple[Batch, Any]:
         """One generation of this rank, scored, and the advantages of all ranks where a part needs them."""
         updates = self.args.steps_per_generation * self.num_iterations
         asks_for_old_logps = self.args.gradient_accumulation_steps % updates != 0
@@ -281,7 +281,7 @@ class BridgeTrainer(GRPOTrainer):
             self._leave_out_old_logps = False
             return input_ids.new_zeros((len(input_ids), logits_to_keep), dtype=torch.float32), None, None
         with self.phase_times.measure("loss" if torch.is_grad_enabled() else "old", counts=self.model.training):
-            scores = None
+            scores: Any = None
             if self.scorer is not None and not compute_aux_loss and all(value is None for value in images.values()):
                 scores = self.scorer.score_in_batches(
                     model,
@@ -308,9 +308,7 @@ class BridgeTrainer(GRPOTrainer):
             self._last_logps = scores[0].detach()
         return scores
 
-    def score(
-        self, model: Any, one: Pass, *, entropy: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    def score(self, model: Any, one: Pass, *, entropy: bool) -> tuple[torch.Tensor, Any, Any]:
         """Log-probs and entropies of the completions of a pass, (B, T), and the loss of the experts' balance."""
         ids = torch.cat([one.prompt_ids, one.completion_ids], dim=1)
         left_to_trl = one.images or self.aux_loss_enabled or any(row.prompt == 0 for row in one.rows)
@@ -327,10 +325,10 @@ class BridgeTrainer(GRPOTrainer):
             **one.images,
         )
 
-    def _planned(self, micro_batches: list[Batch], slot: int) -> list[list[Pass]]:
+    def _planned(self, plan: PassPlan, micro_batches: list[Batch], slot: int) -> list[list[Pass]]:
         """The passes of a generation, with old log-probs for all but the first optimiser step, which begins now."""
         shares = self.scorer is not None and self.scorer.shares_in(self.model)
-        passes, rows_run = self.pass_plan.passes([self.as_pass(b) for b in micro_batches], shares_prompts=shares)
+        passes, rows_run = plan.passes([self.as_pass(b) for b in micro_batches], shares_prompts=shares)
         if rows_run is not None:
             self._log("gbpo/rows_run", rows_run)
         first = range(slot, slot + self.args.gradient_accumulation_steps)

@@ -220,11 +220,11 @@ class GBPOTrainer(BaseTrainer):
             )  # (B, 1)
         if entropy_mask is not None:
             weights = weights * entropy_mask  # (B, T)
-        if self.use_vllm and self.vllm_importance_sampling_correction:
+        if one.importance_ratio is not None and self.use_vllm and self.vllm_importance_sampling_correction:
             weights = weights * one.importance_ratio  # (B, T) or (B, 1)
         return weights
 
-    def _per_token_kl(self, logps: torch.Tensor, ref_logps: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
+    def _per_token_kl(self, logps: torch.Tensor, ref_logps: Any, ratio: torch.Tensor) -> torch.Tensor:
         """k3 estimate of the KL divergence to the reference, times ρ where TRL corrects its bias."""
         difference = ref_logps - logps
         per_token_kl = difference.exp() - difference - 1

@@ -56,7 +56,12 @@ class WeightCheck:
     first_rows: Batch | None = field(default=None, repr=False)  # of the first generation, with old_per_token_logps
 
     def check(
-        self, batch: Batch, mask: torch.Tensor, first_rows: Callable[[Batch], Batch], policy_logps: Callable, step: int
+        self,
+        batch: Batch,
+        mask: torch.Tensor,
+        first_rows: Callable[[Any], Any],
+        policy_logps: Callable[[Any], torch.Tensor],
+        step: int,
     ) -> dict[str, float]:
         """Compare one generation; all ranks call this together.
 
@@ -114,7 +119,9 @@ class WeightCheck:
         return masked_mean(values, mask, self.accelerator)
 
 
-def correction_fraction(batch: Batch, mask: torch.Tensor, mode: str, low: float | None, high: float | None) -> tuple:
+def correction_fraction(
+    batch: Batch, mask: torch.Tensor, mode: str, low: float | None, high: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Which importance ratios vLLM's correction masks or truncates: those outside [low, high].
 
     Args:

@@ -3,7 +3,7 @@
 TRL passes a generation on as a dict of tensors. That dict ends at `Pass.from_batch`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -99,7 +99,7 @@ class Pass:
         completion_mask: (B, T), the tokens that the model attends to.
         policy_mask: (B, T), the tokens that the policy sampled; the loss runs over them.
         advantages: A, (B,).
-        target_ratio: ρ*, (B,). This and the next three are None for TRL's own loss.
+        target_ratio: ρ*, (B,). TRL's own loss does not use it or the next three: 1, 0, 1 and 1.
         centred_advantages: Ã, (B,).
         row_weights: Factor of the summed token losses of each row, (B,).
         entropy_weights: Factor of the summed entropies of each row, (B,).
@@ -118,10 +118,10 @@ class Pass:
     completion_mask: torch.Tensor
     policy_mask: torch.Tensor
     advantages: torch.Tensor
-    target_ratio: torch.Tensor | None
-    centred_advantages: torch.Tensor | None
-    row_weights: torch.Tensor | None
-    entropy_weights: torch.Tensor | None
+    target_ratio: torch.Tensor
+    centred_advantages: torch.Tensor
+    row_weights: torch.Tensor
+    entropy_weights: torch.Tensor
     old_logps: torch.Tensor | None
     ref_logps: torch.Tensor | None
     sampling_logps: torch.Tensor | None
@@ -134,6 +134,7 @@ class Pass:
         cls, batch: Batch, row_weights: torch.Tensor | None = None, entropy_weights: torch.Tensor | None = None
     ) -> "Pass":
         """All rows of a micro-batch of TRL; for GBPO it has `rows` and the targets beside TRL's own entries."""
+        ones = torch.ones_like(batch["advantages"])
         return cls(
             rows=tuple(batch.get("rows", ())),
             prompt_ids=batch["prompt_ids"],
@@ -142,10 +143,10 @@ class Pass:
             completion_mask=batch["completion_mask"],
             policy_mask=policy_mask(batch),
             advantages=batch["advantages"],
-            target_ratio=batch.get("target_ratio"),
-            centred_advantages=batch.get("centred_advantages"),
-            row_weights=row_weights,
-            entropy_weights=entropy_weights,
+            target_ratio=batch.get("target_ratio", ones),
+            centred_advantages=batch.get("centred_advantages", torch.zeros_like(ones)),
+            row_weights=ones if row_weights is None else row_weights,
+            entropy_weights=ones if entropy_weights is None else entropy_weights,
             old_logps=batch.get("old_per_token_logps"),
             ref_logps=batch.get("ref_per_token_logps"),
             sampling_logps=batch.get("sampling_per_token_logps"),
@@ -155,8 +156,7 @@ class Pass:
 
     def to(self, device: torch.device, **options: Any) -> "Pass":
         """The pass with its tensors on another device; `options` are those of `Tensor.to`."""
-        tensors = {n: value.to(device, **options) for n, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return replace(self, **tensors)
+        return self._with_tensors(lambda name, tensor: tensor.to(device, **options))
 
     def take(self, numbers: Sequence[int], *, trim: bool) -> "Pass":
         """Some of the rows; where trimmed, as wide as the longest of their completions."""
@@ -168,8 +168,7 @@ class Pass:
             per_token = value.ndim == 2 and value.size(1) == available and not name.startswith("prompt")
             return value[numbers, :width] if per_token else value[numbers]
 
-        tensors = {name: taken(name, value) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return replace(self, rows=rows, **tensors)
+        return replace(self._with_tensors(taken), rows=rows)
 
     def as_idle(self, *, trim: bool) -> "Pass":
         """The shortest row, of which no token counts."""
@@ -177,12 +176,14 @@ class Pass:
         row = self.take([lengths.index(min(lengths))], trim=trim)
         return replace(row, idle=True, policy_mask=torch.zeros_like(row.policy_mask))
 
+    def _with_tensors(self, change: Callable[[str, torch.Tensor], torch.Tensor]) -> "Pass":
+        changed: dict[str, Any] = {
+            name: change(name, value) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
+        }
+        return replace(self, **changed)
 
-def joined(passes: Sequence[Pass]) -> Pass:
-    """The rows of several passes of one generation as one pass."""
-    tensors = {
-        name: torch.cat([vars(one)[name] for one in passes])
-        for name, value in vars(passes[0]).items()
-        if isinstance(value, torch.Tensor)
-    }
-    return replace(passes[0], rows=tuple(row for one in passes for row in one.rows), **tensors)
+    @staticmethod
+    def joined(passes: "Sequence[Pass]") -> "Pass":
+        """The rows of several passes of one generation as one pass."""
+        one = passes[0]._with_tensors(lambda name, _: torch.cat([vars(some)[name] for some in passes]))
+        return replace(one, rows=tuple(row for some in passes for row in some.rows))

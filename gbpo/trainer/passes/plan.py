@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
-from .batch import Pass, joined
+from .batch import Pass
 from .layout import Lengths, as_many, split
 from .shared_prompts import numbers_where_it_pays
 
@@ -54,7 +54,7 @@ class PassPlan:
         if micro_batches[0].images or not (self.arrange or self.skip):
             return [[one] for one in micro_batches], None
         size = self.window if self.arrange else 1
-        windows = [joined(micro_batches[i : i + size]) for i in range(0, len(micro_batches), size)]
+        windows = [Pass.joined(micro_batches[i : i + size]) for i in range(0, len(micro_batches), size)]
         kept = [self._kept(window) for window in windows]
         plans = [self._plan(window, rows, size, shares_prompts) for window, rows in zip(windows, kept, strict=True)]
         # DeepSpeed counts micro-batches by their backward passes

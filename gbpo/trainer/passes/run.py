@@ -116,8 +116,8 @@ class Scorer:
             numbers = order[first : first + batch_size]
             parts.append(self.score(model, ids[numbers], prompt_width, [rows[i] for i in numbers], entropy=entropy))
         back = sorted(range(len(order)), key=order.__getitem__)
-        logps, entropies = (None if some[0] is None else torch.cat(some)[back] for some in zip(*parts, strict=True))
-        return logps, entropies
+        logps = torch.cat([some for some, _ in parts])[back]
+        return logps, torch.cat([some for _, some in parts if some is not None])[back] if entropy else None
 
 
 def _rows_of(ids: torch.Tensor, mask: torch.Tensor, prompt_width: int) -> list[Row] | None:

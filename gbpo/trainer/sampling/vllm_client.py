@@ -63,7 +63,7 @@ def readable_errors() -> Iterator[None]:
     except OSError as error:
         if not type(error).__module__.startswith("requests."):
             raise
-        asked = getattr(error.request, "url", None) or "the vLLM server"
+        asked = getattr(getattr(error, "request", None), "url", None) or "a request"
         raise TrainingStopped(
             f"The vLLM server is gone: {asked} failed after all retries ({type(error).__name__}). Restart it with "
             f"{START}, then resume this run from its last checkpoint, which sends it the trained weights."

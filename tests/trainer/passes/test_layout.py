@@ -279,8 +279,8 @@ def test_rows_never_leave_their_optimiser_step(make_trainer):
     seen = []
     planned = trainer._planned
 
-    def keep(micro_batches, slot):
-        passes = planned(micro_batches, slot)
+    def keep(plan, micro_batches, slot):
+        passes = planned(plan, micro_batches, slot)
         for first in (0, 4):
             batches = micro_batches[first : first + 4]
             written = [(batch["completion_mask"] * batch["tool_mask"]).any(1) for batch in batches]
