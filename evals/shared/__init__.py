@@ -1,1 +1,1 @@
-"""What several evaluations need: estimates with intervals, and the machine."""
+"""What several evaluations use: the results file, estimates with intervals, the hardware, the command line."""

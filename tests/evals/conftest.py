@@ -2,7 +2,7 @@
 
 import pytest
 
-from evals.report.results import Cell, Evaluation, Results
+from evals.shared.results import Cell, Evaluation, Results
 
 SAMPLES = 4
 
