@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from gbpo.control.folder import RESULTS
 from gbpo.control.recipe import ALGORITHMS, parse
 
-from .report.series import PALETTE
+from .report.palette import PALETTE
 from .shared.estimates import Interval, iqm_difference, iqm_interval, probability_of_improvement
 
 

@@ -10,10 +10,10 @@ import time
 
 import torch
 
-from .measuring import Findings, Measurement, findings, one_core
+from .measuring import BenchResult, Measurement, bench_result, one_core
 
 
-def run(options: argparse.Namespace) -> Findings:
+def run(options: argparse.Namespace) -> BenchResult:
     """Environment steps per second of both, in turn, and BPO's over PPO's."""
     from stable_baselines3 import PPO
 
@@ -38,4 +38,4 @@ def run(options: argparse.Namespace) -> Findings:
             timed = [Measurement(f"{env}, {name}", values[1:], "steps/s") for name, values in speeds.items()]
             ratios = [ours / theirs for ours, theirs in zip(*(m.values for m in timed), strict=True)]  # of neighbours
             found += [*timed, Measurement(f"{env}, BPO / PPO", ratios, "")]  # the first warmed up
-    return findings(found)
+    return bench_result(found)

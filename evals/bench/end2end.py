@@ -27,7 +27,7 @@ import yaml
 from gbpo.run.models import catalogue as models
 from gbpo.run.models.tiny import character_tokenizer
 
-from .measuring import Findings, Measurement, findings
+from .measuring import BenchResult, Measurement, bench_result
 from .timed import random_model
 
 _ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ _PAUSE = 0.2  # seconds between two looks at the metrics
 _PATIENCE = 30  # seconds for a process to end after it was told to
 
 
-def run(options: argparse.Namespace) -> Findings:
+def run(options: argparse.Namespace) -> BenchResult:
     """Seconds of each contender, and each of GBPO's over TRL's of the same seed."""
     flags, window, reward = [], _WINDOW, _REWARD
     times: dict[str, list[_Time]] = {name: [] for name in _CONTENDERS}
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> Findings:
     for name, all_taken in times.items():
         steps = [taken.steps for taken in all_taken]
         notes.append(f"{name}: optimiser steps to a mean reward of {reward:g} over {window}, by seed: {steps}")
-    return findings(found, notes)
+    return bench_result(found, notes)
 
 
 @dataclass(frozen=True)

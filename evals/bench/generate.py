@@ -19,7 +19,7 @@ import torch
 
 from gbpo.run.models.tiny import character_tokenizer
 
-from .measuring import Findings, Measurement, findings
+from .measuring import BenchResult, Measurement, bench_result
 from .timed import GROUP, Batch, Case, TimedGBPO, make_trainer, random_model
 
 _PROMPT = 256  # tokens; vLLM's cache holds whole blocks of 16 on a GPU, of 128 on a CPU
@@ -48,7 +48,7 @@ class _Counting(TimedGBPO):
         return generated
 
 
-def run(options: argparse.Namespace) -> Findings:
+def run(options: argparse.Namespace) -> BenchResult:
     """Tokens per second of each way that this machine has."""
     case = Case(completions=8, mean_length=4) if options.quick else Case()
     found: dict[str, list[float]] = {}
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> Findings:
                 values.append(ways[name]())
     if not _VLLM.keys() <= ways.keys():
         notes.append("vLLM: not measured, it is not installed.")
-    return findings([Measurement(name, values, "tokens/s") for name, values in found.items()], notes)
+    return bench_result([Measurement(name, values, "tokens/s") for name, values in found.items()], notes)
 
 
 def _ways(case: Case, folder: str, **config: Any) -> dict[str, Callable[[], float]]:

@@ -17,7 +17,7 @@ from trl import GRPOTrainer
 
 from gbpo import GBPOTrainer
 
-from .measuring import Findings, Measurement, findings
+from .measuring import BenchResult, Measurement, bench_result
 from .timed import Batch, Case, Timed, bench_model, make_trainer
 
 
@@ -51,7 +51,7 @@ class _CutGRPO(_Cut, GRPOTrainer):
     pass
 
 
-def run(options: argparse.Namespace) -> Findings:
+def run(options: argparse.Namespace) -> BenchResult:
     """Seconds of the loss and of the step, and their ratio in per cent."""
     batch = Batch(Case("skewed", 0.0, 16, 12) if options.quick else Case("skewed", 0.0))
     model = bench_model(options.quick)
@@ -71,4 +71,4 @@ def run(options: argparse.Namespace) -> Findings:
         found.append(Measurement(f"{name}, loss", [loss for loss, _ in pairs], "s"))
         found.append(Measurement(f"{name}, forward and backward", [step for _, step in pairs], "s"))
         found.append(Measurement(f"{name}, share of the loss", [100 * loss / step for loss, step in pairs], "%"))
-    return findings(found)
+    return bench_result(found)

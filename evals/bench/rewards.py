@@ -14,7 +14,7 @@ from rewards.answers.math_answer import Math
 from rewards.programs.reward import Code
 from rewards.shared.batch import default_workers
 
-from .measuring import Findings, Measurement, findings, one_core, seconds
+from .measuring import BenchResult, Measurement, bench_result, one_core, seconds
 
 _WORDS = "We add the two numbers and carry the one, which gives the next digit of the sum. "
 _TEXT = (_WORDS * 40)[:3000]  # what a completion of a maths problem says before its answer
@@ -26,7 +26,7 @@ _TESTS = {
 }
 
 
-def run(options: argparse.Namespace) -> Findings:
+def run(options: argparse.Namespace) -> BenchResult:
     """Completions per second."""
     repeats = options.repeats
     batch, polynomials, programs = (16, 4, 2) if options.quick else (512, 64, 32)
@@ -76,4 +76,4 @@ def run(options: argparse.Namespace) -> Findings:
     found.append(Measurement(f"math and code of one batch in turn, {cores} cores", in_turn, "s"))
     found.append(Measurement(f"math and code of one batch at once, {cores} cores", at_once, "s"))
     maths.close()
-    return findings(found)
+    return bench_result(found)

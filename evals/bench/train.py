@@ -26,7 +26,7 @@ import torch
 from transformers import TrainerCallback
 
 from . import memory
-from .measuring import Findings, spread
+from .measuring import BenchResult, spread
 from .timed import MICRO_BATCH, Batch, Case, TimedGBPO, TimedGRPO, bench_model, make_trainer, now, random_model
 
 _CASES = [Case(lengths, zero_signal) for lengths in ("skewed", "uniform") for zero_signal in (0.0, 0.5, 0.8)]
@@ -39,7 +39,7 @@ _LONG = 4  # times the tokens of a completion, where the model is a large one
 _PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 
 
-def run(options: argparse.Namespace) -> Findings:
+def run(options: argparse.Namespace) -> BenchResult:
     """Every case, or those that show how the cost grows."""
     large = options.model != "small"
     if large and not torch.cuda.is_available():
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> Findings:
         cases = {_QUICK.name: _QUICK}
     model = _qwen() if large else bench_model(options.quick)
     results = [compare(name, case, model, options.repeats) for name, case in cases.items()]
-    return Findings(_COLUMNS, [_row(result) for result in results], results)
+    return BenchResult(_COLUMNS, [_row(result) for result in results], results)
 
 
 def _scaled(case: Case, completions: int, length: int) -> Case:

@@ -112,7 +112,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings(run, **{name: getattr(options, name) for name in SAMPLING})
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> OneLineErrorParser:
     parser = OneLineErrorParser(
         prog="python -m evals.evaluate",
         usage="%(prog)s MODEL [MODEL ...] DATASET --reward NAME [options]",

@@ -9,7 +9,7 @@ import torch
 from evals.bench import memory
 from evals.bench.__main__ import BENCHES, main
 from evals.bench.end2end import _reached
-from evals.bench.measuring import Measurement, findings, write
+from evals.bench.measuring import Measurement, bench_result, write
 from evals.bench.timed import Batch, Case, TimedGBPO, TimedGRPO, bench_model, make_trainer
 from evals.bench.train import _Contender, _distance
 
@@ -38,7 +38,7 @@ def quick(tmp_path, capsys, monkeypatch):
 def check_machine(found, printed):
     assert found.keys() >= MACHINE
     assert found["command"].startswith("python -m evals.bench ")
-    assert f"{found['threads']} threads" in printed
+    assert f"{found['threads']} torch threads" in printed
     assert found["hardware"]["cpu"] in printed
     assert f"torch {torch.__version__}" in printed
 
@@ -122,7 +122,7 @@ def test_the_reward_is_reached_where_the_window_passes_it(tmp_path):
 
 
 def test_what_was_never_reached_is_null(tmp_path):
-    found = findings([Measurement("GBPO", [math.inf, 2.0, math.inf], "s")])
+    found = bench_result([Measurement("GBPO", [math.inf, 2.0, math.inf], "s")])
     assert "inf" in found.rows[0][1]
     write(tmp_path / "found.json", found.results, {})
     (measured,) = json.loads((tmp_path / "found.json").read_text())["measurements"]
