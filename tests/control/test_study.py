@@ -50,7 +50,7 @@ def test_only_pairs_of_finished_seeds_count():
 
 def test_without_a_pair_nothing_is_claimed():
     runs = {name: results(name, [[1.0, 2.0]], 1.0) for name in ("bpo", "ppo")}
-    assert control.describe(control.compare(runs)).endswith("no seed is finished by both")
+    assert control.describe(control.compare(runs)).endswith("no seed was finished by both")
 
 
 def test_the_command_trains_both_and_goes_on(tmp_path, capsys):
