@@ -23,6 +23,8 @@ def answer(analysis: Analysis, mean: str) -> list[str]:
     place = " at ".join(filter(None, (top.algorithm, label(top.setting))))
     score = " ".join(filter(None, (number(top.last.estimate), bounds(top.last))))
     lines = [f"Highest final {mean}: {score}, {place}."]
+    if len({summary.algorithm for summary in analysis.summaries}) == 1:
+        return [*lines, "Only one algorithm was run, so there is no comparison."]
     if not analysis.differences:
         return [*lines, "No two finished runs share a seed and a grid point, so no difference can be computed."]
     if not any(difference.last.ends for difference in analysis.differences):

@@ -2,12 +2,15 @@
 
 import warnings
 from itertools import combinations, product
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from evals.shared.estimates import (
+    BOOTSTRAP_T,
+    STUDENT_T,
     Interval,
     area_under_curve,
     first_reach,
@@ -19,6 +22,7 @@ from evals.shared.estimates import (
     probability_of_improvement,
 )
 
+STUDIES_FOLDER = Path(__file__).parents[3] / "evals" / "studies"
 STUDIES = 400
 QUESTIONS = 40
 SAMPLES = 8
@@ -182,3 +186,12 @@ def test_a_known_difference_is_found():
     assert found["mean"] >= 0.95
     assert found["iqm"] >= 0.9
     assert found["improvement"] >= 0.6  # all six runs of one side must be better
+
+
+def test_the_studies_name_the_interval_methods_of_the_code():
+    control, stability = (
+        " ".join((STUDIES_FOLDER / name / "README.md").read_text().split()) for name in ("control", "stability")
+    )
+    assert BOOTSTRAP_T.replace("questions", "episodes") in control
+    assert STUDENT_T in stability
+    assert "bootstrap" not in stability.lower()
