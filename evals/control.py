@@ -4,7 +4,8 @@
 
 trains every recipe with both algorithms on every seed. Each run is a `python -m gbpo.control` process on one thread.
 The command writes `<recipe>.json` and `<recipe>.png` to `--output`: interquartile means over seeds and evaluation
-episodes with 95 % intervals, their difference, and the curves. Run the same command again to continue an interrupted study.
+episodes with 95 % intervals, their difference, and the curves. Run the same command again to continue an interrupted
+study.
 
 Exit status: 0 if every run finished, 1 if one failed, 2 for bad input.
 """

@@ -17,7 +17,7 @@ RECIPE, VALIDATION, TEST, START = "recipe.yaml", "validation.jsonl", "test.jsonl
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What a comparison runs, and how.
+    """The runs of a comparison, and how to start and evaluate them.
 
     Args:
         folder: Folder of the comparison.

@@ -42,5 +42,5 @@ def answer(analysis: Analysis, mean: str) -> list[str]:
     lines += [verdict for difference in analysis.overall for verdict in difference.verdicts]
     return [
         *lines,
-        "These are 95 % intervals without correction for multiple comparisons: one in twenty is wrong by chance.",
+        "The intervals are not corrected for multiple comparisons. On average, one in twenty misses the true value.",
     ]

@@ -1,4 +1,4 @@
-"""The tables of a report: which columns they have, what these mean, and their cells as text."""
+"""The tables of a report: their columns with definitions, and their cells as text."""
 
 from __future__ import annotations
 

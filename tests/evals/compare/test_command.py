@@ -148,9 +148,9 @@ def test_a_killed_comparison_resumes_to_the_same_result(command, environment, tm
     assert all((resumed[name] == value).all() for name, value in uninterrupted.items())
 
 
-def wait_for(what, seconds=120.0):
+def wait_for(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
-    while not what():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -173,10 +173,10 @@ WRONG = {
     "unknown field": (["--epsilom=0.3"], ["epsilom", "epsilon"]),
     "seed twice": (["--seeds", "1", "1"], ["--seeds", "repeats"]),
     "seed as a field": (["--seed=3"], ["--seed", "--seeds"]),
-    "missing recipe": (["nowhere.yaml"], ["nowhere.yaml", "not found"]),
+    "missing recipe": (["nowhere.yaml"], ["nowhere.yaml"]),
     "no held-out questions": (["--dataset_name=problems.jsonl"], ["problems.jsonl", "eval_dataset_name"]),
     "one held-out question": (["--eval_questions=1"], ["1", "--eval_questions"]),
-    "held-out file missing": (["--eval_dataset_name=gone.jsonl"], ["gone.jsonl", "not found"]),
+    "held-out file missing": (["--eval_dataset_name=gone.jsonl"], ["gone.jsonl"]),
     "majority as the test": (["--reward_funcs=majority_vote"], ["majority_vote", "--eval_reward"]),
     "folder of something else": (["--output=full"], ["full", "empty folder"]),
     "unknown model": (["--model_name_or_path=./nowhere"], ["./nowhere"]),

@@ -319,7 +319,7 @@ def test_vllm_gets_the_same_settings(model, monkeypatch):
 
 def test_missing_reference_answers_are_refused(model):
     questions = Dataset.from_dict({"prompt": ["1+2=", "3+4="], "solution": ["3", None]})
-    with pytest.raises(ValueError, match="golds of 1 of 2 rows"):
+    with pytest.raises(ValueError, match="1 of 2 rows"):
         evaluate(model, questions, settings())
 
 

@@ -381,7 +381,7 @@ def test_signs_are_listed_in_order_where_runs_collapsed(tmp_path):
     unharmed = next(cell.folder for cell in results.cells if cell.setting["epsilon"] == 0.2)
     analysis.signs[unharmed] = [Sign(10, "entropy", "of a successful run")]
     text = " ".join(Page(written(tmp_path, results, analysis)[0]).texts)
-    assert "6 runs with signs of trouble, at the grid points where a run collapsed" in text  # 4 of grpo, 1 of each gbpo
+    assert "6 runs with signs of trouble, in order of appearance" in text  # 4 of grpo, 1 of each gbpo
     assert text.index("entropy at step 180") < text.index("reward at step 220")
     assert "of a successful run" not in text
 
