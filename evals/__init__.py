@@ -1,1 +1,1 @@
-"""Comparisons, evaluations and reports; used from a checkout, not part of the wheel."""
+"""Comparisons, evaluations, reports and benchmarks. They run from a checkout and are not part of the wheel."""

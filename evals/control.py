@@ -1,11 +1,13 @@
-"""BPO beside PPO in control.
+"""Compare BPO with PPO in control.
 
     python -m evals.control recipes/control/hopper.yaml --seeds 0 1 2 3 4 --workers 2
 
-trains every recipe with both algorithms on every seed, each run a `python -m gbpo.control` on one thread, and writes
-`<recipe>.json` and `<recipe>.png` under `--output`: interquartile means over seeds and evaluation episodes with 95 %
-intervals, their difference, and the curves. The same command again goes on where it stopped. Exit status: 0 when every
-run is finished, 1 when one failed, 2 for bad input.
+trains every recipe with both algorithms on every seed. Each run is a `python -m gbpo.control` process on one thread.
+The command writes `<recipe>.json` and `<recipe>.png` to `--output`: interquartile means over seeds and evaluation
+episodes with 95 % intervals, their difference, and the curves. Run the same command again to continue an interrupted
+study.
+
+Exit status: 0 if every run finished, 1 if one failed, 2 for bad input.
 """
 
 from __future__ import annotations
@@ -27,15 +29,16 @@ from matplotlib.figure import Figure
 
 from gbpo.control.folder import RESULTS
 from gbpo.control.recipe import ALGORITHMS, parse
+from gbpo.shared.write_whole import write_whole
 
-from .report.series import PALETTE
+from .report.palette import PALETTE
 from .shared.estimates import Interval, iqm_difference, iqm_interval, probability_of_improvement
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train what is not trained yet, and write the comparison of each recipe."""
+    """Run the missing trainings and write the comparison of each recipe."""
     options = _parser().parse_args(argv)
-    jobs = []  # by recipe, then seed, then algorithm: a study that is cut short has pairs
+    jobs = []  # by recipe, seed, algorithm, so that an interrupted study has pairs
     try:
         for recipe in options.recipes:
             for seed in options.seeds:
@@ -55,25 +58,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     for recipe in options.recipes:
         files = {name: options.runs / f"{recipe.stem}-{name}" / RESULTS for name in ALGORITHMS}
         if not all(file.is_file() for file in files.values()):
-            continue  # a run could not start, as is said below
+            continue  # a run could not start; the failure is printed below
         results = {name: json.loads(file.read_text()) for name, file in files.items()}
         comparison = compare(results)
-        (options.output / f"{recipe.stem}.json").write_text(json.dumps(comparison, indent=1) + "\n")
+        write_whole(options.output / f"{recipe.stem}.json", json.dumps(comparison, indent=1) + "\n")
         draw(comparison).savefig(options.output / f"{recipe.stem}.png", dpi=150)
         print(describe(comparison))
     for job in failed:
         lines = _log(job).read_text().split("\n")
-        reason = next((line for line in reversed(lines) if line.strip()), "it printed nothing")
+        reason = next((line for line in reversed(lines) if line.strip()), "no output")
         print(f"failed: python -m gbpo.control {' '.join(job)}: {reason}", file=sys.stderr)
     raise SystemExit(1 if failed else 0)
 
 
 def compare(results: dict[str, Any]) -> dict[str, Any]:
-    """What two runs of a plan say of their algorithms.
+    """Compare the runs of both algorithms, over the seeds that both finished.
 
     Args:
-        results: `results.json` of `python -m gbpo.control` by algorithm. Only seeds that both have finished count, so
-            that runs, starts and evaluation episodes are pairs.
+        results: Content of `results.json` of `python -m gbpo.control`, by algorithm.
+
+    Returns:
+        Content of the JSON file of the study.
     """
     finished = [{run["seed"]: run for run in results[name]["seeds"] if run["finished"]} for name in ALGORITHMS]
     seeds = sorted(set.intersection(*map(set, finished)))
@@ -86,7 +91,7 @@ def compare(results: dict[str, Any]) -> dict[str, Any]:
         return comparison
     last: list[list[list[float]]] = []
     for name, runs in zip(ALGORITHMS, finished, strict=True):
-        curves = [runs[seed]["curve"] for seed in seeds]  # of equal plans: their points are at equal steps
+        curves = [runs[seed]["curve"] for seed in seeds]  # all have the same plan and therefore the same steps
         last.append([curve[-1]["eval_returns"] for curve in curves])
         comparison[name] = {
             "iqm": dataclasses.asdict(iqm_interval(last[-1])),
@@ -108,19 +113,19 @@ def compare(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe(comparison: dict[str, Any]) -> str:
-    """One line: the task, both interquartile means, their difference, and the speed."""
+    """One line with the task, both interquartile means, their difference and the relative speed."""
     head = f"{comparison['env']}, {comparison['steps']} steps, {_seeds(comparison)}"
     if not comparison["seeds"]:
-        return f"{head}: no seed is finished by both"
+        return f"{head}: no seed was finished by both"
     parts = [f"{name} {_text(comparison[name]['iqm'])}" for name in ALGORITHMS]
     speed = comparison["bpo"]["steps_per_second"] / comparison["ppo"]["steps_per_second"]
     return f"{head}: {', '.join(parts)}, difference {_text(comparison['difference'])}, speed {speed:.2f}"
 
 
 def draw(comparison: dict[str, Any]) -> Figure:
-    """Interquartile mean of the evaluation returns over environment steps, with its interval.
+    """Draw the interquartile mean of the evaluation returns over environment steps, with its interval.
 
-    Of intervals that are wide, as those of two seeds are, no more is drawn than the curves' height above and below.
+    Wide intervals, as with two seeds, are cut off at one height of the curves above and below them.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.subplots()
@@ -151,7 +156,7 @@ def _train(job: list[str]) -> int:
 
 
 def _log(job: list[str]) -> Path:
-    """What a run printed."""
+    """Log file of a run."""
     return Path(job[job.index("--output") + 1] + f"-seed-{job[job.index('--seeds') + 1]}.log")
 
 
@@ -167,12 +172,12 @@ def _text(interval: dict[str, Any]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m evals.control", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("recipes", nargs="+", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, help="environment steps of each run (default: the recipe's)")
-    parser.add_argument("--workers", type=int, default=1, help="runs at a time")
-    parser.add_argument("--runs", type=Path, default=Path("runs/control"), help="where the runs lie")
-    parser.add_argument("--output", type=Path, default=Path("evals/studies/control"))
+    parser.add_argument("recipes", nargs="+", type=Path, help="recipes of gbpo.control")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of both algorithms")
+    parser.add_argument("--steps", type=int, help="environment steps per run (default: the recipe's)")
+    parser.add_argument("--workers", type=int, default=1, help="runs at the same time (1)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/control"), help="folder of the runs")
+    parser.add_argument("--output", type=Path, default=Path("evals/studies/control"), help="folder of the results")
     return parser
 
 

@@ -1,1 +1,1 @@
-"""Timed comparisons: `python -m evals.bench --help`, README.md beside this file."""
+"""Benchmarks: `python -m evals.bench --help`. The README.md in this folder defines what they measure."""

@@ -1,13 +1,14 @@
-"""Timed comparisons.
+"""Benchmarks.
 
-    python -m evals.bench train       forward and backward of one optimiser step, GBPOTrainer beside TRL's GRPOTrainer
-    python -m evals.bench loss        the loss as a share of a step's forward and backward
-    python -m evals.bench rewards     what the rewards grade in a second
-    python -m evals.bench control     environment steps in a second, BPO beside Stable-Baselines3's PPO
-    python -m evals.bench generate    tokens in a second by the ways to generate
-    python -m evals.bench end2end     seconds until the demo's task is learnt, beside TRL's GRPOTrainer
+    python -m evals.bench train       forward and backward pass of an optimiser step, GBPOTrainer and TRL's GRPOTrainer
+    python -m evals.bench loss        time of the loss, as a fraction of a step's forward and backward pass
+    python -m evals.bench rewards     completions graded per second
+    python -m evals.bench control     environment steps per second, BPO and Stable-Baselines3's PPO
+    python -m evals.bench generate    tokens generated per second, with transformers and vLLM
+    python -m evals.bench end2end     seconds until the demo task is solved, GBPOTrainer and TRL's GRPOTrainer
 
-Medians over `--repeats`, so run it on a machine that does nothing else. Definitions: evals/bench/README.md.
+All numbers are medians over `--repeats`. Run the benchmarks on an otherwise idle machine. evals/bench/README.md defines
+what they measure.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ BENCHES = ("train", "loss", "rewards", "control", "generate", "end2end")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table of one bench, and write it where `--json` says."""
+    """Run one benchmark, print its table and write its JSON file."""
     argv = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(argv)
 
@@ -32,31 +33,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     from . import measuring
 
     data.quiet()
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # of rollout_func
-    machine = measuring.machine(argv)  # before a bench changes the number of threads
-    found = import_module(f".{options.what}", __package__).run(options)
-    print(measuring.table(found.columns, found.rows))
-    for note in found.notes:
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is experimental
+    machine = measuring.machine(argv)  # before a benchmark changes the number of threads
+    result = import_module(f".{options.benchmark}", __package__).run(options)
+    print(measuring.table(result.columns, result.rows))
+    for note in result.notes:
         print(note)
     print(measuring.describe(machine))
     if options.json is not None:
-        measuring.write(options.json, found.results, machine)
+        measuring.write(options.json, result.results, machine)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m evals.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    benches = parser.add_subparsers(dest="what", required=True)
+    benches = parser.add_subparsers(dest="benchmark", required=True)
     for name in BENCHES:
         bench = benches.add_parser(name)
-        bench.add_argument("--repeats", type=int, default=3, help="measurements of each number (3)")
-        bench.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-        bench.add_argument("--quick", action="store_true", help="a smoke of seconds, its numbers mean nothing")
+        bench.add_argument("--repeats", type=int, default=3, help="number of measurements (3)")
+        bench.add_argument("--json", type=Path, metavar="FILE", help="file to write the results to")
+        bench.add_argument(
+            "--quick", action="store_true", help="test run of a few seconds; its numbers are meaningless"
+        )
         if name == "train":
-            bench.add_argument("--growth", action="store_true", help="how the cost grows, in place of the cases")
+            bench.add_argument("--growth", action="store_true", help="measure how the cost grows with the batch")
             bench.add_argument(
-                "--model", choices=["small", "qwen2.5-0.5b"], default="small", help="the second needs a GPU"
+                "--model",
+                choices=["small", "qwen2.5-0.5b"],
+                default="small",
+                help="size of the model; qwen2.5-0.5b needs a GPU",
             )
     return parser
 

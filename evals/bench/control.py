@@ -1,6 +1,6 @@
-"""Environment steps in a second, BPO beside Stable-Baselines3's PPO, with PPO's networks, rollouts and epochs.
+"""Environment steps per second of BPO and of Stable-Baselines3's PPO, with PPO's networks, rollouts and epochs.
 
-One core. Seconds are the processor's, so that other jobs on the machine favour neither.
+Both run on one core. Time is processor time, so that other jobs on the machine do not affect the comparison.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import time
 
 import torch
 
-from .measuring import Findings, Measurement, findings, one_core
+from .measuring import BenchResult, Measurement, bench_result, one_core
 
 
-def run(options: argparse.Namespace) -> Findings:
-    """Environment steps per second of both, in turn, and BPO's over PPO's."""
+def run(options: argparse.Namespace) -> BenchResult:
+    """Measure both alternately, and their ratio."""
     from stable_baselines3 import PPO
 
     from gbpo.control import BPO
@@ -36,6 +36,8 @@ def run(options: argparse.Namespace) -> Findings:
                     agent.learn(rollout, reset_num_timesteps=False)
                     speeds[name].append(rollout / (time.process_time() - start))
             timed = [Measurement(f"{env}, {name}", values[1:], "steps/s") for name, values in speeds.items()]
-            ratios = [ours / theirs for ours, theirs in zip(*(m.values for m in timed), strict=True)]  # of neighbours
-            found += [*timed, Measurement(f"{env}, BPO / PPO", ratios, "")]  # the first warmed up
-    return findings(found)
+            ratios = [
+                ours / theirs for ours, theirs in zip(*(m.values for m in timed), strict=True)
+            ]  # of consecutive rollouts
+            found += [*timed, Measurement(f"{env}, BPO / PPO", ratios, "")]  # the first measurement is a warm-up
+    return bench_result(found)

@@ -1,10 +1,11 @@
-"""Seconds until the demo's task is learnt: `GBPOTrainer` by `launch/gbpo.py` beside `trl.GRPOTrainer` by trl_run.py.
+"""Seconds until the demo task is solved by `GBPOTrainer` and by `trl.GRPOTrainer`.
 
-All train recipes/tiny_math.yaml with the same settings from the same starting model, one process each, in turn; GBPO
-with the recipe's target, and with the exact one and a slope that the study could not tell from GRPO. Every repeat is
-another seed, from 0. A run is ended when the mean reward of the last 20 optimiser steps passes 0.8. Training is
-counted from the first step's begin until then, `whole` from the start of the process, imports included. A run that
-does not get there counts as infinite.
+All contenders train recipes/tiny_math.yaml with the same settings from the same starting model, one process after the
+other. GBPO runs with the recipe's target, and with the exact target and an overshoot slope of 0.2, which did not differ
+significantly from GRPO in the stability study. Each repeat uses another seed, starting from 0.
+
+A run ends when the mean reward of the last 20 optimiser steps exceeds 0.8. `training` is the time since the first step
+began, `whole` the time since the process started, including imports. A run that never gets there counts as infinite.
 """
 
 from __future__ import annotations
@@ -27,32 +28,34 @@ import yaml
 from gbpo.run.models import catalogue as models
 from gbpo.run.models.tiny import character_tokenizer
 
-from .measuring import Findings, Measurement, findings
+from .measuring import BenchResult, Measurement, bench_result
 from .timed import random_model
 
 _ROOT = Path(__file__).parents[2]
 _RECIPE = _ROOT / "recipes" / "tiny_math.yaml"
 _GBPO, _TRL = [str(_ROOT / "launch" / "gbpo.py")], "TRL's GRPO"
-_CONTENDERS = {  # command and flags
+_CONTENDERS = {  # name: command, flags
     "GBPO": (_GBPO, []),
     "GBPO, exact, κ 0.2": (_GBPO, ["--target_baseline=exact", "--overshoot_slope=0.2"]),
     _TRL: (["-m", "evals.bench.trl_run"], []),
 }
 _WINDOW = 20  # optimiser steps
 _REWARD = 0.8
-_PAUSE = 0.2  # seconds between two looks at the metrics
-_PATIENCE = 30  # seconds for a process to end after it was told to
+_POLL = 0.2  # seconds between two reads of the metrics
+_GRACE = 30  # seconds for a process to end after SIGTERM
 
 
-def run(options: argparse.Namespace) -> Findings:
-    """Seconds of each contender, and each of GBPO's over TRL's of the same seed."""
+def run(options: argparse.Namespace) -> BenchResult:
+    """Measure each contender, and the ratio of each GBPO run to the TRL run with the same seed."""
     flags, window, reward = [], _WINDOW, _REWARD
     times: dict[str, list[_Time]] = {name: [] for name in _CONTENDERS}
     with tempfile.TemporaryDirectory() as folder:
         if options.quick:
-            flags, window, reward = _smoke(Path(folder) / "model"), 2, -1.0
+            flags, window, reward = _quick_flags(Path(folder) / "model"), 2, -1.0
         else:
-            models.local_model(yaml.safe_load(_RECIPE.read_text())["model_name_or_path"])  # built outside the clock
+            models.local_model(
+                yaml.safe_load(_RECIPE.read_text())["model_name_or_path"]
+            )  # built before the time is measured
         for seed in range(options.repeats):
             for name, (start, own) in _CONTENDERS.items():
                 output = Path(folder) / f"{len(times[name])} {name}"
@@ -67,18 +70,20 @@ def run(options: argparse.Namespace) -> Findings:
             found.append(Measurement(f"{name} / TRL, {part}", ratios, ""))
     for name, all_taken in times.items():
         steps = [taken.steps for taken in all_taken]
-        notes.append(f"{name}: optimiser steps to a mean reward of {reward:g} over {window}, by seed: {steps}")
-    return findings(found, notes)
+        notes.append(
+            f"{name}: optimiser steps until the mean reward of {window} steps exceeds {reward:g}, by seed: {steps}"
+        )
+    return bench_result(found, notes)
 
 
 @dataclass(frozen=True)
 class _Time:
-    """Until the reward was reached.
+    """Time until the reward was reached.
 
     Args:
-        training: Seconds from the begin of training.
-        whole: Seconds from the start of the process.
-        steps: Optimiser steps; None where the run ended before.
+        training: Seconds since the training began.
+        whole: Seconds since the process started.
+        steps: Optimiser steps, or None if the run ended before.
     """
 
     training: float
@@ -87,13 +92,13 @@ class _Time:
 
 
 def _time(start: list[str], flags: list[str], output: Path, window: int, reward: float) -> _Time:
-    """Run until the reward is reached.
+    """Run a contender until the reward is reached.
 
     Raises:
         RuntimeError: The run failed.
     """
     command = [sys.executable, *start, str(_RECIPE), *flags, f"--output_dir={output}", "--log_completions=false"]
-    # one row a generation, which is two optimiser steps
+    # one log per generation, which is two optimiser steps
     command.append("--logging_steps=2")
     environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
     log = output.with_suffix(".log")
@@ -107,7 +112,7 @@ def _time(start: list[str], flags: list[str], output: Path, window: int, reward:
                     return _Time(row["elapsed"], time.perf_counter() - began, row["step"])
                 if ended:
                     break
-                time.sleep(_PAUSE)
+                time.sleep(_POLL)
         finally:
             _end(process)
     if process.returncode:
@@ -116,7 +121,7 @@ def _time(start: list[str], flags: list[str], output: Path, window: int, reward:
 
 
 def _reached(metrics: Path, window: int, reward: float) -> dict[str, Any] | None:
-    """The first row at which the mean reward of the last `window` optimiser steps passes `reward`."""
+    """First log at which the mean reward of the last `window` optimiser steps exceeds `reward`, or None."""
     if not metrics.is_file():
         return None
     lines = metrics.read_text().splitlines(keepends=True)
@@ -133,14 +138,14 @@ def _end(process: subprocess.Popen) -> None:
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(_PATIENCE)
+            process.wait(_GRACE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
-def _smoke(model: Path) -> list[str]:
-    """Flags of a run of two steps of an untrained model."""
+def _quick_flags(model: Path) -> list[str]:
+    """Save an untrained model, and return the flags of a run of two steps."""
     tokenizer = character_tokenizer()
     random_model(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=192, num_hidden_layers=2).save_pretrained(
         model

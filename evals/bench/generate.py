@@ -1,8 +1,9 @@
-"""Tokens a second through the trainer's own generation, by the ways that transformers and vLLM offer.
+"""Tokens per second of the trainer's generation, with the methods of transformers and vLLM.
 
-A random model over the character tokenizer ends a completion by chance, so that lengths are skewed. Seconds are those
-of the trainer's `_generate`: prompts in, completions as tokens and text out. The ways take turns, after one generation
-each to warm up. No way finds a prompt of an earlier generation in its cache, as after an update of the weights.
+The model is random and uses the character tokenizer. It ends a completion by chance, so the lengths are skewed. The
+time is that of the trainer's `_generate`, from prompts to completions as tokens and text. The methods are measured
+alternately, after one generation each as a warm-up. Prompt caches are
+empty, as after an update of the weights.
 """
 
 from __future__ import annotations
@@ -18,27 +19,30 @@ from typing import Any
 import torch
 
 from gbpo.run.models.tiny import character_tokenizer
+from gbpo.trainer.passes.speedups import SPEEDUPS
 
-from .measuring import Findings, Measurement, findings
+from .measuring import BenchResult, Measurement, bench_result
 from .timed import GROUP, Batch, Case, TimedGBPO, make_trainer, random_model
 
-_PROMPT = 256  # tokens; vLLM's cache holds whole blocks of 16 on a GPU, of 128 on a CPU
+_PROMPT = 256  # tokens; vLLM caches whole blocks of 16 tokens on a GPU and of 128 on a CPU
 _TRANSFORMERS: dict[str, dict[str, Any]] = {
     "transformers, padded batch": {},
-    "transformers, padded batch, share_prompts false": {"share_prompts": False},
+    "transformers, padded batch, without share_prompts": {
+        "exact_speedups": [name for name in SPEEDUPS if name != "share_prompts"]
+    },
     "transformers, continuous batching": {"use_transformers_continuous_batching": True},
 }
-# Without a GPU, transformers takes the cache of continuous batching from all free memory, and clears it at each
-# generation. This holds 64 completions of 512 tokens.
+# On a CPU, the default cache of continuous batching fills all free memory and is cleared at each generation. This cache
+# fits 64 completions of 512 tokens.
 _CPU_CACHE = {"num_blocks": 128, "max_batch_tokens": 512}
-_VLLM: dict[str, dict[str, Any]] = {  # options of its sampling
+_VLLM: dict[str, dict[str, Any]] = {  # name: sampling options
     "vLLM, prefix caching": {},
-    "vLLM, every prompt for every completion": {"skip_reading_prefix_cache": True},
+    "vLLM, without prefix caching": {"skip_reading_prefix_cache": True},
 }
 
 
 class _Counting(TimedGBPO):
-    """Counts the tokens it generates."""
+    """Counts the tokens that it generates."""
 
     tokens = 0
 
@@ -48,16 +52,16 @@ class _Counting(TimedGBPO):
         return generated
 
 
-def run(options: argparse.Namespace) -> Findings:
-    """Tokens per second of each way that this machine has."""
+def run(options: argparse.Namespace) -> BenchResult:
+    """Measure each method that is available on this machine."""
     case = Case(completions=8, mean_length=4) if options.quick else Case()
     found: dict[str, list[float]] = {}
     notes = []
     with tempfile.TemporaryDirectory() as folder:
         random_model(vocab_size=len(character_tokenizer()), tie_word_embeddings=False).save_pretrained(folder)
         character_tokenizer().save_pretrained(folder)
-        ways = _ways(case, folder, max_completion_length=8 if options.quick else 256)
-        for name, generate in ways.items():
+        methods = _methods(case, folder, max_completion_length=8 if options.quick else 256)
+        for name, generate in methods.items():
             try:
                 generate()
             except (ImportError, NotImplementedError) as error:
@@ -66,14 +70,14 @@ def run(options: argparse.Namespace) -> Findings:
                 found[name] = []
         for _ in range(options.repeats):
             for name, values in found.items():
-                values.append(ways[name]())
-    if not _VLLM.keys() <= ways.keys():
-        notes.append("vLLM: not measured, it is not installed.")
-    return findings([Measurement(name, values, "tokens/s") for name, values in found.items()], notes)
+                values.append(methods[name]())
+    if not _VLLM.keys() <= methods.keys():
+        notes.append("vLLM was not measured, because it is not installed.")
+    return bench_result([Measurement(name, values, "tokens/s") for name, values in found.items()], notes)
 
 
-def _ways(case: Case, folder: str, **config: Any) -> dict[str, Callable[[], float]]:
-    """Each way by its name: a call generates once and returns tokens a second. `folder` holds the model."""
+def _methods(case: Case, folder: str, **config: Any) -> dict[str, Callable[[], float]]:
+    """The methods by name. A call generates once and returns the tokens per second. `folder` contains the model."""
     rng = random.Random(0)
     prompts = ["".join(rng.choices("0123456789", k=_PROMPT)) for _ in range(case.completions // GROUP)]
     if not torch.cuda.is_available():
@@ -82,7 +86,7 @@ def _ways(case: Case, folder: str, **config: Any) -> dict[str, Callable[[], floa
     def trainer(**own: Any) -> Any:
         return make_trainer(_Counting, folder, Batch(case), f"{folder}/run", prompts=prompts, **config, **own)
 
-    ways: dict[str, Callable[[], float]] = {
+    methods: dict[str, Callable[[], float]] = {
         name: partial(_tokens_per_second, trainer(**own)) for name, own in _TRANSFORMERS.items()
     }
     if find_spec("vllm"):
@@ -90,9 +94,9 @@ def _ways(case: Case, folder: str, **config: Any) -> dict[str, Callable[[], floa
         engine = trainer(
             use_vllm=True, vllm_mode="colocate", vllm_gpu_memory_utilization=0.3, vllm_max_model_length=length
         )
-        engine._last_loaded_step = 0  # its engine has read the same weights, and they never change
-        ways |= {name: partial(_vllm_tokens_per_second, engine, sampling) for name, sampling in _VLLM.items()}
-    return ways
+        engine._last_loaded_step = 0  # the engine has these weights already, and they never change
+        methods |= {name: partial(_vllm_tokens_per_second, engine, sampling) for name, sampling in _VLLM.items()}
+    return methods
 
 
 def _tokens_per_second(trainer: Any) -> float:

@@ -1,9 +1,10 @@
-"""The loss as a share of a step's forward and backward: `_compute_loss` without the model, GBPO's beside TRL's.
+"""Time of the loss as a fraction of a step's forward and backward pass, for GBPO and for TRL.
 
-A step is taken twice on the same batch: whole, and with the model's log-probs cut from its graph, so that backward runs
-through the loss alone. What the second takes less the model's forward is the loss: ratio, target, mask, aggregation,
-their gradients and all metrics, and what transformers' `training_step` does around them. The share is that over the
-whole forward and backward, without generation, rewards and optimiser. With a larger model it is smaller.
+The loss is `_compute_loss` without the model. Each optimiser step is run twice on the same batch: completely, and with
+the log-probs detached from the model, so that the backward pass covers only the loss. The time of the loss is the
+second time minus the model's forward pass. It includes ratio, target, mask, aggregation, their gradients, all metrics
+and the overhead of transformers' `training_step`. The fraction is relative to the complete forward and backward pass,
+without generation, rewards and optimiser. It is smaller for larger models.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from trl import GRPOTrainer
 
 from gbpo import GBPOTrainer
 
-from .measuring import Findings, Measurement, findings
+from .measuring import BenchResult, Measurement, bench_result
 from .timed import Batch, Case, Timed, bench_model, make_trainer
 
 
 class _Cut(Timed):
-    """A trainer whose model can be left out of backward."""
+    """A trainer whose model can be left out of the backward pass."""
 
     cut = False
 
@@ -35,7 +36,7 @@ class _Cut(Timed):
         return logps.detach().requires_grad_(), *others
 
     def forward_and_backward(self, *, cut: bool) -> float:
-        """Seconds of one optimiser step, of the loss alone where the model is cut off."""
+        """Seconds of one optimiser step. With `cut`, only of the loss."""
         self.cut = cut
         self.seconds.clear()
         self.train()  # type: ignore[attr-defined]
@@ -51,8 +52,8 @@ class _CutGRPO(_Cut, GRPOTrainer):
     pass
 
 
-def run(options: argparse.Namespace) -> Findings:
-    """Seconds of the loss and of the step, and their ratio in per cent."""
+def run(options: argparse.Namespace) -> BenchResult:
+    """Measure the loss, the step, and their ratio in per cent."""
     batch = Batch(Case("skewed", 0.0, 16, 12) if options.quick else Case("skewed", 0.0))
     model = bench_model(options.quick)
     kinds: dict[str, type] = {"GBPO": _CutGBPO, "TRL's GRPO": _CutGRPO}
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> Findings:
             name: make_trainer(kind, copy.deepcopy(model), batch, folder) for name, kind in kinds.items()
         }
         for trainer in trainers.values():
-            trainer.train()  # warms up
+            trainer.train()  # warm-up
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
         for _ in range(options.repeats):
             for name, trainer in trainers.items():
@@ -71,4 +72,4 @@ def run(options: argparse.Namespace) -> Findings:
         found.append(Measurement(f"{name}, loss", [loss for loss, _ in pairs], "s"))
         found.append(Measurement(f"{name}, forward and backward", [step for _, step in pairs], "s"))
         found.append(Measurement(f"{name}, share of the loss", [100 * loss / step for loss, step in pairs], "%"))
-    return findings(found)
+    return bench_result(found)

@@ -1,4 +1,4 @@
-"""What all benches share: measurements with their spread, the machine, tables and JSON."""
+"""Shared by all benchmarks: measurements, the description of the machine, tables and JSON."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from typing import Any
 
 import torch
 
-from gbpo.run.output import folder
+from gbpo.run.output.folder import versions
 from gbpo.shared.provenance import git_revision
+from gbpo.shared.write_whole import write_whole
 
-from ..shared import hardware
+from ..shared.hardware import describe_hardware
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The same quantity, measured some times."""
+    """Repeated measurements of one quantity."""
 
     name: str
     values: list[float]
@@ -52,8 +53,15 @@ def _or_none(value: float) -> float | None:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What a bench found: `rows` for the table, `results` for the JSON file, notes for both readers."""
+class BenchResult:
+    """Result of a benchmark.
+
+    Args:
+        columns: Heads of the printed table.
+        rows: Rows of the printed table.
+        results: Content of the JSON file.
+        notes: Notes printed below the table.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -61,19 +69,20 @@ class Findings:
     notes: Sequence[str] = ()
 
 
-def findings(measurements: Sequence[Measurement], notes: Sequence[str] = ()) -> Findings:
-    """A table of names, medians and spreads."""
+def bench_result(measurements: Sequence[Measurement], notes: Sequence[str] = ()) -> BenchResult:
+    """Make a table of names, medians and ranges."""
     rows = [(m.name, f"{m.median:.4g} {m.unit}", spread(m.values)) for m in measurements]
     results = {"measurements": [m.as_json() for m in measurements], "notes": list(notes)}
-    return Findings(("name", "median", "min..max"), rows, results, notes)
+    return BenchResult(("name", "median", "min..max"), rows, results, notes)
 
 
 def spread(values: Sequence[float]) -> str:
+    """The range of the values as text."""
     return f"{min(values):.4g}..{max(values):.4g}"
 
 
 def seconds(work: Callable[[], Any], repeats: int) -> list[float]:
-    """Wall seconds of each of `repeats` calls."""
+    """Wall time of each of `repeats` calls in seconds."""
     taken = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -84,7 +93,7 @@ def seconds(work: Callable[[], Any], repeats: int) -> list[float]:
 
 @contextlib.contextmanager
 def one_core() -> Iterator[None]:
-    """This process, and what it starts, bound to one core."""
+    """Bind this process and its child processes to one core."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
@@ -94,30 +103,30 @@ def one_core() -> Iterator[None]:
 
 
 def machine(argv: Sequence[str]) -> dict[str, Any]:
-    """What a number depends on beside the code: command, hardware, threads and versions."""
+    """Command, hardware, number of threads and package versions of a measurement."""
     return {
         "command": shlex.join(["python", "-m", "evals.bench", *argv]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_revision": git_revision(),
-        "hardware": hardware.describe(),
+        "hardware": describe_hardware(),
         "threads": torch.get_num_threads(),
-        "versions": {"python": sys.version.split()[0], **folder.versions()},
+        "versions": {"python": sys.version.split()[0], **versions()},
     }
 
 
 def describe(machine: dict[str, Any]) -> str:
-    """The machine in a line or two."""
+    """The machine as text."""
     where = machine["hardware"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
     gpus = "".join(f", {name}" for name in where["gpus"])
     return (
-        f"{where['cpu']}, {where['cores']} cores, {machine['threads']} threads of torch, "
+        f"{where['cpu']}, {where['cores']} cores, {machine['threads']} torch threads, "
         f"{where['memory_gb']:g} GB{gpus}\n{versions}"
     )
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, the first to the left, the others to the right."""
+    """Format a table. The first column is left-aligned, the others are right-aligned."""
     lines = [columns, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     return "\n".join(
@@ -127,6 +136,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write(path: Path, results: Any, machine: dict[str, Any]) -> None:
-    """Write a bench's results with the machine: a list of objects keeps its form, each object carries it."""
+    """Write results as JSON together with the machine. In a list, every object gets the description of the machine."""
     whole = [{**result, **machine} for result in results] if isinstance(results, list) else {**results, **machine}
-    path.write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+    write_whole(path, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")

@@ -1,9 +1,9 @@
-"""Peak memory of one optimiser step, in a process of its own.
+"""Peak memory of one optimiser step, measured in a separate process.
 
-On a CPU: growth of the resident memory from the start of `train()` to its highest point. glibc keeps freed memory and
-hands it out again, which blurs that by 5 %; here every block of 64 KiB or more is the kernel's own and goes back when
-freed (`mallopt`), which makes the figure repeat to 0.2 % and the step several times slower, so that nothing is timed
-here. With a GPU: the most that torch has held on it, weights included.
+On a CPU, it is the growth of the resident memory from the start of `train()` to its peak. glibc normally keeps freed
+memory and reuses it, which changes the result by up to 5 %. Here `mallopt` makes every block of 64 KiB or more a
+separate allocation that is returned when freed. The result then repeats to within 0.2 %, but the step takes several
+times longer, so it is not timed. On a GPU, it is the maximum memory allocated by torch, including the weights.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from .timed import MICRO_BATCH, Batch, Case, TimedGBPO, TimedGRPO, make_trainer
 _M_MMAP_THRESHOLD = -3
 _OWN_BLOCK = 64 * 1024  # bytes
 
-_CLEAR_PEAK = "5"  # what /proc/self/clear_refs takes to forget the highest resident memory
+_CLEAR_PEAK = "5"  # written to /proc/self/clear_refs, it resets the peak of the resident memory
 
 
 def peaks(case: Case, model: Any) -> dict[str, int]:
-    """Bytes that a step on this case takes with either trainer, by the names `ours` and `trl`."""
+    """Peak memory of a step on this case in bytes, for `ours` and `trl`."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
         return pool.submit(_measure, case, model).result()
@@ -44,7 +44,7 @@ def _measure(case: Case, model: Any) -> dict[str, int]:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         kinds = {"ours": TimedGBPO, "trl": TimedGRPO}
-        for kind in kinds.values():  # what is loaded and kept from the first step on
+        for kind in kinds.values():  # loads what stays in memory after the first step
             make_trainer(kind, copy.deepcopy(model), Batch(warm_up), folder).train()
         for name, kind in kinds.items():
             trainer = make_trainer(kind, copy.deepcopy(model), Batch(case), folder)
@@ -54,13 +54,13 @@ def _measure(case: Case, model: Any) -> dict[str, int]:
 
 
 def _peak_of(trainer: Any) -> int:
-    gc.collect()  # the trainers before it, which hold themselves, would be freed within the step
+    gc.collect()  # earlier trainers are in reference cycles and would be freed during the step
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         trainer.train()
         return torch.cuda.max_memory_allocated()
-    ctypes.CDLL(None).malloc_trim(0)  # what is free and resident would be used unseen
+    ctypes.CDLL(None).malloc_trim(0)  # free but resident memory would hide the growth
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text(_CLEAR_PEAK)
     trainer.train()

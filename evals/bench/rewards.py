@@ -1,6 +1,6 @@
-"""What the rewards grade in a second: `math` and `code`, the cost of hostile completions, and both rewards at once.
+"""Completions graded per second by `math` and `code`, with hostile completions, and with both rewards at once.
 
-One core unless a line says otherwise: the process and its workers are bound to it.
+The process and its workers are bound to one core unless the name of a measurement says otherwise.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from rewards.answers.math_answer import Math
 from rewards.programs.reward import Code
 from rewards.shared.batch import default_workers
 
-from .measuring import Findings, Measurement, findings, one_core, seconds
+from .measuring import BenchResult, Measurement, bench_result, one_core, seconds
 
 _WORDS = "We add the two numbers and carry the one, which gives the next digit of the sum. "
-_TEXT = (_WORDS * 40)[:3000]  # what a completion of a maths problem says before its answer
+_TEXT = (_WORDS * 40)[:3000]  # reasoning before the answer
 _TOWER = r"\boxed{9^{9^{9^9}}}"
 _PROGRAM = "Here it is.\n```python\nn = int(input())\nprint(sum(i * i for i in range(n)))\n```\n"
 _TESTS = {
@@ -26,8 +26,8 @@ _TESTS = {
 }
 
 
-def run(options: argparse.Namespace) -> Findings:
-    """Completions per second."""
+def run(options: argparse.Namespace) -> BenchResult:
+    """Measure the completions graded per second."""
     repeats = options.repeats
     batch, polynomials, programs = (16, 4, 2) if options.quick else (512, 64, 32)
     found = []
@@ -64,16 +64,16 @@ def run(options: argparse.Namespace) -> Findings:
         many = Code(workers=workers)
         rate(f"code, {workers} workers on {cores} cores", programs, seconds(lambda: run_programs(many), repeats))
 
-    texts, golds = zip(*clean, strict=True)
+    texts, references = zip(*clean, strict=True)
 
     async def both() -> None:
-        await asyncio.gather(maths(texts, solution=golds), code([_PROGRAM] * programs, tests=[_TESTS] * programs))
+        await asyncio.gather(maths(texts, solution=references), code([_PROGRAM] * programs, tests=[_TESTS] * programs))
 
     maths.grade([r"\boxed{4.0}"], [4])
-    alone = seconds(lambda: maths.grade(texts, golds), repeats)
+    alone = seconds(lambda: maths.grade(texts, references), repeats)
     in_turn = [a + b for a, b in zip(alone, seconds(lambda: run_programs(code), repeats), strict=True)]
     at_once = seconds(lambda: asyncio.run(both()), repeats)
     found.append(Measurement(f"math and code of one batch in turn, {cores} cores", in_turn, "s"))
     found.append(Measurement(f"math and code of one batch at once, {cores} cores", at_once, "s"))
     maths.close()
-    return findings(found)
+    return bench_result(found)

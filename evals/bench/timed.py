@@ -1,4 +1,4 @@
-"""Trainers with a stop watch, on a generation batch that is given: what `train`, `loss` and `generate` measure."""
+"""Trainers that time their parts on a fixed generation batch. Used by `train`, `loss` and `generate`."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.models.tiny import character_tokenizer
 from gbpo.run.preview.hazards import without_config_warnings
 
-GROUP = 4  # completions of a prompt: with 16 groups of 64 completions, 13 are 81 %
+GROUP = 4  # completions per prompt; of 16 groups (64 completions), 13 are 81 %
 MICRO_BATCH = 8  # completions
 
-# the member of the family whose gradient is GRPO's
+# settings with which GBPO has the gradient of GRPO
 _GRPO_END = {"target_baseline": "mean", "target_temperature": 0.0, "overshoot_slope": 0.0}
 
-# Lengths of completions: lognormal, of 64 the mean is 115 and the longest 354 tokens
+# Lognormal completion lengths. With 64 completions, the mean is 115 tokens and the longest has 354.
 _MEAN_LENGTH, _SIGMA = 115, 0.521
 _PROMPT = (12, 28)  # shortest and longest prompt in tokens
-_TOKENS = (6, 100)  # of the character tokenizer, none of them special
+_TOKENS = (6, 100)  # token ids of the character tokenizer without special tokens
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Case:
     """A generation batch.
 
     Args:
-        lengths: Of the completions, `"skewed"` (lognormal) or `"uniform"`; both have a mean of `mean_length` tokens.
-        zero_signal: Share of the groups whose completions are all paid alike, so that their advantage is 0; rounded
-            to whole groups.
-        completions: How many; a multiple of `MICRO_BATCH`.
-        mean_length: Tokens.
-        loss_type: TRL's.
+        lengths: Completion lengths: `"skewed"` (lognormal) or `"uniform"`. Both have a mean of `mean_length` tokens.
+        zero_signal: Fraction of the groups whose completions all have the same reward, so that their advantage is 0.
+            Rounded to whole groups.
+        completions: Number of completions, a multiple of `MICRO_BATCH`.
+        mean_length: Mean completion length in tokens.
+        loss_type: TRL's `loss_type`.
     """
 
     lengths: str = "skewed"
@@ -59,13 +59,13 @@ class Case:
 
 @dataclass
 class Batch:
-    """The completions and rewards of a case, the same at every call: both a `rollout_func` and a reward."""
+    """The fixed completions and rewards of a case. It is both a `rollout_func` and a reward."""
 
     case: Case
     prompt_ids: list[list[int]] = field(init=False)
     completion_ids: list[list[int]] = field(init=False)
     rewards: list[float] = field(init=False)
-    __name__ = "paid_by_place"
+    __name__ = "fixed_rewards"
 
     def __post_init__(self):
         rng = random.Random(0)
@@ -78,17 +78,17 @@ class Batch:
             lengths = [round(math.exp(middle.inv_cdf((i + 0.5) / rows))) for i in range(rows)]
             rng.shuffle(lengths)
         groups = range(rows // GROUP)
-        silent = set(rng.sample(groups, round(case.zero_signal * len(groups))))
+        zero_signal = set(rng.sample(groups, round(case.zero_signal * len(groups))))
         texts = [[rng.randrange(*_TOKENS) for _ in range(length)] for length in prompts]
         self.prompt_ids = [texts[group] for group in groups for _ in range(GROUP)]
         self.completion_ids = [[rng.randrange(*_TOKENS) for _ in range(length)] for length in lengths]
-        paid = [[1.0] * right + [0.0] * (GROUP - right) for right in (rng.randint(1, GROUP - 1) for _ in groups)]
-        for rewards in paid:
+        mixed = [[1.0] * right + [0.0] * (GROUP - right) for right in (rng.randint(1, GROUP - 1) for _ in groups)]
+        for rewards in mixed:
             rng.shuffle(rewards)
-        self.rewards = [0.0 if group in silent else paid[group][i] for group in groups for i in range(GROUP)]
+        self.rewards = [0.0 if group in zero_signal else mixed[group][i] for group in groups for i in range(GROUP)]
 
     def rollout(self, prompts: list[str], trainer: Any) -> dict[str, Any]:
-        torch.manual_seed(0)  # the trainer shuffles the rows next
+        torch.manual_seed(0)  # the trainer shuffles the rows after this
         return {"prompt_ids": self.prompt_ids, "completion_ids": self.completion_ids, "logprobs": None}
 
     def __call__(self, completions: list[str], **kwargs: Any) -> list[float]:
@@ -96,14 +96,14 @@ class Batch:
 
     @property
     def useful(self) -> list[tuple[int, int]]:
-        """Prompt and completion tokens of each row whose group is not paid alike."""
+        """Numbers of prompt and completion tokens of each row whose group has different rewards."""
         rows = range(len(self.rewards))
         groups = [self.rewards[row - row % GROUP : row - row % GROUP + GROUP] for row in rows]
         return [(len(self.prompt_ids[row]), len(self.completion_ids[row])) for row in rows if len(set(groups[row])) > 1]
 
 
 class Timed:
-    """For a trainer: the seconds of its parts, by name; a part that calls another includes it."""
+    """Mixin for a trainer that measures the seconds of its parts by name. A part includes the parts that it calls."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -139,22 +139,22 @@ class Timed:
 
 
 class TimedGBPO(Timed, GBPOTrainer):
-    """`GBPOTrainer`."""
+    """`GBPOTrainer` with timing."""
 
 
 class TimedGRPO(Timed, GRPOTrainer):
-    """TRL's."""
+    """TRL's `GRPOTrainer` with timing."""
 
 
 def now() -> float:
-    """Seconds, when the accelerator has done what it was given."""
+    """Time in seconds after all work of the accelerator is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def random_model(**shape: Any) -> Qwen2ForCausalLM:
-    """A random Qwen2 in float32, of 3.4 M parameters unless `shape`, fields of its configuration, says otherwise."""
+    """A random Qwen2 in float32 with 3.4 M parameters. `shape` overrides fields of its configuration."""
     small = {
         "vocab_size": 1024,
         "hidden_size": 256,
@@ -175,16 +175,22 @@ def random_model(**shape: Any) -> Qwen2ForCausalLM:
 
 
 def bench_model(quick: bool) -> Qwen2ForCausalLM:
-    """The model of the benches, or a smaller one that is done in seconds."""
+    """The model of the benchmarks, or a smaller one for quick runs."""
     return random_model(hidden_size=64, intermediate_size=192, num_hidden_layers=2) if quick else random_model()
 
 
 def make_trainer(
     kind: type, model: Any, batch: Batch, folder: str, *, prompts: list[str] | None = None, **config: Any
 ) -> Any:
-    """A trainer of class `kind` whose every `train()` is one optimiser step on `batch`, which changes no weight.
+    """Make a trainer whose `train()` is one optimiser step on `batch` that leaves the weights unchanged.
 
-    Where there are `prompts`, one of a group, it generates as many completions by itself, and pays them by their place.
+    Args:
+        kind: Class of the trainer.
+        model: The model.
+        batch: Completions and rewards.
+        folder: Output folder.
+        prompts: One prompt per group. If given, the trainer generates its own completions.
+        config: Fields of the configuration.
     """
     case = batch.case
     gbpo = issubclass(kind, GBPOTrainer)

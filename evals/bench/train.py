@@ -1,16 +1,16 @@
-"""Forward and backward of one optimiser step: `GBPOTrainer` beside TRL's `GRPOTrainer` on the same generation batch.
+"""Forward and backward pass of one optimiser step, for `GBPOTrainer` and TRL's `GRPOTrainer` on the same batch.
 
-Both are driven by `train()`, each call one optimiser step on completions that a `rollout_func` gives and rewards that
-stand in a list; SGD with learning rate 0, so that every step sees the same weights. GBPO's target is GRPO's end of the
-family (`target_baseline: mean`, `target_temperature: 0`, `overshoot_slope: 0`), so that both have the same gradient.
+Both run with `train()`, one optimiser step per call. A `rollout_func` supplies the completions and a list the rewards.
+The optimiser is SGD with learning rate 0, so all steps have the same weights. GBPO's settings give it GRPO's gradient
+(`target_baseline: mean`, `target_temperature: 0`, `overshoot_slope: 0`).
 
-- seconds: all `training_step`s of the step, less generation and rewards, and without the optimiser. After one step
-  each to warm up, the two and the limit take turns.
-- limit: forward and backward, through TRL's own log-probs and entropies, of the useful tokens alone: as many rows as
-  have a signal, all of the mean length of these rows, in micro-batches of the same number of rows, no padding, no loss
-  and no metrics. It is scaled by what rounding the length changes.
-- gradient error: ‖ours - TRL's‖ / ‖TRL's‖ of the accumulated gradient before the optimiser, in float64.
-- memory: see memory.py.
+- Seconds: all `training_step`s of the step, without generation, rewards and optimiser. The trainers and the limit are
+  measured alternately, after one step each as a warm-up.
+- Limit: forward and backward pass of only the useful tokens, with TRL's log-probs and entropies. It has as many rows as
+  have a signal, all with the mean length of these rows, in micro-batches of the same size, without padding, loss and
+  metrics. It is corrected for rounding the length.
+- Gradient error: ‖ours - TRL's‖ / ‖TRL's‖ of the accumulated gradient before the optimiser, in float64.
+- Memory: see memory.py.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ import torch
 from transformers import TrainerCallback
 
 from . import memory
-from .measuring import Findings, spread
+from .measuring import BenchResult, spread
 from .timed import MICRO_BATCH, Batch, Case, TimedGBPO, TimedGRPO, bench_model, make_trainer, now, random_model
 
 _CASES = [Case(lengths, zero_signal) for lengths in ("skewed", "uniform") for zero_signal in (0.0, 0.5, 0.8)]
 _GROWN = Case("skewed", 0.5)
 _QUICK = Case("skewed", 0.5, completions=16, mean_length=12)
 
-_LONG = 4  # times the tokens of a completion, where the model is a large one
+_LONG = 4  # factor of the completion length for the large model
 
-# floating-point operations a second of the dense bfloat16 units, by what the device's name contains
+# peak dense bfloat16 operations per second, by a part of the device name
 _PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 
 
-def run(options: argparse.Namespace) -> Findings:
-    """Every case, or those that show how the cost grows."""
+def run(options: argparse.Namespace) -> BenchResult:
+    """Measure every case, or how the cost grows."""
     large = options.model != "small"
     if large and not torch.cuda.is_available():
-        raise SystemExit(f"python -m evals.bench train: --model {options.model} needs a GPU, and torch sees none.")
+        raise SystemExit(f"python -m evals.bench train: --model {options.model} needs a GPU, and torch finds none.")
     cases = {case.name: case for case in _CASES}
     if large:
         cases = {name: _scaled(case, 1, _LONG) for name, case in cases.items()}
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> Findings:
         cases = {_QUICK.name: _QUICK}
     model = _qwen() if large else bench_model(options.quick)
     results = [compare(name, case, model, options.repeats) for name, case in cases.items()]
-    return Findings(_COLUMNS, [_row(result) for result in results], results)
+    return BenchResult(_COLUMNS, [_row(result) for result in results], results)
 
 
 def _scaled(case: Case, completions: int, length: int) -> Case:
@@ -63,7 +63,7 @@ def _scaled(case: Case, completions: int, length: int) -> Case:
 
 
 def compare(name: str, case: Case, model: Any, repeats: int) -> dict[str, Any]:
-    """One case: an object of the JSON file."""
+    """Measure one case. Returns its entry in the JSON file."""
     batch = Batch(case)
     with tempfile.TemporaryDirectory() as folder:
         ours = _Contender(make_trainer(TimedGBPO, copy.deepcopy(model), batch, folder))
@@ -76,7 +76,7 @@ def compare(name: str, case: Case, model: Any, repeats: int) -> dict[str, Any]:
             taken["ours"].append(ours.step().seconds)
             taken["trl"].append(trl.step().seconds)
             taken["limit"].append(limit.seconds())
-    del ours, trl, limit.trainer  # a GPU has room for one pair
+    del ours, trl, limit.trainer  # frees the GPU memory for the next pair
     peaks = memory.peaks(case, model)
     medians = {key: statistics.median(values) for key, values in taken.items()}
     tokens = sum(map(len, batch.prompt_ids)) + sum(map(len, batch.completion_ids))
@@ -107,7 +107,7 @@ def _distance(ours: torch.Tensor, trl: torch.Tensor) -> float:
 
 
 class _KeepGradient(TrainerCallback):
-    """Keeps the accumulated gradient of an optimiser step."""
+    """Keeps the accumulated gradient of the last optimiser step."""
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         self.gradient = torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
@@ -120,7 +120,7 @@ class _Step:
 
 
 class _Contender:
-    """A trainer whose steps are measured."""
+    """A trainer and the measurement of its steps."""
 
     def __init__(self, trainer: Any):
         self.trainer = trainer
@@ -133,7 +133,7 @@ class _Contender:
 
 
 class _UsefulTokens:
-    """The rows of a batch that have a signal, as rectangles without padding."""
+    """The rows of a batch that have a signal, all with their mean length and without padding."""
 
     def __init__(self, trainer: Any, batch: Batch):
         self.trainer = trainer
@@ -143,7 +143,7 @@ class _UsefulTokens:
         self._sizes = [min(MICRO_BATCH, len(rows) - start) for start in range(0, len(rows), MICRO_BATCH)]
 
     def seconds(self) -> float:
-        """Of forward and backward over `tokens` tokens."""
+        """Seconds of the forward and backward pass over `tokens` tokens."""
         model = self.trainer.model
         model.train()
         length = self._prompt + self._completion
@@ -160,11 +160,13 @@ class _UsefulTokens:
 
 
 def _throughput(model: Any, batch: Batch, medians: dict[str, float]) -> dict[str, Any]:
-    """Tokens a second and model FLOPs utilisation of both on a GPU; every token counts, no padding does."""
+    """Tokens per second (without padding) and model FLOPs utilisation of both trainers on a GPU."""
     config = model.config
     lengths = [len(p) + len(c) for p, c in zip(batch.prompt_ids, batch.completion_ids, strict=True)]
-    weights = model.num_parameters()  # the embedding, tied to the head, is multiplied once
-    attention = 6 * config.num_hidden_layers * config.hidden_size  # 12 · layers · width · length, the causal half
+    weights = model.num_parameters()  # the embedding is tied to the LM head, so it counts once
+    attention = (
+        6 * config.num_hidden_layers * config.hidden_size
+    )  # half of 12 · layers · width · length, because it is causal
     operations = sum(6 * weights * length + attention * length**2 for length in lengths)
     device = torch.cuda.get_device_name()
     peak = next((flops for name, flops in _PEAK_FLOPS.items() if name in device), None)
@@ -176,7 +178,7 @@ def _throughput(model: Any, batch: Batch, medians: dict[str, float]) -> dict[str
 
 
 def _qwen() -> Any:
-    """Random weights in the shape of Qwen2.5-0.5B, bfloat16."""
+    """A random model with the shape of Qwen2.5-0.5B, in bfloat16."""
     return random_model(
         vocab_size=151936,
         hidden_size=896,

@@ -1,9 +1,9 @@
-"""A recipe trained by `trl.GRPOTrainer` itself, nothing of this project's trainers in it.
+"""Train a recipe with `trl.GRPOTrainer`, without any of this project's trainers.
 
     python -m evals.bench.trl_run recipes/tiny_math.yaml --output_dir FOLDER [--field value …]
 
-Data, prompts, rewards, tokenizer and every field of GRPOConfig are the recipe's, as `launch/gbpo.py` reads it.
-`metrics.jsonl` in FOLDER has the form of any run.
+Data, prompts, rewards, tokenizer and all fields of GRPOConfig are read from the recipe as in `launch/gbpo.py`. The run
+writes `metrics.jsonl` to FOLDER, in the same format as other runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gbpo.run.rewards import load_rewards
 
 
 def main(argv: Sequence[str]) -> None:
-    """Train, and save nothing but the metrics."""
+    """Train and save only the metrics."""
     data.quiet()
     recipe = parse([*argv, "--algorithm", "grpo"])
     train_set, _ = data.load(recipe.run, evaluation=False)
@@ -46,5 +46,5 @@ def main(argv: Sequence[str]) -> None:
     trainer.train()
 
 
-if __name__ == "__main__":  # not in the worker processes of the rewards, which import this file again
+if __name__ == "__main__":  # the rewards' worker processes import this file again
     main(sys.argv[1:])

@@ -1,4 +1,4 @@
 from .command import main
 
-if __name__ == "__main__":  # worker processes of the rewards import this file again
+if __name__ == "__main__":  # the rewards' worker processes import this file again
     main()

@@ -1,4 +1,4 @@
-"""From the cells of a comparison to the numbers of its report."""
+"""Compute the numbers of a report from the runs of a comparison."""
 
 from __future__ import annotations
 
@@ -21,40 +21,41 @@ from ..shared.estimates import (
     pass_at_k,
     probability_of_improvement,
 )
-from .results import Cell, Evaluation, Results, label
+from ..shared.results import Cell, Evaluation, Results, label
 from .stability import Sign, collapsed, gradient_spikes, max_drawdown, signs
+from .verdicts import threshold_line, verdict
 
 
 @dataclass(frozen=True)
-class Row:
-    """One algorithm at one point of the grid, over its finished seeds.
+class PointSummary:
+    """One algorithm at one grid point, summarised over its finished seeds.
 
     Args:
-        setting: The point of the grid.
-        algorithm: As given to `--algorithms`.
-        seeds: Finished cells.
-        failed: Cells that failed.
-        last: Mean@k of the final model, mean over seeds with its t interval.
-        best: The same of the checkpoint of highest validation reward.
-        iqm: Interquartile mean of the final model's question scores over seeds and questions, bootstrapped over both.
-        pass_at: k → unbiased pass@k of the final model, mean over seeds and questions.
-        majority: Majority@k of the final model.
-        greedy: Greedy accuracy of the final model.
-        area: Area under the validation curve over steps, divided by its width: the mean height.
-        reached: Seeds whose validation reward reached the threshold.
-        steps_to_threshold: Median over seeds of the optimiser steps to it; None where half did not reach it.
-        tokens_to_threshold: The same in tokens generated and read.
-        seconds_to_threshold: The same in seconds of training.
-        train_seconds: Median over seeds.
-        peak_memory_gb: Median over seeds.
-        collapsed: Finished seeds that collapsed, as `evals.report.stability` defines it.
-        first_signs: Sign → collapsed seeds in which it came first.
+        setting: The grid point.
+        algorithm: Entry of `--algorithms`.
+        seeds: Number of finished runs.
+        failed: Number of failed runs.
+        last: Mean@k of the final models.
+        best: Mean@k of the checkpoints with the highest validation reward.
+        iqm: Interquartile mean of the final models' scores over seeds and questions.
+        pass_at: k → unbiased pass@k of the final models, averaged over seeds and questions.
+        majority: Majority@k of the final models.
+        greedy: Greedy accuracy of the final models.
+        area: Area under the validation curve divided by its width: its mean height.
+        reached: Number of seeds whose validation reward reached the threshold.
+        steps_to_threshold: Optimiser steps to the threshold; median over seeds. None unless at least half reached it.
+        tokens_to_threshold: Tokens processed up to the threshold; median over seeds.
+        seconds_to_threshold: Seconds of training up to the threshold; median over seeds.
+        train_seconds: Seconds of training; median over seeds.
+        peak_memory_gb: Peak memory; median over seeds.
+        collapsed: Number of finished seeds that collapsed, as defined in `evals.report.stability`.
+        first_signs: Sign → number of collapsed seeds in which it appeared first.
         max_drawdown: Largest fall of the smoothed training reward from its peak so far; mean over seeds.
-        entropy: Entropy of the first and the last log, nats per token; means over seeds.
-        gradient_spikes: Logs whose gradient norm exceeded `SPIKE` times the running median; mean over seeds.
-        ratio: 1st and 99th percentile of the token ratios, the extremes over the run; means over seeds.
-        outside_bounds: Share of the tokens whose ratio lies outside the bounds, mean over the run and the seeds.
-        kl_to_start: Of the final model, nats per completion; mean over seeds.
+        entropy: Entropy of the first and of the last log in nats per token; means over seeds.
+        gradient_spikes: Number of logs with a spike of the gradient norm; mean over seeds.
+        ratio: Lowest 1st and highest 99th percentile of the token ratios during the run; means over seeds.
+        outside_bounds: Fraction of tokens whose ratio lies outside the bounds; mean over the run and over seeds.
+        kl_to_start: KL divergence of the final model from the starting model in nats per completion; mean over seeds.
     """
 
     setting: dict[str, Any]
@@ -85,21 +86,20 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One algorithm held against the baseline at one point of the grid, over the seeds that both finished.
+class PointDifference:
+    """Difference of one algorithm to the baseline at one grid point, over the seeds that both finished.
 
-    Each interval stands for itself: of twenty comparisons without a difference, one is expected to show one.
+    The intervals are not corrected for multiple comparisons: without any true difference, one in twenty excludes 0.
 
     Args:
-        setting: The point of the grid.
-        algorithm: The one that is held against the baseline, which is the first of `Results.algorithms`.
+        setting: The grid point.
+        algorithm: The algorithm. The baseline is the first of `Results.algorithms`.
         last: Difference of mean@k of the final models, paired by seed.
-        best: The same of the best checkpoints; None where no seed has both.
-        iqm: Difference of the interquartile means, bootstrapped over seeds and questions.
+        best: Difference of mean@k of the best checkpoints, paired by seed. None if no seed has both.
+        iqm: Difference of the interquartile means.
         area: Difference of the areas under the validation curves, paired by seed.
-        improvement: Probability that a run of the algorithm beats a run of the baseline, ties counted half.
-        verdict: One sentence: which is better, by how much and how sure; that all seeds came out equal; or that they
-            do not tell.
+        improvement: Probability that a run of the algorithm beats a run of the baseline. Ties count half.
+        verdict: One sentence that says which is better.
     """
 
     setting: dict[str, Any]
@@ -113,17 +113,17 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Overall:
-    """One algorithm held against the baseline over a grid of several points.
+class GridDifference:
+    """Difference of one algorithm to the baseline over a grid of several points.
 
     Args:
-        algorithm: The one that is held against the baseline.
-        grid: Difference of mean@k of the final models, mean over the points of the grid, paired by seed; of the seeds
-            that both finished at every point, and None where there is none.
-        setting: The algorithm's own best point: of highest final validation reward, mean over seeds.
-        baseline_setting: The baseline's own.
-        tuned: Difference of mean@k of the final models, each at its best point, paired by seed.
-        verdicts: A sentence for each of the two differences.
+        algorithm: The algorithm.
+        grid: Difference of mean@k of the final models, averaged over the grid and paired by seed. It uses the seeds
+            that both finished at every grid point; None if there are none.
+        setting: Best grid point of the algorithm: highest final validation reward, averaged over seeds.
+        baseline_setting: Best grid point of the baseline.
+        tuned: Difference of mean@k of the final models, each at its best grid point, paired by seed.
+        verdicts: One sentence for each of the two differences.
     """
 
     algorithm: str
@@ -140,59 +140,60 @@ class Analysis:
 
     Args:
         baseline: The first algorithm.
-        thresholds: A line for each point of the grid: the validation reward called the threshold there, and why.
-        rows: By point of the grid, then by algorithm.
-        comparisons: By point of the grid, then by algorithm, without the baseline itself.
-        overall: By algorithm, without the baseline; empty where the grid has one point.
-        signs: Cell folder → the signs of trouble in the order they came, of every run that logged any.
+        thresholds: One line per grid point that states the threshold.
+        summaries: By grid point, then by algorithm.
+        differences: By grid point, then by algorithm, without the baseline.
+        overall: By algorithm, without the baseline. Empty if the grid has a single point.
+        signs: Cell folder → signs of trouble in order of appearance, for all runs that had any.
     """
 
     baseline: str
     thresholds: list[str]
-    rows: list[Row]
-    comparisons: list[Comparison]
-    overall: list[Overall]
+    summaries: list[PointSummary]
+    differences: list[PointDifference]
+    overall: list[GridDifference]
     signs: dict[str, list[Sign]]
 
 
 def analyse(results: Results) -> Analysis:
-    """The numbers of a comparison's report, from its cells alone.
+    """Compute the numbers of a report.
 
-    The threshold at a point of the grid is the final validation reward of the baseline there, mean over its seeds.
+    The threshold of a grid point is the final validation reward of the baseline there, averaged over its seeds.
     """
     baseline, *others = results.algorithms
     found = {cell.folder: signs(cell.series) for cell in results.cells}
-    thresholds, rows, comparisons = [], [], []
+    thresholds, summaries, differences = [], [], []
     for setting in results.settings():
-        held = results.done(baseline, setting)
-        finals = [curve[-1] for cell in held if (curve := _logged(cell, "eval_reward"))]
+        baseline_cells = results.done(baseline, setting)
+        finals = [curve[-1] for cell in baseline_cells if (curve := _logged(cell, "eval_reward"))]
         threshold = fmean(finals) if finals else None
-        thresholds.append(_threshold_line(setting, baseline, threshold, len(finals)))
+        thresholds.append(threshold_line(label(setting), baseline, threshold, len(finals)))
         for algorithm in results.algorithms:
             cells = [c for c in results.cells if (c.algorithm, c.setting) == (algorithm, setting)]
             failed = sum(cell.status == "failed" for cell in cells)
-            rows.append(_row(setting, algorithm, results.done(algorithm, setting), failed, threshold, found))
+            done = results.done(algorithm, setting)
+            summaries.append(_point_summary(setting, algorithm, done, failed, threshold, found))
         for algorithm in others:
-            pairs = _pairs(results.done(algorithm, setting), held)
+            pairs = _pairs(results.done(algorithm, setting), baseline_cells)
             if pairs:
-                comparisons.append(_comparison(setting, algorithm, baseline, pairs))
-    overall = [_overall(results, other, baseline) for other in others] if len(results.settings()) > 1 else []
+                differences.append(_point_difference(setting, algorithm, baseline, pairs))
+    overall = [_grid_difference(results, other, baseline) for other in others] if len(results.settings()) > 1 else []
     troubled = {folder: came for folder, came in found.items() if came}
-    return Analysis(baseline, thresholds, rows, comparisons, [one for one in overall if one], troubled)
+    return Analysis(baseline, thresholds, summaries, differences, [one for one in overall if one], troubled)
 
 
-def _row(
+def _point_summary(
     setting: dict[str, Any],
     algorithm: str,
     cells: Sequence[Cell],
     failed: int,
     threshold: float | None,
     found: Mapping[str, Sequence[Sign]],
-) -> Row:
+) -> PointSummary:
     last = [cell.last for cell in cells if cell.last]
     collapses = [came for cell in cells if collapsed(came := found[cell.folder])]
     steps = [_reach(cell, "step", threshold) for cell in cells]
-    return Row(
+    return PointSummary(
         setting=setting,
         algorithm=algorithm,
         seeds=len(cells),
@@ -228,19 +229,19 @@ def _row(
 
 
 def _pairs(cells: Sequence[Cell], baseline: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
-    """Runs of both algorithms with the same seed whose final models were evaluated."""
+    """Pairs of runs with the same seed whose final models were both evaluated."""
     by_seed = {cell.seed: cell for cell in baseline if cell.last}
     return [(cell, by_seed[cell.seed]) for cell in cells if cell.last and cell.seed in by_seed]
 
 
-def _comparison(
+def _point_difference(
     setting: dict[str, Any], algorithm: str, baseline: str, pairs: Sequence[tuple[Cell, Cell]]
-) -> Comparison:
+) -> PointDifference:
     last = [(x.last, y.last) for x, y in pairs if x.last and y.last]
     finals = [(fmean(x.scores), fmean(y.scores)) for x, y in last]
     ours, theirs = zip(*finals, strict=True)
     difference = paired_difference(ours, theirs)
-    return Comparison(
+    return PointDifference(
         setting=setting,
         algorithm=algorithm,
         last=difference,
@@ -248,34 +249,39 @@ def _comparison(
         iqm=iqm_difference([x.scores for x, _ in last], [y.scores for _, y in last]),
         area=_difference((a, b) for x, y in pairs if (a := _area(x)) is not None and (b := _area(y)) is not None),
         improvement=probability_of_improvement(ours, theirs),
-        verdict=_verdict(algorithm, baseline, finals, difference),
+        verdict=verdict(algorithm, baseline, finals, difference),
     )
 
 
-def _overall(results: Results, algorithm: str, baseline: str) -> Overall | None:
+def _grid_difference(results: Results, algorithm: str, baseline: str) -> GridDifference | None:
     ours, theirs = _finals(results, algorithm), _finals(results, baseline)
     best, best_theirs = _best_point(results, algorithm), _best_point(results, baseline)
     if best is None or best_theirs is None:
         return None
     verdicts = []
-    whole = [seed for seed in results.seeds if all(seed in at for at in [*ours, *theirs])]
-    pairs = [(fmean(at[seed] for at in ours), fmean(at[seed] for at in theirs)) for seed in whole]
+    complete = [seed for seed in results.seeds if all(seed in at for at in [*ours, *theirs])]
+    pairs = [(fmean(at[seed] for at in ours), fmean(at[seed] for at in theirs)) for seed in complete]
     grid = _difference(pairs)
     if grid:
-        verdicts.append(f"Over the whole grid, {_verdict(algorithm, baseline, pairs, grid)}.")
+        verdicts.append(f"Over the whole grid, {_inside(verdict(algorithm, baseline, pairs, grid))}.")
     settings = results.settings()
-    mine, held = ours[settings.index(best)], theirs[settings.index(best_theirs)]
-    pairs = [(mine[seed], held[seed]) for seed in mine if seed in held]
+    at_best, baseline_at_best = ours[settings.index(best)], theirs[settings.index(best_theirs)]
+    pairs = [(at_best[seed], baseline_at_best[seed]) for seed in at_best if seed in baseline_at_best]
     tuned = _difference(pairs)
     if tuned:
         where = f"{algorithm} at {label(best)}, {baseline} at {label(best_theirs)}"
-        said = _verdict(algorithm, baseline, pairs, tuned)
-        verdicts.append(f"Each at its own best point by validation ({where}), {said}.")
-    return Overall(algorithm, grid, best, best_theirs, tuned, verdicts)
+        sentence = _inside(verdict(algorithm, baseline, pairs, tuned))
+        verdicts.append(f"Each at its best grid point by validation reward ({where}), {sentence}.")
+    return GridDifference(algorithm, grid, best, best_theirs, tuned, verdicts)
+
+
+def _inside(sentence: str) -> str:
+    """The sentence as the second part of another one."""
+    return sentence[0].lower() + sentence[1:]
 
 
 def _finals(results: Results, algorithm: str) -> list[dict[int, float]]:
-    """Seed → mean@k of the final model, at each point of the grid."""
+    """At each grid point: seed → mean@k of the final model."""
     return [
         {cell.seed: fmean(cell.last.scores) for cell in results.done(algorithm, setting) if cell.last}
         for setting in results.settings()
@@ -283,7 +289,7 @@ def _finals(results: Results, algorithm: str) -> list[dict[int, float]]:
 
 
 def _best_point(results: Results, algorithm: str) -> dict[str, Any] | None:
-    """The point of highest final validation reward, mean over seeds, the first of equals."""
+    """Grid point with the highest final validation reward, averaged over seeds. Ties go to the first."""
     rewards = {}
     for place, setting in enumerate(results.settings()):
         curves = [_logged(cell, "eval_reward") for cell in results.done(algorithm, setting)]
@@ -292,36 +298,14 @@ def _best_point(results: Results, algorithm: str) -> dict[str, Any] | None:
     return results.settings()[max(rewards, key=lambda place: rewards[place])] if rewards else None
 
 
-def _verdict(algorithm: str, baseline: str, finals: Sequence[tuple[float, float]], difference: Interval) -> str:
-    by, low, high, n = difference.estimate, difference.low, difference.high, difference.n
-    if low is None or high is None:
-        [(ours, theirs)] = finals
-        return f"one seed: {algorithm} {ours:.2f}, {baseline} {theirs:.2f}; no interval can be claimed"
-    if low == high == 0:
-        return f"{algorithm} and {baseline} come out equal on each of {n} seeds"
-    if low > 0:
-        return f"{algorithm} beats {baseline} by {by:z.3f} ({low:z.3f} to {high:z.3f}, {n} seeds)"
-    if high < 0:
-        return f"{baseline} beats {algorithm} by {-by:z.3f} ({-high:z.3f} to {-low:z.3f}, {n} seeds)"
-    return f"{n} seeds do not tell {algorithm} from {baseline}: {by:z.3f} ({low:z.3f} to {high:z.3f})"
-
-
-def _threshold_line(setting: dict[str, Any], baseline: str, threshold: float | None, seeds: int) -> str:
-    prefix = f"{label(setting)}: " if setting else ""
-    if threshold is None:
-        return f"{prefix}none, no run of {baseline} finished with a validation reward"
-    over = "one seed" if seeds == 1 else f"mean over {seeds} seeds"
-    return f"{prefix}{threshold:.3f}, the final validation reward of {baseline} ({over})"
-
-
 def _logged(cell: Cell, column: str) -> list[float]:
     return [value for value in cell.series.get(column, []) if value is not None]
 
 
 def _validation(cell: Cell, column: str) -> tuple[list[float], list[float]]:
-    """Where the run stood by a column at each validation, 0 before it was ever logged, and the validation rewards."""
-    rewards, stood = cell.series.get("eval_reward", []), cell.series.get(column, [])
-    latest: Iterable[float | None] = accumulate(stood, lambda known, value: known if value is None else value)
+    """The latest value of a column at each validation (0 if it was not logged yet), and the validation rewards."""
+    rewards, values = cell.series.get("eval_reward", []), cell.series.get(column, [])
+    latest: Iterable[float | None] = accumulate(values, lambda known, value: known if value is None else value)
     points = [(at or 0.0, reward) for at, reward in zip(latest, rewards, strict=False) if reward is not None]
     return [at for at, _ in points], [reward for _, reward in points]
 

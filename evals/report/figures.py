@@ -1,4 +1,4 @@
-"""The pictures of a report for papers: validation curves, heat maps and differences with their intervals."""
+"""The figures of a report: validation curves, heat maps and differences with their intervals."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from .analysis import Analysis, Comparison
-from .results import Results, label
-from .series import DASHES, PALETTE, HeatMaps, curve, heat_maps, known, limits
+from ..shared.estimates import is_finite
+from ..shared.results import Results, label
+from .analysis import Analysis, PointDifference
+from .curves import curve
+from .heat_maps import HeatMaps, heat_maps
+from .palette import DASHES, PALETTE
 
 
 def figures(results: Results, analysis: Analysis, mean_name: str) -> Iterator[tuple[str, bytes]]:
-    """File names and PNGs, one at a time; what has no numbers is not drawn."""
+    """Draw the figures one at a time. Figures without numbers are left out.
+
+    Yields:
+        File name and PNG of each figure.
+    """
     settings = results.settings()
     for place, setting in enumerate(settings, 1):
         drawn = _validation(results, setting)
@@ -23,7 +30,7 @@ def figures(results: Results, analysis: Analysis, mean_name: str) -> Iterator[tu
             yield f"validation-{place:0{len(str(len(settings)))}}-{point}.png" if point else "validation.png", drawn
     for collection in heat_maps(results, analysis, mean_name):
         yield f"heatmap-{collection.name}.png", _heat_maps(collection)
-    shown = [versus for versus in analysis.comparisons if known(versus.last.estimate)]
+    shown = [difference for difference in analysis.differences if is_finite(difference.last.estimate)]
     if shown:
         yield "differences.png", _differences(shown, analysis.baseline, mean_name)
 
@@ -83,22 +90,22 @@ def _heat_maps(collection: HeatMaps) -> bytes:
     return _png(figure)
 
 
-def _differences(comparisons: list[Comparison], baseline: str, mean_name: str) -> bytes:
-    names = [" · ".join(filter(None, (label(versus.setting), versus.algorithm))) for versus in comparisons]
-    width = 4.5 + 0.055 * max(map(len, names))  # inches, as wide as a character of the names is
+def _differences(differences: list[PointDifference], baseline: str, mean_name: str) -> bytes:
+    names = [" · ".join(filter(None, (label(d.setting), d.algorithm))) for d in differences]
+    width = 4.5 + 0.055 * max(map(len, names))  # inches; the names need 0.055 inches per character
     figure = Figure(figsize=(width, 0.25 * len(names) + 1), layout="constrained")
     axis = figure.subplots()
     axis.axvline(0, color="black", linewidth=0.8)
-    algorithms = list(dict.fromkeys(versus.algorithm for versus in comparisons))
-    for y, versus in enumerate(comparisons):
-        colour = PALETTE[(algorithms.index(versus.algorithm) + 1) % len(PALETTE)][0]
-        axis.plot(versus.last.estimate, y, "o", color=colour, markersize=5)
-        if ends := limits(versus.last):
+    algorithms = list(dict.fromkeys(difference.algorithm for difference in differences))
+    for y, difference in enumerate(differences):
+        colour = PALETTE[(algorithms.index(difference.algorithm) + 1) % len(PALETTE)][0]
+        axis.plot(difference.last.estimate, y, "o", color=colour, markersize=5)
+        if ends := difference.last.ends:
             axis.hlines(y, *ends, color=colour)
-    axis.set_yticks(range(len(comparisons)), names, fontsize=7)
+    axis.set_yticks(range(len(differences)), names, fontsize=7)
     axis.invert_yaxis()
-    claim = ", 95 % interval" if any(limits(versus.last) for versus in comparisons) else ""
-    axis.set_xlabel(f"difference of final {mean_name} to {baseline}{claim}", fontsize=8)
+    interval = ", 95 % interval" if any(difference.last.ends for difference in differences) else ""
+    axis.set_xlabel(f"difference of final {mean_name} to {baseline}{interval}", fontsize=8)
     axis.grid(axis="x", alpha=0.25)
     return _png(figure)
 

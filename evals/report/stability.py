@@ -1,19 +1,7 @@
-"""Signs of a run that goes wrong, and which of them came first.
+"""Signs of trouble in a run, and when each of them appeared.
 
-A run has **collapsed** when one of the signs `COLLAPSES` held:
-
-- `"ungraded"`, `"drawdown"`: as `gbpo.trainer.guards.collapse.find` has them, no completion graded, or more than half
-  of the rise of the reward lost;
-- `"fall"`: more than half of the best reward lost, by more than twice the noise (means of `SMOOTHED_LOGS` logs, noise
-  the mean absolute difference of successive logs), or more than half of the best validation reward at
-  `LOW_VALIDATIONS` validations in a row. A run that falls from its start has no rise to lose.
-
-The other signs may come before a collapse, or with success, and are none by themselves:
-
-- `"signal"`, `"entropy"`, `"length"`: as `find` has them; a solved task leaves no signal and little entropy too;
-- `"ratio"`: more than `OUTSIDE_SHARE` of the tokens of a log have a ratio outside the bounds;
-- `"gradient"`: the gradient norm is not finite, or exceeds `SPIKE` times the median of the earlier logs, of which there
-  are at least `SMOOTHED_LOGS`.
+A run has **collapsed** if it shows one of the signs in `COLLAPSES`. The other signs may precede a collapse, but they
+also appear in successful runs: a solved task has little entropy and leaves no signal. `SIGNS` defines each sign.
 """
 
 from __future__ import annotations
@@ -27,12 +15,36 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from gbpo.trainer.guards import collapse
-from gbpo.trainer.guards.collapse import DRAWDOWN_SHARE, LOW_SHARE, NO_SIGNAL_LOGS, SMOOTHED_LOGS
+from gbpo.trainer.guards.collapse import (
+    DRAWDOWN_SHARE,
+    LOW_LOGS,
+    LOW_SHARE,
+    NO_SIGNAL_LOGS,
+    SMOOTHED_LOGS,
+    UNGRADED_LOGS,
+)
 
-COLLAPSES = frozenset({"ungraded", "drawdown", "fall"})
 LOW_VALIDATIONS = 2
 OUTSIDE_SHARE = 0.2
 SPIKE = 10
+
+# Kind of sign → its definition, as printed in the report
+SIGNS = {
+    "ungraded": f"No completion was graded in the last {UNGRADED_LOGS} logs.",
+    "drawdown": f"The mean reward of the last {SMOOTHED_LOGS} logs has lost more than {DRAWDOWN_SHARE:.0%} of its rise "
+    "from the first such mean to the best one. The rise must exceed twice the noise, which is the mean absolute "
+    "difference between successive logs.",
+    "fall": f"The mean reward of the last {SMOOTHED_LOGS} logs has lost more than {DRAWDOWN_SHARE:.0%} of its best "
+    f"value, and more than twice the noise. Or the validation reward was below {1 - DRAWDOWN_SHARE:.0%} of its best "
+    f"value at {LOW_VALIDATIONS} validations in a row. This sign also covers runs whose reward never rose.",
+    "signal": f"All completions of every prompt had the same reward in the last {NO_SIGNAL_LOGS} logs.",
+    "entropy": f"The entropy was below {LOW_SHARE:.0%} of its first value in the last {LOW_LOGS} logs.",
+    "length": f"The mean completion length was below {LOW_SHARE:.0%} of its first value in the last {LOW_LOGS} logs.",
+    "ratio": f"More than {OUTSIDE_SHARE:.0%} of the tokens of a log had a ratio outside the bounds.",
+    "gradient": f"The gradient norm was not finite, or above {SPIKE} times the median of the earlier logs (at least "
+    f"{SMOOTHED_LOGS}).",
+}
+COLLAPSES = ("ungraded", "drawdown", "fall")
 
 _GENERATION = ("reward", "completions/mean_length", "frac_reward_zero_std")  # logged where there was a generation
 _READ = ("step", "entropy", "grad_norm", "gbpo/outside_bounds", "eval_reward", *_GENERATION)
@@ -42,7 +54,13 @@ Series = Mapping[str, Sequence[float | None]]
 
 @dataclass(frozen=True)
 class Sign:
-    """The first step at which a sign of trouble held, with a line of numbers for a reader."""
+    """A sign of trouble.
+
+    Args:
+        step: First optimiser step at which the sign appeared.
+        kind: Key of `SIGNS`.
+        line: One sentence with the numbers.
+    """
 
     step: int
     kind: str
@@ -50,10 +68,13 @@ class Sign:
 
 
 def signs(series: Series) -> list[Sign]:
-    """Each kind of sign at the first log where it held, in the order they came.
+    """Find the first log at which each kind of sign appeared.
 
     Args:
-        series: As in `Cell.series`; columns may be missing, and an empty one has no signs.
+        series: Logged metrics, as in `Cell.series`. Metrics may be missing.
+
+    Returns:
+        At most one sign per kind, in order of appearance.
     """
     rows = _rows(series)
     falls = sorted([*_fall(rows), *_validation_fall(rows)])[:1]
@@ -62,18 +83,18 @@ def signs(series: Series) -> list[Sign]:
 
 
 def collapsed(found: Iterable[Sign]) -> bool:
-    """Whether the signs of a run are those of a collapse, as the head of this module defines it."""
+    """Whether one of the signs means that the run collapsed."""
     return any(sign.kind in COLLAPSES for sign in found)
 
 
 def max_drawdown(rewards: Sequence[float | None]) -> float | None:
-    """Largest fall of the reward, smoothed over `SMOOTHED_LOGS` logs, from its peak so far; None of fewer logs."""
+    """Largest fall of the reward from its peak so far, smoothed over `SMOOTHED_LOGS` logs. None if there are fewer."""
     graded = [reward for reward in rewards if reward is not None]
     return max((log.peak - log.mean for log in _smoothed(graded)), default=None)
 
 
 def gradient_spikes(norms: Sequence[float | None]) -> list[int]:
-    """Indices of the logs whose gradient norm is the sign `"gradient"`."""
+    """Indices of the logs whose gradient norm gives the sign `"gradient"`."""
     spikes = []
     earlier: list[float] = []  # finite, ascending
     for i, norm in enumerate(norms):
@@ -88,12 +109,12 @@ def gradient_spikes(norms: Sequence[float | None]) -> list[int]:
     return spikes
 
 
-_Found = tuple[int, str, str]  # index of the log, kind of sign, line
+_Found = tuple[int, str, str]  # index of the log, kind of sign, sentence
 _Row = dict[str, Any]
 
 
 class _Smoothed(NamedTuple):
-    """The reward over the last `SMOOTHED_LOGS` logs, the first and the highest such mean so far, and the noise."""
+    """Mean reward of the last `SMOOTHED_LOGS` logs, the first and the highest such mean so far, and the noise."""
 
     mean: float
     first: float
@@ -110,7 +131,7 @@ def _smoothed(rewards: Sequence[float]) -> list[_Smoothed]:
 
 
 def _rows(series: Series) -> list[_Row]:
-    """The logs as the trainer wrote them: a generation without grades has the reward None, other logs have none."""
+    """The logs as the trainer wrote them. A log with a generation but without grades has the reward None."""
     columns = {name: series[name] for name in _READ if name in series}
     rows = [
         {name: column[i] for name, column in columns.items() if column[i] is not None}
@@ -134,9 +155,11 @@ def _collapses(rows: Sequence[_Row]) -> Iterator[_Found]:
 
 
 def _suspects(rows: Sequence[_Row]) -> dict[str, set[int]]:
-    """Logs at which a kind of collapse may begin to hold; asking `find` at all of a thousand would take a second."""
+    """Logs at which a sign may appear. Calling `collapse.find` at each of 1,000 logs would take a second."""
     generations = [(i, row) for i, row in enumerate(rows) if "reward" in row]
-    alike = accumulate((row.get("frac_reward_zero_std") == 1 for _, row in generations), lambda n, one: (n + 1) * one)
+    same_reward = accumulate(
+        (row.get("frac_reward_zero_std") == 1 for _, row in generations), lambda n, one: (n + 1) * one
+    )
 
     def low(name):
         values = [(i, row[name]) for i, row in enumerate(rows) if name in row]
@@ -144,7 +167,7 @@ def _suspects(rows: Sequence[_Row]) -> dict[str, set[int]]:
 
     return {
         "ungraded": {i for i, row in generations if row["reward"] is None},
-        "signal": {i for (i, _), n in zip(generations, alike, strict=True) if n >= NO_SIGNAL_LOGS},
+        "signal": {i for (i, _), n in zip(generations, same_reward, strict=True) if n >= NO_SIGNAL_LOGS},
         "entropy": low("entropy"),
         "length": low("completions/mean_length"),
         "drawdown": {
@@ -158,7 +181,7 @@ def _suspects(rows: Sequence[_Row]) -> dict[str, set[int]]:
 def _fall(rows: Sequence[_Row]) -> Iterator[_Found]:
     for i, (mean, _, peak, noise) in _graded(rows):
         if peak > 0 and peak - mean > max(DRAWDOWN_SHARE * peak, 2 * noise):
-            yield i, "fall", f"The mean reward of {SMOOTHED_LOGS} logs was {peak:.3g} at best and is now {mean:.3g}."
+            yield i, "fall", f"The mean reward of {SMOOTHED_LOGS} logs fell from {peak:.3g} at its best to {mean:.3g}."
             return
 
 
@@ -171,7 +194,7 @@ def _validation_fall(rows: Sequence[_Row]) -> Iterator[_Found]:
         best = max(best, reward)
         low = low + 1 if reward < (1 - DRAWDOWN_SHARE) * best else 0
         if low == LOW_VALIDATIONS:
-            yield i, "fall", f"The validation reward was {best:.3g} at best and is now {reward:.3g}."
+            yield i, "fall", f"The validation reward fell from {best:.3g} at its best to {reward:.3g}."
             return
 
 

@@ -1,1 +1,1 @@
-"""What several evaluations need: estimates with intervals, and the machine."""
+"""Shared by the evaluations: the results file, estimates with intervals, the hardware, the command line."""

@@ -1,4 +1,8 @@
-"""Estimates with the intervals that a few seeds allow."""
+"""Estimates over a few seeds, with confidence intervals.
+
+Each kind of interval has its name (`STUDENT_T`, `BOOTSTRAP_T`, `CLOPPER_PEARSON`) beside the functions that compute
+it. The report prints these names, so that its text and the code cannot disagree.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from scipy import integrate, stats
@@ -14,55 +18,90 @@ from scipy import integrate, stats
 LEVEL = 0.95
 RESAMPLES = 1000
 
+# Names of the interval methods
+STUDENT_T = "Student's t interval over seeds"
+BOOTSTRAP_T = "t interval with a standard error bootstrapped over seeds and questions"
+CLOPPER_PEARSON = "Clopper-Pearson interval over seeds"
+
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate over `n` runs with its 95 % confidence interval; of one run no interval is claimed."""
+    """An estimate with its 95 % confidence interval.
+
+    Args:
+        estimate: The estimate.
+        low: Lower end of the interval; None if there is no interval, as with one seed.
+        high: Upper end of the interval; None if there is no interval.
+        n: Number of seeds.
+    """
 
     estimate: float
     low: float | None
     high: float | None
     n: int
 
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends of the interval, or None if there is no interval."""
+        return (self.low, self.high) if is_finite(self.low) and is_finite(self.high) else None
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the whole interval lies on one side of 0. False if there is no interval."""
+        return self.ends is not None and self.ends[0] * self.ends[1] > 0
+
+
+def is_finite(value: float | None) -> TypeGuard[float]:
+    """Whether the value is a finite number, and not None."""
+    return value is not None and math.isfinite(value)
+
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean over runs, ± t · standard error; of width 0 where several runs agree exactly.
+    """Mean over seeds with its `STUDENT_T` interval.
+
+    The interval is mean ± t · standard error. Its width is 0 if all seeds agree exactly.
 
     Args:
-        values: One number a run.
+        values: One number per seed.
     """
     error = float(stats.sem(values)) if len(values) > 1 else None
     return _t_interval(fmean(values), error, len(values))
 
 
 def paired_difference(x: Sequence[float], y: Sequence[float]) -> Interval:
-    """Mean of x − y over runs that share a seed, with the paired t interval.
+    """Mean of x − y over seeds with its `STUDENT_T` interval, paired by seed.
 
     Args:
-        x, y: One number a run, in the same order of seeds.
+        x: One number per seed.
+        y: One number per seed, in the same order of seeds.
     """
     return mean_interval([a - b for a, b in zip(x, y, strict=True)])
 
 
 def iqm_interval(scores: Sequence[Sequence[float]], resamples: int = RESAMPLES) -> Interval:
-    """Interquartile mean, the mean of the middle half of all scores, bootstrapped over seeds and questions.
+    """Interquartile mean (the mean of the middle half of all scores) with its `BOOTSTRAP_T` interval.
 
-    The interval is ± t · √(n / (n − 1)) · bootstrapped standard error, with t for n − 1 degrees of freedom and n seeds
-    (Hesterberg 2015). Percentiles of the bootstrap never leave the range of the seeds: of 2 to 4 seeds they cover too
-    seldom at any level.
+    The interval is IQM ± t · √(n / (n − 1)) · bootstrapped standard error, with n seeds and n − 1 degrees of freedom
+    (Hesterberg 2015). A percentile bootstrap is not used: its interval never leaves the range of the seeds, so with
+    2 to 4 seeds it covers the true value too rarely.
 
     Args:
-        scores: Seeds × questions. No interval is claimed of one seed, nor of one question.
+        scores: Seeds × questions. With one seed or one question there is no interval.
+        resamples: Number of bootstrap resamples.
     """
     matrix = np.asarray(scores, dtype=float)
-    return _crossed_bootstrap(lambda drawn: _iqm(matrix[drawn]), matrix.shape, resamples)
+    return _bootstrap_t(lambda drawn: _iqm(matrix[drawn]), matrix.shape, resamples)
 
 
 def iqm_difference(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]], resamples: int = RESAMPLES) -> Interval:
-    """Interquartile mean of x minus that of y, as `iqm_interval`, with the same seeds and questions drawn for both.
+    """Difference of interquartile means, IQM(x) − IQM(y), with its `BOOTSTRAP_T` interval.
+
+    Each resample uses the same seeds and questions for x and y.
 
     Args:
-        x, y: Seeds × questions, both in the same order.
+        x: Seeds × questions.
+        y: Seeds × questions, in the same order.
+        resamples: Number of bootstrap resamples.
 
     Raises:
         ValueError: The shapes differ.
@@ -70,58 +109,63 @@ def iqm_difference(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]], r
     a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if a.shape != b.shape:
         raise ValueError(
-            f"Scores of {a.shape} and {b.shape} seeds × questions are no pair. Evaluate both on the same questions."
+            f"Scores of shape {a.shape} and {b.shape} (seeds × questions) cannot be paired. Evaluate both on the same "
+            "seeds and questions."
         )
-    return _crossed_bootstrap(lambda drawn: _iqm(a[drawn]) - _iqm(b[drawn]), a.shape, resamples)
+    return _bootstrap_t(lambda drawn: _iqm(a[drawn]) - _iqm(b[drawn]), a.shape, resamples)
 
 
 def probability_of_improvement(x: Sequence[float], y: Sequence[float]) -> Interval:
-    """P(X > Y) + ½ P(X = Y), estimated over all pairs of a run of x and a run of y: Mann and Whitney's U / (n·m).
+    """P(X > Y) + ½ P(X = Y) with its `CLOPPER_PEARSON` interval.
 
-    The interval is Clopper and Pearson's for as many independent pairs as the smaller side has runs, with the wins
-    rounded outwards. It assumes nothing of how the runs are spread and stays honest where every x beats every y: a
-    bootstrap would then claim [1, 1]. The price: five runs a side, [0.48, 1] at best, never exclude ½; six do.
+    The estimate uses all pairs of a run of x and a run of y: the Mann-Whitney U statistic divided by the number of
+    pairs. The interval treats the runs of the smaller side as that many independent pairs and rounds the number of wins
+    outwards. It assumes no distribution of the runs. It also stays wide if every x beats every y, where a bootstrap
+    would give [1, 1]. As a consequence, five runs per side never exclude ½ (at best [0.48, 1]); six can.
 
     Args:
-        x, y: One number a run.
+        x: One number per run.
+        y: One number per run.
     """
     n = min(len(x), len(y))
     won = float(stats.mannwhitneyu(x, y).statistic) / max(len(x), len(y))
     if n == 1:
         return Interval(won, None, None, n)
-    low = stats.binomtest(math.floor(won), n).proportion_ci(LEVEL).low
-    high = stats.binomtest(math.ceil(won), n).proportion_ci(LEVEL).high
+    low = stats.binomtest(math.floor(won), n).proportion_ci(LEVEL, method="exact").low
+    high = stats.binomtest(math.ceil(won), n).proportion_ci(LEVEL, method="exact").high
     return Interval(won / n, float(low), float(high), n)
 
 
 def pass_at_k(samples: int, correct: Sequence[int], k: int) -> float:
-    """Unbiased pass@k (Chen et al. 2021), mean over questions of 1 − C(n − c, k) / C(n, k).
+    """Unbiased pass@k (Chen et al. 2021): the mean over questions of 1 − C(n − c, k) / C(n, k).
 
     Args:
-        samples: Completions a question, n.
-        correct: The right ones of them, c, by question.
-        k: Completions that one of must be right.
+        samples: Completions per question, n.
+        correct: Number of correct completions of each question, c.
+        k: Number of completions of which at least one must be correct.
 
     Raises:
         ValueError: k is below 1 or above n.
     """
     if not 1 <= k <= samples:
-        raise ValueError(f"pass@{k} cannot be estimated from {samples} samples a question. Take k from 1 to {samples}.")
+        raise ValueError(
+            f"pass@{k} cannot be estimated from {samples} samples per question. Choose k between 1 and {samples}."
+        )
     return fmean(1 - math.comb(samples - c, k) / math.comb(samples, k) for c in correct)
 
 
 def area_under_curve(steps: Sequence[float], values: Sequence[float]) -> float:
-    """Area under a curve divided by its width, by the trapezoid rule: its mean height.
+    """Mean height of a curve: the area under it (trapezoid rule) divided by its width.
 
     Args:
-        steps: At least two, ascending.
-        values: The curve at each of them.
+        steps: At least two steps in ascending order.
+        values: Value of the curve at each step.
     """
     return float(integrate.trapezoid(values, steps)) / (steps[-1] - steps[0])
 
 
 def first_reach(steps: Sequence[float], values: Sequence[float], threshold: float) -> float | None:
-    """The first of the steps at which the curve is at the threshold or above; None if it never is."""
+    """First step at which the curve is at or above the threshold, or None if it never is."""
     return next((step for step, value in zip(steps, values, strict=True) if value >= threshold), None)
 
 
@@ -136,13 +180,14 @@ def _iqm(scores: np.ndarray) -> Any:
     return stats.trim_mean(scores.reshape(*scores.shape[:-2], -1), 0.25, axis=-1)
 
 
-def _crossed_bootstrap(statistic: Callable[[Any], Any], shape: tuple[int, ...], resamples: int) -> Interval:
+def _bootstrap_t(statistic: Callable[[Any], Any], shape: tuple[int, ...], resamples: int) -> Interval:
     def drawn(seeds, questions, axis=-1):
         return statistic((seeds[..., :, None], questions[..., None, :]))  # (resamples, seeds, questions)
 
     axes = [np.arange(size) for size in shape]
     n, error = shape[0], None
     if min(shape) > 1:
+        # only the standard error is used, never the percentiles
         bootstrap = stats.bootstrap(
             axes, drawn, n_resamples=resamples, batch=100, vectorized=True, method="percentile", rng=0
         )

@@ -1,4 +1,4 @@
-"""What the machine at hand is."""
+"""The hardware of this machine."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from typing import Any
 import torch
 
 
-def describe() -> dict[str, Any]:
-    """`cpu` (name), `cores` that this process may use, `memory_gb`, `gpus` (names)."""
+def describe_hardware() -> dict[str, Any]:
+    """Describe the hardware that this process runs on.
+
+    Returns:
+        `cpu` (name), `cores` (available to this process), `memory_gb` and `gpus` (list of names).
+    """
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,1 +1,1 @@
-"""The theorems of the paper as checks: `python -m evals.theory`."""
+"""Check the theorems of the paper: `python -m evals.theory`."""

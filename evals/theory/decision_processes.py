@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 DISCOUNTS = (0.0, 0.5, 0.9, 0.99)
-ROUNDING = 1e-11  # of an action value: at γ = 0.99 they reach 100
+ROUNDING = 1e-11  # rounding error of an action value; at γ = 0.99 action values reach 100
 
 
 @dataclass(frozen=True)
 class MDPs:
-    """n decision processes of S states and A actions; a policy π(a|s) of theirs has the shape (n, S, A).
+    """n decision processes with S states and A actions. A policy π(a|s) has the shape (n, S, A).
 
     Args:
         rewards: r(s, a), (n, S, A).
@@ -31,7 +31,7 @@ class MDPs:
         return np.linalg.solve(self._resolvent(policy), (policy * self.rewards).sum(-1)[..., None])[..., 0]
 
     def action_values(self, policy: np.ndarray) -> np.ndarray:
-        """Q of the policy, (n, S, A): `Q = r + γ P V`, with values that only rounding tells apart made equal."""
+        """Q of the policy, (n, S, A): `Q = r + γ P V`, with values that differ only by rounding made equal."""
         values = self.values(policy)
         return _with_ties(self.rewards + self.discount * np.einsum("nsat,nt->nsa", self.transitions, values))
 
@@ -40,14 +40,14 @@ class MDPs:
         return (self.start * self.values(policy)).sum(-1)
 
     def occupancy(self, policy: np.ndarray) -> np.ndarray:
-        """State distribution d, (n, S), discounted and not normalised: `d = Σ_t γ^t P(s_t = s)`, of sum 1 / (1 − γ).
+        """State distribution d, (n, S), discounted and not normalised: `d = Σ_t γ^t P(s_t = s)`.
 
-        On this scale `η(π) = Σ_s d(s) Σ_a π(a|s) r(s, a)`.
+        Its sum is 1 / (1 − γ), and `η(π) = Σ_s d(s) Σ_a π(a|s) r(s, a)`.
         """
         return np.linalg.solve(self._resolvent(policy).swapaxes(-1, -2), self.start[..., None])[..., 0]
 
     def optimal_returns(self) -> np.ndarray:
-        """The largest η of any policy, (n,), by policy iteration."""
+        """Largest η of any policy, (n,), by policy iteration."""
         policy = np.full_like(self.rewards, 1 / self.rewards.shape[-1])
         best = self.returns(policy)
         while True:
@@ -62,21 +62,21 @@ class MDPs:
         return np.eye(states) - self.discount * np.einsum("nsa,nsat->nst", policy, self.transitions)
 
 
-def random_mdps(rng: np.random.Generator, n: int, *, twins: bool) -> MDPs:
-    """n processes of 1 to 6 states and 2 to 8 actions.
+def random_mdps(rng: np.random.Generator, n: int, *, duplicates: bool) -> MDPs:
+    """Draw n processes with 1 to 6 states and 2 to 8 actions.
 
     Args:
-        rng: What they are drawn from.
-        n: How many.
-        twins: Whether rewards are 0 or 1 and several actions of a state do the same, so that action values tie; else
-            rewards are normal and no two actions are alike.
+        rng: Random generator.
+        n: Number of processes.
+        duplicates: If true, rewards are 0 or 1 and some actions of a state are identical, so that action values tie.
+            Otherwise rewards are normally distributed and all actions differ.
     """
     states, actions = int(rng.integers(1, 7)), int(rng.integers(2, 9))
-    kinds = int(rng.integers(1, actions)) if twins else actions
+    kinds = int(rng.integers(1, actions)) if duplicates else actions
     rewards = rng.normal(size=(n, states, kinds))
     transitions = rng.dirichlet(np.full(states, 0.5), size=(n, states, kinds))
     start = rng.dirichlet(np.ones(states), size=n)
-    if twins:
+    if duplicates:
         kind = rng.integers(kinds, size=(n, states, actions))
         rewards = np.take_along_axis((rewards > 0).astype(float), kind, axis=-1)
         transitions = np.take_along_axis(transitions, kind[..., None], axis=-2)
@@ -84,7 +84,7 @@ def random_mdps(rng: np.random.Generator, n: int, *, twins: bool) -> MDPs:
 
 
 def _with_ties(values: np.ndarray) -> np.ndarray:
-    """Values, (..., A), each replaced by the smallest of those that lead up to it in steps of rounding size."""
+    """Values, (..., A), with ties: values that differ only by rounding are replaced by the smallest of them."""
     order = values.argsort(-1)
     ascending = np.take_along_axis(values, order, axis=-1)
     distinct = np.diff(ascending, axis=-1, prepend=-np.inf) > ROUNDING

@@ -1,14 +1,14 @@
-"""Comparisons made by hand, with answers that are known."""
+"""Small comparisons with known results."""
 
 import pytest
 
-from evals.report.results import Cell, Evaluation, Results
+from evals.shared.results import Cell, Evaluation, Results
 
 SAMPLES = 4
 
 
 def evaluation(correct, step=40):
-    """A model that got so many of each question's samples right."""
+    """An evaluation with the given number of correct samples per question."""
     return Evaluation(
         step=step,
         samples=SAMPLES,
@@ -24,7 +24,7 @@ def evaluation(correct, step=40):
 
 
 def cell(algorithm, seed, correct, setting=None, **fields):
-    """A finished run of four logs and two validations; fields replace its own, and `series` replaces columns."""
+    """A finished run with four logs and two validations. `fields` replace its fields, and `series` its metrics."""
     setting = setting or {}
     series = {
         "step": [10, 20, 20, 30, 40, 40],
@@ -59,7 +59,7 @@ def make_cell():
 
 @pytest.fixture
 def make_results():
-    """`make_results(cells, algorithms=("grpo", "gbpo"))`: a comparison that consists of these cells."""
+    """`make_results(cells, algorithms=("grpo", "gbpo"))` → a comparison with these cells."""
 
     def make(cells, algorithms=("grpo", "gbpo")):
         grid: dict[str, list] = {}

@@ -56,7 +56,7 @@ function chart(panel, lines) {
   const { place, marks, log } = axis(panel, drawn);
   add("span", add("figcaption", figure, panel.title), panel.unit + (log ? ", log scale" : ""));
   const ends = drawn.map((line) => `${data.algorithms[line.index]} ends at ${short(line.mean.at(-1))}`).join("; ");
-  const svg = draw("svg", { viewBox: `0 0 ${W} ${H}`, tabindex: 0, role: "img", "aria-label": `${panel.title} over the optimiser steps: ${ends}. Arrow keys read it.` }, figure);
+  const svg = draw("svg", { viewBox: `0 0 ${W} ${H}`, tabindex: 0, role: "img", "aria-label": `${panel.title} over the optimiser steps: ${ends}. Use the arrow keys to read the values.` }, figure);
   const last = Math.max(...drawn.map((line) => line.steps.at(-1)));
   const across = (step) => LEFT + ((W - LEFT - RIGHT) * step) / last;
   for (const mark of marks) {

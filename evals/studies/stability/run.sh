@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
-# The whole study again: learning rates, GRPO against GBPO on two tasks, ablations. About five hours on 2 cores; a call that is
-# stopped goes on where it was. PYTHON and JOBS may be set. Needs reasoning-gym.
+# Repeat the whole study: learning rates, GRPO and GBPO on two tasks, ablations. It takes about five hours on 2 cores. Run
+# the script again to continue after an interruption. The variables PYTHON and JOBS can be set. Needs reasoning-gym.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../../.."
 output=runs/stability
 compare=("${PYTHON:-.venv/bin/python}" -m evals.compare)
-alike=(--steps_per_generation=1 --max_steps=400 --log_completions=false --eval_questions 256 --eval_steps 40
+shared=(--steps_per_generation=1 --max_steps=400 --log_completions=false --eval_questions 256 --eval_steps 40
     --jobs "${JOBS:-2}")
 algorithms=(grpo gbpo gbpo:target_baseline=exact gbpo:target_baseline=exact,overshoot_slope=0.2)
 export OMP_NUM_THREADS=1
 
-keep() { # what is shipped of a comparison
+keep() { # copy the files of a comparison that are part of the repository
     mkdir -p "$here/$1"
     cp "$output/$1/results.json" "$output/$1/summary.md" "$here/$1/"
 }
 
-sweep() { # NAME RECIPE: the learning rate of highest mean@16 of GRPO, mean over the updates per generation
+sweep() { # NAME RECIPE: GRPO's mean@16 at several learning rates
     "${compare[@]}" "recipes/$2.yaml" --algorithms grpo --seeds 100 101 \
-        --grid learning_rate=1e-4,3e-4,1e-3,3e-3 num_iterations=1,4,16 "${alike[@]}" --output "$output/$1"
+        --grid learning_rate=1e-4,3e-4,1e-3,3e-3 num_iterations=1,4,16 "${shared[@]}" --output "$output/$1"
     keep "$1"
 }
 
-study() { # NAME RECIPE GRID...: the algorithms over a grid, five seeds
+study() { # NAME RECIPE GRID...: all algorithms over a grid with five seeds
     local name=$1 recipe=$2
     shift 2
-    "${compare[@]}" "recipes/$recipe.yaml" --algorithms "${algorithms[@]}" --seeds 0 1 2 3 4 --grid "$@" "${alike[@]}" \
+    "${compare[@]}" "recipes/$recipe.yaml" --algorithms "${algorithms[@]}" --seeds 0 1 2 3 4 --grid "$@" "${shared[@]}" \
         --output "$output/$name"
     keep "$name"
 }

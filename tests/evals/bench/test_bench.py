@@ -1,4 +1,4 @@
-"""A smoke of each bench: it runs, and what it writes has its form. No time is asserted."""
+"""Every benchmark runs and writes the documented format. No times are tested."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import torch
 from evals.bench import memory
 from evals.bench.__main__ import BENCHES, main
 from evals.bench.end2end import _reached
-from evals.bench.measuring import Measurement, findings, write
+from evals.bench.measuring import Measurement, bench_result, write
 from evals.bench.timed import Batch, Case, TimedGBPO, TimedGRPO, bench_model, make_trainer
 from evals.bench.train import _Contender, _distance
 
@@ -22,7 +22,7 @@ TRAIN = {
 
 @pytest.fixture
 def quick(tmp_path, capsys, monkeypatch):
-    """`quick(bench)` → what it wrote and what it printed; the threads of torch are as before."""
+    """`quick(bench)` → its JSON and its printed text. The number of torch threads is restored."""
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     threads = torch.get_num_threads()
 
@@ -38,13 +38,13 @@ def quick(tmp_path, capsys, monkeypatch):
 def check_machine(found, printed):
     assert found.keys() >= MACHINE
     assert found["command"].startswith("python -m evals.bench ")
-    assert f"{found['threads']} threads" in printed
+    assert f"{found['threads']} torch threads" in printed
     assert found["hardware"]["cpu"] in printed
     assert f"torch {torch.__version__}" in printed
 
 
 @pytest.mark.parametrize("bench", [bench for bench in BENCHES if bench not in ("train", "generate")])
-def test_a_bench_runs_and_describes_its_machine(bench, quick):
+def test_a_benchmark_runs_and_describes_its_machine(bench, quick):
     found, printed = quick(bench)
     check_machine(found, printed)
     assert found["measurements"]
@@ -54,7 +54,7 @@ def test_a_bench_runs_and_describes_its_machine(bench, quick):
         assert measured["name"] in printed
 
 
-def test_generate_says_what_is_not_there(quick):
+def test_generate_reports_methods_that_are_not_available(quick):
     found, printed = quick("generate")
     check_machine(found, printed)
     assert found["measurements"][0]["name"] == "transformers, padded batch"
@@ -62,7 +62,7 @@ def test_generate_says_what_is_not_there(quick):
     assert any("vLLM" in note for note in found["notes"])
 
 
-def test_train_is_a_list_of_cases_of_the_same_gradient(quick):
+def test_train_measures_cases_with_equal_gradients(quick):
     found, printed = quick("train")
     assert isinstance(found, list)
     for case in found:
@@ -76,7 +76,7 @@ def test_train_is_a_list_of_cases_of_the_same_gradient(quick):
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "bnpo"])
-def test_the_gradients_compared_are_those_of_any_loss_type(loss_type, tmp_path, monkeypatch):
+def test_gradients_are_equal_for_every_loss_type(loss_type, tmp_path, monkeypatch):
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     batch = Batch(Case("skewed", 0.5, completions=16, mean_length=12, loss_type=loss_type))
     ours, trl = (
@@ -88,7 +88,7 @@ def test_the_gradients_compared_are_those_of_any_loss_type(loss_type, tmp_path, 
     assert _distance(ours, -trl) == pytest.approx(2.0)
 
 
-def test_a_case_has_the_lengths_and_silent_groups_it_names():
+def test_a_case_has_its_lengths_and_zero_signal_groups():
     batch = Batch(Case("skewed", 0.8))
     lengths = [len(ids) for ids in batch.completion_ids]
     assert (round(sum(lengths) / 64), max(lengths)) == (115, 354)
@@ -99,30 +99,30 @@ def test_a_case_has_the_lengths_and_silent_groups_it_names():
     assert len(uniform.useful) == 64
 
 
-def test_a_peak_of_memory_is_seen():
+def test_the_memory_peak_is_measured():
     class Holds:
         def train(self):
             torch.ones(2**24).sum()  # 64 MiB
 
-    blocks = [torch.ones(2**12) for _ in range(2**13)]  # 128 MiB of the heap, which stay resident when they are freed
+    blocks = [torch.ones(2**12) for _ in range(2**13)]  # 128 MiB on the heap, which stay resident after they are freed
     del blocks
     peak = memory._peak_of(Holds())
     assert 2**26 <= peak + 2**21 < 2**26 + 2**24
 
 
-def test_the_reward_is_reached_where_the_window_passes_it(tmp_path):
+def test_the_reward_is_reached_when_the_window_mean_exceeds_it(tmp_path):
     file = tmp_path / "metrics.jsonl"
     assert _reached(file, 4, 0.5) is None
     rows = [{"step": 2 * i, "elapsed": float(i), "reward": reward} for i, reward in enumerate([0.9, 0.3, 0.6, 0.8], 1)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 10, "rew')
-    # means of two rows: 0.6 (steps 2, 4), 0.45, 0.7
+    # means of two logs: 0.6 (steps 2, 4), 0.45, 0.7
     assert _reached(file, 4, 0.5)["step"] == 4
     assert _reached(file, 4, 0.65)["step"] == 8
     assert _reached(file, 4, 0.75) is None
 
 
-def test_what_was_never_reached_is_null(tmp_path):
-    found = findings([Measurement("GBPO", [math.inf, 2.0, math.inf], "s")])
+def test_a_reward_that_was_never_reached_is_null(tmp_path):
+    found = bench_result([Measurement("GBPO", [math.inf, 2.0, math.inf], "s")])
     assert "inf" in found.rows[0][1]
     write(tmp_path / "found.json", found.results, {})
     (measured,) = json.loads((tmp_path / "found.json").read_text())["measurements"]

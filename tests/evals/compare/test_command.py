@@ -1,4 +1,4 @@
-"""The comparison as a user runs it: cells that fail, a kill in the middle, and what is refused before anything runs."""
+"""`python -m evals.compare`: failed runs, interrupted comparisons, and bad input."""
 
 import json
 import os
@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from evals.compare import command as compare
-from evals.report.results import Results
+from evals.compare import command as module
+from evals.shared.results import Results
 
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "recipes" / "tiny_math.yaml"
 
-# Any reward that tells the completions of an untrained model apart; one run can be made to fail
+# A reward that differs between the completions of an untrained model. The file `broken` makes GBPO fail.
 REWARD = """
 import pathlib, sys
 def ord_mod_3(completions, **kwargs):
     if pathlib.Path("broken").exists() and "--algorithm gbpo" in " ".join(sys.argv):
-        raise OSError("the grader is away")
+        raise OSError("the grader is unavailable")
     return [float(sum(map(ord, c[0]["content"])) % 3) for c in completions]
 """
 SMALL = [
@@ -41,7 +41,7 @@ SMALL = [
 
 @pytest.fixture
 def command(random_model, tmp_path):
-    """`command(*flags)`: the words of a comparison of two algorithms that writes `compared`, to be run in tmp_path."""
+    """`command(*flags)` → words of a command that compares two algorithms in `compared`, to be run in tmp_path."""
     (tmp_path / "own.py").write_text(REWARD)
 
     def words(*flags):
@@ -53,11 +53,11 @@ def command(random_model, tmp_path):
 
 @pytest.fixture
 def environment(tmp_path):
-    """What the processes of a comparison are given: this checkout from another directory, and a cache of their own."""
+    """Environment of the processes: this checkout, and an empty cache."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
 
-def test_a_failed_cell_is_reported_and_the_rest_goes_on(command, environment, tmp_path):
+def test_a_failed_run_is_reported_and_the_others_continue(command, environment, tmp_path):
     def run():
         words = command("--seeds", "0", "--jobs=2")
         return subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
@@ -68,10 +68,12 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(command, environment, tm
     results = Results.load(tmp_path / "compared")
     assert {cell.algorithm: cell.status for cell in results.cells} == {"grpo": "done", "gbpo": "failed"}
     grpo, failed = results.cells
-    assert "the grader is away" in failed.reason and any("the grader is away" in line for line in failed.tail)
-    assert "1 of 2 cells are not done" in done.stdout
+    assert "the grader is unavailable" in failed.reason and any(
+        "the grader is unavailable" in line for line in failed.tail
+    )
+    assert "1 of 2 runs are not done" in done.stdout
     page = (tmp_path / "compared" / "report.html").read_text()
-    assert "the grader is away" in page
+    assert "the grader is unavailable" in page
     check_done(grpo)
     assert results.start.kl_to_start == 0 and grpo.last.kl_to_start > 0
     assert len(results.questions) == 8 == len(results.start.scores)
@@ -87,11 +89,11 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(command, environment, tm
     again, gbpo = Results.load(tmp_path / "compared").cells
     assert again == grpo
     check_done(gbpo)
-    # the same start on the same questions, and other weights after it
+    # same starting model and questions, but different training
     assert grpo.series["eval_reward"][0] == gbpo.series["eval_reward"][0]
     assert grpo.series["grad_norm"] != gbpo.series["grad_norm"]
-    assert {path: path.stat().st_mtime_ns for path in written} == written  # what was done was not run again
-    assert "one seed" in done.stdout and "no interval can be claimed" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in written} == written  # finished runs were not repeated
+    assert "(one seed, so no confidence interval)" in done.stdout
     rebuilt = subprocess.run(
         [sys.executable, "-m", "evals.report", "compared"],
         cwd=tmp_path,
@@ -101,7 +103,7 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(command, environment, tm
         timeout=100,
     )
     assert rebuilt.returncode == 0, rebuilt.stderr
-    assert "the grader is away" not in (tmp_path / "compared" / "report.html").read_text()
+    assert "the grader is unavailable" not in (tmp_path / "compared" / "report.html").read_text()
 
 
 def check_done(cell):
@@ -121,12 +123,12 @@ def check_done(cell):
     assert (cell.last.scores == cell.best.scores) or cell.best.step < 8
 
 
-def test_a_comparison_that_was_killed_goes_on_to_the_same_end(command, environment, tmp_path):
+def test_a_killed_comparison_resumes_to_the_same_result(command, environment, tmp_path):
     words = command("--seeds", "0", "--algorithms", "grpo")
     folder = tmp_path / "compared" / "cells" / "grpo" / "all" / "seed-0" / "run"
     first = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
     wait_for(lambda: any(folder.glob("checkpoint-[2-6]/trainer_state.json")))
-    first.kill()  # -9: it cannot end its run, which another comparison must wait for, or find killed too
+    first.kill()  # with SIGKILL it cannot end its run, so the test does
     first.wait()
     runs = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and str(folder) in command_line(pid)]
     assert runs
@@ -134,21 +136,21 @@ def test_a_comparison_that_was_killed_goes_on_to_the_same_end(command, environme
         os.kill(pid, signal.SIGKILL)
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert list(folder.glob("config-from-*.json"))  # it did go on from a checkpoint
+    assert list(folder.glob("config-from-*.json"))  # it resumed from a checkpoint
     [cell] = Results.load(tmp_path / "compared").cells
     assert cell.status == "done"
-    # the command that the report gives for the run, never killed
+    # the same run without interruption, with the command from the report
     whole = tmp_path / "whole"
     shown = cell.command.replace(str(folder), str(whole)).replace("python launch/", f"{sys.executable} {ROOT}/launch/")
     run = {"cwd": tmp_path, "env": environment, "stdout": subprocess.DEVNULL}
     subprocess.run(shlex.split(shown), **run, check=True, timeout=400)
-    resumed, never_killed = (load_file(path / "model" / "model.safetensors") for path in (folder, whole))
-    assert all((resumed[name] == value).all() for name, value in never_killed.items())
+    resumed, uninterrupted = (load_file(path / "model" / "model.safetensors") for path in (folder, whole))
+    assert all((resumed[name] == value).all() for name, value in uninterrupted.items())
 
 
-def wait_for(what, seconds=120.0):
+def wait_for(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
-    while not what():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -169,12 +171,12 @@ WRONG = {
     "another batch": (["--algorithms", "grpo", "gbpo:num_generations=4"], ["num_generations"]),
     "unknown algorithm": (["--algorithms", "ppo"], ["ppo", "gbpo"]),
     "unknown field": (["--epsilom=0.3"], ["epsilom", "epsilon"]),
-    "seed twice": (["--seeds", "1", "1"], ["--seeds", "twice"]),
+    "seed twice": (["--seeds", "1", "1"], ["--seeds", "repeats"]),
     "seed as a field": (["--seed=3"], ["--seed", "--seeds"]),
-    "missing recipe": (["nowhere.yaml"], ["nowhere.yaml", "not found"]),
+    "missing recipe": (["nowhere.yaml"], ["nowhere.yaml"]),
     "no held-out questions": (["--dataset_name=problems.jsonl"], ["problems.jsonl", "eval_dataset_name"]),
     "one held-out question": (["--eval_questions=1"], ["1", "--eval_questions"]),
-    "held-out file missing": (["--eval_dataset_name=gone.jsonl"], ["gone.jsonl", "not found"]),
+    "held-out file missing": (["--eval_dataset_name=gone.jsonl"], ["gone.jsonl"]),
     "majority as the test": (["--reward_funcs=majority_vote"], ["majority_vote", "--eval_reward"]),
     "folder of something else": (["--output=full"], ["full", "empty folder"]),
     "unknown model": (["--model_name_or_path=./nowhere"], ["./nowhere"]),
@@ -191,9 +193,9 @@ def test_bad_input_is_one_line_before_anything_runs(case, tmp_path, monkeypatch,
     flags, words = WRONG[case]
     recipe = [flags[0], *flags[1:]] if case == "missing recipe" else [str(TINY), *flags]
     defaults = ["--algorithms", "grpo", "gbpo", "--seeds", "0", "--output=compared"]
-    argv = [recipe[0], *defaults, *recipe[1:]]  # what comes later wins
+    argv = [recipe[0], *defaults, *recipe[1:]]  # later options win
     with pytest.raises(SystemExit) as stop:
-        compare.main(argv)
+        module.main(argv)
     error = capsys.readouterr().err.strip()
     assert stop.value.code == 2
     assert error.startswith("evals.compare: error:") and error.count("\n") == 0
@@ -202,16 +204,16 @@ def test_bad_input_is_one_line_before_anything_runs(case, tmp_path, monkeypatch,
     assert (tmp_path / "full" / "thesis.tex").read_text() == "years of work"
 
 
-def test_another_comparison_does_not_mix_with_the_first(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compare.runner, "run", lambda comparison: False)
+def test_a_folder_accepts_only_comparable_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "run_cells", lambda plan: False)
     argv = [str(TINY), "--algorithms", "grpo", "gbpo", "--seeds", "0", f"--output={tmp_path / 'compared'}"]
 
     def status(*flags):
         with pytest.raises(SystemExit) as stop:
-            compare.main([*argv, *flags])
+            module.main([*argv, *flags])
         return stop.value.code, capsys.readouterr().err
 
-    assert status("--max_steps=50")[0] == 1  # no cell is done
+    assert status("--max_steps=50")[0] == 1  # no run is done
     for changed in (["--max_steps=60"], ["--max_steps=50", "--eval_samples=4"], []):
         code, error = status(*changed)
         assert code == 2 and "another" in error and "--output" in error

@@ -1,11 +1,11 @@
-"""Signs of trouble at the log where they begin, on series as a comparison keeps them."""
+"""Signs of trouble are found at the first log at which they appear."""
 
 import math
 import random
 
 import pytest
 
-from evals.report.stability import Sign, collapsed, gradient_spikes, max_drawdown, signs
+from evals.report.stability import COLLAPSES, SIGNS, Sign, collapsed, gradient_spikes, max_drawdown, signs
 from gbpo.trainer.guards import collapse
 
 HEALTHY = {
@@ -19,9 +19,13 @@ HEALTHY = {
 
 
 def series(**columns):
-    """Logs at steps 10, 20, … of a healthy run with some columns replaced by lists of values."""
+    """Logs of a healthy run at steps 10, 20, …, with some columns replaced."""
     size = len(next(iter(columns.values())))
-    names = {"length": "completions/mean_length", "alike": "frac_reward_zero_std", "outside": "gbpo/outside_bounds"}
+    names = {
+        "length": "completions/mean_length",
+        "same_reward": "frac_reward_zero_std",
+        "outside": "gbpo/outside_bounds",
+    }
     replaced = {names.get(name, name): values for name, values in columns.items()}
     return {"step": [10 * (i + 1) for i in range(size)]} | {n: [v] * size for n, v in HEALTHY.items()} | replaced
 
@@ -31,17 +35,17 @@ CASES = {
     "healthy": (series(reward=RISE), []),
     "nothing logged": ({}, []),
     "steps alone": ({"step": [10, 20]}, []),
-    # at the third log in a row, the tenth, the third
+    # after 3, 10 and 3 logs in a row
     "ungraded": (series(reward=[0.5, None, None, None, None]), [("ungraded", 40)]),
-    "no signal": (series(alike=[0.5] + [1.0] * 12), [("signal", 110)]),
-    "no signal in nine": (series(alike=[1.0] * 9 + [0.9] + [1.0] * 9), []),
+    "no signal": (series(same_reward=[0.5] + [1.0] * 12), [("signal", 110)]),
+    "no signal in nine": (series(same_reward=[1.0] * 9 + [0.9] + [1.0] * 9), []),
     "entropy gone": (series(entropy=[1.0, 0.04, 0.04, 0.04, 0.5]), [("entropy", 40)]),
     "length gone": (series(length=[100.0, 4.0, 4.0, 6.0, 4.0, 4.0, 4.0]), [("length", 70)]),
     # means of five logs: 1 up to log 15, then 0.8, 0.6, 0.4
     "rose and lost it": (series(reward=[0.0] * 5 + [1.0] * 10 + [0.0] * 10), [("drawdown", 180), ("fall", 180)]),
     # 0.4, then 0.32, 0.24 and at log 8 0.16; the noise is 0.4 / 7 there
     "fell from its start": (series(reward=[0.4] * 5 + [0.0] * 7), [("fall", 80)]),
-    # the training reward was low from its first log on, but the starting model was not
+    # the training reward is low from the first log on, but the starting model was better
     "fell before its first log": (
         series(reward=[0.02] * 8, eval_reward=[0.25, None, 0.02, None, 0.02, 0.02, None, 0.02]),
         [("fall", 50)],
@@ -59,7 +63,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_sign_at_its_first_log(case):
+def test_each_sign_is_found_at_its_first_log(case):
     logs, expected = CASES[case]
     assert [(sign.kind, sign.step) for sign in signs(logs)] == expected
 
@@ -68,7 +72,7 @@ SIGN_OF = {"grad_norm": "gradient", "gbpo/outside_bounds": "ratio", "entropy": "
 
 
 @pytest.mark.parametrize("missing", SIGN_OF)
-def test_a_missing_column_takes_its_sign_alone(missing):
+def test_a_missing_column_removes_only_its_own_sign(missing):
     logs = series(
         grad_norm=[1.0] * 5 + [99.0] * 7,
         outside=[0.5] * 12,
@@ -77,13 +81,13 @@ def test_a_missing_column_takes_its_sign_alone(missing):
     )
     assert {sign.kind for sign in signs(logs)} == set(SIGN_OF.values())
     del logs[missing]
-    if missing == "reward":  # a generation whose reward is nowhere was not graded
+    if missing == "reward":  # a generation without a reward counts as ungraded
         del logs["completions/mean_length"], logs["frac_reward_zero_std"]
     assert {sign.kind for sign in signs(logs)} == set(SIGN_OF.values()) - {SIGN_OF[missing]}
 
 
 def random_series(seed):
-    """Logs of a random walk of everything, with validations and windows without a generation between."""
+    """Logs of random walks, with validations and logs without a generation in between."""
     rng = random.Random(seed)
     rows, reward, entropy = [], rng.random(), 1.0
     for step in range(60):
@@ -91,9 +95,9 @@ def random_series(seed):
         entropy *= rng.choice([0.5, 0.9, 1.1])
         row = {"step": step, "entropy": entropy}
         if rng.random() < 0.8:
-            alike = 1.0 if step > 15 and seed % 3 == 0 and rng.random() < 0.95 else 0.5
+            same_reward = 1.0 if step > 15 and seed % 3 == 0 and rng.random() < 0.95 else 0.5
             graded = rng.random() < (0.3 if seed % 4 == 0 else 0.95)
-            row |= {"reward": reward if graded else None, "frac_reward_zero_std": alike}
+            row |= {"reward": reward if graded else None, "frac_reward_zero_std": same_reward}
             row["completions/mean_length"] = 100 * entropy ** rng.random()
         rows.append(row)
         if step % 10 == 0:
@@ -101,7 +105,7 @@ def random_series(seed):
     return rows, {name: [row.get(name) for row in rows] for name in ("eval_reward", *HEALTHY, "step")}
 
 
-def test_every_kind_of_the_collapse_watch_at_the_log_where_the_watch_would_say_it():
+def test_signs_match_the_collapse_watch_at_every_log():
     kinds = set()
     for seed in range(40):
         rows, logs = random_series(seed)
@@ -114,9 +118,9 @@ def test_every_kind_of_the_collapse_watch_at_the_log_where_the_watch_would_say_i
     assert kinds == {"ungraded", "signal", "entropy", "length", "drawdown"}
 
 
-def test_lines_give_numbers():
+def test_the_sentences_contain_the_numbers():
     lines = {sign.kind: sign.line for logs, _ in CASES.values() for sign in signs(logs)}
-    assert lines["fall"] == "The mean reward of 5 logs was 0.4 at best and is now 0.16."
+    assert lines["fall"] == "The mean reward of 5 logs fell from 0.4 at its best to 0.16."
     assert lines["ratio"] == "50% of the tokens have a ratio outside the bounds, more than 20%."
     assert lines["gradient"] == "The gradient norm is 99 after a median of 1."
     assert "from 1 to 0.04" in lines["entropy"]
@@ -135,18 +139,18 @@ def test_lines_give_numbers():
         ("ratios", False),
     ],
 )
-def test_collapse_is_a_loss_of_reward_or_of_grades(case, answer):
+def test_which_signs_mean_a_collapse(case, answer):
     assert collapsed(signs(CASES[case][0])) is answer
 
 
-def test_a_solved_task_is_no_collapse():
-    solved = series(reward=[*RISE, *[1.0] * 20], alike=[0.1] * 20 + [1.0] * 20, entropy=[1.0] * 20 + [0.01] * 20)
+def test_a_solved_task_has_not_collapsed():
+    solved = series(reward=[*RISE, *[1.0] * 20], same_reward=[0.1] * 20 + [1.0] * 20, entropy=[1.0] * 20 + [0.01] * 20)
     assert [sign.kind for sign in signs(solved)] == ["entropy", "signal"]
     assert not collapsed(signs(solved))
 
 
 def test_max_drawdown():
-    # means of five: 0.2, 0.4, 0.6, 0.8, 0.8, 0.6, 0.4, 0.4
+    # means of five logs: 0.2, 0.4, 0.6, 0.8, 0.8, 0.6, 0.4, 0.4
     rewards = [0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 1]
     assert max_drawdown(rewards) == pytest.approx(0.4)
     assert max_drawdown([None, *rewards[:6], None, *rewards[6:]]) == pytest.approx(0.4)
@@ -155,11 +159,17 @@ def test_max_drawdown():
 
 
 def test_gradient_spikes():
-    assert gradient_spikes([1.0] * 4 + [99.0]) == []  # four logs before it tell too little
+    assert gradient_spikes([1.0] * 4 + [99.0]) == []  # fewer than five earlier logs
     assert gradient_spikes([1.0] * 5 + [None, 11.0, 10.0, 9.0, 12.0]) == [6, 9]
     assert gradient_spikes([1.0, math.inf, math.nan]) == [1, 2]
-    assert gradient_spikes([0.0] * 9 + [1.0]) == []  # without a gradient before there is no measure
+    assert gradient_spikes([0.0] * 9 + [1.0]) == []  # the median is 0
 
 
-def test_a_spike_that_is_not_finite_has_a_line():
+def test_a_gradient_norm_that_is_not_finite():
     assert signs(series(grad_norm=[math.nan, 1.0]))[0].line == "The gradient norm is nan."
+
+
+def test_every_sign_has_a_definition():
+    found = {sign.kind for logs, _ in CASES.values() for sign in signs(logs)}
+    assert found == set(SIGNS)
+    assert set(COLLAPSES) < set(SIGNS)

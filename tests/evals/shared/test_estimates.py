@@ -1,13 +1,16 @@
-"""Estimates against numbers worked out by hand, and intervals against studies whose truth is known."""
+"""Estimates against numbers computed by hand, and intervals on simulated studies with known differences."""
 
 import warnings
 from itertools import combinations, product
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from evals.shared.estimates import (
+    BOOTSTRAP_T,
+    STUDENT_T,
     Interval,
     area_under_curve,
     first_reach,
@@ -19,6 +22,7 @@ from evals.shared.estimates import (
     probability_of_improvement,
 )
 
+STUDIES_FOLDER = Path(__file__).parents[3] / "evals" / "studies"
 STUDIES = 400
 QUESTIONS = 40
 SAMPLES = 8
@@ -33,7 +37,7 @@ def no_warnings():
 
 
 def studies(seeds, effect, run=0.5, count=STUDIES):
-    """Pairs of score matrices, seeds × questions: effects of question, run and algorithm, and binomial noise."""
+    """Simulated pairs of score matrices (seeds × questions), with effects of question, run and algorithm, and noise."""
     rng = np.random.default_rng(0)
     for _ in range(count):
         question = rng.normal(0, 1.5, QUESTIONS)
@@ -76,14 +80,14 @@ def test_runs_that_agree_have_an_interval_of_width_zero():
     assert iqm_interval([[0.5, 0.5]] * 3) == Interval(0.5, 0.5, 0.5, 3)
 
 
-def test_a_mean_interval_covers_as_often_as_it_says():
+def test_the_mean_interval_has_its_nominal_coverage():
     rng = np.random.default_rng(0)
     covered = np.mean([covers(mean_interval(rng.normal(3, 2, 5)), 3) for _ in range(2000)])
     assert covered == pytest.approx(0.95, abs=0.015)  # 0.88 with the normal quantile in place of t's
 
 
 def test_iqm_is_the_mean_of_the_middle_half():
-    # 0 … 7: 0, 1 and 6, 7 are left out
+    # of 0 … 7 the values 0, 1, 6 and 7 are left out
     assert iqm_interval([[0, 1, 2, 3], [7, 6, 5, 4]]).estimate == 3.5
     assert iqm_interval([[0, 3, 4, 500], [-90, 2, 5, 6]]).estimate == 3.5
 
@@ -107,19 +111,19 @@ def test_iqm_difference_draws_the_same_seeds_and_questions_for_both():
         iqm_difference(y, y[:, 1:])
 
 
-def test_of_one_question_no_iqm_interval_is_claimed():
+def test_one_question_has_no_iqm_interval():
     assert iqm_interval([[0.25], [0.75]]) == Interval(0.5, None, None, 2)
 
 
 def test_probability_of_improvement_counts_ties_half():
-    # of 3 > 2, 3 > 1, 1 < 2, 1 = 1 two and a half are won: 1.25 of two pairs, 1 below and 2 above
+    # 3 > 2, 3 > 1, 1 < 2, 1 = 1: 2.5 of 4 pairs won, so 1.25 of 2; rounded outwards 1 and 2
     interval = probability_of_improvement([3, 1], [2, 1])
     assert (interval.estimate, interval.low, interval.high) == pytest.approx((0.625, 1 - 0.975**0.5, 1.0))
     assert probability_of_improvement([1, 1], [1, 1]).estimate == 0.5
 
 
-def test_probability_of_improvement_is_not_sure_where_all_runs_are_better():
-    # of 5 pairs all are won with probability p⁵: p = 0.025^(1/5) is not excluded
+def test_probability_of_improvement_stays_wide_if_all_runs_are_better():
+    # all 5 pairs are won with probability p⁵, so p = 0.025^(1/5) is not excluded
     interval = probability_of_improvement([6, 7, 8, 9, 10], [1, 2, 3, 4, 5])
     assert (interval.estimate, interval.low, interval.high) == pytest.approx((1.0, 0.025**0.2, 1.0))
     worse = probability_of_improvement([1, 2, 3, 4, 5, 0, 0], [6, 7, 8, 9, 10])
@@ -127,8 +131,8 @@ def test_probability_of_improvement_is_not_sure_where_all_runs_are_better():
 
 
 @pytest.mark.parametrize(("seeds", "p"), [(5, 0.5), (10, 0.5), (10, 0.9)])
-def test_probability_of_improvement_covers_whatever_the_spread(seeds, p):
-    # the hardest case: one side is at ±1, the other near 0, so that a run of the first wins over all or none
+def test_probability_of_improvement_covers_for_any_distribution(seeds, p):
+    # the hardest case: x is ±1 and y is near 0, so each run of x beats all runs of y or none
     rng = np.random.default_rng(0)
     runs = ((rng.choice([1.0, -1.0], seeds, p=[p, 1 - p]), rng.normal(0, 0.01, seeds)) for _ in range(STUDIES))
     assert np.mean([covers(probability_of_improvement(x, y), p) for x, y in runs]) >= 0.93
@@ -144,7 +148,7 @@ def test_pass_at_k_against_all_choices():
 
 @pytest.mark.parametrize("k", [0, 5])
 def test_pass_at_k_needs_k_samples(k):
-    with pytest.raises(ValueError, match="Take k from 1 to 4"):
+    with pytest.raises(ValueError, match="Choose k between 1 and 4"):
         pass_at_k(4, [2], k)
 
 
@@ -160,7 +164,7 @@ def test_first_reach():
 
 
 def differences(x, y):
-    """Every difference that is claimed of a pair of algorithms, with its value where there is none."""
+    """Each kind of difference between two algorithms, with its value if they are equally good."""
     means = x.mean(axis=1), y.mean(axis=1)
     return {
         "mean": (paired_difference(*means), 0.0),
@@ -170,15 +174,24 @@ def differences(x, y):
 
 
 @pytest.mark.parametrize(("seeds", "run"), [(5, 0.2), (5, 0.8), (2, 0.8)])
-def test_no_difference_is_claimed_where_there_is_none(seeds, run):
-    claims = [differences(x, y) for x, y in studies(seeds, effect=0.0, run=run)]
-    for name in claims[0]:
-        assert np.mean([covers(*claim[name]) for claim in claims]) >= 0.9, name
+def test_intervals_cover_zero_without_a_difference(seeds, run):
+    simulated = [differences(x, y) for x, y in studies(seeds, effect=0.0, run=run)]
+    for name in simulated[0]:
+        assert np.mean([covers(*one[name]) for one in simulated]) >= 0.9, name
 
 
 def test_a_known_difference_is_found():
-    claims = [differences(x, y) for x, y in studies(seeds=6, effect=1.0, run=0.25, count=200)]
-    found = {name: np.mean([claim[name][0].low > claim[name][1] for claim in claims]) for name in claims[0]}
+    simulated = [differences(x, y) for x, y in studies(seeds=6, effect=1.0, run=0.25, count=200)]
+    found = {name: np.mean([one[name][0].low > one[name][1] for one in simulated]) for name in simulated[0]}
     assert found["mean"] >= 0.95
     assert found["iqm"] >= 0.9
-    assert found["improvement"] >= 0.6  # six runs a side must all be better
+    assert found["improvement"] >= 0.6  # all six runs of one side must be better
+
+
+def test_the_studies_name_the_interval_methods_of_the_code():
+    control, stability = (
+        " ".join((STUDIES_FOLDER / name / "README.md").read_text().split()) for name in ("control", "stability")
+    )
+    assert BOOTSTRAP_T.replace("questions", "episodes") in control
+    assert STUDENT_T in stability
+    assert "bootstrap" not in stability.lower()

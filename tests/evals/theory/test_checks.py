@@ -1,4 +1,4 @@
-"""The theorems hold for the core as it is, and a core that is wrong is found out."""
+"""The theorems hold for `gbpo.core`, and a mutated core fails the checks."""
 
 import json
 import math
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 import gbpo.core
-from evals.theory import checks as theory
+from evals.theory import checks, command, independent, problem, run_checks
 from evals.theory.decision_processes import MDPs, random_mdps
 
-FEW = 16  # decision processes: two of each kind
+FEW = 16  # decision processes, two of each kind
 
 
-def failed(findings):
-    return {result.check for result in findings.results if not result.passed}
+def failed(results):
+    return {result.check for result in results.results if not result.passed}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -24,7 +24,7 @@ def failed(findings):
 
 OPTIMUM = ["optimum, value", "optimum, ratios"]
 IMPROVEMENT = ["improvement, η(π*) − η(π0) = ε·B"]
-# what is wrong: (file, its text, the mutant's, checks that must fail)
+# mutant: (file, original text, mutated text, checks that must fail)
 MUTANTS = {
     "sign flipped": ("targets.py", "torch.sign(centred) + 1", "1 - torch.sign(centred)", [*OPTIMUM, "PPO, gradient"]),
     "sigmoid flipped": (
@@ -133,41 +133,42 @@ MUTANTS = {
 
 
 def install(monkeypatch, file, text, replacement):
-    """Let the checks call a core in which `text`, which stands there once, is replaced."""
+    """Let the checks call a mutated core. `text` must occur exactly once in `file`."""
     source = (Path(gbpo.core.__file__).parent / file).read_text()
     assert source.count(text) == 1
     mutant = {"__name__": "gbpo.core.mutant", "__package__": "gbpo.core"}
     exec(source.replace(text, replacement), mutant)
-    for name in set(gbpo.core.__all__) & mutant.keys() & vars(theory).keys():
-        monkeypatch.setattr(theory, name, mutant[name])
+    for module in (checks, problem):
+        for name in set(gbpo.core.__all__) & mutant.keys() & vars(module).keys():
+            monkeypatch.setattr(module, name, mutant[name])
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of ratios below 0
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # the log of negative ratios
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutated_core_fails_its_checks(name, monkeypatch):
-    file, text, replacement, checks = MUTANTS[name]
+    file, text, replacement, failing = MUTANTS[name]
     install(monkeypatch, file, text, replacement)
-    assert set(checks) <= failed(theory.run(FEW, seed=0))
+    assert set(failing) <= failed(run_checks.run(FEW, seed=0))
 
 
-def test_a_mutant_fails_no_check_of_what_it_leaves_alone(monkeypatch):
+def test_a_mutant_fails_only_the_checks_that_it_affects(monkeypatch):
     install(monkeypatch, *MUTANTS["overshoot on the wrong side"][:3])
-    assert failed(theory.run(FEW, seed=0)) == {"PPO, overshoot_slope 0"}
+    assert failed(run_checks.run(FEW, seed=0)) == {"PPO, overshoot_slope 0"}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# the core as it is
+# the unchanged core
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_few_decision_processes_pass_every_check(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
-        theory.main(["--mdps", "40", "--seed", "3", "--json", str(tmp_path / "theory.json")])
+        command.main(["--mdps", "40", "--seed", "3", "--json", str(tmp_path / "theory.json")])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
-    assert f"all {len(theory.CHECKS)} checks pass: 40 MDPs, seed 3" in printed
+    assert f"all {len(run_checks.CHECKS)} checks pass: 40 MDPs, seed 3" in printed
     written = json.loads((tmp_path / "theory.json").read_text())
-    assert [result["check"] for result in written["results"]] == list(theory.CHECKS)
+    assert [result["check"] for result in written["results"]] == list(run_checks.CHECKS)
     for result in written["results"]:
         assert f"{result['check']:<32} {result['cases']:>7} {result['worst']:>7.1e}" in printed
         assert result["passed"] and result["cases"] > 0 and result["worst"] <= result["tolerance"]
@@ -176,8 +177,8 @@ def test_a_few_decision_processes_pass_every_check(tmp_path, capsys):
         assert quantiles == sorted(quantiles) and quantiles[0] >= -1e-9 and quantiles[-1] > 0.01
 
 
-def test_a_seed_decides_everything():
-    first, again, other = (theory.run(8, seed) for seed in (1, 1, 2))
+def test_the_results_depend_only_on_the_seed():
+    first, again, other = (run_checks.run(8, seed) for seed in (1, 1, 2))
     assert (first.results, first.slack) == (again.results, again.slack)
     assert first.slack != other.slack
 
@@ -185,33 +186,33 @@ def test_a_seed_decides_everything():
 def test_a_failed_check_ends_with_status_1_and_is_named(monkeypatch, capsys):
     install(monkeypatch, *MUTANTS["overshoot on the wrong side"][:3])
     with pytest.raises(SystemExit) as ended:
-        theory.main(["--mdps", "8"])
+        command.main(["--mdps", "8"])
     assert ended.value.code == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line[:32].rstrip() for line in lines if "  FAIL  " in line] == ["PPO, overshoot_slope 0"]
-    assert lines[-1].startswith(f"1 of {len(theory.CHECKS)} checks FAILED")
+    assert lines[-1].startswith(f"1 of {len(run_checks.CHECKS)} checks FAILED")
 
 
-def test_an_error_that_is_no_number_fails_and_is_valid_json():
+def test_an_error_that_is_not_finite_fails_and_is_valid_json():
     for value in (math.nan, math.inf):
-        result = theory._result("PPO, gradient", np.array([0.0, value]))
+        result = run_checks._result("PPO, gradient", np.array([0.0, value]))
         assert (result.worst, result.passed) == (None, False)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--mdps", "7"], "--mdps 7 leaves some of the 8 kinds of problem out. Write 8 or more."),
+        (["--mdps", "7"], "--mdps 7 is too few to include all 8 kinds of problem. Write 8 or more."),
         (["--mdps", "many"], "argument --mdps: invalid int value: 'many'"),
-        (["--seed", "-1"], "--seed -1 is no seed. Write 0 or more."),
-        (["--json", "nowhere/theory.json"], "--json 'nowhere/theory.json' is no file in a folder that is there."),
-        (["--json", "."], "--json '.' is no file in a folder that is there."),
+        (["--seed", "-1"], "--seed must be at least 0, got -1."),
+        (["--json", "nowhere/theory.json"], "--json 'nowhere/theory.json' cannot be written"),
+        (["--json", "."], "--json '.' cannot be written"),
         (["--mpds", "8"], "unrecognized arguments: --mpds 8"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, message, capsys):
     with pytest.raises(SystemExit) as ended:
-        theory.main(arguments)
+        command.main(arguments)
     assert ended.value.code == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
@@ -225,7 +226,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, capsys):
 
 @pytest.fixture
 def by_hand():
-    """γ = ½. In the first of two states action 0 pays 1 and stays, action 1 pays 0 and leaves; the second pays 2."""
+    """γ = ½. In state 0, action 0 has reward 1 and stays, action 1 has reward 0 and leaves. State 1 has reward 2."""
     return MDPs(
         rewards=np.array([[[1.0, 0.0], [2.0, 2.0]]]),
         transitions=np.array([[[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]]]),
@@ -234,9 +235,9 @@ def by_hand():
     )
 
 
-def problem(mdps, old, low, high):
+def make_problem(mdps, old, low, high):
     bounds = {"epsilon_low": low, "epsilon_high": high}
-    return theory.Problem(mdps, np.array(old), bounds, uniform=False, twins=False)
+    return problem.Problem(mdps, np.array(old), bounds, uniform=False, duplicates=False)
 
 
 def test_a_process_solved_by_hand(by_hand):
@@ -247,59 +248,59 @@ def test_a_process_solved_by_hand(by_hand):
     assert by_hand.returns(old) == pytest.approx(2.0, abs=1e-15)
     # d1 = 1 + ½ · ½ d1 = 4/3;  d2 = 2 - 4/3, since d sums to 1 / (1 - γ)
     assert by_hand.occupancy(old) == pytest.approx(np.array([[4 / 3, 2 / 3]]), abs=1e-15)
-    # staying for ever pays 1 / (1 - ½) = 2, leaving at once ½ · 4 = 2
+    # always staying has the return 1 / (1 - ½) = 2, leaving at once ½ · 4 = 2
     assert by_hand.optimal_returns() == pytest.approx(2.0, abs=1e-15)
 
 
 def test_an_improvement_computed_by_hand(by_hand):
-    # staying pays nothing: V1 = ½ (V1/2) + ½ (4/2) = 4/3;  Q1 = (2/3, 2), A1 = (-2/3, 2/3)
+    # staying has reward 0: V1 = ½ (V1/2) + ½ (4/2) = 4/3;  Q1 = (2/3, 2), A1 = (-2/3, 2/3)
     mdps = MDPs(np.array([[[0.0, 0.0], [2.0, 2.0]]]), by_hand.transitions, by_hand.start, 0.5)
-    half = problem(mdps, np.full((1, 2, 2), 0.5), 0.5, 0.5)
+    half = make_problem(mdps, np.full((1, 2, 2), 0.5), 0.5, 0.5)
     ratio = half.optimal_ratio(mdps.action_values(half.old))
     assert ratio == pytest.approx(np.array([[[0.5, 1.5], [1.0, 1.0]]]), abs=1e-15)
-    # π* leaves with ¾: V1 = ¼ (V1/2) + ¾ · 2, so η = 3/2 · 8/7 = 12/7, and 12/7 - 4/3 = 8/21.
-    # ε B: d1 = 1 + ½ · ¼ d1 = 8/7, |Ã| = 2/3 (any median between 2/3 and 2 gives that on average): ½ · 8/7 · 2/3 = 8/21
+    # π* leaves with probability ¾: V1 = ¼ (V1/2) + ¾ · 2, so η = 3/2 · 8/7 = 12/7, and 12/7 - 4/3 = 8/21.
+    # ε B: d1 = 1 + ½ · ¼ d1 = 8/7, |Ã| = 2/3 (on average, for any median between 2/3 and 2): ½ · 8/7 · 2/3 = 8/21
     assert mdps.returns(half.old * ratio) == pytest.approx(12 / 7, abs=1e-15)
-    assert theory._epsilon_b(half, mdps.action_values(half.old), half.old * ratio) == pytest.approx(8 / 21, abs=1e-15)
+    assert checks._epsilon_b(half, mdps.action_values(half.old), half.old * ratio) == pytest.approx(8 / 21, abs=1e-15)
     # at π = π0: d_0 of the first state is 4/3, the loss there |A| |ρ - ρ*| = 2/3 · ½ = 1/3: E[l] = 4/9.
     # δ = -(d_0 - d_*) g_*, g_* = ¼ · -2/3 + ¾ · 2/3 = 1/3, so δ = -(4/3 - 8/7) / 3 = -4/63.
     # Bound 4/3 + 8/21 - 4/9 + 4/63 = 4/3 = η(π0): no slack.
     # Worst case: 2 · ½ · (1 + ½) / ¼ · 2/3 · TV, TV = ¼: 1
-    found = theory.lower_bound(half, np.ones((1, 2, 2)))
+    found = checks.lower_bound(half, np.ones((1, 2, 2)))
     assert found.delta == pytest.approx(-4 / 63, abs=1e-15)
     assert found.slack == pytest.approx(0.0, abs=1e-15)
     assert found.worst_delta == pytest.approx(1.0, abs=1e-15)
 
 
 def test_weighted_ratios_at_hand_computed_points():
-    # bounds 0.8 and 1.3: a probability of 0.2 / 0.5 = 0.4 is raised. The best has 0.3 and gets 1.3; the two at 1 share
-    # what 0.2 · 0.8 for the worst leaves: (1 - 0.39 - 0.16) / 0.5 = 0.9
+    # bounds 0.8 and 1.3: probability 0.2 / 0.5 = 0.4 is raised. The best action has probability 0.3 and ratio 1.3, the
+    # worst has ratio 0.8. The two tied actions share the rest: (1 - 0.39 - 0.16) / 0.5 = 0.9
     q, old = np.array([2.0, 1.0, 0.0, 1.0]), np.array([0.3, 0.1, 0.2, 0.4])
     bounds = {"epsilon_low": 0.2, "epsilon_high": 0.3}
-    assert theory.hard_baseline(q, old, bounds) == 1.0
-    assert theory.weighted_ratio(q, old, bounds) == pytest.approx([1.3, 0.9, 0.8, 0.9], abs=1e-15)
-    policy = theory.linear_programme(q, old, bounds)
+    assert problem.hard_baseline(q, old, bounds) == 1.0
+    assert problem.weighted_ratio(q, old, bounds) == pytest.approx([1.3, 0.9, 0.8, 0.9], abs=1e-15)
+    policy = independent.linear_programme(q, old, bounds)
     assert policy[[0, 2]] == pytest.approx([0.39, 0.16], abs=1e-12)
     assert policy[[1, 3]].sum() == pytest.approx(0.45, abs=1e-12)
-    # at τ = 1/ln 3 with two equally likely actions 2 apart and symmetric bounds: halfway, σ(± ln 3) = 3/4 and 1/4
+    # at τ = 1/ln 3 with two equally likely actions and symmetric bounds, the baseline is halfway: σ(± ln 3) = 3/4, 1/4
     q, old, even = np.array([5.0, 3.0]), np.array([0.5, 0.5]), {"epsilon_low": 0.2, "epsilon_high": 0.2}
-    assert theory.smooth_baseline(q, old, even, 1 / math.log(3)) == pytest.approx(4.0, abs=1e-12)
-    assert theory.convex_solver(q, old, 0.5, 1 / math.log(3)) == pytest.approx([0.75, 0.25], abs=1e-6)
+    assert problem.smooth_baseline(q, old, even, 1 / math.log(3)) == pytest.approx(4.0, abs=1e-12)
+    assert independent.convex_solver(q, old, 0.5, 1 / math.log(3)) == pytest.approx([0.75, 0.25], abs=1e-6)
 
 
 def test_quantiles_at_hand_computed_points():
-    # cumulated 0.25, 0.5, 1 at the values 1, 2, 7: half lies below or at 2, so any number from 2 to 7 is a median
+    # cumulative probabilities 0.25, 0.5, 1 at the values 1, 2, 7: any number from 2 to 7 is a median
     q, old = np.array([7.0, 1.0, 2.0]), np.array([0.5, 0.25, 0.25])
-    assert [float(end[0]) for end in theory.quantiles(q, old, lift=0.5)] == [2.0, 7.0]
-    assert [float(end[0]) for end in theory.quantiles(q, old, lift=0.4)] == [7.0, 7.0]
-    assert [float(end[0]) for end in theory.quantiles(q, old, lift=0.8)] == [1.0, 1.0]
+    assert [float(end[0]) for end in independent.quantiles(q, old, lift=0.5)] == [2.0, 7.0]
+    assert [float(end[0]) for end in independent.quantiles(q, old, lift=0.4)] == [7.0, 7.0]
+    assert [float(end[0]) for end in independent.quantiles(q, old, lift=0.8)] == [1.0, 1.0]
 
 
-def test_twins_tie_and_others_do_not():
+def test_only_duplicate_actions_have_tied_values():
     for seed in range(20):
-        for twins in (True, False):
-            mdps = random_mdps(np.random.default_rng(seed), 10, twins=twins)
+        for duplicates in (True, False):
+            mdps = random_mdps(np.random.default_rng(seed), 10, duplicates=duplicates)
             q = mdps.action_values(np.full(mdps.rewards.shape, 1 / mdps.rewards.shape[-1]))
             ascending = np.sort(q, axis=-1)
-            assert ((ascending[..., 1:] == ascending[..., :-1]).any(-1)).all() == twins
+            assert ((ascending[..., 1:] == ascending[..., :-1]).any(-1)).all() == duplicates
             assert mdps.transitions.sum(-1) == pytest.approx(np.ones(q.shape), abs=1e-12)

@@ -1,4 +1,4 @@
-"""The report of a comparison: what it says, what it must not do, and how it looks in a browser."""
+"""The report of a comparison: its texts, its safety, and its page in a browser."""
 
 import json
 import math
@@ -16,12 +16,15 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from evals.report import command as report
-from evals.report.analysis import Analysis, Comparison, Overall, Row
-from evals.report.results import Cell, Evaluation, Results, label
-from evals.report.series import curve, heat_maps
+from evals.report import command, page
+from evals.report.analysis import Analysis, GridDifference, PointDifference, PointSummary
+from evals.report.curves import curve
+from evals.report.differing_samples import differing_samples
+from evals.report.formatting import amount, duration, number, signed, visible
+from evals.report.heat_maps import heat_maps
 from evals.report.stability import Sign
-from evals.shared.estimates import Interval
+from evals.shared.estimates import BOOTSTRAP_T, CLOPPER_PEARSON, STUDENT_T, Interval
+from evals.shared.results import Cell, Evaluation, Results, label
 
 LONG = "gbpo:target_baseline=exact,overshoot_slope=0.2"
 ALGORITHMS = ["grpo", "gbpo", LONG]
@@ -46,12 +49,12 @@ def evaluation(rng, level, questions=20):
 
 
 def made_up(algorithms=ALGORITHMS, grid=GRID, seeds=5, steps=60, failed=(), missing=()):
-    """A comparison with numbers out of thin air, and its analysis: cells by their place in `failed` are failed."""
+    """A made-up comparison and its analysis. `failed` and `missing` are indices of cells."""
     rng = random.Random(0)
     settings = [{}]
     for field, values in grid.items():
         settings = [setting | {field: value} for setting in settings for value in values]
-    cells, rows, comparisons, signs = [], [], [], {}
+    cells, summaries, differences, signs = [], [], [], {}
     for setting in settings:
         hard = setting.get("epsilon", 0.2) * math.log2(1 + setting.get("num_iterations", 1))
         for place, algorithm in enumerate(algorithms):
@@ -100,8 +103,8 @@ def made_up(algorithms=ALGORITHMS, grid=GRID, seeds=5, steps=60, failed=(), miss
                     Sign(220, "reward", "0.21, half of its rise to 0.43 is lost"),
                 ]
             last = interval(top + 0.0123, 0.04, done) if done else None
-            rows.append(
-                Row(
+            summaries.append(
+                PointSummary(
                     setting, algorithm, done, seeds - done, last, last, last,
                     {4: min(1, top + 0.2), 8: min(1, top + 0.3)} if done else {}, last, last, last,
                     done // 2, *((120.0, 812_345.0, 31.0) if done else (None, None, None)), 54.0, 0.61,
@@ -109,11 +112,11 @@ def made_up(algorithms=ALGORITHMS, grid=GRID, seeds=5, steps=60, failed=(), miss
                     0.083, 3.2,
                 )
             )  # fmt: skip
-            if place and done and rows[-1 - place].seeds:
-                gap = interval(top - rows[-1 - place].last.estimate, 0.03 + 0.02 * place, done)
+            if place and done and summaries[-1 - place].seeds:
+                gap = interval(top - summaries[-1 - place].last.estimate, 0.03 + 0.02 * place, done)
                 verdict = f"{algorithm} is better than {algorithms[0]} by {gap.estimate:.3f} on {done} seeds."
-                comparisons.append(
-                    Comparison(setting, algorithm, gap, gap, gap, gap, interval(0.84, 0.1, done), verdict)
+                differences.append(
+                    PointDifference(setting, algorithm, gap, gap, gap, gap, interval(0.84, 0.1, done), verdict)
                 )
     questions = [{"prompt": f"What is {q} + 1?", "gold": str(q + 1)} for q in range(20)]
     results = Results(
@@ -131,22 +134,22 @@ def made_up(algorithms=ALGORITHMS, grid=GRID, seeds=5, steps=60, failed=(), miss
         evaluation={"samples": 8, "temperature": 0.6, "top_p": 0.95, "test questions": 20},
         questions=questions,
         start=evaluation(rng, 0.2),
-        notes=["At num_iterations=1 and with the exact target, gbpo takes the very steps of grpo."],
+        notes=["At num_iterations=1 with the exact target, gbpo takes the same steps as grpo."],
         cells=cells,
     )
     thresholds = [
         f"{label(s) or 'Threshold'}: 0.412, the final validation reward of {algorithms[0]}." for s in settings
     ]
     overall = []
-    if len(settings) > 1 and comparisons:
-        gap = comparisons[0].last
-        said = [f"Over the whole grid, {algorithms[1]} beats {algorithms[0]}."]
-        overall.append(Overall(algorithms[1], gap, settings[0], settings[1], gap, said))
-    return results, Analysis(algorithms[0], thresholds, rows, comparisons, overall, signs)
+    if len(settings) > 1 and differences:
+        gap = differences[0].last
+        sentences = [f"Over the whole grid, {algorithms[1]} beats {algorithms[0]}."]
+        overall.append(GridDifference(algorithms[1], gap, settings[0], settings[1], gap, sentences))
+    return results, Analysis(algorithms[0], thresholds, summaries, differences, overall, signs)
 
 
 class Page(HTMLParser):
-    """Elements of a page with their attributes, and the text outside scripts and styles."""
+    """Elements of a page with their attributes, and its text without scripts and styles."""
 
     def __init__(self, html):
         super().__init__()
@@ -166,19 +169,19 @@ class Page(HTMLParser):
 
 
 def written(folder, results, analysis):
-    report.write(results, analysis, folder)
+    page.write(results, analysis, folder)
     return (folder / "report.html").read_text(), (folder / "summary.md").read_text()
 
 
 class Browser:
-    """Chromium without a window, spoken to over two pipes in its own protocol."""
+    """Headless Chromium, controlled over two pipes with the DevTools protocol."""
 
     def __init__(self, executable, profile):
         read, self._out = os.pipe()
         self._in, write = os.pipe()
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
         options += ["--remote-debugging-pipe", "--disable-background-networking", f"--user-data-dir={profile}"]
-        # the protocol wants the descriptors 3 and 4
+        # the protocol uses the file descriptors 3 and 4
         command = ["bash", "-c", f'exec "$@" 3<&{read} 4>&{write}', "bash", executable, *options, "about:blank"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(command, pass_fds=(read, write), **quiet)
@@ -210,7 +213,7 @@ class Browser:
         return json.loads(message)
 
     def open(self, page, width=1280, height=900, scheme="light"):
-        """Load a page and wait until it is drawn; `events` are then those of this page."""
+        """Load a page and wait until it is drawn. `events` then holds the events of this page."""
         self.events = []
         self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
         self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
@@ -225,11 +228,11 @@ class Browser:
     def until(self, expression):
         end = time.monotonic() + 20
         while not self.evaluate(expression):
-            assert time.monotonic() < end, f"never true: {expression}"
+            assert time.monotonic() < end, f"still false: {expression}"
             time.sleep(0.05)
 
     def hover(self, selector):
-        """Move the mouse to the middle of an element."""
+        """Move the mouse to the centre of an element."""
         x, y = self.evaluate(
             f"(() => {{ const element = document.querySelector({json.dumps(selector)}); "
             "element.scrollIntoView({block: 'center', behavior: 'instant'}); "
@@ -245,7 +248,7 @@ class Browser:
         path.write_bytes(b64decode(self("Page.captureScreenshot", captureBeyondViewport=whole)["data"]))
 
     def complaints(self):
-        """Console messages, exceptions and requests for anything but the page itself and data."""
+        """Console messages, exceptions, and requests other than for the page itself and for data URLs."""
         found = [event for event in self.events if event["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")]
         found += [event for event in self.events if event["method"] == "Runtime.consoleAPICalled"]
         requests = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
@@ -273,7 +276,7 @@ SHAPES = {
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
-    """A grid of 18 points × algorithms with a failed and a missing run, and hostile texts wherever a text can be."""
+    """18 grid points × algorithms with a failed and a missing run, and hostile strings in every text."""
     results, analysis = made_up(failed={7}, missing={8})
     for cell in results.cells:
         if cell.last:
@@ -292,27 +295,37 @@ def test_every_shape_of_a_comparison_has_a_report(shape, tmp_path):
     results, analysis = made_up(**SHAPES[shape])
     html, summary = written(tmp_path, results, analysis)
     text = " ".join(Page(html).texts)
-    for versus in analysis.comparisons:
-        assert report.visible(versus.verdict).split(" is better")[1] in text
+    for versus in analysis.differences:
+        assert visible(versus.verdict).split(" is better")[1] in text
     assert ("runs did not finish" in text) == ("failed" in shape or "missing" in shape)
     assert ("No run finished, so there is nothing to compare." in text) == shape.startswith("all ")
-    assert ('class="map"' in html) == bool(results.grid and any(row.seeds for row in analysis.rows))
+    assert ('class="map"' in html) == bool(results.grid and any(row.seeds for row in analysis.summaries))
     assert summary.startswith("# tiny\\_math\n")
-    assert not list(tmp_path.rglob("*.new"))
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "summary.md", "figures"}
 
 
-def test_one_seed_claims_no_interval(tmp_path):
+def test_one_seed_has_no_interval(tmp_path):
     html, summary = written(tmp_path, *made_up(seeds=1))
     text = " ".join(Page(html).texts)
-    for claim in ("95 %", "0.5 is a draw. [", "not told apart"):
+    for claim in ("95 %", "equally good. [", "no significant difference"):
         assert claim not in text + summary
     assert not re.search(r"\[[−+]?\d\.\d+, ", text + summary)
-    assert "No interval is claimed: one seed does not tell a difference from luck." in text
+    assert "With one seed there is no confidence interval: any difference may be due to chance." in text
     assert '"low":null' in html
     assert not re.search(r'"low":\[', html)
 
 
-def test_tables_hold_the_numbers_of_the_analysis(full):
+def test_the_report_names_the_interval_methods_of_the_code(tmp_path):
+    results, analysis = made_up()
+    html, summary = written(tmp_path, results, analysis)
+    for text in (" ".join(Page(html).texts), summary):
+        for method in (STUDENT_T, BOOTSTRAP_T, CLOPPER_PEARSON):
+            assert method in text
+            text = text.replace(method, "")
+        assert not re.search(r"bootstrap|percentile interval|student|clopper|t interval|normal interval", text, re.I)
+
+
+def test_tables_contain_the_numbers_of_the_analysis(full):
     _, _, analysis, html, summary = full
 
     def cells(name):
@@ -323,38 +336,38 @@ def test_tables_hold_the_numbers_of_the_analysis(full):
         ]
 
     quality, versus, cost, stability = map(cells, ("quality", "versus", "cost", "stability"))
-    assert len(quality) == len(analysis.rows) == 18
-    assert len(versus) == len(analysis.comparisons) == 12
-    for row, line in zip(analysis.rows, quality, strict=True):
+    assert len(quality) == len(analysis.summaries) == 18
+    assert len(versus) == len(analysis.differences) == 12
+    for row, line in zip(analysis.summaries, quality, strict=True):
         assert line[0][0] == str(row.seeds)
         assert line[1] == [f"{row.last.estimate:.3f}", f"[{row.last.low:.3f},", f"{row.last.high:.3f}]"]
         assert line[4:6] == [[f"{row.pass_at[4]:.3f}"], [f"{row.pass_at[8]:.3f}"]]
-    for comparison, line in zip(analysis.comparisons, versus, strict=True):
+    for comparison, line in zip(analysis.differences, versus, strict=True):
         gap = comparison.last
         assert line[0] == [f"{gap.estimate:+.3f}", f"[{gap.low:+.3f},", f"{gap.high:+.3f}]"]
         assert line[4][0] == f"{comparison.improvement.estimate:.3f}"
     assert cost[0] == [["2", "of", "5"], ["120"], ["812", "k"], ["31", "s"], ["54", "s"], ["0.61"]]
     assert stability[-3][:4] == [["4", "of", "5"], ["entropy", "4"], ["0.080"], ["1.21", "→", "0.34"]]
-    last = analysis.comparisons[-1].last
+    last = analysis.differences[-1].last
     assert (
         f"| {last.estimate:+.3f} [{last.low:+.3f}, {last.high:+.3f}] | 0.840 [0.740, 0.940] | 120 | 1 of 5 |" in summary
     )
 
 
-def test_the_answer_counts_where_the_interval_leaves_out_zero(full):
-    # made_up: half-widths 0.05 and 0.07, differences as in the verdicts
+def test_the_answer_counts_significant_differences(full):
+    # made_up uses half-widths of 0.05 and 0.07
     _, _, analysis, html, _ = full
-    better = sum(versus.last.low > 0 for versus in analysis.comparisons if versus.algorithm == "gbpo")
+    better = sum(versus.last.low > 0 for versus in analysis.differences if versus.algorithm == "gbpo")
     assert 0 < better < 6
-    line = f"gbpo against grpo: better at {better} of 6 points of the grid, worse at 0, not told apart at {6 - better}."
-    assert line in html
+    counts = f"better at {better} of 6 grid points, worse at 0, no significant difference at {6 - better}"
+    assert f"gbpo compared with grpo: {counts}." in html
     assert "Over the whole grid, gbpo beats grpo." in html
-    assert report.sure(Interval(-0.2, -0.3, -0.1, 5))
-    assert not report.sure(Interval(0.2, -0.1, 0.5, 5))
-    assert not report.sure(Interval(0.2, None, None, 1))
+    assert Interval(-0.2, -0.3, -0.1, 5).excludes_zero
+    assert not Interval(0.2, -0.1, 0.5, 5).excludes_zero
+    assert not Interval(0.2, None, None, 1).excludes_zero
 
 
-def test_failed_runs_are_said_loudly_with_their_last_lines(full):
+def test_failed_runs_are_reported_with_their_last_lines(full):
     _, _, _, html, summary = full
     text = " ".join(Page(html).texts)
     assert "2 of 90 runs did not finish" in text
@@ -363,17 +376,17 @@ def test_failed_runs_are_said_loudly_with_their_last_lines(full):
     assert "\\x1b[31mValueError\\x1b[0m: <b>no</b> completion" in text
 
 
-def test_signs_are_listed_in_their_order_where_runs_collapsed(tmp_path):
+def test_signs_are_listed_in_order_where_runs_collapsed(tmp_path):
     results, analysis = made_up(grid={"epsilon": [0.2, 0.5], "num_iterations": [16]})
     unharmed = next(cell.folder for cell in results.cells if cell.setting["epsilon"] == 0.2)
-    analysis.signs[unharmed] = [Sign(10, "entropy", "of a run that ended well")]
+    analysis.signs[unharmed] = [Sign(10, "entropy", "of a successful run")]
     text = " ".join(Page(written(tmp_path, results, analysis)[0]).texts)
-    assert "Where runs collapsed: 6 runs with signs of trouble" in text  # 4 of grpo, 1 of each gbpo
+    assert "6 runs with signs of trouble, in order of appearance" in text  # 4 of grpo, 1 of each gbpo
     assert text.index("entropy at step 180") < text.index("reward at step 220")
-    assert "of a run that ended well" not in text
+    assert "of a successful run" not in text
 
 
-def test_hostile_texts_are_shown_and_do_nothing(full, tmp_path):
+def test_hostile_texts_are_shown_but_never_run(full, tmp_path):
     folder, _, _, html, summary = full
     page = Page(html)
     assert not {"img", "textarea", "iframe"} & {tag for tag, _ in page.elements}
@@ -416,7 +429,7 @@ def test_the_page_loads_nothing(full):
     assert policy.startswith("default-src 'none'; ")
 
 
-def test_pictures_show_something(full):
+def test_figures_are_not_empty(full):
     figures = {path.name for path in (full[0] / "figures").iterdir()}
     assert len([name for name in figures if name.startswith("validation-")]) == 6
     assert {"differences.png", "heatmap-final.png", "heatmap-collapsed.png", "heatmap-difference.png"} <= figures
@@ -426,7 +439,7 @@ def test_pictures_show_something(full):
         assert coloured > (0.1 if "heatmap" in name else 0.001), f"{name} is empty"
 
 
-def test_curve_is_the_mean_with_the_lowest_and_highest_seed():
+def test_a_curve_has_the_mean_lowest_and_highest_seed():
     def cell(steps, values):
         return Cell("grpo", {}, 0, "done", "", "", series={"step": steps, "m": values})
 
@@ -440,15 +453,15 @@ def test_curve_is_the_mean_with_the_lowest_and_highest_seed():
     assert long.steps[-1] == 1000
 
 
-def test_heat_maps_lie_on_the_two_fields_with_most_values():
+def test_heat_maps_use_the_two_fields_with_the_most_values():
     results, analysis = made_up(**SHAPES["three fields"] | {"grid": {"b": [0, 1], "e": [1, 2, 3], "n": [1, 2]}})
     final, collapsed, difference = heat_maps(results, analysis, "mean@8")
     assert [drawn.algorithm for drawn in difference.maps] == ["gbpo", "gbpo", LONG, LONG]
     assert [drawn.facet for drawn in final.maps[:2]] == ["n=1", "n=2"]
     first = final.maps[1]
     assert (first.column_field, first.columns, first.row_field, first.rows) == ("e", [1, 2, 3], "b", [0, 1])
-    wanted = next(r for r in analysis.rows if r.setting == {"b": 1, "e": 3, "n": 2} and r.algorithm == "grpo")
-    assert first.spots[1][2].row is wanted
+    wanted = next(r for r in analysis.summaries if r.setting == {"b": 1, "e": 3, "n": 2} and r.algorithm == "grpo")
+    assert first.spots[1][2].summary is wanted
     assert first.spots[1][2].value == wanted.last.estimate
     assert difference.low == -difference.high
     assert difference.strength(0.0) == 0.0
@@ -456,15 +469,15 @@ def test_heat_maps_lie_on_the_two_fields_with_most_values():
     assert (collapsed.low, collapsed.high) == (0.0, 1.0)
 
 
-def test_samples_are_of_the_first_seed_where_the_algorithms_differ_most():
+def test_samples_come_from_the_first_seed_and_the_largest_difference():
     results, analysis = made_up(seeds=2)
-    widest = max(analysis.comparisons, key=lambda versus: abs(versus.last.estimate)).setting
+    widest = max(analysis.differences, key=lambda versus: abs(versus.last.estimate)).setting
     for cell in results.cells:
         if cell.last:
             cell.last.scores = [0.5] * 20
             if cell.algorithm == LONG:
                 cell.last.scores[3], cell.last.scores[7] = 0.25, 1.0
-    samples = report._disagreements(results, analysis)
+    samples = differing_samples(results, analysis)
     assert (samples["point"], samples["seed"], samples["differing"]) == (label(widest), 0, 2)
     assert [question["prompt"] for question in samples["questions"]] == [("What is 7 + 1?", 0), ("What is 3 + 1?", 0)]
     assert [score for _, score, _ in samples["questions"][0]["answers"]] == [0.5, 0.5, 1.0]
@@ -476,7 +489,8 @@ def test_samples_are_left_out_of_a_shortened_file(tmp_path):
     for cell in results.cells:
         if cell.last:
             cell.last.completions = None
-    assert "No samples to show" in written(tmp_path, results, analysis)[0]
+    html, _ = written(tmp_path, results, analysis)
+    assert "results.json contains no completions of two algorithms to compare" in html
 
 
 @pytest.mark.parametrize(
@@ -484,22 +498,22 @@ def test_samples_are_left_out_of_a_shortened_file(tmp_path):
     [(None, "–"), (7.0, "7"), (9_999, "9,999"), (12_345, "12.3 k"), (1.2e6, "1.2 M"), (3.4e10, "34 G")],
 )
 def test_amounts(value, written):
-    assert report.amount(value) == written
+    assert amount(value) == written
 
 
 @pytest.mark.parametrize(
     "value, written", [(None, "–"), (math.nan, "–"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h")]
 )
 def test_durations(value, written):
-    assert report.duration(value) == written
+    assert duration(value) == written
 
 
-def test_numbers_that_are_not_there_are_a_dash():
-    assert [report.number(value) for value in (None, math.nan, math.inf, 0.12345)] == ["–", "–", "–", "0.123"]
-    assert [report.signed(value) for value in (None, -0.5, 0.25)] == ["–", "−0.500", "+0.250"]
+def test_missing_numbers_are_a_dash():
+    assert [number(value) for value in (None, math.nan, math.inf, 0.12345)] == ["–", "–", "–", "0.123"]
+    assert [signed(value) for value in (None, -0.5, 0.25)] == ["–", "−0.500", "+0.250"]
 
 
-def test_140_cells_stay_small_and_quick(tmp_path):
+def test_a_report_of_140_cells_is_small_and_quick(tmp_path):
     grid = {"epsilon": [0.2, 0.3, 0.5], "num_iterations": [1, 4, 16]}
     results, analysis = made_up([*ALGORITHMS, "gbpo:overshoot_slope=0.2"], grid, seeds=4, steps=600)
     assert len(results.cells) == 144
@@ -513,21 +527,21 @@ def test_command_makes_the_report_again(tmp_path, monkeypatch, capsys):
     results, analysis = made_up(grid={}, seeds=1)
     results.save(tmp_path)
     asked = []
-    monkeypatch.setattr(report, "analyse", lambda given: asked.append(given) or analysis)
-    report.main([str(tmp_path)])
+    monkeypatch.setattr(command, "analyse", lambda given: asked.append(given) or analysis)
+    command.main([str(tmp_path)])
     assert asked == [results]
     assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
     with pytest.raises(SystemExit) as stop:
-        report.main([str(tmp_path / "figures")])
+        command.main([str(tmp_path / "figures")])
     assert stop.value.code == 2
-    assert "holds no results.json" in capsys.readouterr().err
+    assert "contains no results.json" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     executable = shutil.which("chromium")
     if not executable:
-        pytest.skip("NO CHROMIUM: how the report looks and what it loads was not checked. apt-get install chromium")
+        pytest.skip("Chromium is not installed, so the page was not checked in a browser. apt-get install chromium")
     browser = Browser(executable, tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()
@@ -569,7 +583,7 @@ def test_tooltips_in_chromium(full, browser, shots):
     browser.until("document.getElementById('tip').hidden")
     browser.hover("[data-tip]")
     browser.until("!document.getElementById('tip').hidden")
-    row = analysis.rows[0]
+    row = analysis.summaries[0]
     assert f"Final mean@8: {row.last.estimate:.3f}\n5 seeds, 0 collapsed" in browser.evaluate(tip)
     assert browser.complaints() == []
 

@@ -1,16 +1,19 @@
-"""What a comparison is made of: algorithms, a grid, and a refusal of what could show nothing."""
+"""Algorithms and grids of a comparison, and the comparisons that are refused."""
 
 from pathlib import Path
 
 import pytest
 
-from evals.compare.cells import Algorithm, describe, notes, points, read_grid
+from evals.compare.grid import grid_points, read_grid
+from evals.compare.point import Algorithm, describe
+from evals.compare.same_steps import shared_run_notes
+from gbpo.trainer.passes.speedups import requested_speedups
 
 TINY = Path(__file__).parents[3] / "recipes" / "tiny_math.yaml"
 ONE_UPDATE = ["--per_device_train_batch_size=256", "--steps_per_generation=1", "--num_iterations=1"]
 
 
-def test_an_algorithm_is_a_base_and_its_fields():
+def test_an_algorithm_has_a_base_and_fields():
     algorithm = Algorithm.parse("gbpo:target_baseline=exact,overshoot-slope=0.2")
     assert algorithm.base == "gbpo"
     assert algorithm.fields == {"target_baseline": "exact", "overshoot_slope": "0.2"}
@@ -26,13 +29,13 @@ def test_an_algorithm_is_a_base_and_its_fields():
         ("grpo:target_baseline=exact", ["target_baseline", "does not read"]),
     ],
 )
-def test_a_wrong_algorithm_is_explained(text, words):
+def test_an_invalid_algorithm_is_refused(text, words):
     with pytest.raises(ValueError) as error:
         Algorithm.parse(text)
     assert all(word in str(error.value) for word in words)
 
 
-def test_a_grid_has_numbers_and_texts():
+def test_a_grid_can_have_numbers_and_texts():
     grid = read_grid(["epsilon=0.2,0.3", "num_iterations=1,4", "lr_scheduler_type=constant,cosine"])
     assert grid == {
         "epsilon": [0.2, 0.3],
@@ -42,13 +45,13 @@ def test_a_grid_has_numbers_and_texts():
 
 
 @pytest.mark.parametrize("texts", [["epsilon"], ["epsilon=0.2,0.2"], ["epsilon=0.2", "epsilon=0.3"], ["=1"]])
-def test_a_wrong_grid_is_refused(texts):
+def test_an_invalid_grid_is_refused(texts):
     with pytest.raises(ValueError, match="--grid"):
         read_grid(texts)
 
 
-def test_every_algorithm_at_every_point():
-    found = points(TINY, ["grpo", "gbpo:target_baseline=exact"], {"epsilon": [0.2, 0.3]}, ["--max_steps=7"])
+def test_every_algorithm_is_run_at_every_grid_point():
+    found = grid_points(TINY, ["grpo", "gbpo:target_baseline=exact"], {"epsilon": [0.2, 0.3]}, ["--max_steps=7"])
     assert [(p.algorithm.name, p.setting["epsilon"]) for p in found] == [
         ("grpo", 0.2),
         ("gbpo:target_baseline=exact", 0.2),
@@ -66,7 +69,7 @@ def test_every_algorithm_at_every_point():
     ("algorithms", "grid", "flags", "words"),
     [
         (["grpo", "grpo"], {}, [], ["grpo", "twice"]),
-        (["grpo", "gbpo:num_generations=16"], {}, [], ["num_generations", "not that of the algorithms"]),
+        (["grpo", "gbpo:num_generations=16"], {}, [], ["num_generations", "could not be attributed to the algorithms"]),
         (["grpo", "gbpo:max_steps=5"], {}, [], ["max_steps"]),
         (["grpo", "gbpo:dataset_name=programs"], {}, [], ["dataset_name"]),
         (["grpo", "gbpo:temperature=0.5"], {}, [], ["temperature"]),
@@ -76,47 +79,53 @@ def test_every_algorithm_at_every_point():
         (["grpo", "gbpo:target_baseline=middle"], {}, [], ["gbpo:target_baseline=middle", "middle"]),
     ],
 )
-def test_what_is_not_alike_is_refused(algorithms, grid, flags, words):
+def test_algorithms_that_are_not_comparable_are_refused(algorithms, grid, flags, words):
     with pytest.raises(ValueError) as error:
-        points(TINY, algorithms, grid, flags)
+        grid_points(TINY, algorithms, grid, flags)
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
 @pytest.mark.parametrize(
     ("algorithms", "flags"),
     [
-        (["grpo", "gbpo:target_baseline=exact"], ONE_UPDATE),  # two rewards: both pull by the advantage
+        (
+            ["grpo", "gbpo:target_baseline=exact"],
+            ONE_UPDATE,
+        ),  # with binary rewards, both follow the sign of the advantage
         (["grpo", "gbpo:target_baseline=mean"], ONE_UPDATE),
-        (["gbpo", "gbpo:target_temperature=1"], ONE_UPDATE),  # the sign does not depend on it
+        (["gbpo", "gbpo:target_temperature=1"], ONE_UPDATE),  # the sign of the gradient does not depend on it
         (["gbpo", "gbpo:epsilon=0.1"], ONE_UPDATE),
-        (["grpo", "gbpo:target_baseline=mean,target_temperature=0,overshoot_slope=0"], []),  # GRPO's own gradient
+        (["grpo", "gbpo:target_baseline=mean,target_temperature=0,overshoot_slope=0"], []),  # has the gradient of GRPO
         (["gbpo", "gbpo:target_baseline=median"], []),
     ],
 )
-def test_a_comparison_that_can_show_nothing_is_refused(algorithms, flags):
+def test_a_comparison_without_any_difference_is_refused(algorithms, flags):
     with pytest.raises(ValueError, match="cannot show a difference"):
-        notes(points(TINY, algorithms, {}, flags))
+        shared_run_notes(grid_points(TINY, algorithms, {}, flags))
 
 
 @pytest.mark.parametrize(
     ("algorithms", "flags"),
     [
-        (["grpo", "gbpo"], ONE_UPDATE),  # ties pull under GRPO alone
+        (["grpo", "gbpo"], ONE_UPDATE),  # only GRPO moves completions whose reward equals the median
         (["grpo", "gbpo:target_baseline=exact"], []),
         (["grpo", "gbpo:target_baseline=exact"], [*ONE_UPDATE, "--reward_funcs", "exact_match", "format"]),
-        (["gbpo", "gbpo:epsilon_high=0.4"], ONE_UPDATE),  # moves the target of the ties
+        (
+            ["gbpo", "gbpo:epsilon_high=0.4"],
+            ONE_UPDATE,
+        ),  # changes the target of completions whose reward equals the median
         (["gbpo", "gbpo:learning_rate=0.001"], []),
         (["grpo", "gbpo:target_baseline=mean,overshoot_slope=0"], []),
     ],
 )
-def test_one_that_can_is_not(algorithms, flags):
-    assert notes(points(TINY, algorithms, {}, flags)) == []
+def test_a_comparison_with_a_difference_is_accepted(algorithms, flags):
+    assert shared_run_notes(grid_points(TINY, algorithms, {}, flags)) == []
 
 
 def test_points_that_take_the_same_steps_are_run_once():
     flags = ["--per_device_train_batch_size=256", "--steps_per_generation=1"]
     grid = {"epsilon": [0.2, 0.3], "num_iterations": [1, 4]}
-    found = points(TINY, ["grpo", "gbpo", "gbpo:target_baseline=exact"], grid, flags)
+    found = grid_points(TINY, ["grpo", "gbpo", "gbpo:target_baseline=exact"], grid, flags)
     run_by = {point.name: point.same_as.name if point.same_as else None for point in found}
     once = {
         "gbpo:target_baseline=exact, epsilon=0.2, num_iterations=1": "grpo, epsilon=0.2, num_iterations=1",
@@ -126,7 +135,7 @@ def test_points_that_take_the_same_steps_are_run_once():
     }
     assert len(found) == 12 and {name: run for name, run in run_by.items() if run} == once
     assert len({point.folder(0) for point in found}) == 8
-    ours, median = notes(found)
+    ours, median = shared_run_notes(found)
     assert ours.endswith(
         "grpo, epsilon=0.2, num_iterations=1; gbpo:target_baseline=exact, epsilon=0.2, num_iterations=1; "
         "grpo, epsilon=0.3, num_iterations=1; gbpo:target_baseline=exact, epsilon=0.3, num_iterations=1."
@@ -135,16 +144,16 @@ def test_points_that_take_the_same_steps_are_run_once():
 
 
 @pytest.mark.parametrize("field", ["system_prompt=Add.,Sum up.", "learning_rate=1e-4,3e-4", "model_revision=a,b"])
-def test_points_that_differ_in_anything_else_are_run_each(field):
-    found = points(TINY, ["grpo"], read_grid([field]), ONE_UPDATE)
+def test_points_that_differ_in_another_field_are_run_separately(field):
+    found = grid_points(TINY, ["grpo"], read_grid([field]), ONE_UPDATE)
     assert [point.same_as for point in found] == [None, None]
 
 
-def test_gbpo_runs_every_row_as_grpo_does():
-    """Unless it is asked not to: entropy and ratios are then those of the rows that are run."""
-    for flags, expected in (([], False), (["--skip_zero_signal=true"], True)):
-        grpo, gbpo = points(TINY, ["grpo", "gbpo"], {"num_iterations": [4]}, flags)
-        assert gbpo.recipe.training.skip_zero_signal is expected
-        assert not any("skip_zero_signal" in flag for flag in grpo.flags)
-    (asked,) = points(TINY, ["gbpo:skip_zero_signal=true"], {}, [])
-    assert asked.recipe.training.skip_zero_signal is True
+def test_gbpo_runs_every_row_by_default():
+    """With skip_zero_signal, entropy and ratios would cover only the rows that are run."""
+    for flags, expected in (([], False), (["--exact_speedups=all"], True)):
+        grpo, gbpo = grid_points(TINY, ["grpo", "gbpo"], {"num_iterations": [4]}, flags)
+        assert ("skip_zero_signal" in requested_speedups(gbpo.recipe.training.exact_speedups)) is expected
+        assert not any("exact_speedups" in flag for flag in grpo.flags)
+    (asked,) = grid_points(TINY, ["gbpo:exact_speedups=all"], {}, [])
+    assert asked.recipe.training.exact_speedups == ["all"]

@@ -1,0 +1,46 @@
+"""The command line of a cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .plan import RECIPE, VALIDATION, ComparisonPlan
+from .point import Point
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def cell_command(plan: ComparisonPlan, point: Point, seed: int) -> list[str]:
+    """Command that runs a cell, or the cell whose run it shares."""
+    point = point.same_as or point
+    return [
+        *plan.launcher,
+        str(ROOT / "launch" / "gbpo.py"),
+        str(plan.folder / RECIPE),
+        *plan.overrides,
+        *cell_flags(point, plan.eval_steps),
+        f"--eval_dataset_name={plan.folder / VALIDATION}",
+        f"--seed={seed}",
+        f"--output_dir={plan.cell_folder(point, seed).run}",
+    ]
+
+
+def cell_flags(point: Point, eval_steps: float | None) -> list[str]:
+    """Flags that every cell needs in addition to its recipe.
+
+    They make the run validate before its first step and then every `eval_steps` (by default as in the recipe, or 20
+    times), keep its last and its best checkpoint, and resume after an interruption. A collapse does not stop the run,
+    because it is a result.
+    """
+    args, given = point.recipe.training, point.recipe.given
+    group = args.num_generations_eval or args.num_generations
+    batch = max(args.per_device_train_batch_size // group, 1) * group
+    every = eval_steps or (args.eval_steps if "eval_steps" in given else 0.05)  # below 1 it is a fraction of all steps
+    return [
+        *point.flags,
+        *("--eval_strategy=steps", f"--eval_steps={every}", "--eval_on_start=true"),
+        *([] if "per_device_eval_batch_size" in given else [f"--per_device_eval_batch_size={batch}"]),
+        *("--save_strategy=steps", f"--save_steps={every}", "--save_total_limit=2"),
+        *("--metric_for_best_model=eval_reward", "--greater_is_better=true"),
+        *("--resume_from_checkpoint=auto", "--stop_on_collapse=false"),
+    ]

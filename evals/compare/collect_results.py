@@ -1,0 +1,134 @@
+"""Read the results of a comparison from its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gbpo.run.data import loading as data
+from gbpo.run.output import folder
+from gbpo.shared.provenance import git_revision
+
+from ..shared.hardware import describe_hardware
+from ..shared.results import Cell, Evaluation, Results
+from .cell_command import ROOT, cell_command
+from .plan import START, TEST, VALIDATION, ComparisonPlan
+from .point import Point
+from .process_log import last_lines
+
+_TAIL_LINES = 15  # lines of output kept for a failed run
+
+# Metrics of a run that the report uses
+SERIES = (
+    "step",
+    "elapsed",
+    "num_tokens",
+    "reward",
+    "eval_reward",
+    "entropy",
+    "grad_norm",
+    "gbpo/outside_bounds",
+    "gbpo/ratio_p01",
+    "gbpo/ratio_p50",
+    "gbpo/ratio_p99",
+    "clip_ratio/region_mean",
+    "completions/mean_length",
+    "frac_reward_zero_std",
+)
+
+
+def collect_results(plan: ComparisonPlan) -> Results:
+    """Read all results that the comparison has so far."""
+    start, settings = _read_evaluations(plan.folder / START, [0])
+    for path in [plan.cell_folder(*cell).evaluation for cell in plan.cells]:
+        settings = settings or _read_evaluations(path, [0])[1]
+    if settings:  # names instead of paths on this machine
+        settings |= {"dataset_name": TEST, "reference": plan.base.model.model_name_or_path}
+    counts: dict[str, Any] = {
+        f"{name} questions": len((plan.folder / file).read_text().splitlines())
+        for name, file in (("validation", VALIDATION), ("test", TEST))
+    }
+    return Results(
+        command=plan.command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        git_revision=git_revision(),
+        versions=folder.versions(),
+        hardware=describe_hardware(),
+        recipe=str(plan.recipe),
+        recipe_text=plan.recipe.read_text(),
+        overrides=plan.overrides,
+        algorithms=plan.algorithms,
+        grid=plan.grid,
+        seeds=plan.seeds,
+        evaluation=counts | settings,
+        questions=_questions(plan),
+        start=start[0] if start else None,
+        notes=plan.notes,
+        cells=[_cell(plan, point, seed) for point, seed in plan.cells],
+    )
+
+
+def _cell(plan: ComparisonPlan, point: Point, seed: int) -> Cell:
+    files = plan.cell_folder(point, seed)
+    record = files.record
+    rows = folder.read_metrics(files.run)
+    columns = {name: [row.get(name) for row in rows] for name in SERIES}
+    best = files.best_checkpoint()
+    steps = [rows[-1]["step"] if rows else 0, int(best.name.rpartition("-")[2]) if best else 0]
+    evaluations = _read_evaluations(files.evaluation, steps)[0] if files.is_done else []
+    status = "missing" if record["status"] == "done" and not evaluations else record["status"]
+    return Cell(
+        algorithm=point.algorithm.name,
+        setting=point.setting,
+        seed=seed,
+        status=status,
+        folder=str(point.folder(seed)),
+        command=_from_checkout(cell_command(plan, point, seed)),
+        reason=record.get("reason"),
+        tail=last_lines(files.log, _TAIL_LINES) if status == "failed" else [],
+        seconds=record["seconds"] or None,
+        train_seconds=_last(columns["elapsed"]),
+        tokens=_last(columns["num_tokens"]),
+        peak_memory_gb=_last([row.get("peak_memory_gb") for row in rows]),
+        series={name: values for name, values in columns.items() if _last(values) is not None},
+        last=evaluations[0] if evaluations else None,
+        best=evaluations[1] if len(evaluations) > 1 else None,
+    )
+
+
+def _from_checkout(command: list[str]) -> str:
+    """The command as typed in a checkout, without the paths of the checkout and of the interpreter."""
+    typed = ["python" if word == sys.executable else word.replace(f"{ROOT}/", "") for word in command]
+    return shlex.join(typed)
+
+
+def _read_evaluations(path: Path, steps: list[int]) -> tuple[list[Evaluation], dict[str, Any]]:
+    """Evaluations in an output file of `evals.evaluate`, with the given steps, and their settings."""
+    if not path.is_file():
+        return [], {}
+    found = json.loads(path.read_text())
+    evaluations = [
+        Evaluation(**entry["evaluation"] | {"step": step}) for entry, step in zip(found, steps, strict=False)
+    ]
+    return evaluations, found[0]["settings"]
+
+
+def _questions(plan: ComparisonPlan) -> list[dict[str, str]]:
+    run = dataclasses.replace(plan.base.run, dataset_name=str(plan.folder / TEST), dataset_kwargs={})
+    test, _ = data.load(run, evaluation=False)
+    references = test["solution"] if "solution" in test.column_names else [""] * len(test)
+    pairs = zip(test["prompt"], references, strict=True)
+    return [{"prompt": _text(prompt), "gold": str(reference)} for prompt, reference in pairs]
+
+
+def _text(prompt: Any) -> str:
+    return prompt if isinstance(prompt, str) else "\n".join(str(message["content"]) for message in prompt)
+
+
+def _last(values: list[Any]) -> Any:
+    return next((value for value in reversed(values) if value is not None), None)

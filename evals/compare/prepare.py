@@ -1,0 +1,177 @@
+"""Check a comparison before anything runs, and write its recipe and questions into its folder."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from gbpo.run.data import loading as data
+from gbpo.run.models import catalogue as models
+from gbpo.run.preview import hazards
+from gbpo.run.recipe import parsing as recipes
+from gbpo.run.recipe.arguments import RunArguments
+from gbpo.run.recipe.parsing import Recipe
+from gbpo.run.rewards import load_rewards, named_rewards
+from gbpo.run.train import check_enough_prompts
+from gbpo.shared.write_whole import write_whole
+
+from ..evaluate.settings import Settings
+from .cell_command import cell_flags
+from .grid import grid_points, read_grid
+from .plan import RECIPE, TEST, VALIDATION, ComparisonPlan
+from .same_steps import shared_run_notes
+
+_SET_BY_COMPARISON = {"seed": "--seeds", "algorithm": "--algorithms", "output_dir": "--output"}
+_MANIFEST = "comparison.json"
+
+
+def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> ComparisonPlan:
+    """Check the comparison without loading a model, and write its recipe and questions into its folder.
+
+    Args:
+        options: Parsed options of `evals.compare`.
+        overrides: The remaining arguments: fields for every run.
+        command: Command line of the comparison.
+
+    Raises:
+        ValueError: The recipe, its data or the folder is invalid, or the comparison cannot show a difference.
+    """
+    if len(set(options.seeds)) < len(options.seeds):
+        raise ValueError(
+            f"--seeds {' '.join(map(str, options.seeds))} repeats a seed, so runs would be repeated. "
+            "Write each only once."
+        )
+    for name, option in _SET_BY_COMPARISON.items():
+        if any(flag.partition("=")[0] == f"--{name}" for flag in overrides):
+            raise ValueError(
+                f"--{name} would be overwritten, because the comparison sets it for each run. Write {option}."
+            )
+    grid = read_grid(options.grid)
+    found = grid_points(options.recipe, options.algorithms, grid, overrides)
+    recipe = found[0].recipe
+    held_out = options.eval_dataset_name or recipe.run.eval_dataset_name
+    run = dataclasses.replace(recipe.run, eval_dataset_name=held_out)
+    train_set, eval_set = data.load(run, evaluation=True)
+    assert eval_set is not None  # because evaluation=True
+    models.check_model_name(recipe.model.model_name_or_path)
+    load_rewards(run, train_set)
+    load_rewards(_with_test_reward(options, run), eval_set)
+    for point in found:
+        check_enough_prompts(point.recipe, len(train_set))
+        recipes.parse([str(options.recipe), *overrides, *cell_flags(point, options.eval_steps)])
+    plan = ComparisonPlan(
+        folder=options.output.resolve(),
+        recipe=options.recipe,
+        overrides=overrides,
+        algorithms=options.algorithms,
+        grid=grid,
+        seeds=options.seeds,
+        points=found,
+        eval_steps=options.eval_steps,
+        evaluation=_evaluation_flags(options, recipe),
+        launcher=shlex.split(options.launcher) if options.launcher else [sys.executable],
+        jobs=options.jobs,
+        notes=[*shared_run_notes(found), *hazards.overlap(train_set, eval_set)],
+        command=command,
+    )
+    _check_unchanged(plan, held_out, options.eval_questions)
+    _write_questions(plan.folder, data.held_out(run, len(train_set)), options.eval_questions)
+    return plan
+
+
+def _with_test_reward(options: argparse.Namespace, run: RunArguments) -> RunArguments:
+    """The recipe's arguments with only the reward that is used for the test.
+
+    Raises:
+        ValueError: The reward is the majority vote.
+    """
+    rewards = named_rewards(run)
+    name = options.eval_reward or next(iter(rewards))
+    if name == "majority_vote":
+        raise ValueError(
+            "reward_funcs=['majority_vote'] rewards the most common answer even if it is wrong, so it cannot show "
+            "which algorithm is better. Write --eval_reward, for example --eval_reward math."
+        )
+    return dataclasses.replace(run, reward_funcs=[name], reward_kwargs={name: rewards.get(name, {})})
+
+
+def _evaluation_flags(options: argparse.Namespace, recipe: Recipe) -> list[str]:
+    """Flags of `evals.evaluate`, without models, data and output.
+
+    Raises:
+        ValueError: `evals.evaluate` would not accept them.
+    """
+    run, args = _with_test_reward(options, recipe.run), recipe.training
+    assert run.reward_funcs is not None
+    sampling = {
+        "samples": options.eval_samples,
+        "temperature": args.temperature if options.eval_temperature is None else options.eval_temperature,
+        "top_p": args.top_p if options.eval_top_p is None else options.eval_top_p,
+        "max_tokens": args.max_completion_length,
+    }
+    Settings(run, **sampling)
+    values = {
+        "reward": run.reward_funcs[0],
+        "reward_kwargs": json.dumps(run.reward_kwargs[run.reward_funcs[0]]),
+        "columns": json.dumps(run.dataset_columns),
+        **sampling,
+        "system_prompt": run.system_prompt,
+        "prompt_template": run.prompt_template,
+        "chat_template_path": run.chat_template_path,
+    }
+    return [f"--{name}={value}" for name, value in values.items() if value is not None]
+
+
+def _check_unchanged(plan: ComparisonPlan, held_out: str | None, questions: int) -> None:
+    """Check that earlier cells in the folder are comparable, and write the recipe and the shared settings.
+
+    Raises:
+        ValueError: The folder contains cells with another recipe, other overrides or another evaluation.
+    """
+    path, recipe = plan.folder / _MANIFEST, plan.folder / RECIPE
+    now = {
+        "recipe": plan.recipe.read_text(),
+        "overrides": plan.overrides,
+        "launcher": plan.launcher,
+        "evaluation": plan.evaluation,
+        "eval_steps": plan.eval_steps,
+        "eval_dataset_name": held_out,
+        "eval_questions": questions,
+    }
+    before: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else now
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+        raise ValueError(
+            f"{str(plan.folder)!r} contains runs with another {', '.join(changed)}, which are not comparable with "
+            "these. Give another --output, or keep the earlier command and only add algorithms, seeds or grid values."
+        )
+    if not path.is_file() and any(plan.folder.glob("[!.]*")):
+        raise ValueError(
+            f"{str(plan.folder)!r} contains other files, which could be overwritten. Give a new or an empty folder as "
+            "--output."
+        )
+    recipe.write_text(plan.recipe.read_text())
+    write_whole(path, json.dumps(now, indent=1, default=str) + "\n")
+
+
+def _write_questions(folder: Path, held_out: Dataset, count: int) -> None:
+    """Write the held-out questions, alternately to the validation and the test file.
+
+    Raises:
+        ValueError: There are fewer than two.
+    """
+    count = min(count, len(held_out))
+    if count < 2:
+        raise ValueError(
+            f"{count} held-out question(s) cannot be split into validation and test questions. Give more questions, or "
+            "a larger --eval_questions."
+        )
+    for name, rows in ((VALIDATION, range(0, count, 2)), (TEST, range(1, count, 2))):
+        held_out.select(rows).to_json(folder / name, force_ascii=False)

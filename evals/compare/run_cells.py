@@ -1,0 +1,178 @@
+"""Run the cells of a comparison as parallel processes, and evaluate their models."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import queue
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from tqdm import tqdm
+
+from gbpo.run.models import catalogue as models
+from gbpo.run.output import folder
+
+from .cell_command import ROOT, cell_command
+from .cell_folder import CellFolder
+from .plan import START, TEST, ComparisonPlan
+from .point import Point
+from .process_log import failure_reason
+
+
+class CellError(Exception):
+    """A run or an evaluation failed. The message is one line."""
+
+
+def run_cells(plan: ComparisonPlan) -> bool:
+    """Run and evaluate every cell that is not done.
+
+    Returns:
+        Whether the user interrupted it.
+
+    Raises:
+        CellError: The starting model cannot be evaluated.
+    """
+    model = models.local_model(plan.base.model.model_name_or_path)  # built once, before parallel runs need it
+    cells = [(point, seed) for point, seed in plan.cells if point.same_as is None]
+    todo = [cell for cell in cells if not plan.cell_folder(*cell).is_done]
+    runner = _Runner(plan, model)
+    pool = concurrent.futures.ThreadPoolExecutor(plan.jobs)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        runner.evaluate([model], plan.folder / START)
+        with tqdm(total=len(cells), initial=len(cells) - len(todo), unit="cell") as bar:
+            for future in concurrent.futures.as_completed([pool.submit(runner.run_cell, *cell) for cell in todo]):
+                bar.write(future.result())
+                bar.update()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        runner.end()
+        pool.shutdown(cancel_futures=True)
+        signal.signal(signal.SIGTERM, previous)
+    return False
+
+
+class _Runner:
+    """Starts the processes of a comparison, and can end all of them."""
+
+    def __init__(self, plan: ComparisonPlan, model: str):
+        self._plan = plan
+        self._model = model
+        self._running: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()
+        self._ended = False
+        self._slots: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(plan.jobs):
+            self._slots.put(slot)
+
+    def run_cell(self, point: Point, seed: int) -> str:
+        """Run and evaluate a cell, and return a line about the result."""
+        cell = self._plan.cell_folder(point, seed)
+        name = f"{point.name}, seed {seed}"
+        slot = self._slots.get()
+        try:
+            cell.path.mkdir(parents=True, exist_ok=True)
+            if cell.record["status"] != "done":
+                self._train(cell, cell_command(self._plan, point, seed), slot)
+            best = cell.best_checkpoint()
+            self.evaluate([str(path) for path in (cell.run / folder.MODEL, best) if path], cell.evaluation, slot)
+            return f"{name}: done in {cell.record['seconds']:.0f} s"
+        except CellError as error:
+            if not self._ended:
+                cell.write_record(**cell.record | {"status": "failed", "reason": str(error)})
+            return f"{name}: FAILED, {error}"
+        finally:
+            self._slots.put(slot)
+
+    def _train(self, cell: CellFolder, command: list[str], slot: int) -> None:
+        seconds = cell.record["seconds"]
+        if cell.run.is_dir():  # after a comparison was killed, its run may still be alive
+            with FileLock(cell.run / ".lock"):
+                pass
+        if not _is_finished(cell.run):
+            if folder.last_checkpoint(cell.run, folder.AUTO) is None:
+                shutil.rmtree(cell.run, ignore_errors=True)
+            began = time.perf_counter()
+            try:
+                self._call(command, cell.log, slot)
+            finally:
+                seconds += time.perf_counter() - began
+                cell.write_record(status="missing", seconds=seconds)
+        cell.write_record(status="done", seconds=seconds)
+
+    def evaluate(self, names: list[str], output: Path, slot: int = 0) -> None:
+        """Evaluate models on the test questions, unless `output` exists.
+
+        Args:
+            names: The models.
+            output: File for the results.
+            slot: Slot of the job, which selects its GPU.
+
+        Raises:
+            CellError: The evaluation failed.
+        """
+        if not output.is_file():
+            command = [sys.executable, "-m", "evals.evaluate", *names, str(self._plan.folder / TEST)]
+            command += [*self._plan.evaluation, f"--reference={self._model}", f"--output={output}"]
+            self._call(command, output.with_suffix(".log"), slot)
+
+    def _call(self, command: list[str], log: Path, slot: int) -> None:
+        with self._lock:
+            if self._ended:
+                raise CellError("interrupted")
+            with log.open("w") as file:
+                print(shlex.join(command), file=file, flush=True)
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment(slot),
+                    start_new_session=True,  # so that its child processes can be ended with it
+                )
+            self._running.add(process)
+        status = process.wait()
+        with self._lock:
+            self._running.discard(process)
+        if status:
+            raise CellError("interrupted" if self._ended else failure_reason(log, status))
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]  # so that evals can be imported from any directory
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        gpus = torch.cuda.device_count()
+        if not gpus:
+            env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self._plan.jobs)))
+        elif self._plan.jobs > 1 and self._plan.launcher == [sys.executable]:
+            visible = env.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+            env["CUDA_VISIBLE_DEVICES"] = visible[slot % gpus]
+        return env
+
+    def end(self) -> None:
+        """End all running processes: with SIGTERM, so that they can report, and later with SIGKILL."""
+        with self._lock:
+            self._ended = True
+            running = list(self._running)
+        for number, patience in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)):
+            for process in running:
+                if process.poll() is None:
+                    os.killpg(process.pid, number)
+            deadline = time.monotonic() + patience
+            while time.monotonic() < deadline and any(process.poll() is None for process in running):
+                time.sleep(0.1)
+
+
+def _is_finished(run: Path) -> bool:
+    """Whether the report of a run says that it finished."""
+    report = run / "report.txt"
+    return report.is_file() and ": finished;" in report.read_text().splitlines()[-1]

@@ -1,0 +1,95 @@
+"""The cache of evaluations: a file per evaluation, named after everything that its result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+import rewards
+from gbpo.run.data import loading as data
+from gbpo.run.models import catalogue as models
+from gbpo.run.models import description
+from gbpo.shared.provenance import installed_version
+
+from ..shared import results
+from .checkpoint import Checkpoint
+from .settings import TASK_FIELDS, Settings
+
+_PACKAGES = ("torch", "transformers", "peft", "vllm", "math-verify", "reasoning-gym")
+_MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+_TRAINING_FILES = ("training_args.bin", "trainer_state.json")
+
+
+def cache_file(
+    policy: Checkpoint,
+    reference: Checkpoint | None,
+    questions: Dataset,
+    settings: Settings,
+    reward: Callable[..., Any],
+) -> Path:
+    """Cache file of an evaluation.
+
+    Its name is a hash of the weights, tokenizers, questions, settings, code, package versions and device.
+    """
+    parts = {
+        "models": [checkpoint and _fingerprint(checkpoint) for checkpoint in (policy, reference)],
+        "questions": questions.to_list(),
+        "settings": settings.as_dict(TASK_FIELDS),
+        "chat_template": policy.tokenizer.chat_template,
+        "code": [_hash(path) for path in source_files(reward)],
+        "packages": {name: installed_version(name) for name in _PACKAGES},
+        "device": str(torch.accelerator.current_accelerator()),
+    }
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return models.cache_folder() / "evaluations" / f"{key}.json"
+
+
+def read(path: Path) -> Any:
+    """Content of a cache file, or None if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def source_files(reward: Callable[..., Any]) -> list[Path]:
+    """Source files that the result of an evaluation depends on.
+
+    They are this package, the results format, the loading of data and models, all rewards, and the file that defines
+    the given reward.
+    """
+    modules = [results.__file__, data.__file__, models.__file__, description.__file__]
+    packages = [Path(__file__).parent, Path(rewards.__file__).parent]
+    defined_by = reward if inspect.isroutine(reward) else getattr(reward, "func", type(reward))
+    return [
+        *map(Path, modules),
+        *(path for package in packages for path in sorted(package.rglob("*.py"))),
+        Path(inspect.getfile(defined_by)),
+    ]
+
+
+def _fingerprint(checkpoint: Checkpoint) -> list[Any]:
+    """Hashes of the weight and tokenizer files. For a model on the Hub, its commit."""
+    found: list[Any] = []
+    for source in (checkpoint.base, checkpoint.adapter):
+        if source is None:
+            continue
+        folder = Path(source)
+        if not folder.is_dir():
+            found.append([source, checkpoint.description.config._commit_hash])
+            continue
+        files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_FILES)
+        found.append([[path.name, _hash(path)] for path in files if path.name not in _TRAINING_FILES])
+    return found
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

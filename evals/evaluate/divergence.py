@@ -1,0 +1,56 @@
+"""KL divergence between two checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .batches import batches, pad
+from .checkpoint import Checkpoint, memory_released
+
+_MAX_LOGITS = 2**27  # per batch and model
+
+
+@torch.inference_mode()
+def divergence(
+    policy: Checkpoint,
+    reference: Checkpoint,
+    prompts: Sequence[list[int]],
+    completions: Sequence[list[int]],
+    batch_size: int,
+) -> float:
+    r"""KL divergence of the policy from a reference model along given completions, in nats per completion.
+
+    It is the mean over completions y of Σ_t KL(π(· | x, y_<t) ‖ π_ref(· | x, y_<t)), at temperature 1 and over the
+    whole vocabulary.
+
+    If the completions were sampled from π at temperature 1 and top_p 1, its expectation is the KL divergence between
+    the distributions of completions (chain rule), with less variance than log π(y) − log π_ref(y). Otherwise it is the
+    same sum over the prefixes that the sampling visited.
+
+    Args:
+        policy: Model π.
+        reference: Model π_ref, with the same tokenizer.
+        prompts: Token ids x, one prompt per completion.
+        completions: Token ids y.
+        batch_size: Maximum number of completions per batch.
+    """
+    with memory_released():
+        pair = policy.load(), reference.load()
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]) - len(completions[i]))
+        longest = len(prompts[order[0]]) + len(completions[order[0]])
+        vocabulary = policy.description.config.get_text_config().vocab_size
+        size = max(1, min(batch_size, _MAX_LOGITS // (longest * vocabulary)))
+        total = 0.0
+        for batch in batches(order, size, "divergence"):
+            tokens, mask = pad([prompts[i] + completions[i] for i in batch], "right", pair[0].device)
+            log_pi, log_ref = (
+                model(input_ids=tokens, attention_mask=mask).logits.float().log_softmax(-1) for model in pair
+            )
+            # (completions, tokens)
+            kl = torch.nn.functional.kl_div(log_ref, log_pi, reduction="none", log_target=True).sum(-1)
+            for row, i in enumerate(batch):
+                start = len(prompts[i]) - 1  # the last prompt token predicts the first completion token
+                total += kl[row, start : start + len(completions[i])].sum().item()
+        return total / len(prompts)

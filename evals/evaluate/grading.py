@@ -1,0 +1,54 @@
+"""Grade completions with a reward."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+
+def grade(
+    reward: Callable[..., Any], columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]]
+) -> tuple[list[float], int]:
+    """Grade completions, calling the reward with the same arguments as TRL does.
+
+    Args:
+        reward: The reward, which may be asynchronous.
+        columns: Columns of the data set by name, including `prompt`. One row per completion.
+        texts: Completions.
+        ids: Their token ids.
+
+    Returns:
+        The reward of each completion, with 0 for ungraded ones, and the number of ungraded completions.
+
+    Raises:
+        ValueError: The reward returned the wrong number of scores.
+    """
+    given = {name: values for name, values in columns.items() if name not in ("prompt", "completion", "completion_ids")}
+    prompts = columns["prompt"]
+    chat = not isinstance(prompts[0], str)
+    completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
+    rewards = reward(
+        prompts=prompts,
+        completions=completions,
+        completion_ids=ids,
+        trainer_state=None,
+        log_extra=lambda *args: None,
+        log_metric=lambda *args: None,
+        **given,
+    )
+    if inspect.isawaitable(rewards):
+        rewards = asyncio.run(_await(rewards))
+    if len(rewards) != len(texts):
+        raise ValueError(
+            f"The reward returned {len(rewards)} scores for {len(texts)} completions, so they cannot be matched. "
+            "Return one score per completion."
+        )
+    ungraded = [value is None or math.isnan(value) for value in rewards]
+    return [0.0 if missing else float(value) for value, missing in zip(rewards, ungraded, strict=True)], sum(ungraded)
+
+
+async def _await(result: Any) -> Any:
+    return await result

@@ -1,0 +1,95 @@
+"""The settings of an evaluation: the questions, the reward and the sampling."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from gbpo.run.recipe.arguments import RunArguments
+
+ENGINES = ("auto", "vllm", "transformers")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Questions, reward and sampling of an evaluation.
+
+    Args:
+        run: Data set, prompt and reward, as in a recipe. Exactly one reward.
+        samples: Completions per question, k.
+        temperature: Sampling temperature.
+        top_p: Nucleus sampling. No other option shapes the distribution.
+        max_tokens: Maximum number of tokens per completion.
+        seed: Seed of the sampling. The same seed gives the same completions on the same machine with the same
+            `batch_size`.
+        batch_size: Completions per batch with transformers. vLLM chooses its own batches.
+        engine: `"vllm"`, `"transformers"` or `"auto"`: vLLM if it is installed and there is an accelerator, otherwise
+            transformers. `"auto"` is replaced by the engine it stands for.
+
+    Raises:
+        ValueError: A value is out of range, or the engine is not installed.
+    """
+
+    run: RunArguments
+    samples: int = 16
+    temperature: float = 0.6
+    top_p: float = 0.95
+    max_tokens: int = 1024
+    seed: int = 0
+    batch_size: int = 128
+    engine: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "max_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} leaves nothing to evaluate. Write 1 or more.")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(
+                f"temperature={self.temperature:g} does not define a sampling distribution. Write a positive number. "
+                "The score of greedy decoding is always printed too."
+            )
+        if not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"top_p={self.top_p:g} leaves no tokens to sample from. Write a number above 0 and at most 1."
+            )
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be between 0 and 2**32 - 1, got {self.seed}.")
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine={self.engine!r} is unknown. Write one of {', '.join(ENGINES)}.")
+        if len(self.run.reward_funcs or []) > 1:
+            raise ValueError(
+                f"reward_funcs={self.run.reward_funcs}: an evaluation has a single score. Write only one reward."
+            )
+        object.__setattr__(self, "engine", _choose_engine(self.engine))
+
+    def as_dict(self, run_fields: Sequence[str]) -> dict[str, Any]:
+        """The sampling settings and the given fields of `run`, by name."""
+        return {name: getattr(self.run, name) for name in run_fields} | {name: getattr(self, name) for name in SAMPLING}
+
+
+# The fields of `Settings` that describe the sampling
+SAMPLING = tuple(field.name for field in dataclasses.fields(Settings) if field.name != "run")
+
+# Fields of a recipe that locate the questions
+DATA_FIELDS = ("dataset_name", "dataset_config", "dataset_train_split", "dataset_columns")
+# Fields of a recipe that shape the prompts and the reward
+TASK_FIELDS = ("dataset_kwargs", "system_prompt", "prompt_template", "reward_funcs", "reward_kwargs")
+
+
+def _choose_engine(requested: str) -> str:
+    installed = find_spec("vllm") is not None
+    if requested == "vllm" and not installed:
+        raise ValueError(
+            "engine='vllm' is not installed. Run pip install 'gbpo[vllm]', or write engine='transformers'."
+        )
+    if requested != "auto":
+        return requested
+    if not installed:
+        return "transformers"
+    import torch
+
+    return "vllm" if torch.accelerator.is_available() else "transformers"
