@@ -25,16 +25,16 @@ def test_the_final_models(results):
     assert (found.seeds, found.failed) == (3, 0)
     assert found.last == mean_interval([6 / 16, 7 / 16, 5 / 16])
     assert found.best == found.last
-    assert found.majority == mean_interval([1 / 4, 1 / 4, 1 / 4])  # three of four alone is a majority
+    assert found.majority == mean_interval([1 / 4, 1 / 4, 1 / 4])  # only 3 of 4 is a majority
     assert found.greedy == mean_interval([3 / 4, 1, 2 / 4])
-    # of 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3 the middle half: 1, 1, 1, 2, 2, 2 quarters
+    # middle half of 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3 quarters: 1, 1, 1, 2, 2, 2
     assert found.iqm.estimate == pytest.approx(1.5 / 4)
     assert found.kl_to_start == 0.5
 
 
 def test_pass_at_powers_of_two(results):
     found = summary(analyse(results), "grpo").pass_at
-    # of 4 samples 0, 1, 2, 3 right: at k = 2 one is among them with 0, 1 − 3/6, 1 − 1/6, 1
+    # with 0, 1, 2, 3 of 4 samples correct, pass@2 is 0, 1 − 3/6, 1 − 1/6, 1
     at_two = {0: 0, 1: 1 / 2, 2: 5 / 6, 3: 1}
     assert found[2] == pytest.approx(sum(at_two[c] for run in GRPO for c in run) / 12)
     assert found[1] == pytest.approx(18 / 48)
@@ -42,7 +42,7 @@ def test_pass_at_powers_of_two(results):
     assert list(found) == [1, 2, 4]
 
 
-def test_pass_at_a_number_of_samples_that_is_no_power_of_two(make_results, make_cell):
+def test_pass_at_k_if_the_number_of_samples_is_not_a_power_of_two(make_results, make_cell):
     made = make_cell("grpo", 0, [1, 6])
     made.last.samples = 6
     assert list(summary(analyse(make_results([made])), "grpo").pass_at) == [1, 2, 4, 6]
@@ -166,10 +166,10 @@ def test_steps_tokens_and_seconds_to_the_threshold(make_results, make_cell):
     analysis = analyse(make_results(made))
     assert analysis.thresholds == ["0.400, the final validation reward of grpo (mean over 2 seeds)"]
     gbpo = summary(analysis, "gbpo")
-    # after 20 and 60 steps, and never: the median seed needs 60
+    # the seeds reach it after 20 steps, after 60 steps and never, so the median is 60
     assert (gbpo.reached, gbpo.steps_to_threshold) == (2, 60)
     assert (gbpo.tokens_to_threshold, gbpo.seconds_to_threshold) == (600, 6)
-    # one of two: half did not reach it
+    # one of two seeds reached it
     grpo = summary(analysis, "grpo")
     assert (grpo.reached, grpo.steps_to_threshold, grpo.tokens_to_threshold) == (1, None, None)
     # (0.1 + 0.3) / 2, (0.2 + 0.5) / 2
@@ -208,7 +208,7 @@ def test_collapses_and_their_first_signs(make_results, make_cell):
     assert [sign.kind for sign in analysis.signs["grpo-0"]] == ["ratio", "fall", "gradient"]
     assert [sign.kind for sign in analysis.signs["grpo-2"]] == ["gradient"]
     assert [sign.kind for sign in analysis.signs["gbpo-0"]] == ["ratio", "fall", "gradient"]
-    assert summary(analysis, "gbpo").collapsed == 0  # over finished seeds; the failed one is counted as failed
+    assert summary(analysis, "gbpo").collapsed == 0  # failed runs do not count
 
 
 def test_a_baseline_without_cells(make_results, make_cell):
@@ -223,7 +223,7 @@ def test_difference_over_the_grid_and_at_the_best_points(make_results, make_cell
         series = {"eval_reward": [None, None, 0.9, None, None, validation]}
         return make_cell(algorithm, seed, correct, setting, series=series)
 
-    # the test scores alone would choose other points: validation decides
+    # the test scores would select other points than the validation rewards
     cells = [made("grpo", seed, small, [2, 2 + seed], 0.5) for seed in (0, 1)]  # 4/8 and 5/8
     cells += [made("grpo", seed, large, [4, 4], 0.3) for seed in (0, 1)]  # 8/8
     cells += [made("gbpo", seed, small, [1, 1], 0.2) for seed in (0, 1)]  # 2/8
@@ -244,7 +244,7 @@ def test_difference_over_the_grid_and_at_the_best_points(make_results, make_cell
 
     cells[2] = made(
         "grpo", 0, large, None, 0.3
-    )  # not evaluated: seed 0 has no number there, but has at the best points
+    )  # without an evaluation, seed 0 is missing in the grid mean but not at the best points
     [overall] = analyse(make_results(cells)).overall
     assert (overall.grid.n, overall.tuned.n) == (1, 2)
     assert "gbpo 0.56, grpo 0.81 (one seed" in overall.verdicts[0]
