@@ -78,6 +78,7 @@ def one_step(model, tmp_path, *flags):
     training_step, forward = trainer.training_step, inner.forward
 
     def watched_step(module, inputs, *others):
+        module.train()
         inputs = trainer._prepare_inputs(inputs)
         trainer._prepare_inputs = lambda batch: batch
         with memory._Live(module.parameters()) as live:
