@@ -3,11 +3,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .shared.version import __version__
+
 if TYPE_CHECKING:
     from .trainer.config import GBPOConfig as GBPOConfig
     from .trainer.gbpo import GBPOTrainer as GBPOTrainer
 
-__version__ = "0.1.0"
 __all__ = ["GBPOConfig", "GBPOTrainer", "__version__"]
 
 # loaded when asked for, so that `gbpo.core` does not wait for TRL

@@ -11,8 +11,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from .. import __version__
 from ..shared.provenance import git_revision, installed_version
+from ..shared.version import __version__
 from ..shared.write_whole import write_whole
 from .checkpoints import Progress, last_checkpoint, read_progress
 from .folder import CURVE, RESULTS

@@ -52,7 +52,7 @@ def test_engine_computes_in_the_trainers_dtype_and_gets_its_weights(trained):
 @pytest.mark.parametrize("withhold", [".", "mlp"], ids=["all weights", "the weights of the MLPs"])
 def test_weights_that_are_withheld_end_the_run(run_with_vllm, withhold):
     run = run_with_vllm(*COLOCATE, "--max_steps", STEPS, withhold=withhold, status=3)
-    assert "gbpo: ended at step 2: vLLM does not sample from the policy being trained: at step 2 " in run.errors
+    assert "gbpo: ended at step 2: vLLM does not sample from the policy that is trained: at step 2 " in run.errors
     assert "Traceback" not in run.errors
     assert len(rows(run.output)) == 2
 
@@ -133,5 +133,5 @@ def test_server_trains_with_the_seed_and_its_end_is_the_runs(server, untied_mode
     _, errors = run.communicate(timeout=200)
     assert run.returncode == 3, errors[-3000:]
     message = [line for line in errors.splitlines() if "gbpo: ended at step " in line]
-    assert len(message) == 1 and f"The vLLM server at {server.url} is gone" in message[0], errors[-3000:]
+    assert len(message) == 1 and f"The vLLM server is gone: {server.url}" in message[0], errors[-3000:]
     assert "Traceback" not in errors

@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers.trainer_utils import get_last_checkpoint
 
-from ... import __version__
 from ...shared.provenance import git_revision, installed_version
+from ...shared.version import __version__
 from ...shared.write_whole import write_whole
 from ..recipe.parsing import Recipe
 

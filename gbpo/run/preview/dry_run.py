@@ -19,7 +19,7 @@ from ..models import catalogue
 from ..models.description import describe
 from ..recipe.parsing import Recipe
 from . import hazards, memory
-from .plan import Plan
+from .plan import StepPlan
 
 _WIDTH = 110
 
@@ -74,7 +74,7 @@ def _section(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _batch(recipe: Recipe, rows: int, eval_set: datasets.Dataset | None) -> list[tuple[str, str]]:
-    args, plan = recipe.training, Plan.of(recipe, rows)
+    args, plan = recipe.training, StepPlan.of(recipe, rows)
     votes = (recipe.run.reward_kwargs.get("majority_vote") or {}).get("votes")
     extra = (
         f", and {votes - args.num_generations} more votes per prompt" if votes and votes > args.num_generations else ""

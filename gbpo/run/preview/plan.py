@@ -7,7 +7,7 @@ from ..recipe.parsing import Recipe
 
 
 @dataclass(frozen=True)
-class Plan:
+class StepPlan:
     """How many completions are generated at a time, how many optimiser steps use them, and how long the run is.
 
     Args:
@@ -27,7 +27,7 @@ class Plan:
     epochs: float
 
     @classmethod
-    def of(cls, recipe: Recipe, rows: int) -> "Plan":
+    def of(cls, recipe: Recipe, rows: int) -> "StepPlan":
         """The plan of a recipe for a training set of `rows` prompts."""
         args = recipe.training
         prompts = args.generation_batch_size // args.num_generations
@@ -47,7 +47,7 @@ class Plan:
 
 def one_line(recipe: Recipe, rows: int) -> str:
     """The plan in one line, for a training set of `rows` prompts."""
-    args, plan = recipe.training, Plan.of(recipe, rows)
+    args, plan = recipe.training, StepPlan.of(recipe, rows)
     return (
         f"{recipe.run.algorithm} on {recipe.run.dataset_name} ({rows} prompts), {args.device}, {args.world_size} "
         f"process(es): {plan.prompts} prompts × {args.num_generations} completions per generation, {plan.updates:g} "

@@ -1,4 +1,4 @@
-"""Collapse of a run, read from its log: no signal, no entropy, no length, lost reward, no grades."""
+"""Collapse of a run, detected in its log: no graded completion, no signal, low entropy or length, lost reward."""
 
 import math
 import sys
@@ -21,21 +21,21 @@ DRAWDOWN_SHARE = 0.5
 
 
 def find(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """What has collapsed by the last log, each kind with a line: its numbers, what they mean and what to try.
+    """The collapses that the last logs show, each with a line: its numbers, what they mean and what to try.
 
     Args:
-        history: The logs of a run so far, as `TrainerState.log_history` has them. A log averages over its window of
-            optimiser steps; those of windows without a generation count for the entropy alone.
+        history: The logs of a run so far, as in `TrainerState.log_history`. A log averages over several optimiser
+            steps. Logs of steps without a generation are used for the entropy only.
 
     Returns:
-        A line for each of the kinds that hold:
+        A line for each kind of collapse that is found:
 
-        - `"ungraded"`: `reward` is None, so no completion was graded, in the last `UNGRADED_LOGS` logs.
+        - `"ungraded"`: `reward` is None in the last `UNGRADED_LOGS` logs, so no completion was graded.
         - `"signal"`: all completions of every prompt had the same reward in the last `NO_SIGNAL_LOGS` logs.
-        - `"entropy"`, `"length"`: below `LOW_SHARE` of its first log in the last `LOW_LOGS` logs.
-        - `"drawdown"`: the mean reward of the last `SMOOTHED_LOGS` logs has lost more than `DRAWDOWN_SHARE` of its
-          rise, from the first such mean to the best, where that rise is more than twice the noise, the mean absolute
-          difference of successive logs.
+        - `"entropy"`, `"length"`: the value is below `LOW_SHARE` of the first log in the last `LOW_LOGS` logs.
+        - `"drawdown"`: the mean reward of `SMOOTHED_LOGS` logs has lost more than `DRAWDOWN_SHARE` of its rise. The
+          rise is from the first such mean to the best one. It counts only if it exceeds twice the noise, which is the
+          mean absolute difference between successive logs.
     """
     generations = [row for row in history if "reward" in row]
     found = {
@@ -44,13 +44,13 @@ def find(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         "entropy": _low(
             history,
             "entropy",
-            "nats per token: the policy hardly varies its answers. Try a lower learning_rate, an entropy_coef, beta "
-            "above 0, or a smaller epsilon",
+            "nats per token: the policy gives nearly the same answers each time. Try a lower learning_rate, an "
+            "entropy_coef, beta above 0, or a smaller epsilon",
         ),
         "length": _low(
             generations,
             "completions/mean_length",
-            "tokens: the policy answers next to nothing. See the completions, and whether a reward pays for brevity",
+            "tokens: the completions are nearly empty. Read some, and check whether a reward favours short ones",
         ),
         "drawdown": _drawdown([row["reward"] for row in generations if row["reward"] is not None]),
     }
@@ -58,10 +58,10 @@ def find(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 class CollapseWatch(TrainerCallback):
-    """Warns once of each collapse, or ends the run.
+    """Warns once about each kind of collapse, or ends the run.
 
     Args:
-        stop: End the run on any collapse. A run without grades is ended in any case.
+        stop: End the run on any collapse. A run without graded completions always ends.
     """
 
     def __init__(self, stop: bool):
@@ -84,7 +84,7 @@ def _ungraded(generations: Sequence[Mapping[str, Any]]) -> str | None:
     shares = [f"{key} {value:.0%}" for key, value in last[-1].items() if key.startswith("rewards/") and value]
     return (
         f"No completion was graded in the last {UNGRADED_LOGS} logs ({', '.join(shares) or 'no status was given'}): "
-        "the reward failed, or the data set has no golds, and nothing is learnt."
+        "the reward failed, or the data set has no reference answers. Nothing is learnt."
     )
 
 
@@ -94,8 +94,8 @@ def _no_signal(generations: Sequence[Mapping[str, Any]]) -> str | None:
         return None
     return (
         f"All completions of every prompt had the same reward in the last {NO_SIGNAL_LOGS} logs (mean reward "
-        f"{_number(last[-1]['reward'])}): no advantage differs from 0, and nothing is learnt. Take prompts that are "
-        "neither hopeless nor trivial for this model, or more num_generations."
+        f"{_number(last[-1]['reward'])}): all advantages are 0, and nothing is learnt. Use prompts that are neither "
+        "too hard nor too easy for this model, or more num_generations."
     )
 
 
@@ -116,7 +116,7 @@ def _drawdown(rewards: Sequence[float]) -> str | None:
         return None
     return (
         f"The mean reward of {SMOOTHED_LOGS} logs had risen from {_number(means[0])} to {_number(max(means))} and is "
-        f"now {_number(means[-1])}: {loss / rise:.0%} of the rise is lost. Go on from the best checkpoint with a lower "
+        f"now {_number(means[-1])}: {loss / rise:.0%} of the rise is lost. Resume from the best checkpoint with a lower "
         "learning_rate, num_iterations or epsilon."
     )
 

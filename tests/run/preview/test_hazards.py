@@ -93,7 +93,7 @@ CASES = {
         ["--reward_funcs", "exact_match", "length", "--reward_weights", 1, 0],
         ["[0.5, -0.5]", "sum to 0"],
     ),
-    "top-p": (["--top_p", 0.9], ["--top_p", 1.0], ["top_p=0.9", "biased"]),
+    "top-p": (["--top_p", 0.9], ["--top_p", 1.0], ["top_p=0.9", "biases"]),
     "top-k": (["--top_k", 50], ["--top_k", 0], ["top_k=50"]),
     "min-p": (["--min_p", 0.05], ["--min_p", 0.0], ["min_p=0.05"]),
     "repetition penalty": (["--repetition_penalty", 1.1], ["--repetition_penalty", 1], ["repetition_penalty=1.1"]),

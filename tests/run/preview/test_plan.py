@@ -78,6 +78,7 @@ def one_step(model, tmp_path, *flags):
     training_step, forward = trainer.training_step, inner.forward
 
     def watched_step(module, inputs, *others):
+        module.train()
         inputs = trainer._prepare_inputs(inputs)
         trainer._prepare_inputs = lambda batch: batch
         with memory._Live(module.parameters()) as live:
@@ -261,17 +262,17 @@ def test_a_part_of_unknown_size_gives_the_reason(model):
     ("flags", "expected"),
     [
         # 2,048 prompts, 32 a generation: 64 generations an epoch, 2 updates on each
-        (["--max_steps", 600], plan.Plan(32, 256, 2, 128, 600, 600 / 128)),
-        (["--max_steps", -1, "--num_train_epochs", 1], plan.Plan(32, 256, 2, 128, 128, 1)),
+        (["--max_steps", 600], plan.StepPlan(32, 256, 2, 128, 600, 600 / 128)),
+        (["--max_steps", -1, "--num_train_epochs", 1], plan.StepPlan(32, 256, 2, 128, 128, 1)),
         # 3 × 2 micro-batches on each generation, 4 accumulated: 64 × 6 / 4 = 96 updates an epoch
         (
             ["--max_steps", -1, "--num_train_epochs", 2, "--num_iterations", 3, "--gradient_accumulation_steps", 4],
-            plan.Plan(32, 256, 1.5, 512, 192, 2),
+            plan.StepPlan(32, 256, 1.5, 512, 192, 2),
         ),
         # 40 prompts fill one generation of 32; the other 8 are left out
         (
             ["--max_steps", -1, "--num_train_epochs", 2, "--dataset_kwargs", "{size: 40}"],
-            plan.Plan(32, 256, 2, 128, 4, 2),
+            plan.StepPlan(32, 256, 2, 128, 4, 2),
         ),
     ],
     ids=str,
@@ -279,7 +280,7 @@ def test_a_part_of_unknown_size_gives_the_reason(model):
 def test_plan(model, flags, expected, tmp_path):
     parsed_recipe = parsed(model, "--output_dir", tmp_path, *flags)
     train_set, _ = load(parsed_recipe.run, evaluation=False)
-    found = plan.Plan.of(parsed_recipe, len(train_set))
+    found = plan.StepPlan.of(parsed_recipe, len(train_set))
     assert found == expected
     # the trainer counts the same number of steps
     tokenizer = describe(model, parsed_recipe).tokenizer

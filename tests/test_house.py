@@ -1,7 +1,4 @@
-"""Each part of the source tree imports only what it may.
-
-Some tests read the source text, others import a package in a fresh interpreter.
-"""
+"""The house: rooms, imports that point one way, and what each part may load, from its text and fresh interpreters."""
 
 import ast
 import json
@@ -14,7 +11,7 @@ import pytest
 
 import gbpo
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 INSTALLED = Path(gbpo.__file__).parents[1]  # the folder of the gbpo under test
 SOURCES = ("gbpo", "rewards", "evals", "launch", "recipes")
 HEAVY = {"torch", "trl", "transformers", "stable_baselines3"}
@@ -187,3 +184,99 @@ def test_an_allowed_import_is_accepted(path, line, tmp_path):
     file.parent.mkdir(parents=True)
     file.write_text(line + "\n")
     assert violations(tmp_path) == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the rooms
+# ---------------------------------------------------------------------------------------------------------------------
+
+PACKAGES = ("gbpo", "rewards", "evals")
+# each may import those to its left
+ORDER = {
+    "gbpo.run": ["recipe", "data", "rewards", "models", "output", "processes", "preview", "train", "__main__"],
+    "gbpo": ["shared", "core", "trainer", "control", "run", "doctor"],
+    "gbpo.trainer": ["passes", "config", "metrics", "checkpoints", "guards", "sampling", "bridge", "base", "gbpo"],
+}
+
+
+def graph(root=ROOT):
+    """Every module of the project with the modules that it imports, under TYPE_CHECKING and in functions too."""
+    paths = {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in PACKAGES
+        for path in (root / package).rglob("*.py")
+    }
+    edges = {name: (imports_of(path, root) & paths.keys()) - {name} for name, path in paths.items()}
+    # `from a import b`, with b a module, names both; the arrow is to b
+    return {
+        name: {one for one in found if not any(other.startswith(f"{one}.") for other in found)}
+        for name, found in edges.items()
+    }
+
+
+def circle(edges):
+    """Modules that import each other in a circle, in order; empty if there is none."""
+    done, path = set(), []
+
+    def visit(name):
+        if name in path:
+            return path[path.index(name) :]
+        if name in done:
+            return []
+        path.append(name)
+        found = next((ring for other in sorted(edges[name]) if (ring := visit(other))), [])
+        path.pop()
+        done.add(name)
+        return found
+
+    return next((ring for name in sorted(edges) if (ring := visit(name))), [])
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circle(graph()) == []
+
+
+def test_a_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+
+
+def arrows(package):
+    """From room to room, of the modules directly in a package and its sub-packages."""
+    prefix = f"{package}."
+    return {
+        (name.removeprefix(prefix).split(".")[0], other.removeprefix(prefix).split(".")[0])
+        for name, found in graph().items()
+        for other in found
+        if name.startswith(prefix) and other.startswith(prefix)
+        if name.removeprefix(prefix).split(".")[0] != other.removeprefix(prefix).split(".")[0]
+    }
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_every_arrow_runs_down(package):
+    order = ORDER[package]
+    assert {room for arrow in arrows(package) for room in arrow} <= set(order)
+    assert [arrow for arrow in arrows(package) if order.index(arrow[0]) <= order.index(arrow[1])] == []
+
+
+def test_the_rooms_of_gbpo_are_few_and_hold_little_together():
+    entries = {path.name for path in (ROOT / "gbpo").iterdir()} - {"__init__.py", "__pycache__"}
+    assert len(entries) <= 8
+    assert 0 < len(arrows("gbpo")) <= 25
+
+
+def test_no_module_shadows_the_standard_library():
+    names = {name.rpartition(".")[2] for name in graph()}
+    assert names & set(sys.stdlib_module_names) == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_two_classes_of_a_package_have_one_name(package):
+    names = [
+        node.name
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    # BPO is the name of the algorithm in Stable-Baselines3 and in rsl_rl
+    assert sorted(name for name in set(names) - {"BPO"} if names.count(name) > 1) == []
