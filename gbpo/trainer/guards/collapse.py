@@ -116,8 +116,8 @@ def _drawdown(rewards: Sequence[float]) -> str | None:
         return None
     return (
         f"The mean reward of {SMOOTHED_LOGS} logs had risen from {_number(means[0])} to {_number(max(means))} and is "
-        f"now {_number(means[-1])}: {loss / rise:.0%} of the rise is lost. Resume from the best checkpoint with a lower "
-        "learning_rate, num_iterations or epsilon."
+        f"now {_number(means[-1])}: {loss / rise:.0%} of the rise is lost. Resume from the best checkpoint with a "
+        "lower learning_rate, num_iterations or epsilon."
     )
 
 
