@@ -5,15 +5,12 @@ import importlib
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from trl.trainer.utils import get_callable_name, is_async_callable
 
-import rewards
 from rewards import get_reward, reward_names
-
-ROOT = Path(rewards.__file__).parents[1]
+from tests.rewards.builders import ROOT
 
 USER_MODULE = """
 def shorter(completions, limit=10, **kwargs):
@@ -77,14 +74,14 @@ def test_config_reaches_a_registered_reward():
 @pytest.mark.parametrize(("name", "nearest"), [("Maths", "math"), ("EXACT", "exact_match")])
 def test_an_unknown_name_is_told_the_nearest_the_list_and_the_way_out(name, nearest):
     message = error_of(name)
-    assert repr(name) in message and f"nearest known one is '{nearest}'" in message
+    assert repr(name) in message and f"most similar name is '{nearest}'" in message
     assert ", ".join(reward_names()) in message and "my_package.my_module.my_reward" in message
 
 
 @pytest.mark.parametrize(("name", "known"), [("math", "workers, hard_limit, memory_mb"), ("exact_match", "none")])
 def test_an_unknown_option_of_a_registered_reward_is_refused(name, known):
     message = error_of(name, wokers=2)
-    assert name in message and "'wokers'" in message and message.endswith(f"knows: {known}.")
+    assert name in message and "'wokers'" in message and message.endswith(f"Its options: {known}.")
 
 
 def test_a_dotted_function_is_returned_as_it_is(user_package):
@@ -112,8 +109,8 @@ def test_a_dotted_class_is_constructed_with_its_config(user_package):
         ("own_rewards.kinds.NUMBER", {}, ["'NUMBER' is of type int, which cannot be called"]),
         ("own_rewards.kinds.Mute", {}, ["instances of the class cannot be called"]),
         ("own_rewards.kinds.Judge", {}, ["missing a required argument: 'model'"]),
-        ("own_rewards.kinds.Judge", {"model": "m", "strict": 1}, ["'strict'", "knows: model, strictness."]),
-        ("own_rewards.kinds.strict", {"limit": 1}, ["'limit'", "knows: completions, solution."]),
+        ("own_rewards.kinds.Judge", {"model": "m", "strict": 1}, ["'strict'", "Its options: model, strictness."]),
+        ("own_rewards.kinds.strict", {"limit": 1}, ["'limit'", "Its options: completions, solution."]),
         (".shorter", {}, ["importing ''"]),
     ],
 )

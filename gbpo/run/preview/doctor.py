@@ -267,7 +267,7 @@ def _sandbox() -> list[Row]:
         return [(OPTIONAL, "box", str(error))]
     rows: list[Row] = [(OK, "backend", ready.backend)]
     for layer in canaries.LAYERS:
-        tried = ", ".join(s.tried for s in ready.sightings if s.layer == layer)
+        tried = ", ".join(s.tried for s in ready.canary_results if s.layer == layer)
         held = layer not in ready.missing
         rows.append((OK if held else OPTIONAL, layer, f"{'stopped' if held else 'NOT stopped'}: {tried}"))
     return rows

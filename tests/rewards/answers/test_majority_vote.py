@@ -1,38 +1,30 @@
 r"""The majority vote: who wins, what is equal, that no answer holds the count up, and that all ranks count alike."""
 
-import json
 import math
-import os
 import pickle
 import random
-import subprocess
-import sys
 import time
 from collections import Counter
-from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
-import rewards
 from rewards import get_reward
-from rewards.answers import majority_vote
-from rewards.answers.majority_vote import CHUNK, MAX_PASSES, MajorityVote, _latex, _number
-from rewards.answers.math_answer import MAX_BOX, Math
+from rewards.answers import vote_counting
+from rewards.answers.majority_vote import MajorityVote
+from rewards.answers.math_answer import Math
+from rewards.answers.plain_numbers import parse_number
+from rewards.answers.vote_counting import CHUNK, MAX_PASSES
 from rewards.shared.batch import REWARDS
+from rewards.shared.boxed import MAX_ANSWER, boxed
+from tests.rewards.builders import run_on_two_ranks
 
-ROOT = Path(rewards.__file__).parents[1]
 HARD_LIMIT = Math().hard_limit
-
-
-def box(answer):
-    return rf"\boxed{{{answer}}}"
 
 
 def vote(answers, reward=None, prompts=None, **columns):
     """What the answers are paid, each boxed, on one prompt unless there are others."""
     reward = reward or MajorityVote()
-    return reward([box(answer) for answer in answers], prompts=prompts or ["?"] * len(answers), **columns)
+    return reward([boxed(answer) for answer in answers], prompts=prompts or ["?"] * len(answers), **columns)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,7 +40,7 @@ def no_workers(monkeypatch):
     def refuse(*args):
         raise AssertionError(f"compared {args}")
 
-    monkeypatch.setattr(majority_vote, "_compare", refuse)
+    monkeypatch.setattr(vote_counting, "_compare", refuse)
 
 
 @pytest.fixture
@@ -60,7 +52,7 @@ def compared(monkeypatch):
     calls = []
 
     def value(text):
-        number = _number(text)
+        number = parse_number(text)
         return text.lstrip("abcdefgh") if number is None else f"{number}"
 
     def compare(gold, answers):
@@ -79,7 +71,7 @@ def compared(monkeypatch):
             return "timeout"
         return "ok" if value(gold) == value(answer) else "wrong"
 
-    monkeypatch.setattr(majority_vote, "_compare", compare)
+    monkeypatch.setattr(vote_counting, "_compare", compare)
     return calls
 
 
@@ -136,7 +128,7 @@ def test_only_the_last_box_votes(no_workers):
         "3",
         r"\boxed{3",
         r"\boxed{}",
-        box("3" * (MAX_BOX + 1)),
+        boxed("3" * (MAX_ANSWER + 1)),
         "",
         [{"role": "assistant", "content": None}],
     ]
@@ -153,7 +145,7 @@ def test_only_the_last_box_votes(no_workers):
     assert metrics["rewards/majority_vote/majority_ratio"] == pytest.approx(2 / 9)  # of all votes, read or not
 
 
-@pytest.mark.parametrize("completions", [["3", "", r"\boxed{}"], [box("("), box("("), box(")")]])
+@pytest.mark.parametrize("completions", [["3", "", r"\boxed{}"], [boxed("("), boxed("("), boxed(")")]])
 def test_a_prompt_without_a_readable_vote_has_no_label(completions):
     columns, metrics = {}, {}
     reward = MajorityVote()
@@ -173,13 +165,13 @@ def test_prompts_vote_apart_and_their_rows_may_lie_anywhere(no_workers):
     prompts = ["p", "q", "p", "q", "p", "q"]
     assert vote(["1", "2", "1", "2", "2", "1"], prompts=prompts) == [1, 1, 1, 1, 0, 0]
     chats = [[{"role": "user", "content": text}] for text in prompts]
-    completions = [[{"role": "assistant", "content": box(n)}] for n in (1, 2, 1, 2, 2, 1)]
+    completions = [[{"role": "assistant", "content": boxed(n)}] for n in (1, 2, 1, 2, 2, 1)]
     assert MajorityVote()(completions, prompts=chats) == [1, 1, 1, 1, 0, 0]
 
 
 def test_the_whole_completion_may_be_the_answer(no_workers):
     reward = MajorityVote(boxed=False)
-    completions = [" Paris", "Paris\n", "paris", "Pairs", "", box("Paris")]
+    completions = [" Paris", "Paris\n", "paris", "Pairs", "", boxed("Paris")]
     assert reward(completions, prompts=["?"] * 6) == [1, 1, 0, 0, 0, 0]
     assert reward(["57", "57.0", "58"], prompts=["?"] * 3, solution=["57"] * 3) == [1, 1, 0]
     assert reward(["x+1", "1+x", "1+x"], prompts=["?"] * 3) == [0, 1, 1]  # text, not mathematics
@@ -187,11 +179,11 @@ def test_the_whole_completion_may_be_the_answer(no_workers):
 
 def test_extra_votes_count_and_earn_nothing(no_workers):
     reward = MajorityVote(votes=6)
-    extra = [[box(8), box(8)], [box(8), "none"]]
+    extra = [[boxed(8), boxed(8)], [boxed(8), "none"]]
     metrics, columns = {}, {}
     prompts = ["?"] * 2
     paid = reward(
-        [box(7), box(7)],
+        [boxed(7), boxed(7)],
         prompts=prompts,
         extra_votes=extra,
         solution=["7"] * 2,
@@ -202,11 +194,11 @@ def test_extra_votes_count_and_earn_nothing(no_workers):
     assert columns == {"majority_vote/status": ["wrong"] * 2, "majority_vote/label": ["8"] * 2}
     assert metrics["rewards/majority_vote/majority_ratio"] == pytest.approx(3 / 6)
     assert metrics["rewards/majority_vote/reward_accuracy"] == metrics["rewards/majority_vote/label_accuracy"] == 0.0
-    reward([box(7), box(7)], prompts=prompts, extra_votes=extra, solution=["8"] * 2, log_metric=metrics.__setitem__)
+    reward([boxed(7), boxed(7)], prompts=prompts, extra_votes=extra, solution=["8"] * 2, log_metric=metrics.__setitem__)
     assert metrics["rewards/majority_vote/reward_accuracy"] == metrics["rewards/majority_vote/label_accuracy"] == 1.0
-    chats = [[[{"role": "assistant", "content": box(8)}]] * 2] * 2
-    assert reward([box(7), box(8)], prompts=prompts, extra_votes=chats) == [0.0, 1.0]
-    assert reward([box(7), box(8)], prompts=prompts, extra_votes=[[], []]) == [1.0, 0.0]  # in evaluation
+    chats = [[[{"role": "assistant", "content": boxed(8)}]] * 2] * 2
+    assert reward([boxed(7), boxed(8)], prompts=prompts, extra_votes=chats) == [0.0, 1.0]
+    assert reward([boxed(7), boxed(8)], prompts=prompts, extra_votes=[[], []]) == [1.0, 0.0]  # in evaluation
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -341,6 +333,8 @@ def test_workers_that_fail_stop_the_run(monkeypatch):
 # ---------------------------------------------------------------------------------------------------------------------
 
 NAMES = {f"rewards/majority_vote/{status}" for status in REWARDS} | {"rewards/majority_vote/majority_ratio"}
+
+
 KNOWN = {"rewards/majority_vote/label_accuracy", "rewards/majority_vote/reward_accuracy"}
 
 
@@ -401,12 +395,9 @@ def test_the_label_is_compared_with_the_gold_as_mathematics(answers, gold, accur
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_trl_calls_a_registered_picklable_reward_synchronously():
-    trl = pytest.importorskip("trl.trainer.utils")
+def test_the_registry_passes_the_option_votes():
     reward = get_reward("majority_vote", votes=4)
     assert reward == MajorityVote(votes=4) == pickle.loads(pickle.dumps(reward))
-    assert trl.get_callable_name(reward) == "majority_vote"
-    assert not trl.is_async_callable(reward)
 
 
 @pytest.mark.parametrize("votes", [1, 0, -4])
@@ -426,101 +417,65 @@ def test_columns_of_unequal_length_are_refused(columns):
         vote(["1", "2"], **columns)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("٣", None),  # digits, but not those that are meant
-        ("1e3", None),
-        ("1_000", None),
-        ("", None),
-        (".", None),
-        (r"\frac10", None),
-        ("9" * (MAX_BOX + 1), None),
-        ("9" * MAX_BOX, Fraction(int("9" * MAX_BOX))),
-        ("-3/ 4", Fraction(-3, 4)),
-        (r"+\frac{10}3", Fraction(10, 3)),
-    ],
-)
-def test_what_is_a_plain_number(text, value):
-    assert _number(text) == value
-
-
-def test_every_plain_number_can_be_written_for_the_workers():
-    values = ["-0.50", "5.", ".25", r"-\frac{10}{4}", "007", "0." + "1" * 300]
-    assert (
-        Math().grade(
-            [box(value) for value in ("-0.5", "5", ".25", "-2.5", "7", "0." + "1" * 300)],
-            [box(_latex(_number(value))) for value in values],
-        )
-        == ["ok"] * 6
-    )
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # several ranks
 # ---------------------------------------------------------------------------------------------------------------------
 
 # 7 rows on each rank; prompt p has rows on both, and only together do they outvote its 1
 ANSWERS = [*("1", "1", "x+2", "x+1", "y", r"\frac12", "1"), *("2+x", "2", "s", "0.5", "(", "t", "x+2")]
+
+
 PROMPTS = [*("p", "p", "p", "q", "q", "r", "q"), *("p", "r", "s", "r", "q", "s", "p")]
+
+
 PAID = [*(0, 0, 1, 1, 0, 1, 0), *(1, 0, 1, 1, 0, 0, 1)]
+
 
 SCRIPT = """
 import json, sys
 
 def main(answers, prompts, failing):
     import torch.distributed as distributed
-    from accelerate import PartialState
-    from gbpo.run.processes import leave_together
-    from rewards import majority_vote
-    from rewards.majority_vote import MajorityVote
+    from rewards.answers import vote_counting
+    from rewards.answers.majority_vote import MajorityVote
 
-    state = PartialState(cpu=True)
-    share = len(answers) // state.num_processes
-    mine = slice(state.process_index * share, (state.process_index + 1) * share)
-    golds, compare = [], majority_vote._compare
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
+    share = len(answers) // distributed.get_world_size()
+    mine = slice(rank * share, (rank + 1) * share)
+    references, compare = [], vote_counting._compare
 
-    def spy(gold, answers):
-        if state.process_index == failing:
+    def spy(reference, answers):
+        if rank == failing:
             raise OSError("no worker here")
-        golds.append(gold)
-        return compare(gold, answers)
+        references.append(reference)
+        return compare(reference, answers)
 
-    majority_vote._compare = spy
+    vote_counting._compare = spy
     columns, metrics = {}, {}
     try:
-        paid = MajorityVote()(
+        rewards = MajorityVote()(
             [f"\\\\boxed{{{answer}}}" for answer in answers[mine]], prompts=prompts[mine], solution=["x+2"] * share,
             log_extra=columns.__setitem__, log_metric=metrics.__setitem__,
         )
     except RuntimeError as error:
-        paid = str(error)
-    everything = [None] * state.num_processes
-    distributed.all_gather_object(everything, [paid, columns, metrics, golds])
-    if state.is_main_process:
+        rewards = str(error)
+    everything = [None] * distributed.get_world_size()
+    distributed.all_gather_object(everything, [rewards, columns, metrics, references])
+    if rank == 0:
         print("RESULT", json.dumps(everything))
-    leave_together()
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 if __name__ == "__main__":
-    main(*json.loads(sys.argv[1]))
+    main(*map(json.loads, sys.argv[1:]))
 """
 
 
 def two_ranks(tmp_path, failing=None):
     script = tmp_path / "rank.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(script), json.dumps([ANSWERS, PROMPTS, failing])],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    return json.loads(line.removeprefix("RESULT "))
+    return run_on_two_ranks(script, ANSWERS, PROMPTS, failing)
 
 
 def test_votes_of_two_ranks_are_counted_together_and_once(tmp_path):

@@ -4,13 +4,13 @@ import pickle
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.shape.format import TIME_LIMIT, Boxed, Format
 from rewards.shared.batch import REWARDS
+from tests.rewards.builders import property_test
 
-check = settings(max_examples=150, deadline=None, derandomize=True)
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 # neither blank nor a tag, but almost: white space, angle brackets and pieces of tags
 inner = st.lists(
@@ -64,14 +64,14 @@ def test_think_then_answer(completion, reward):
     assert Format()([completion]) == [reward]
 
 
-@check
+@property_test
 @given(inner, inner, st.text(" \n\t", max_size=3))
 def test_whatever_the_blocks_hold_but_tags_is_paid(thought, answer, gap):
     text = f"{gap}<think>{thought}</think>{gap}<answer>{answer}</answer>{gap}"
     assert Format()([text]) == [1.0]
 
 
-@check
+@property_test
 @given(inner, inner, st.sampled_from(TAGS), st.data())
 def test_one_tag_more_or_less_is_not(thought, answer, tag, data):
     pieces = ["<think>", thought, "</think>", "<answer>", answer, "</answer>"]
@@ -131,7 +131,7 @@ def test_a_pattern_that_is_none_is_refused_at_once_in_one_line(pattern):
     with pytest.raises(ValueError) as caught:
         Format(pattern)
     message = str(caught.value)
-    assert message.startswith(f"pattern={pattern!r} is no regular expression") and "Mend it" in message
+    assert message.startswith(f"pattern={pattern!r} is not a valid regular expression") and "Correct it" in message
     assert "\n" not in message
 
 
@@ -197,9 +197,3 @@ def test_chat_pickling_metrics_and_columns_they_do_not_read(reward, text):
     assert list(columns) == [f"{reward.__name__}/status"]
     assert set(metrics) == {f"rewards/{reward.__name__}/{status}" for status in REWARDS}
     assert metrics[f"rewards/{reward.__name__}/ok"] == 0.4  # 2 of 5
-
-
-def test_names_and_kinds_that_trl_sees():
-    trl = pytest.importorskip("trl.trainer.utils")
-    assert [trl.get_callable_name(reward) for reward in (Format(), Boxed())] == ["format", "boxed"]
-    assert not any(trl.is_async_callable(reward) for reward in (Format(), Boxed()))

@@ -1,32 +1,25 @@
 r"""The rewards of length: their numbers, their bounds, and that a group is the same wherever its completions lie."""
 
 import asyncio
-import json
 import math
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-import rewards
 from rewards.answers.math_answer import Math
 from rewards.shape.length import Cosine, Length, SoftOverlong, length_rewards
 from rewards.shared.batch import REWARDS
+from tests.rewards.builders import property_test, run_on_two_ranks
 
-ROOT = Path(rewards.__file__).parents[1]
-
-check = settings(max_examples=150, deadline=None, derandomize=True)
 groups = st.lists(st.tuples(st.booleans(), st.integers(0, 50)), min_size=1, max_size=10)
 
 
 class Said:
     """Grades a completion by the status that it is; the gold must be there."""
 
-    check = "Look here."
+    failure_hint = "Look here."
 
     def grade(self, completions, solution):
         return list(completions) if all(gold == 4 for gold in solution) else []
@@ -102,7 +95,7 @@ def test_groups_are_of_equal_prompts_wherever_they_stand():
     assert length(["ok"] * 5, lengths, chats) == expected
 
 
-@check
+@property_test
 @given(groups)
 def test_bounds_ends_and_order(group):
     correct, lengths = zip(*group, strict=True)
@@ -119,7 +112,7 @@ def test_bounds_ends_and_order(group):
             assert not (right >= other_right and tokens <= other_tokens) or value >= other
 
 
-@check
+@property_test
 @given(groups, st.integers(0, 1000), st.integers(1, 64), st.randoms(use_true_random=False))
 def test_shift_scale_and_permutation(group, shift, scale, random):
     correct, lengths = zip(*group, strict=True)
@@ -135,10 +128,10 @@ def test_shift_scale_and_permutation(group, shift, scale, random):
 TWO_RANKS = """
 import json, sys
 import torch.distributed as distributed
-from rewards.length import Length
+from rewards.shape.length import Length
 
 class Said:
-    check = ""
+    failure_hint = ""
     def grade(self, completions, solution):
         return list(completions)
 
@@ -155,7 +148,7 @@ pays = Length(Said())(
 parts = [None, None]
 distributed.all_gather_object(parts, pays)
 if rank == 0:
-    print("PAYS", json.dumps(parts))
+    print("RESULT", json.dumps(parts))
 distributed.barrier()
 distributed.destroy_process_group()
 """
@@ -173,12 +166,7 @@ def test_a_group_that_lies_on_two_ranks_is_one_group(tmp_path):
     # a: 10 30 50 over both; b: 100 200 300, its 900 without gold
     expected = [[0.5, 0.5, 0.0], [0.0, -0.5, None, -0.5]]
     assert length(batch["statuses"], batch["lengths"], batch["prompts"]) == expected[0] + expected[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, str(script), json.dumps(batch)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("PAYS")]
-    assert json.loads(line.removeprefix("PAYS")) == expected
+    assert run_on_two_ranks(script, batch) == expected
 
 
 # Cosine
@@ -225,7 +213,7 @@ def test_each_value_of_the_cosine_is_its_own():
     assert pays == pytest.approx([0.0, 5.0, 0.0])
 
 
-@check
+@property_test
 @given(st.integers(1, 5000), st.data())
 def test_shorter_is_better_when_correct_and_worse_when_wrong(limit, data):
     short, long = sorted(data.draw(st.integers(0, limit - 1)) for _ in range(2))
@@ -239,10 +227,10 @@ def test_shorter_is_better_when_correct_and_worse_when_wrong(limit, data):
     ("options", "message"),
     [
         ({"max_completion_length": 0}, "max_completion_length=0 .* give the trainer's"),
-        ({"long_wrong": 1.5}, "long_wrong=1.5 is more than the 1.0 .* give a lower one"),
-        ({"short_wrong": 3, "long_correct": 2.5}, "short_wrong=3 is more than the 2.0"),
+        ({"long_wrong": 1.5}, "long_wrong=1.5 is more than 1.0, .* give a lower value"),
+        ({"short_wrong": 3, "long_correct": 2.5}, "short_wrong=3 is more than 2.0"),
         ({"exceeded": 1.01}, "exceeded=1.01 is more"),
-        ({"short_correct": -1}, "long_wrong=0.0 is more than the -1"),
+        ({"short_correct": -1}, "long_wrong=0.0 is more than -1"),
     ],
 )
 def test_options_of_the_cosine_that_would_train_the_wrong_thing_are_refused(options, message):
@@ -262,7 +250,7 @@ def test_soft_overlong_of_one_completion():
     assert soft(16384, 18432, 20480, limit=20480, buffer=4096) == [0.0, -0.5, -1.0]
 
 
-@check
+@property_test
 @given(st.integers(1, 500), st.integers(0, 500), st.integers(0, 1100))
 def test_soft_overlong_falls_by_at_most_one_step(buffer, free, tokens):
     reward = SoftOverlong(free + buffer, buffer)
@@ -311,13 +299,6 @@ def test_columns_of_unequal_length_are_refused():
 def test_they_pickle():
     for reward in (Length(Math(workers=1)), Cosine(100, exceeded=-3), SoftOverlong(100, 20)):
         assert pickle.loads(pickle.dumps(reward)) == reward
-
-
-def test_names_and_kinds_that_trl_sees():
-    trl = pytest.importorskip("trl.trainer.utils")
-    all_three = (Length(), Cosine(100), SoftOverlong(100, 20))
-    assert [trl.get_callable_name(reward) for reward in all_three] == ["length", "cosine", "soft_overlong"]
-    assert [trl.is_async_callable(reward) for reward in all_three] == [False, True, False]
 
 
 def test_the_reward_for_mathematics_says_what_is_correct():

@@ -3,13 +3,13 @@
 import pickle
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.shape.repetition import Repetition
 from rewards.shared.batch import REWARDS
+from tests.rewards.builders import property_test
 
-check = settings(max_examples=150, deadline=None, derandomize=True)
 tokens = st.lists(st.integers(0, 3), max_size=40)
 sizes = st.integers(1, 5)
 
@@ -49,7 +49,7 @@ def test_the_default_finds_a_loop_and_spares_a_repeated_phrase():
     assert pay(list(range(80)) * 2) == pytest.approx(-41 / 121)
 
 
-@check
+@property_test
 @given(tokens, sizes)
 def test_bounds_and_agreement_with_a_count_of_earlier_occurrences(ids, size):
     ngrams = [ids[start : start + size] for start in range(len(ids) - size + 1)]
@@ -58,14 +58,14 @@ def test_bounds_and_agreement_with_a_count_of_earlier_occurrences(ids, size):
     assert -2.0 < pay(ids, ngram_size=size, max_penalty=-2.0) <= 0.0
 
 
-@check
+@property_test
 @given(tokens, sizes)
 def test_which_token_is_which_does_not_matter_and_neither_does_the_direction(ids, size):
     assert pay(ids, ngram_size=size) == pay([7 - token for token in ids], ngram_size=size)
     assert pay(ids, ngram_size=size) == pay(ids[::-1], ngram_size=size)
 
 
-@check
+@property_test
 @given(tokens.filter(len), sizes)
 def test_to_go_on_with_a_loop_costs_more(ids, size):
     loop = [pay(ids * (size + times), ngram_size=size) for times in (1, 2, 5)]
@@ -96,9 +96,3 @@ def test_it_pickles_takes_chats_and_reports():
     assert columns == {"repetition/status": ["ok", "wrong"]}
     shares = {"ok": 0.5, "wrong": 0.5}
     assert metrics == {f"rewards/repetition/{status}": shares.get(status, 0.0) for status in REWARDS}
-
-
-def test_the_name_and_kind_that_trl_sees():
-    trl = pytest.importorskip("trl.trainer.utils")
-    assert trl.get_callable_name(Repetition()) == "repetition"
-    assert not trl.is_async_callable(Repetition())

