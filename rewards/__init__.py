@@ -64,7 +64,7 @@ def get_reward(name: str, **config: Any) -> Callable[..., Any]:
     else:
         nearest = difflib.get_close_matches(name.lower(), _REGISTERED, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"Unknown reward {name!r}; the most similar name is {nearest!r}. Write one of {', '.join(_REGISTERED)}, "
+            f"Unknown reward {name!r}; the nearest known one is {nearest!r}. Write one of {', '.join(_REGISTERED)}, "
             "or the dotted path of your own, such as 'my_package.my_module.my_reward'."
         )
     signature = inspect.signature(target)

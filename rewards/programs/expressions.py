@@ -62,7 +62,9 @@ def evaluate(node: Any, values: Sequence[Any]) -> Any:
 
 
 _TYPES = (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
+# The types that arguments and results of calls may have.
 PLAIN_TYPES = frozenset({*_TYPES, type(None)})
+# The types that values inside an expression may have.
 EXPRESSION_TYPES = PLAIN_TYPES | {range, slice, type}
 
 
@@ -127,7 +129,7 @@ def _modulo(left: Any, right: Any) -> Any:
 
 def _round(number: Any, ndigits: Any = None) -> Any:
     if ndigits is not None and abs(ndigits) > 1000:  # Python would compute 10 to this power
-        raise ValueError("too many digits to round to")
+        raise ValueError("round has too many digits")
     return round(number, ndigits)
 
 
@@ -148,6 +150,7 @@ def _set(items: Any = ()) -> set[Any]:
     return set(items)
 
 
+# The functions that a suite may call, besides those of the solution.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{f.__name__: f for f in (abs, all, any, chr, isinstance, len, max, min, ord, range, sorted)},
     **{kind.__name__: kind for kind in (bool, int, float, complex, str, list, tuple)},
@@ -169,5 +172,7 @@ OPERATIONS = (  # the functions above, and the operators by the names of their n
     | {"Subscript": operator.getitem, "Slice": slice, "List": lambda *items: list(items), "Tuple": lambda *items: items}
     | {"Set": lambda *items: set(items), "Dict": lambda *items: dict(zip(items[::2], items[1::2], strict=True))}
 )
-KEYWORDS = {"reverse", "default", "ndigits", "start", "rel_tol", "abs_tol"}  # not `key`, which takes a function
+# The keyword arguments of these functions, except `key`, which takes a function.
+KEYWORDS = {"reverse", "default", "ndigits", "start", "rel_tol", "abs_tol"}
+# The types and constants that a suite may use.
 NAMES = {**{kind.__name__: kind for kind in _TYPES}, "math.pi": math.pi, "math.inf": math.inf, "math.nan": math.nan}

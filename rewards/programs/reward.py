@@ -11,7 +11,7 @@ from typing import Any
 from ..shared.batch import Completion, completion_text, report
 from ..shared.concurrency import default_workers, map_in_threads, run_in_thread
 from .sandbox.box import Box, BoxError
-from .test_cases import TestCase, read_all_tests
+from .test_cases import ProgramTest, read_all_tests
 
 _OPENING = re.compile(r"^```(?:python|python3|py)[ \t]*\n", re.MULTILINE | re.IGNORECASE)
 _CLOSING = re.compile(r"^```[ \t]*$", re.MULTILINE)
@@ -25,8 +25,8 @@ class Code:
 
     When the reward is created, canary programs check that the sandbox stops what it should (`python -m rewards.box`
     prints the results). A missing layer raises an error that names it. A program has the standard library only, and
-    each test runs in its own process. A program may print, recurse, use threads and write to `/tmp` (16 MiB, 10,000
-    files), but it cannot start other processes.
+    each test runs in its own process. A program may recurse, use threads, print 4 MiB and write to `/tmp` (16 MiB,
+    10,000 files), but it cannot start other processes.
 
     Args:
         partial: The reward is the fraction of tests passed, instead of 1.0 for all tests and 0.0 otherwise.
@@ -148,7 +148,7 @@ class Code:
         pairs = list(zip(completions, read_all_tests(tests, entry_point), strict=True))
         return map_in_threads(lambda pair: self._grade(*pair), pairs, self.workers or default_workers())
 
-    def _grade(self, completion: Completion, tests: list[TestCase] | None) -> tuple[str, float]:
+    def _grade(self, completion: Completion, tests: list[ProgramTest] | None) -> tuple[str, float]:
         if tests is None:
             return "no_gold", 0.0
         program = last_block(completion_text(completion))

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TestCase:
+class ProgramTest:
     """One test: the request for the box, and a check of its answer. The expected value stays in this process."""
 
     request: dict[str, Any]  # an element of the `tests` that `Box.run` takes
@@ -31,7 +31,7 @@ class TestCase:
         return "timeout" if outcome.end == "timeout" else "died"
 
 
-def read_tests(column: Any, entry_point: str | None = None) -> list[TestCase]:
+def read_tests(column: Any, entry_point: str | None = None) -> list[ProgramTest]:
     """Read the tests of one row.
 
     Args:
@@ -59,7 +59,7 @@ def read_tests(column: Any, entry_point: str | None = None) -> list[TestCase]:
     return [reader(case, column) for case in cases]
 
 
-def read_all_tests(tests: Sequence[Any], entry_point: Sequence[str | None] | None) -> list[list[TestCase] | None]:
+def read_all_tests(tests: Sequence[Any], entry_point: Sequence[str | None] | None) -> list[list[ProgramTest] | None]:
     """Read the tests of a batch. Equal rows are read once, and rows that cannot be read are logged once.
 
     Args:
@@ -69,7 +69,7 @@ def read_all_tests(tests: Sequence[Any], entry_point: Sequence[str | None] | Non
     Returns:
         The tests of each row, or None if they cannot be read.
     """
-    read: dict[tuple[str, str | None], list[TestCase] | None] = {}
+    read: dict[tuple[str, str | None], list[ProgramTest] | None] = {}
     rows = []
     for column, name in zip(tests, entry_point or [None] * len(tests), strict=True):
         key = repr(column), name
@@ -83,11 +83,15 @@ def read_all_tests(tests: Sequence[Any], entry_point: Sequence[str | None] | Non
     return rows
 
 
-def _stdin_test(case: dict[str, Any], suite: dict[str, Any]) -> TestCase:
+def _stdin_test(case: dict[str, Any], suite: dict[str, Any]) -> ProgramTest:
     if not isinstance(case.get("input"), str) or not isinstance(case.get("output"), str):
         raise ValueError(f"a stdin case needs 'input' and 'output', both text: {str(case)[:80]}")
     expected = _output_lines(case["output"])
-    return TestCase({"stdin": case["input"]}, lambda data: _output_lines(data.decode("utf-8", "replace")) == expected)
+
+    def passes(data: bytes) -> bool:
+        return _output_lines(data.decode("utf-8", "replace")) == expected
+
+    return ProgramTest({"stdin": case["input"]}, passes)
 
 
 def _output_lines(text: str) -> list[str]:
@@ -95,7 +99,7 @@ def _output_lines(text: str) -> list[str]:
     return "\n".join(line.rstrip() for line in text.split("\n")).rstrip("\n").split("\n")
 
 
-def _call_test(case: dict[str, Any], suite: dict[str, Any]) -> TestCase:
+def _call_test(case: dict[str, Any], suite: dict[str, Any]) -> ProgramTest:
     name, tolerance = suite.get("fn_name"), suite.get("tol")
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"call tests need fn_name, the name of a function, got {name!r}")
@@ -113,11 +117,11 @@ def _call_test(case: dict[str, Any], suite: dict[str, Any]) -> TestCase:
         values = _returned_values(data)
         return len(values) == 1 and _equal(values[0], expected, tolerance)
 
-    return TestCase(request, passes)
+    return ProgramTest(request, passes)
 
 
-def _assert_test(assertion: Assertion) -> TestCase:
-    return TestCase(_call_request(assertion.calls), lambda data: assertion.holds(_returned_values(data)))
+def _assert_test(assertion: Assertion) -> ProgramTest:
+    return ProgramTest(_call_request(assertion.calls), lambda data: assertion.holds(_returned_values(data)))
 
 
 def _returned_values(data: bytes) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Golds that grade themselves, on the command line and before a run."""
+"""The check that reference answers grade themselves as correct, as a command and before a run."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ COUNT = "assert count('banana', 'a') == 3\nassert count('', 'a') == 0"
 
 
 @pytest.mark.parametrize(
-    ("gold", "status"),
+    ("reference", "status"),
     [
         ("57", "ok"),
         (r"\frac{1}{2}", "ok"),
@@ -31,11 +31,11 @@ COUNT = "assert count('banana', 'a') == 3\nassert count('', 'a') == 0"
         (r"\frac{1}{", "no_gold"),
     ],
 )
-def test_math_reads_a_gold_and_itself_as_an_answer(gold, status):
-    assert get_reward("math", workers=1).check_references(solution=[gold]) == [status]
+def test_math_grades_a_reference_answer_as_an_answer_to_itself(reference, status):
+    assert get_reward("math", workers=1).check_references(solution=[reference]) == [status]
 
 
-def test_code_needs_tests_that_can_be_read_and_a_reference_that_passes_them():
+def test_code_checks_that_tests_can_be_read_and_that_the_reference_program_passes_them():
     code = get_reward("code", workers=1)
     tests = [COUNT, "assert True", COUNT, None]
     assert code.check_references(tests=tests) == ["ok", "no_gold", "ok", "no_gold"]
@@ -48,7 +48,7 @@ def test_code_needs_tests_that_can_be_read_and_a_reference_that_passes_them():
     ]
 
 
-def test_code_takes_the_entry_point_of_a_suite_that_does_not_name_it():
+def test_code_uses_the_column_entry_point():
     code = get_reward("code", workers=1)
     tests = ["def check(candidate):\n    assert candidate([1, 2]) == 3\n", "assert sum([1, 2]) == 3"]
     reference = ["def total(x): return x[0] + x[1]", "def sum(x): return x[0] + x[1]"]
@@ -57,15 +57,15 @@ def test_code_takes_the_entry_point_of_a_suite_that_does_not_name_it():
     assert code.check_references(tests=tests, entry_point=["sum", "total"], reference=reference) != ["ok"] * 2
 
 
-def test_length_rewards_ask_their_grader():
+def test_length_uses_its_grader():
     assert get_reward("length").check_references(solution=["4", "?"]) == ["ok", "no_gold"]
 
 
-def test_a_reward_without_golds_has_none_that_fail():
+def test_a_reward_without_reference_answers_has_no_failing_rows():
     assert failing_references(get_reward("boxed"), {"solution": [None]}) == []
 
 
-def test_a_run_starts_in_spite_of_one_bad_gold_in_a_hundred_and_not_of_two():
+def test_one_failing_row_in_a_hundred_is_tolerated_and_two_are_not():
     reward = get_reward("exact_match")
     check_sample("exact_match", reward, Dataset.from_dict({"solution": ["1"] * 99 + [None]}))
     with pytest.raises(ValueError, match=r"2 of 100 rows do not grade .* 'exact_match' \(row 98: no_gold, row 99: no_"):
@@ -91,7 +91,7 @@ def run_check(tmp_path, rows, *flags):
     return subprocess.run(command, cwd=Path("/"), capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_the_command_prints_the_rows_that_fail(tmp_path):
+def test_the_command_prints_failing_rows(tmp_path):
     rows = [{"answer": "4"}, {"answer": "?"}, {"answer": r"\frac12"}]
     done = run_check(tmp_path, rows, "--reward", "math", "--columns", '{"answer": "solution"}')
     assert done.returncode == 1, done.stderr
@@ -106,11 +106,11 @@ def test_the_command_prints_the_rows_that_fail(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--reward", "maths"], "most similar name is 'math'"),
-        (["--reward", "math", "--columns", '{"gold": "solution"}'], "the columns answer"),
+        (["--reward", "maths"], "nearest known one is 'math'"),
+        (["--reward", "math", "--columns", '{"reference": "solution"}'], "the columns answer"),
         (["--reward", "math"], "solution"),
     ],
 )
-def test_what_the_command_cannot_do_is_one_line(tmp_path, flags, message):
+def test_an_error_of_the_command_is_one_line(tmp_path, flags, message):
     done = run_check(tmp_path, [{"answer": "4"}], *flags)
     assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr

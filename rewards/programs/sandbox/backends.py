@@ -1,4 +1,4 @@
-"""Backends that start a box: bubblewrap, sandlock, or the service e2b. In each of them runs the same `runner.py`.
+"""Backends that start a box: bubblewrap, sandlock, or the service e2b. All of them run the same `runner.py`.
 
 A backend is a function `(request, total_seconds, line_bytes) -> lines`. It yields the lines that the runner writes
 after `ready`. It raises `BoxError` for failures before `ready`, and `OutOfTimeError` when the wall-clock limit of the

@@ -41,6 +41,8 @@ _BACKENDS: dict[str, Callable[[backends.Request, float, int], backends.Lines]] =
     "sandlock": backends.sandlock,
     "e2b": backends.e2b,
 }
+OUTPUT_MB = 4  # MiB of output per test
+THREADS = 256  # per test
 _CANARY_ATTEMPTS = 4  # a second apart, if the canaries do not finish
 
 
@@ -69,8 +71,6 @@ class Box:
         seconds: CPU seconds per test. The wall-clock limit is three times as long.
         total_seconds: Wall-clock seconds for all tests of one program.
         memory_mb: MiB of address space per test.
-        output_mb: MiB of output per test.
-        threads: Threads per test.
 
     Raises:
         ValueError: An option is out of range.
@@ -81,8 +81,6 @@ class Box:
     seconds: float = 6.0
     total_seconds: float = 60.0
     memory_mb: int = 1024
-    output_mb: int = 4
-    threads: int = 256
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -96,7 +94,7 @@ class Box:
                 f"allow_missing={', '.join(sorted(unknown))} is not a layer, so it would have no effect. Write some of "
                 f"{', '.join(canaries.LAYERS)}."
             )
-        for name in ("seconds", "total_seconds", "memory_mb", "output_mb", "threads"):
+        for name in ("seconds", "total_seconds", "memory_mb"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} would let no program run; give a positive number.")
 
@@ -122,7 +120,7 @@ class Box:
         Raises:
             BoxError: The box did not start.
         """
-        output_bytes = self.output_mb * 2**20
+        output_bytes = OUTPUT_MB * 2**20
         request = {
             "program": program,
             "tests": list(tests),
@@ -134,7 +132,7 @@ class Box:
                 "RLIMIT_CPU": math.ceil(self.seconds),
                 "RLIMIT_FSIZE": 16 * 2**20,
                 "RLIMIT_NOFILE": 64,
-                "RLIMIT_NPROC": self.threads,
+                "RLIMIT_NPROC": THREADS,
                 "RLIMIT_STACK": 64 * 2**20,
                 "RLIMIT_CORE": 0,
             },

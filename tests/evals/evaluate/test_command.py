@@ -350,7 +350,7 @@ def test_vllm_is_asked_for_the_same(model, monkeypatch):
 
 def test_golds_that_are_none_are_refused(model):
     questions = Dataset.from_dict({"prompt": ["1+2=", "3+4="], "solution": ["3", None]})
-    with pytest.raises(ValueError, match="golds of 1 of 2 rows"):
+    with pytest.raises(ValueError, match="reference answers of 1 of 2 rows"):
         evaluate(model, questions, settings())
 
 

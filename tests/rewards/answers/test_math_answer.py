@@ -1,4 +1,4 @@
-r"""The math reward: what it pays, and that no completion, killed worker or lost pool disturbs another."""
+r"""The reward `math`: the status of each completion, hostile completions, and grading at the same time."""
 
 import asyncio
 import pickle
@@ -23,9 +23,9 @@ def shared():
 
 
 @pytest.mark.parametrize(
-    ("completion", "gold", "status"),
+    ("completion", "reference", "status"),
     [
-        # values, not text
+        # values are compared, not text
         (r"So it is \boxed{142}.", "142.0", "ok"),
         (r"\boxed{142}", 142, "ok"),
         (r"\boxed{142.0}", 142.0, "ok"),
@@ -36,34 +36,34 @@ def shared():
         (r"\boxed{2x + 3}", "y = 2x + 3", "ok"),
         (r"\boxed{143}", "142.0", "wrong"),
         (r"\boxed{x(x+2)}", "x^2+x", "wrong"),
-        (r"\boxed{\sqrt{2} + 10^{-20}}", r"\sqrt{2}", "wrong"),  # 15 digits would not tell
-        # a bare gold is wrapped: math-verify alone reads each of these as 3
+        (r"\boxed{\sqrt{2} + 10^{-20}}", r"\sqrt{2}", "wrong"),  # 15 digits would not distinguish them
+        # a bare reference answer is put into a box: math-verify alone reads each of these as 3
         (r"\boxed{3}", r"3\pi", "wrong"),
         (r"\boxed{3}", "(2, 3)", "wrong"),
         (r"\boxed{3}", "y = 2x + 3", "wrong"),
         (r"\boxed{36}", r"\$36", "ok"),  # a currency, not a delimiter
-        # a delimited gold is not
+        # a delimited reference answer is not
         (r"\boxed{0.5}", r"$\frac12$", "ok"),
         (r"\boxed{0.5}", r"Hence \(\frac12\)", "ok"),
         (r"\boxed{0.5}", r"Hence \[\frac12\]", "ok"),
         (r"\boxed{0.5}", r"As $x = 7$, it is \boxed{\frac12}", "ok"),
-        # the order of the two matters: a set answers an inequality, not the reverse
+        # math-verify accepts an interval for an inequality, but not an inequality for an interval
         (r"\boxed{(1,2)}", "1<x<2", "ok"),
         (r"\boxed{1<x<2}", "(1,2)", "wrong"),
-        # which answer counts
-        (r"\boxed{5.0}. The final answer is $7$.", "5", "ok"),  # the box first
+        # which of several answers is graded
+        (r"\boxed{5.0}. The final answer is $7$.", "5", "ok"),  # a box has priority
         (r"\boxed{4} or rather \boxed{5}", "5", "ok"),
-        (r"$\boxed{4.0}$, or $\boxed{(}$", "4", "unparsed"),  # no second choice when the last is unreadable
+        (r"$\boxed{4.0}$, or $\boxed{(}$", "4", "unparsed"),  # earlier answers are ignored if the last is unreadable
         (r"The final answer is $5$.", "5", "ok"),
-        ("So $x = 4$.", "4", "unparsed"),  # nothing says that this is the answer
+        ("So $x = 4$.", "4", "unparsed"),  # not marked as the answer
         ("4", "4", "unparsed"),
         (r"\boxed{}", "4", "unparsed"),
-        # identical boxes need no parser; a long one is not read at all
+        # equal text is not parsed, and a long answer is neither
         (r"\boxed{ ( }", "(", "ok"),
         (r"\boxed{" + "1+" * MAX_ANSWER + "1}", "1+" * MAX_ANSWER + "1", "ok"),
         (r"\boxed{" + "0" * MAX_ANSWER + "4}", "4", "unparsed"),
         (r"\boxed{" + "0" * (MAX_ANSWER - 1) + "4}", "4", "ok"),
-        # the gold's fault
+        # the reference answer cannot be read
         (r"\boxed{5}", "(", "no_gold"),
         (r"\boxed{}", r"\boxed{}", "no_gold"),
         (r"\boxed{5}", None, "no_gold"),
@@ -71,12 +71,12 @@ def shared():
         (r"\boxed{5}", float("nan"), "no_gold"),
     ],
 )
-def test_the_status_of_one_completion(shared, completion, gold, status):
-    assert shared.grade([completion], [gold]) == [status]
+def test_the_status_of_one_completion(shared, completion, reference, status):
+    assert shared.grade([completion], [reference]) == [status]
 
 
 def test_what_each_exception_of_math_verify_means(monkeypatch):
-    """Called here rather than in a worker; TimeoutException is no Exception."""
+    """`_grade` runs in this process. TimeoutException is not a subclass of Exception."""
 
     def fail(step, error):
         def stand_in(*args, **kwargs):
@@ -129,13 +129,13 @@ HOSTILE = {
 }
 
 
-def test_hostile_completions_earn_nothing_in_time_and_disturb_nobody(shared):
+def test_hostile_completions_get_no_reward_in_time_and_do_not_affect_others(shared):
     batch = [completion for hostile in HOSTILE.values() for completion in (hostile, r"\boxed{4.0}", r"\boxed{3.0}")]
     start = time.monotonic()
     statuses = shared.grade(batch, [44, 4, 4] * len(HOSTILE))
     assert time.monotonic() - start < 3 * SOFT_LIMIT * len(HOSTILE)
-    pays = {name: REWARDS[status] for name, status in zip(HOSTILE, statuses[::3], strict=True)}
-    assert pays == dict.fromkeys(HOSTILE, 0.0)
+    rewards = {name: REWARDS[status] for name, status in zip(HOSTILE, statuses[::3], strict=True)}
+    assert rewards == dict.fromkeys(HOSTILE, 0.0)
     assert statuses[1::3] == ["ok"] * len(HOSTILE)
     assert statuses[2::3] == ["wrong"] * len(HOSTILE)
 
@@ -146,11 +146,11 @@ def test_python_in_a_box_is_not_run(shared, tmp_path):
     assert not (tmp_path / "pwned").exists()
 
 
-def test_workers_that_cannot_start_stop_the_run_and_are_tried_again(monkeypatch):
+def test_workers_that_cannot_start_stop_the_run_and_the_next_batch_starts_new_ones(monkeypatch):
     reward = Math(workers=1, memory_mb=1000)
     columns = {}
     with monkeypatch.context() as patch:
-        patch.setattr("rewards.answers.math_answer._prepare", len)  # fails without an argument
+        patch.setattr("rewards.answers.math_answer._prepare", len)  # raises, because it is called without an argument
         assert reward.grade([r"\boxed{4}", "5"], [4, None]) == ["infra", "no_gold"]
         with pytest.raises(RuntimeError, match="'math' could not grade 1 of 2 .* traceback on stderr"):
             asyncio.run(reward([r"\boxed{4}", "5"], solution=[4, None], log_extra=columns.__setitem__))
@@ -159,10 +159,10 @@ def test_workers_that_cannot_start_stop_the_run_and_are_tried_again(monkeypatch)
     reward.close()
 
 
-def test_rewards_and_every_status_reach_trl(shared):
+def test_rewards_statuses_and_metrics_reach_trl(shared):
     columns, metrics = {}, {}
     completions = [[{"role": "assistant", "content": text}] for text in (r"\boxed{4}", r"\boxed{5}", "4", TOWER, "4")]
-    pays = asyncio.run(
+    rewards = asyncio.run(
         shared(
             completions=completions,
             prompts=["?"] * 5,
@@ -172,7 +172,7 @@ def test_rewards_and_every_status_reach_trl(shared):
             log_metric=metrics.__setitem__,
         )
     )
-    assert pays == [1.0, 0.0, 0.0, 0.0, None]
+    assert rewards == [1.0, 0.0, 0.0, 0.0, None]
     assert columns == {"math/status": ["ok", "wrong", "unparsed", "timeout", "no_gold"]}
     seen = ("ok", "wrong", "unparsed", "timeout", "no_gold")
     assert metrics == {f"rewards/math/{status}": 0.2 if status in seen else 0.0 for status in REWARDS}
@@ -184,7 +184,7 @@ def test_columns_of_unequal_length_are_refused(shared):
 
 
 @pytest.mark.parametrize("option", [{"workers": 0}, {"hard_limit": 3}, {"memory_mb": 0}])
-def test_an_option_out_of_range_is_refused_before_anything_starts(option):
+def test_an_option_out_of_range_is_refused(option):
     (name,) = option
     with pytest.raises(ValueError, match=f"{name}={option[name]} "):
         Math(**option)
@@ -198,7 +198,7 @@ def test_a_pickled_copy_shares_the_workers(shared):
     assert worker_pids() == before
 
 
-def test_threads_and_event_loops_grade_at_once(shared):
+def test_threads_and_event_loops_grade_at_the_same_time(shared):
     def grade(answer):
         return shared([rf"\boxed{{{n}.0}}" for n in range(10)], solution=[answer] * 10)
 
@@ -211,8 +211,8 @@ def test_threads_and_event_loops_grade_at_once(shared):
     assert graded == [[float(n == answer) for n in range(10)] for answer in range(6)]
 
 
-def test_the_loop_goes_on_while_a_batch_is_graded(shared):
-    """So that another reward can grade at the same time."""
+def test_the_event_loop_continues_while_a_batch_is_graded(shared):
+    """Another reward can then grade at the same time."""
 
     async def both():
         grading = asyncio.ensure_future(shared([TOWER], solution=[4]))
@@ -224,4 +224,4 @@ def test_the_loop_goes_on_while_a_batch_is_graded(shared):
         return await grading, turns
 
     rewards, turns = asyncio.run(both())
-    assert rewards == [0.0] and turns >= 5  # the tower takes its soft limit of a second
+    assert rewards == [0.0] and turns >= 5  # the power tower takes until the soft limit of one second

@@ -12,7 +12,7 @@ from rewards.shared.boxed import MAX_ANSWER, boxed
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("٣", None),  # digits, but not those that are meant
+        ("٣", None),  # an Arabic digit
         ("1e3", None),
         ("1_000", None),
         ("", None),
@@ -24,11 +24,11 @@ from rewards.shared.boxed import MAX_ANSWER, boxed
         (r"+\frac{10}3", Fraction(10, 3)),
     ],
 )
-def test_what_is_a_plain_number(text, value):
+def test_the_value_of_a_text(text, value):
     assert parse_number(text) == value
 
 
-def test_every_plain_number_can_be_written_for_the_workers():
+def test_the_reward_math_reads_the_latex_of_every_plain_number():
     values = ["-0.50", "5.", ".25", r"-\frac{10}{4}", "007", "0." + "1" * 300]
     assert (
         Math().grade(

@@ -1,4 +1,4 @@
-"""The reward `code`: what it pays for which tests, which programs it runs, and what it reports."""
+"""The reward `code`: programs that must pass, tests that it reads, rewards, statuses and errors."""
 
 import asyncio
 import inspect
@@ -21,7 +21,7 @@ WORKERS = 3
 
 
 def statuses(pairs, **options):
-    """Of pairs of a program and its tests."""
+    """The statuses of pairs of a program and its tests."""
     reward = Code(workers=WORKERS, **options)
     return [
         status for status, _ in reward.grade([block(program) for program, _ in pairs], [tests for _, tests in pairs])
@@ -32,7 +32,7 @@ def run(reward, completions, tests, **more):
     return asyncio.run(reward(completions, tests=tests, **more))
 
 
-# Programs as people write them.
+# Correct programs in common styles.
 
 SQUARE = stdin_tests(("3\n", "9\n"), ("-4\n", "16\n"))
 
@@ -42,7 +42,7 @@ LISTED = stdin_tests(("3\n1 2 3\n", "6\n"), ("0\n\n", "0\n"))
 
 READERS = {
     "input": "n = int(input())\nprint(sum(map(int, input().split())))",
-    "input with a prompt for nobody": "n = int(input(''))\nprint(sum(map(int, input().split())))",
+    "input with an empty prompt": "n = int(input(''))\nprint(sum(map(int, input().split())))",
     "sys.stdin": "import sys\nn, *rest = sys.stdin.read().split()\nprint(sum(map(int, rest)))",
     "lines of sys.stdin": "import sys\nlines = [line for line in sys.stdin]\nprint(sum(map(int, lines[1].split())))",
     "readline": "from sys import stdin\nn = int(stdin.readline())\nprint(sum(map(int, stdin.readline().split())))",
@@ -212,7 +212,7 @@ print(sum(map(int, numbers)))
 }
 
 
-def test_right_programs_on_standard_input_are_paid():
+def test_correct_programs_that_read_standard_input_pass():
     got = dict(zip(READERS, statuses([(program, LISTED) for program in READERS.values()]), strict=True))
     assert got == dict.fromkeys(READERS, "ok")
 
@@ -250,13 +250,13 @@ FUNCTIONS = {
 }
 
 
-def test_right_functions_are_paid():
+def test_correct_functions_pass():
     tests = call_tests(([3], 9), ([-4], 16))
     got = dict(zip(FUNCTIONS, statuses([(program, tests) for program in FUNCTIONS.values()]), strict=True))
     assert got == dict.fromkeys(FUNCTIONS, "ok")
 
 
-def test_assertions_of_the_usual_forms_are_paid():
+def test_common_forms_of_assertions_are_graded():
     suites = [
         "assert f(3) == 9",
         ["assert f(3) == 9", "assert f(-4) == 16"],
@@ -288,10 +288,10 @@ def test_a_hundred_tests_of_one_program():
     assert statuses([("print(int(input()) ** 2)", cases)]) == ["ok"]
 
 
-# Which tests a column may hold.
+# The column `tests`.
 
 
-def test_tests_may_be_json_text_and_have_empty_fields():
+def test_tests_may_be_json_text_and_have_unused_fields():
     wide = {"input": None, "output": None, "args": None, "expected": None}
     stdin_case, call_case = wide | {"input": "3", "output": "9"}, wide | {"args": [3], "expected": 9}
     columns = [
@@ -310,7 +310,7 @@ def deep(depth):
     return "[" * depth + "]" * depth
 
 
-NO_GOLD = {
+UNREADABLE = {
     "nothing": None,
     "no text": "",
     "blank text": " \n",
@@ -335,11 +335,11 @@ NO_GOLD = {
     "a number as input": stdin_tests((3, "9")),
     "lines in a list": stdin_tests((["3"], ["9"])),
     "no name": {"type": "call", "cases": [{"args": [3], "expected": 9}]},
-    "a name that is none": call_tests(([3], 9), fn_name="f(3)"),
+    "a name that is a call": call_tests(([3], 9), fn_name="f(3)"),
     "a dotted name": call_tests(([3], 9), fn_name="os.system"),
     "a name that is a number": call_tests(([3], 9), fn_name=3),
     "no args": {"type": "call", "fn_name": "f", "cases": [{"expected": 9}]},
-    "args that are no list": call_tests((3, 9)),
+    "args that are not a list": call_tests((3, 9)),
     "args of another type": call_tests(([object()], 9)),
     "args too deep": call_tests(([json.loads(deep(200))], 9)),
     "no expected value": {"type": "call", "fn_name": "f", "cases": [{"args": [3]}]},
@@ -351,15 +351,15 @@ NO_GOLD = {
     "a tolerance that is true": call_tests(([3], 9), tol=True),
     "no assertion": "print(f(3))",
     "no Python": "f(3) should be 9",
-    "an assertion that cannot be lifted": "for x in range(3): assert f(x) == x * x",
+    "an unsupported statement": "for x in range(3): assert f(x) == x * x",
     "assertions and something else": ["assert f(3) == 9", "assert f(x) == 9"],
     "an assertion without a call": "assert 9 == 9",
     "JSON that is a list": '[{"input": "3", "output": "9"}]',
 }
 
 
-@pytest.mark.parametrize("column", NO_GOLD.values(), ids=NO_GOLD)
-def test_a_column_that_cannot_be_read_is_no_gold_and_one_line_of_warning(column, caplog):
+@pytest.mark.parametrize("column", UNREADABLE.values(), ids=UNREADABLE)
+def test_tests_that_cannot_be_read_give_no_gold_and_one_warning(column, caplog):
     with pytest.raises(ValueError) as error:
         read_tests(column)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
@@ -375,7 +375,7 @@ def test_a_column_that_cannot_be_read_is_no_gold_and_one_line_of_warning(column,
     assert reward.check_references([column, "assert f(3) == 9"]) == ["no_gold", "ok"]
 
 
-def test_the_column_entry_point_names_the_function_of_a_check():
+def test_the_column_entry_point_names_the_function_to_test():
     suite = "def check(candidate):\n    assert candidate(3) == 9"
     programs = [block("def f(x): return x * x\ndef sum(x): return x")] * 4
     columns = {"tests": [suite] * 4, "entry_point": ["f", "sum", None, "g"]}
@@ -384,8 +384,8 @@ def test_the_column_entry_point_names_the_function_of_a_check():
     assert reward.check_references(**columns) == ["ok", "ok", "no_gold", "ok"]
 
 
-def test_columns_that_differ_in_type_alone_are_told_apart():
-    """One batch reads equal columns once; these are not equal."""
+def test_tests_that_differ_only_in_a_type_are_distinguished():
+    """Equal tests of a batch are read once. These are not equal."""
     program = "def f(x): return {1: x}"
     pairs = [(program, call_tests(([3], expected))) for expected in ({1: 3}, {"1": 3}, {1: 3, "a": 2})]
     assert statuses(pairs) == ["ok", "wrong", "wrong"]
@@ -395,7 +395,7 @@ def test_columns_that_differ_in_type_alone_are_told_apart():
     ]
 
 
-# Which program of a completion counts.
+# The program of a completion.
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_columns_that_differ_in_type_alone_are_told_apart():
         ("```python\r\nx = 1\r\n```\r\n", "x = 1\n"),
         ("```python\nx = 1\n```\n```python\nx = 2\n```", "x = 2\n"),
         ("```python\nx = 1\n```\n```text\nx = 2\n```", "x = 1\n"),
-        ("```python\nx = 1\n```\nand now\n```python\nx = 2", "x = 1\n"),  # cut off
+        ("```python\nx = 1\n```\nand now\n```python\nx = 2", "x = 1\n"),  # not closed
         ("```python\n```", ""),
         ("```python\nx = '```'\n```", "x = '```'\n"),
         ("```python\nx = 1\n ```\ny\n```", "x = 1\n ```\ny\n"),
@@ -423,7 +423,7 @@ def test_columns_that_differ_in_type_alone_are_told_apart():
         ("```python", None),
     ],
 )
-def test_the_last_closed_python_block_counts(text, program):
+def test_the_last_closed_python_block_is_the_program(text, program):
     assert last_block(text) == program
 
 
@@ -437,13 +437,13 @@ def test_the_last_closed_python_block_counts(text, program):
     ],
     ids=["openings", "blocks", "spaces", "fences"],
 )
-def test_a_block_is_looked_for_in_linear_time(text):
+def test_blocks_are_found_in_linear_time(text):
     start = time.process_time()
     last_block(text)
     assert time.process_time() - start < 1
 
 
-def test_conversations_are_graded_by_their_last_reply():
+def test_the_last_assistant_message_is_graded():
     right, wrong = block("print(int(input()) ** 2)"), block("print(1)")
     talks = [
         [{"role": "assistant", "content": right}],
@@ -459,7 +459,7 @@ def test_conversations_are_graded_by_their_last_reply():
     assert run(Code(workers=WORKERS), talks, [SQUARE] * 5) == [1.0, 1.0, 0.0, 0.0, 0.0]
 
 
-# What it pays and reports.
+# Rewards, statuses and metrics.
 
 HALF = stdin_tests(*((f"{n}", str(n * n if n % 2 else -1)) for n in range(1, 9)))
 
@@ -478,7 +478,7 @@ def test_rewards_statuses_and_metrics_reach_trl():
     columns, metrics = {}, {}
     completions = ["none" if program is None else block(program) for program, _ in BATCH.values()]
     reward = Code(workers=WORKERS, seconds=1)
-    pays = run(
+    rewards = run(
         reward,
         completions,
         [tests for _, tests in BATCH.values()],
@@ -487,14 +487,14 @@ def test_rewards_statuses_and_metrics_reach_trl():
         log_extra=columns.__setitem__,
         log_metric=metrics.__setitem__,
     )
-    assert pays == [1.0, 0.0, 0.0, 0.0, 0.0, None] == [REWARDS[status] for status in BATCH]
+    assert rewards == [1.0, 0.0, 0.0, 0.0, 0.0, None] == [REWARDS[status] for status in BATCH]
     assert columns == {"code/status": list(BATCH)}
     assert metrics == {f"rewards/code/{status}": 1 / 6 if status in BATCH else 0.0 for status in REWARDS} | {
         "rewards/code/missing_layers": 0.0
     }
 
 
-def test_partial_pays_the_share_of_tests_passed():
+def test_partial_gives_the_fraction_of_tests_passed():
     square, mixed = "print(int(input()) ** 2)", "n = int(input())\nif n == 3: 1 / 0\nprint(n * n)"
     endless = "n = int(input())\nwhile n == 3: pass\nprint(n * n)"
     dead = "import os\nn = int(input())\nif n == 3: os.kill(os.getppid(), 9)\nprint(n * n)"
@@ -508,24 +508,24 @@ def test_partial_pays_the_share_of_tests_passed():
     assert run(reward, completions[:1], [None]) == [None]
 
 
-def test_without_partial_the_first_failure_ends_the_program():
+def test_without_partial_the_tests_end_at_the_first_failure():
     tests = stdin_tests(("1", "2"), *[("sleep", "2")] * 50)
     start = time.monotonic()
     assert statuses([("import time\nif input() == 'sleep': time.sleep(60)\nprint(1)", tests)]) == ["wrong"]
     assert time.monotonic() - start < 30
 
 
-def test_the_wall_clock_of_all_tests_of_a_program():
+def test_the_wall_clock_limit_of_all_tests_of_a_program():
     tests = stdin_tests(*[("", "")] * 50)
     start = time.monotonic()
     assert statuses([("import time; time.sleep(0.7)", tests)], total_seconds=1.5) == ["timeout"]
     assert time.monotonic() - start < 25
 
 
-def test_a_sandbox_that_fails_is_nobody_s_fault_and_stops_the_run(monkeypatch, caplog):
+def test_a_failing_sandbox_gives_infra_and_stops_the_run(monkeypatch, caplog):
     def fail(request, total_seconds, line_bytes):
         if "fail" in request["program"]:
-            raise BoxError("no luck")
+            raise BoxError("it is broken")
         return works(request, total_seconds, line_bytes)
 
     reward = Code(workers=WORKERS)
@@ -534,7 +534,7 @@ def test_a_sandbox_that_fails_is_nobody_s_fault_and_stops_the_run(monkeypatch, c
     monkeypatch.setitem(box._BACKENDS, backend, fail)
     program, failing = block("print(int(input()) ** 2)"), block("fail")
     assert reward.grade([program, failing], [SQUARE] * 2) == [("ok", 1.0), ("infra", 0.0)]
-    assert "The sandbox failed." in caplog.text and "no luck" in caplog.text
+    assert "The sandbox failed." in caplog.text and "it is broken" in caplog.text
     columns = {}
     with pytest.raises(
         RuntimeError, match=r"'code' could not grade 1 of 2 .*Run `python -m rewards\.box` to check"
@@ -542,11 +542,11 @@ def test_a_sandbox_that_fails_is_nobody_s_fault_and_stops_the_run(monkeypatch, c
         run(reward, [program, failing], [SQUARE] * 2, log_extra=columns.__setitem__)
     assert "\n" not in str(stop.value)
     assert columns == {"code/status": ["ok", "infra"]}
-    unread = ["no program"] * 199  # 1 of 200 is no reason to stop
+    unread = ["no program"] * 199  # 1 of 200 failures is tolerated
     assert run(reward, [failing, *unread], [SQUARE] * 200) == [None] + [0.0] * 199
 
 
-def test_a_missing_layer_is_refused_or_counted(monkeypatch):
+def test_a_missing_layer_is_refused_or_counted_in_a_metric(monkeypatch):
     box._ready.cache_clear()
     monkeypatch.setattr(backends, "_filters", lambda: {"box_filter": "", "test_filter": ""})
     try:
@@ -557,8 +557,8 @@ def test_a_missing_layer_is_refused_or_counted(monkeypatch):
         assert "\n" not in str(refused.value) and "allow_missing" in str(refused.value)
         reward = Code(workers=WORKERS, allow_missing=list(canaries.LAYERS))
         metrics = {}
-        pays = run(reward, [block("print(9)")], [stdin_tests(("", "9"))], log_metric=metrics.__setitem__)
-        assert pays == [1.0] and metrics["rewards/code/missing_layers"] >= 1
+        rewards = run(reward, [block("print(9)")], [stdin_tests(("", "9"))], log_metric=metrics.__setitem__)
+        assert rewards == [1.0] and metrics["rewards/code/missing_layers"] >= 1
     finally:
         box._ready.cache_clear()
 
@@ -575,7 +575,7 @@ def test_a_missing_layer_is_refused_or_counted(monkeypatch):
         ({"memory_mb": 5}, "has no sandbox that is safe to use: "),
     ],
 )
-def test_an_option_without_meaning_is_refused_in_one_line(option, words):
+def test_an_option_out_of_range_is_refused_in_one_line(option, words):
     with pytest.raises(ValueError) as refused:
         Code(**option)
     assert words in str(refused.value) and "\n" not in str(refused.value)
@@ -586,7 +586,7 @@ def test_columns_of_unequal_length_are_refused():
         run(Code(), ["1", "2"], [SQUARE])
 
 
-def test_a_pickled_copy_grades_alike_and_trl_awaits_it():
+def test_a_pickled_copy_grades_and_trl_awaits_it():
     reward = Code(workers=2, seconds=2, allow_missing=["user"])
     copy = pickle.loads(pickle.dumps(reward))
     assert copy == reward and copy.box == Box(allow_missing=("user",), seconds=2)
@@ -598,7 +598,7 @@ def test_an_empty_batch():
     assert run(Code(), [], [], log_extra=lambda *a: None, log_metric=lambda *a: None) == []
 
 
-def test_references_are_graded_as_programs():
+def test_reference_programs_are_graded():
     reward = Code(workers=WORKERS)
     references = ["print(int(input()) ** 2)", "print(0)", "", None]
     assert reward.check_references([SQUARE] * 4, reference=references, prompt=["?"] * 4) == [
@@ -610,7 +610,7 @@ def test_references_are_graded_as_programs():
     assert reward.check_references([SQUARE, None, "assert f(1)"]) == ["ok", "no_gold", "ok"]
 
 
-# The rule: what is expected stays outside.
+# Expected values never enter the box.
 
 
 def test_no_expected_value_enters_the_box(monkeypatch):

@@ -7,8 +7,6 @@ from rewards.programs.sandbox.box import Outcome
 from rewards.programs.test_cases import read_tests
 from tests.rewards.builders import call_tests, stdin_tests
 
-# What counts as the same.
-
 
 @pytest.mark.parametrize(
     ("output", "expected", "status"),
@@ -35,7 +33,7 @@ from tests.rewards.builders import call_tests, stdin_tests
         ("e\u0301", "\u00e9", "wrong"),
     ],
 )
-def test_lines_are_compared_up_to_white_space_at_their_ends(output, expected, status):
+def test_output_is_compared_without_white_space_at_line_ends(output, expected, status):
     (test,) = read_tests(stdin_tests(("", expected)))
     assert test.status(Outcome("ok", output.encode())) == status
 
@@ -44,7 +42,7 @@ def test_lines_are_compared_up_to_white_space_at_their_ends(output, expected, st
     ("value", "expected", "tolerance", "status"),
     [
         (9, 9, None, "ok"),
-        (9.0, 9, None, "ok"),  # as Python compares
+        (9.0, 9, None, "ok"),  # equal in Python
         (True, 1, None, "ok"),
         (1, True, None, "ok"),
         ("9", 9, None, "wrong"),
@@ -72,7 +70,7 @@ def test_lines_are_compared_up_to_white_space_at_their_ends(output, expected, st
         ([(0.1 + 0.2,)], [[0.3]], 1e-9, "ok"),
         ({"a": [0.1 + 0.2]}, {"a": [0.3]}, 1e-9, "ok"),
         (2, 3, 1, "ok"),
-        (True, 1.0000001, 1e-3, "wrong"),  # a truth value is not close to a number
+        (True, 1.0000001, 1e-3, "wrong"),  # the tolerance does not apply to booleans
         (1.0000001, True, 1e-3, "wrong"),
         (True, 1, 1e-3, "ok"),
         (float("nan"), float("nan"), None, "wrong"),
@@ -91,6 +89,6 @@ def test_values_are_compared_as_python_compares(value, expected, tolerance, stat
 
 
 @pytest.mark.parametrize("end", ["died", "overflow", "timeout"])
-def test_an_end_before_the_end_is_no_pass_whatever_was_written(end):
+def test_a_program_that_did_not_finish_does_not_pass(end):
     (test,) = read_tests(stdin_tests(("", "")))
     assert test.status(Outcome(end, b"")) == ("timeout" if end == "timeout" else "died")

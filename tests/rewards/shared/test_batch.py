@@ -1,4 +1,4 @@
-"""Reading TRL's batch, and turning statuses into rewards."""
+"""Reading completions and reference answers from TRL's batch, and turning statuses into rewards."""
 
 import pytest
 
@@ -11,27 +11,29 @@ def test_the_text_of_a_completion():
     assert completion_text("57") == "57"
     assert completion_text([call, result, {"role": "assistant", "content": "57"}]) == "57"
     assert completion_text([{"role": "assistant", "content": "57"}, result]) == "57"
-    assert completion_text([{"role": "assistant", "content": "57"}, call]) == ""  # it ended on a call, not an answer
+    assert (
+        completion_text([{"role": "assistant", "content": "57"}, call]) == ""
+    )  # the last message is a tool call without text
     assert completion_text([{"role": "assistant", "tool_calls": []}]) == ""
     assert completion_text([result]) == completion_text([]) == ""
 
 
 @pytest.mark.parametrize(
-    ("gold", "text"),
+    ("reference", "text"),
     [(" 7 ", "7"), (7, "7"), (142.0, "142.0"), (1e-7, "0.0000001"), (1e22, "10000000000000000000000"), (None, "")]
     + [(float("inf"), ""), (["7"], "")],
 )
-def test_the_text_of_a_gold(gold, text):
-    assert reference_text(gold) == text
+def test_the_text_of_a_reference_answer(reference, text):
+    assert reference_text(reference) == text
 
 
-def test_what_each_status_pays():
+def test_the_reward_of_each_status():
     statuses = ["ok", "wrong", "unparsed", "timeout", "died", "no_gold"]
     assert report("demo", statuses, None, None) == [1.0, 0.0, 0.0, 0.0, 0.0, None]
     assert report("demo", [], None, lambda name, share: None) == []
 
 
-def test_up_to_one_percent_of_failures_of_the_grader_is_none_and_more_stops_the_run():
+def test_grader_failures_give_none_up_to_one_percent_and_stop_the_run_above():
     assert report("demo", ["ok"] * 99 + ["infra"], None, None) == [1.0] * 99 + [None]
     with pytest.raises(RuntimeError, match="'demo' could not grade 2 of 100 completions .* Look here."):
         report("demo", ["ok"] * 98 + ["infra"] * 2, None, None, "Look here.")
