@@ -134,8 +134,8 @@ class _Parser:
         self.check: ast.FunctionDef | None = None
         self.checked = False
         self.current: ast.stmt | None = None  # the statement being parsed
-        self.calls: list[Call] = []  # the calls of that statement
-        self.read: set[int] = set()  # identities of the mutable values that that statement reads from variables
+        self.calls: list[Call] = []  # the calls of the statement
+        self.read: set[int] = set()  # identities of the mutable values that the statement reads from variables
         self.passed: dict[int, Any] = {}  # mutable values passed to any call, by identity: the call could change them
         self.cost = 0
 
@@ -207,7 +207,7 @@ class _Parser:
             self.refuse(f"{name} is not the entry point {self.entry_point}", "check the solution's function")
         outer, self.scope = self.scope, {**self.scope, check.args.args[0].arg: _Alias(name)}
         self.solution.add(name)
-        self.check, self.checked = None, True  # it cannot call itself
+        self.check, self.checked = None, True  # `check` cannot call itself
         for statement in check.body:
             self.statement(statement)
         self.scope, self.check = outer, check

@@ -42,7 +42,7 @@ _BACKENDS: dict[str, Callable[[backends.Request, float, int], backends.Lines]] =
     "e2b": backends.e2b,
 }
 OUTPUT_MB = 4  # MiB of output per test
-THREADS = 256  # per test
+THREADS = 256  # threads per test
 _CANARY_ATTEMPTS = 4  # a second apart, if the canaries do not finish
 
 
@@ -222,9 +222,9 @@ def _tested(box: Box) -> Readiness:
 def main() -> None:
     """Print the layers of the sandbox, the result of each canary, and launches per second."""
     parser = argparse.ArgumentParser(prog="python -m rewards.box", description=main.__doc__)
-    parser.add_argument("--sandbox", choices=BACKENDS, default="auto")
-    parser.add_argument("--allow_missing", nargs="*", default=(), metavar="LAYER")
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long to measure launches")
+    parser.add_argument("--sandbox", choices=BACKENDS, default="auto", help="backend of the sandbox (default: auto)")
+    parser.add_argument("--allow_missing", nargs="*", default=(), metavar="LAYER", help="layers that may be missing")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds for each measurement (default: 3)")
     options = parser.parse_args()
     box = Box(options.sandbox, tuple(options.allow_missing))
     try:

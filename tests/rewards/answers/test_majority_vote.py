@@ -143,9 +143,8 @@ def test_only_the_last_box_is_a_vote(no_workers):
     assert values == [1.0, 1.0] + [0.0] * 7
     assert columns["majority_vote/status"] == ["ok"] * 2 + ["unparsed"] * 7
     assert columns["majority_vote/label"] == ["2"] * 9
-    assert metrics["rewards/majority_vote/majority_ratio"] == pytest.approx(
-        2 / 9
-    )  # of all votes, including unreadable ones
+    # 2 of all 9 votes, including unreadable ones
+    assert metrics["rewards/majority_vote/majority_ratio"] == pytest.approx(2 / 9)
 
 
 @pytest.mark.parametrize("completions", [["3", "", r"\boxed{}"], [boxed("("), boxed("("), boxed(")")]])

@@ -58,7 +58,7 @@ def shared():
         ("So $x = 4$.", "4", "unparsed"),  # not marked as the answer
         ("4", "4", "unparsed"),
         (r"\boxed{}", "4", "unparsed"),
-        # equal text is not parsed, and a long answer is neither
+        # equal text is accepted without parsing, and other long answers are not parsed
         (r"\boxed{ ( }", "(", "ok"),
         (r"\boxed{" + "1+" * MAX_ANSWER + "1}", "1+" * MAX_ANSWER + "1", "ok"),
         (r"\boxed{" + "0" * MAX_ANSWER + "4}", "4", "unparsed"),

@@ -78,7 +78,7 @@ def test_output_is_compared_without_white_space_at_line_ends(output, expected, s
         (float("inf"), float("inf"), 1e-3, "ok"),
         (float("inf"), 1e308, 1e-3, "wrong"),
         (10**400, 10**400, 1e-3, "ok"),
-        (10**400, 10**400 + 1, 1e-3, "wrong"),  # beyond the floats, exactly
+        (10**400, 10**400 + 1, 1e-3, "wrong"),  # too large for floats, so compared exactly
         (10**400, 1.0, 1e-3, "wrong"),
         ("0.3", 0.3, 1e-3, "wrong"),
     ],

@@ -11,9 +11,8 @@ def test_the_text_of_a_completion():
     assert completion_text("57") == "57"
     assert completion_text([call, result, {"role": "assistant", "content": "57"}]) == "57"
     assert completion_text([{"role": "assistant", "content": "57"}, result]) == "57"
-    assert (
-        completion_text([{"role": "assistant", "content": "57"}, call]) == ""
-    )  # the last message is a tool call without text
+    # the last message is a tool call without text
+    assert completion_text([{"role": "assistant", "content": "57"}, call]) == ""
     assert completion_text([{"role": "assistant", "tool_calls": []}]) == ""
     assert completion_text([result]) == completion_text([]) == ""
 

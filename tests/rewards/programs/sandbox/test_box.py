@@ -160,11 +160,8 @@ MUTATIONS = {  # what is removed: patches, then the layers that are missing as r
     ),
     "a way through other folders": ([lambda: _more_mounts("--dir", "/home/me", "--dir", "/var/me")], [], []),
     "read-only root": ([lambda: _without("--remount-ro", "/")], [], ["host_writes"]),
-    "process namespace": (
-        [lambda: _without("--unshare-pid")],
-        [],
-        ["host_processes"],
-    ),  # as root, the box has its own user
+    # as root, the box has its own user
+    "process namespace": ([lambda: _without("--unshare-pid")], [], ["host_processes"]),
     "process namespace and user": (
         [lambda: _without("--unshare-pid"), _same_user],
         ["user", "host_processes"],
