@@ -21,7 +21,8 @@ from ..shared.boxed import MAX_ANSWER, boxed, last_boxed
 from ..shared.concurrency import run_in_thread
 from ..shared.workers import Workers
 
-# Seconds for each step: parse the reference answer, parse the answer, compare. math-verify accepts no float here.
+# Seconds for each step: parse the reference answer, parse the answer, compare.
+# It must be an int: with a float, math-verify parses nothing.
 SOFT_LIMIT = 1
 
 _REFERENCE = [LatexExtractionConfig(boxed_match_priority=0)]
