@@ -1,7 +1,7 @@
-r"""Verifiable rewards with TRL's signature, one family a file.
+r"""Verifiable rewards with TRL's signature.
 
 A reward is a picklable callable `(completions, *, <columns>, log_extra=None, log_metric=None, **kwargs)` that returns
-one `float` or `None` per completion. `0.0` is the model's fault; `None` means that the completion cannot be graded.
+one `float` or `None` per completion. `0.0` means that the completion is wrong, `None` that it cannot be graded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-# name -> module and class; imported when asked for
+# name -> module and class; imported by get_reward, so that `import rewards` is fast
 _REGISTERED = {
     "boxed": "shape.format.Boxed",
     "code": "programs.reward.Code",
@@ -30,7 +30,7 @@ _REGISTERED = {
 
 
 def reward_names() -> tuple[str, ...]:
-    """The registered names that `get_reward` takes.
+    """The names of the registered rewards.
 
     >>> reward_names()[:4]
     ('boxed', 'code', 'cosine', 'exact_match')
@@ -39,19 +39,19 @@ def reward_names() -> tuple[str, ...]:
 
 
 def get_reward(name: str, **config: Any) -> Callable[..., Any]:
-    """Build the reward called `name`: a registered name, or the dotted path of your own.
+    """Build a reward by its registered name or by the dotted path of your own reward.
 
     Args:
-        name: One of `reward_names()`, or `package.module.attribute`. A class is constructed with `config`; a function
-            is returned as it is, or as a `functools.partial` when there is `config`.
-        config: Keywords of the reward.
+        name: One of `reward_names()`, or `package.module.attribute`. A class is called with `config`. A function is
+            returned unchanged or, if there is `config`, as a `functools.partial`.
+        config: Options of the reward.
 
     Returns:
         A picklable callable with TRL's signature.
 
     Raises:
-        ValueError: The name is unknown, the path does not lead to a callable, or a class's keyword is missing or a
-            keyword unknown.
+        ValueError: The name is unknown, the path is not the path of a callable, an option is unknown, or a required
+            option of a class is missing.
 
     >>> get_reward("exact_match")(["57", " 58 "], solution=[57, 57])
     [1.0, 0.0]
@@ -71,13 +71,13 @@ def get_reward(name: str, **config: Any) -> Callable[..., Any]:
     try:
         (signature.bind if inspect.isclass(target) else signature.bind_partial)(**config)
     except TypeError as error:
-        known = ", ".join(signature.parameters) or "none"
-        raise ValueError(f"Reward {name!r}: {error}; the keywords it knows: {known}.") from error
+        options = ", ".join(signature.parameters) or "none"
+        raise ValueError(f"Reward {name!r}: {error}. Its options: {options}.") from error
     if not inspect.isclass(target):
         return functools.partial(target, **config) if config else target
     reward = target(**config)
     if not callable(reward):
-        raise ValueError(f"Reward {name!r}: instances of the class cannot be called; give it a `__call__`.")
+        raise ValueError(f"Reward {name!r}: instances of the class cannot be called. Add a method `__call__`.")
     return reward
 
 
@@ -85,7 +85,7 @@ def _import_dotted(path: str) -> Callable[..., Any]:
     module_name, _, attribute = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a user's module raises while it is imported
+    except Exception as error:  # a user's module may raise any error
         raise ValueError(
             f"Reward {path!r}: importing {module_name!r} failed with {type(error).__name__}: {error}. Write "
             f"'package.module.attribute' with the package on PYTHONPATH, or one of {', '.join(_REGISTERED)}."

@@ -1,4 +1,4 @@
-"""What the canaries of the sandbox saw on this machine: `python -m rewards.box`."""
+"""The command `python -m rewards.box`: tests the sandbox on this machine and prints the results."""
 
 from .programs.sandbox.box import main
 

@@ -63,7 +63,7 @@ def test_wheel_works_without_the_checkout(wheel, tmp_path):
     code = (
         "import gbpo, gbpo.rewards, gbpo.run.train as train, sys\n"
         f"assert gbpo.__file__.startswith({str(tmp_path)!r}), gbpo.__file__\n"
-        "assert train.rewards_package() is gbpo.rewards\n"
+        "assert train.rewards_module() is gbpo.rewards\n"
         "assert gbpo.rewards.get_reward('exact_match')(['4'], solution=['4']) == [1.0]\n"
         "assert 'rewards' not in sys.modules\n"
         "try:\n    train.main(['nowhere.yaml'])\nexcept SystemExit as stop:\n    assert stop.code == 2\n"

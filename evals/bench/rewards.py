@@ -12,7 +12,7 @@ import os
 
 from rewards.answers.math_answer import Math
 from rewards.programs.reward import Code
-from rewards.shared.batch import default_workers
+from rewards.shared.concurrency import default_workers
 
 from .measuring import BenchResult, Measurement, bench_result, one_core, seconds
 

@@ -2,13 +2,13 @@
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
 from .data.loading import REASONING_GYM
 from .recipe.arguments import RunArguments
+from .rewards_package import rewards_module
 
 # arguments that TRL passes to every reward in addition to the columns of the data set
 _PASSED_BY_TRL = {
@@ -32,7 +32,7 @@ def load_rewards(run: RunArguments, dataset: Dataset) -> list[Callable[..., Any]
     Raises:
         ValueError: A reward or an option is unknown, or a column is missing.
     """
-    package = rewards_package()
+    package = rewards_module()
     rewards = []
     for name, options in named_rewards(run).items():
         reward = package.get_reward(name, **options)
@@ -64,15 +64,6 @@ def named_rewards(run: RunArguments) -> dict[str, dict[str, Any]]:
     if unused:
         raise ValueError(f"reward_kwargs names {', '.join(sorted(unused))}, which reward_funcs does not list.")
     return {name: options.get(name, {}) for name in names}
-
-
-def rewards_package():
-    """The package `rewards` of a checkout. An installed wheel contains it as `gbpo.rewards`."""
-    if (Path(__file__).parents[1] / "rewards").is_dir():
-        from gbpo import rewards
-    else:
-        import rewards
-    return rewards
 
 
 def _columns_read(reward: Callable[..., Any]) -> list[str]:

@@ -1,6 +1,5 @@
 """One run: a recipe in; a model, metrics and curves out."""
 
-import importlib
 import os
 import sys
 import time
@@ -35,7 +34,8 @@ from .processes.launcher import LaunchError, ShardsCheck, check_group, check_lau
 from .processes.output_lock import lock_output
 from .recipe.checks import check_reward_weights, check_writable
 from .recipe.parsing import Recipe, parse
-from .rewards import load_rewards, rewards_package
+from .rewards import load_rewards
+from .rewards_package import rewards_module
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def _refuse(error: Exception) -> NoReturn:
 
 def _check_references(rewards: list[Callable[..., Any]], train_set: datasets.Dataset) -> None:
     """Raise `ValueError` if a reference answer in a sample of the data set does not grade itself as correct."""
-    check_sample = importlib.import_module(f"{rewards_package().__name__}.check").check_sample
+    check_sample = rewards_module("check").check_sample
     for reward in rewards:
         check_sample(get_callable_name(reward), reward, train_set)
 

@@ -1,1 +1,1 @@
-"""Rewards that grade an answer."""
+"""Rewards that grade an answer: math, exact match, majority vote and reasoning-gym."""

@@ -1,23 +1,23 @@
-"""The completion is the answer, nothing more."""
+"""The reward `exact_match`: the completion equals the reference answer as text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..shared.batch import Completion, completion_text, gold_text, report
+from ..shared.batch import Completion, completion_text, reference_text, report
 
 
 class ExactMatch:
-    """1.0 when the completion is the gold, to the letter, once both are stripped of outer white space.
+    """1.0 if the completion equals the reference answer as text. White space around both is ignored.
 
     Columns read:
-        solution: The gold, text or a number. None, NaN or blank text is no gold.
+        solution: The reference answer, text or a number. None, NaN and blank text mean that there is none.
 
     Returns:
         Per completion: 1.0 (`ok`), 0.0 (`wrong`) or None (`no_gold`).
 
-    Known limits: text is compared, not values, so "57.0" is not 57, and "The answer is 57" is not either.
+    Known limits: text is compared, not values. "57.0" and "The answer is 57" do not match 57.
 
     >>> ExactMatch()(["57", "58", "57"], solution=[57, 57, None])
     [1.0, 0.0, None]
@@ -34,13 +34,13 @@ class ExactMatch:
         log_metric: Callable[[str, float], None] | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        """Grade a batch; the class says how."""
+        """Grade a batch, as described in the class."""
         statuses = []
-        for completion, gold in zip(completions, map(gold_text, solution), strict=True):
-            status = "ok" if completion_text(completion).strip() == gold else "wrong"
-            statuses.append(status if gold else "no_gold")
+        for completion, reference in zip(completions, map(reference_text, solution), strict=True):
+            status = "ok" if completion_text(completion).strip() == reference else "wrong"
+            statuses.append(status if reference else "no_gold")
         return report(self.__name__, statuses, log_extra, log_metric)
 
-    def check_golds(self, solution: Sequence[Any], **columns: Any) -> list[str]:
-        """The status of each gold as an answer to itself."""
-        return ["ok" if gold_text(gold) else "no_gold" for gold in solution]
+    def check_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
+        """The status of each reference answer, graded as an answer to itself."""
+        return ["ok" if reference_text(reference) else "no_gold" for reference in solution]

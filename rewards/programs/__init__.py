@@ -1,1 +1,1 @@
-"""The reward `code`: programs run on tests in a sandbox."""
+"""The reward `code`: runs programs on test cases in a sandbox."""

@@ -1,22 +1,25 @@
-"""Plain data as JSON text: what crosses the wall of the box. Standard library alone, because it runs on both sides."""
+"""Source text: sandbox/backends.py sends this file into the box, before runner.py. Encodes plain data as JSON.
+
+The file is also imported outside the box. It uses the standard library only.
+"""
 
 import json
 from collections import Counter
 
 MAX_DEPTH = 100
-# equal hashes that are not equal values; more of them can only be meant to make a set or dict quadratic
+# Values with equal hashes. More of them occur only in data made to slow down a set or dict.
 _MAX_COLLISIONS = 100
-_EXACT_INT = 2**53  # integers below are JSON numbers, larger ones hexadecimal: no limit on their digits
+_EXACT_INT = 2**53  # larger integers are written in hexadecimal, for which Python has no limit on the digits
 
 
 def encode(value):
-    """JSON text of None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset and dict.
+    """Write a value of None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset and dict as JSON text.
 
-    Of a subclass only the built-in's own content crosses, so that no overridden method does.
+    An instance of a subclass is written as the built-in type. Its own methods are not called.
 
     Raises:
-        TypeError: Another type.
-        ValueError: Deeper than `MAX_DEPTH`.
+        TypeError: The value contains another type.
+        ValueError: The value is nested deeper than `MAX_DEPTH`.
 
     >>> decode(encode({(1, 2.5): [True, {"x"}, None]}))
     {(1, 2.5): [True, {'x'}, None]}
@@ -25,10 +28,10 @@ def encode(value):
 
 
 def decode(text):
-    """The value that `encode` wrote; the text may be hostile.
+    """Read a value that `encode` wrote. The text may be hostile.
 
     Raises:
-        ValueError: The text is not what `encode` writes.
+        ValueError: `encode` cannot have written the text.
     """
     try:
         return _value(json.loads(text))
@@ -38,10 +41,10 @@ def decode(text):
 
 def _tagged(value, depth):
     if depth == 0:
-        raise ValueError(f"plain data deeper than {MAX_DEPTH}")
+        raise ValueError(f"plain data nested deeper than {MAX_DEPTH}")
     if value is None or value is True or value is False:
         return value
-    kinds = type(value).__mro__  # isinstance() would ask the value
+    kinds = type(value).__mro__  # not isinstance(), which calls methods of the value
     if int in kinds:
         number = int.__add__(value, 0)
         return number if -_EXACT_INT < number < _EXACT_INT else {"int": hex(number)}
@@ -65,7 +68,7 @@ def _tagged(value, depth):
 def _value(tagged):
     if not isinstance(tagged, (dict, list)):
         if isinstance(tagged, float):
-            raise ValueError("floats are written in hexadecimal")
+            raise ValueError("a float is not written in hexadecimal")
         return tagged
     if isinstance(tagged, list):
         return [_value(item) for item in tagged]
@@ -92,4 +95,4 @@ def _value(tagged):
 
 def _check_hashes(items):
     if items and max(Counter(map(hash, items)).values()) > _MAX_COLLISIONS and len(items) > _MAX_COLLISIONS:
-        raise ValueError("colliding hashes")
+        raise ValueError("too many values have the same hash")

@@ -1,1 +1,1 @@
-"""Rewards of the shape of a completion: its tags, length and repetition."""
+"""Rewards for the form of a completion: its tags, length and repetition."""

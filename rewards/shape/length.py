@@ -1,6 +1,7 @@
-"""Rewards of the length of a completion, in tokens: relative to its group, on a cosine, or near the limit only.
+"""The rewards `length`, `cosine` and `soft_overlong`: rewards for the length of a completion in tokens.
 
-Lengths are those of TRL's `completion_ids`: the end token and the results of tools count, padding does not.
+The length is the number of `completion_ids` that TRL passes. It includes the end token and the results of tools, but no
+padding.
 """
 
 from __future__ import annotations
@@ -11,35 +12,37 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..answers.math_answer import Math
-from ..shared.batch import REWARDS, Completion, in_thread, report
-from ..shared.groups import gather, members, prompt_key
+from ..shared.batch import REWARDS, Completion, report, report_penalties
+from ..shared.concurrency import run_in_thread
+from ..shared.groups import gather_rows, group_rows, prompt_key
 
 
 @dataclass(frozen=True)
 class Length:
-    r"""The length reward of Kimi k1.5: among the completions of a prompt, the short ones earn more.
+    r"""The length reward of Kimi k1.5: of the completions of a prompt, shorter ones get a higher reward.
 
-    `λ_i = 0.5 - (len_i - min_len) / (max_len - min_len)`; a correct completion earns `λ_i`, a wrong one `min(0, λ_i)`,
-    and all earn 0 when `max_len = min_len` (arXiv 2501.12599, section "Length Penalty"). Add it to a reward for the
-    answer.
+    With `λ_i = 0.5 - (len_i - min_len) / (max_len - min_len)`, a correct completion gets `λ_i` and a wrong one
+    `min(0, λ_i)`. All get 0 if `max_len = min_len` (arXiv 2501.12599, section "Length Penalty"). Combine it with a
+    reward for the answer.
 
-    `min_len` and `max_len` are of all graded completions of the prompt, right or wrong, on all ranks; one that cannot
-    be graded is left out of both. Synchronous, because the ranks exchange their rows.
+    `min_len` and `max_len` are taken over all graded completions of the prompt, correct or wrong, on all ranks.
+    Completions that cannot be graded are ignored. The reward is synchronous, because the ranks exchange their rows.
 
     Args:
-        grader: Decides what is correct. A reward `math` of the same configuration shares its workers, not its work.
+        grader: Decides whether a completion is correct. It shares the workers of an equal reward `math`, but it grades
+            the completions again.
 
     Columns read:
-        solution: The gold, as the reward `math` reads it.
+        solution: The reference answer, in any form that the reward `math` accepts.
 
     Returns:
-        Per completion: a value in [-0.5, 0.5], or None (`no_gold`, `infra`). The status is the grader's.
+        Per completion: a value in [-0.5, 0.5], or None (`no_gold`, `infra`). The status is the grader's status.
 
     Raises:
         ValueError: Columns differ in length.
         RuntimeError: More than 1 % of a batch is `infra`.
 
-    Departs from the paper: it trains without this reward first; here that is a run of its own.
+    Departs from the paper: the paper starts training without this reward. Here that would be a separate run.
 
     >>> ids = [[7] * 10, [7] * 20, [7] * 30]
     >>> Length()([r"\boxed{4}", r"\boxed{5}", r"\boxed{4}"], prompts=["2+2"] * 3, completion_ids=ids, solution=[4] * 3)
@@ -48,11 +51,11 @@ class Length:
 
     grader: Math = field(default_factory=Math)
 
-    __name__ = "length"  # the name under which TRL logs an instance; not a field, having no annotation
+    __name__ = "length"  # the name under which TRL logs an instance; not a field, because it has no annotation
 
-    def check_golds(self, solution: Sequence[Any], **columns: Any) -> list[str]:
-        """The status of each gold as an answer to itself, by the grader."""
-        return self.grader.check_golds(solution)
+    def check_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
+        """The status of each reference answer, graded as an answer to itself by the grader."""
+        return self.grader.check_references(solution)
 
     def __call__(
         self,
@@ -65,22 +68,29 @@ class Length:
         log_metric: Callable[[str, float], None] | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        """Grade a batch; the class says how."""
+        """Grade a batch, as described in the class."""
         statuses = self.grader.grade(completions, solution)
         keys = [prompt_key(prompt) for prompt in prompts]
-        rows, here = gather(list(zip(keys, statuses, map(len, completion_ids), strict=True)))
+        rows, mine = gather_rows(list(zip(keys, statuses, map(len, completion_ids), strict=True)))
         values = [0.0] * len(rows)
-        for group in members(key for key, _, _ in rows):
+        for group in group_rows(key for key, _, _ in rows):
             graded = [row for row in group if REWARDS[rows[row][1]] is not None]
             correct = [rows[row][1] == "ok" for row in graded]
             lengths = [rows[row][2] for row in graded]
             for row, value in zip(graded, length_rewards(correct, lengths), strict=True):
                 values[row] = value
-        return report(self.__name__, statuses, log_extra, log_metric, self.grader.check, values[here])
+        return report(self.__name__, statuses, log_extra, log_metric, self.grader.failure_hint, values[mine])
 
 
 def length_rewards(correct: Sequence[bool], lengths: Sequence[int]) -> list[float]:
-    """What the completions of one prompt earn; the equation of `Length`.
+    """The rewards of the completions of one prompt, by the formula of `Length`.
+
+    Args:
+        correct: Whether each completion is correct.
+        lengths: The length of each completion in tokens.
+
+    Returns:
+        One value in [-0.5, 0.5] per completion.
 
     >>> length_rewards([True, False, False], [10, 12, 20])
     [0.5, 0.0, -0.5]
@@ -88,45 +98,50 @@ def length_rewards(correct: Sequence[bool], lengths: Sequence[int]) -> list[floa
     if len(set(lengths)) < 2:
         return [0.0] * len(lengths)
     shortest, span = min(lengths), max(lengths) - min(lengths)
-    lifts = [0.5 - (length - shortest) / span for length in lengths]
-    return [lift if right else min(0.0, lift) for right, lift in zip(correct, lifts, strict=True)]
+    bonuses = [0.5 - (length - shortest) / span for length in lengths]
+    return [bonus if is_correct else min(0.0, bonus) for is_correct, bonus in zip(correct, bonuses, strict=True)]
 
 
 @dataclass(frozen=True)
 class Cosine:
-    r"""The cosine reward: a correct completion earns less the longer it is, a wrong one loses less.
+    r"""The cosine reward: longer correct completions get a lower reward, longer wrong ones a smaller penalty.
 
-    With C the correctness, L the length and L_max the limit (arXiv 2502.03373, section 4.2):
+    With correctness C, length L and limit L_max (arXiv 2502.03373, section 4.2):
 
-    - `L ≥ L_max`: `r_e`, right or wrong;
-    - else `r_L + ½ (r_0 - r_L) (1 + cos(π L / L_max))`, from `r_0` at length 0 to `r_L` at the limit, with
+    - if `L ≥ L_max`: `r_e`, correct or wrong;
+    - otherwise: `r_L + ½ (r_0 - r_L) (1 + cos(π L / L_max))`, which is `r_0` at length 0 and `r_L` at the limit, with
       `r_0^c, r_L^c` for `C = 1` and `r_0^w, r_L^w` for `C = 0`.
 
-    It stands in for a reward for the answer. The defaults of the values are the paper's.
+    It replaces a reward for the answer. The default values are the paper's.
+
+    Beyond TRL's `get_cosine_scaled_reward`, it has the paper's value for completions at the limit, grades in workers
+    that can be killed, and checks its options.
 
     Args:
-        max_completion_length: L_max in tokens; the trainer's own `max_completion_length`. Generation stops there, so
-            a completion of that many tokens counts as exceeding it, even if the last is the end token.
+        max_completion_length: L_max in tokens; the same as the trainer's `max_completion_length`. Generation stops
+            there, so a completion of this length counts as too long, even if its last token is the end token.
         short_correct: r_0^c.
         long_correct: r_L^c.
         short_wrong: r_0^w.
         long_wrong: r_L^w.
         exceeded: r_e.
-        grader: Decides what is correct. A reward `math` of the same configuration shares its workers, not its work.
+        grader: Decides whether a completion is correct. It shares the workers of an equal reward `math`, but it grades
+            the completions again.
 
     Columns read:
-        solution: The gold, as the reward `math` reads it.
+        solution: The reference answer, in any form that the reward `math` accepts.
 
     Returns:
-        Per completion: its value, or None (`no_gold`, `infra`). The status is the grader's, also beyond the limit.
+        Per completion: its value, or None (`no_gold`, `infra`). The status is the grader's status, also at the limit.
 
     Raises:
-        ValueError: Columns differ in length, or an option is out of its range.
+        ValueError: Columns differ in length, or an option is out of range.
         RuntimeError: More than 1 % of a batch is `infra`.
 
-    Departs from the paper: its code sees the limit exceeded 16 tokens early; here, as in its formula, at the limit.
+    Departs from the paper: the paper's code applies `r_e` 16 tokens before the limit. Here it applies at the limit, as
+    in the paper's formula.
 
-    Asynchronous, as the reward `math` is; in a script of your own:
+    The reward is asynchronous, like the reward `math`. In a script:
 
     >>> import asyncio
     >>> answers, ids = [r"\boxed{4}", r"\boxed{5}", r"\boxed{4}"], [[7] * 50, [7] * 50, [7] * 100]
@@ -142,25 +157,26 @@ class Cosine:
     exceeded: float = -10.0
     grader: Math = field(default_factory=Math)
 
-    __name__ = "cosine"  # the name under which TRL logs an instance; not a field, having no annotation
+    __name__ = "cosine"  # the name under which TRL logs an instance; not a field, because it has no annotation
 
     def __post_init__(self) -> None:
         if self.max_completion_length < 1:
             raise ValueError(
-                f"max_completion_length={self.max_completion_length} counts every completion as too long; give the "
-                "trainer's own max_completion_length."
+                f"max_completion_length={self.max_completion_length} would make every completion too long; give the "
+                "trainer's max_completion_length."
             )
-        least = min(self.short_correct, self.long_correct)
+        lowest = min(self.short_correct, self.long_correct)
         for name in ("short_wrong", "long_wrong", "exceeded"):
-            if getattr(self, name) > least:
+            if getattr(self, name) > lowest:
                 raise ValueError(
-                    f"{name}={getattr(self, name)} is more than the {least} that a correct completion can earn, so "
-                    "training would seek it; give a lower one, or raise short_correct and long_correct."
+                    f"{name}={getattr(self, name)} is more than {lowest}, the lowest reward of a correct completion, "
+                    "so training would favour wrong completions; give a lower value, or raise short_correct and "
+                    "long_correct."
                 )
 
-    def check_golds(self, solution: Sequence[Any], **columns: Any) -> list[str]:
-        """The status of each gold as an answer to itself, by the grader."""
-        return self.grader.check_golds(solution)
+    def check_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
+        """The status of each reference answer, graded as an answer to itself by the grader."""
+        return self.grader.check_references(solution)
 
     async def __call__(
         self,
@@ -172,13 +188,13 @@ class Cosine:
         log_metric: Callable[[str, float], None] | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        """Grade a batch; the class says how."""
-        statuses = await in_thread(self.grader.grade, completions, solution)
+        """Grade a batch, as described in the class."""
+        statuses = await run_in_thread(self.grader.grade, completions, solution)
         values = [self.value(status == "ok", len(ids)) for status, ids in zip(statuses, completion_ids, strict=True)]
-        return report(self.__name__, statuses, log_extra, log_metric, self.grader.check, values)
+        return report(self.__name__, statuses, log_extra, log_metric, self.grader.failure_hint, values)
 
     def value(self, correct: bool, length: int) -> float:
-        """What a completion of `length` tokens earns; the equation of the class."""
+        """The reward of a completion of `length` tokens, by the formula of the class."""
         if length >= self.max_completion_length:
             return self.exceeded
         short, long = (self.short_correct, self.long_correct) if correct else (self.short_wrong, self.long_wrong)
@@ -187,25 +203,28 @@ class Cosine:
 
 @dataclass(frozen=True)
 class SoftOverlong:
-    """DAPO's soft overlong punishment: nothing up to a buffer before the limit, then linearly down to -1 at the limit.
+    """DAPO's soft overlong punishment: a penalty that grows linearly to -1 over a buffer before the limit.
 
-    With L the length, L_max the limit and L_cache the buffer (arXiv 2503.14476, equation 13):
+    With length L, limit L_max and buffer L_cache (arXiv 2503.14476, equation 13):
 
     - `L ≤ L_max - L_cache`: 0;
     - `L_max - L_cache < L ≤ L_max`: `(L_max - L_cache - L) / L_cache`;
     - `L > L_max`: -1.
 
-    Right or wrong does not matter; add it to a reward for the answer.
+    The penalty does not depend on the answer: combine it with a reward for the answer.
+
+    Beyond TRL's `get_soft_overlong_punishment`, which uses the same formula, it refuses a buffer that penalizes every
+    completion or none, and logs the fraction of penalized completions.
 
     Args:
-        max_completion_length: L_max in tokens; the trainer's own `max_completion_length`. In the paper 20480.
-        soft_buffer: L_cache in tokens. In the paper 4096.
+        max_completion_length: L_max in tokens; the same as the trainer's `max_completion_length`. 20480 in the paper.
+        soft_buffer: L_cache in tokens. 4096 in the paper.
 
     Returns:
-        Per completion: a value in [-1, 0]; the status is `ok` at 0 and `wrong` below.
+        Per completion: a value in [-1, 0]. The status is `ok` at 0 and `wrong` below.
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: An option is out of range.
 
     >>> ids = [[7] * 80, [7] * 90, [7] * 100]
     >>> SoftOverlong(max_completion_length=100, soft_buffer=20)(["…"] * 3, completion_ids=ids)
@@ -215,14 +234,14 @@ class SoftOverlong:
     max_completion_length: int
     soft_buffer: int
 
-    __name__ = "soft_overlong"  # the name under which TRL logs an instance; not a field, having no annotation
+    __name__ = "soft_overlong"  # the name under which TRL logs an instance; not a field, because it has no annotation
 
     def __post_init__(self) -> None:
         if not 1 <= self.soft_buffer <= self.max_completion_length:
             raise ValueError(
-                f"soft_buffer={self.soft_buffer} with max_completion_length={self.max_completion_length} punishes "
-                "either nothing that the trainer can generate, or even an empty completion; give a buffer from 1 to "
-                "max_completion_length, for example a fifth of it."
+                f"soft_buffer={self.soft_buffer} with max_completion_length={self.max_completion_length} would "
+                "penalize no completion, or even empty ones; give a buffer from 1 to max_completion_length, for "
+                "example a fifth of it."
             )
 
     def __call__(
@@ -234,12 +253,10 @@ class SoftOverlong:
         log_metric: Callable[[str, float], None] | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        """Grade a batch; the class says how."""
-        values = [self.value(len(ids)) for ids in completion_ids]
-        statuses = ["wrong" if value < 0 else "ok" for value in values]
-        return report(self.__name__, statuses, log_extra, log_metric, values=values)
+        """Grade a batch, as described in the class."""
+        return report_penalties(self.__name__, [self.value(len(ids)) for ids in completion_ids], log_extra, log_metric)
 
     def value(self, length: int) -> float:
-        """What a completion of `length` tokens earns; the equation of the class."""
-        beyond = length - (self.max_completion_length - self.soft_buffer)
-        return max(-1.0, -beyond / self.soft_buffer) if beyond > 0 else 0.0
+        """The reward of a completion of `length` tokens, by the formula of the class."""
+        excess = length - (self.max_completion_length - self.soft_buffer)
+        return max(-1.0, -excess / self.soft_buffer) if excess > 0 else 0.0

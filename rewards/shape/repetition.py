@@ -1,4 +1,4 @@
-"""A penalty for saying the same thing again."""
+"""The reward `repetition`: a penalty for repeated n-grams."""
 
 from __future__ import annotations
 
@@ -6,29 +6,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..shared.batch import Completion, report
+from ..shared.batch import Completion, report_penalties
 
 
 @dataclass(frozen=True)
 class Repetition:
-    """A penalty in proportion to the n-grams that occurred before: `P (1 - unique n-grams / n-grams)`, 0 or less.
+    """A penalty proportional to the fraction of repeated n-grams: `P (1 - unique n-grams / n-grams)`.
 
-    The n-grams are of tokens, TRL's `completion_ids`: the penalty of arXiv 2502.03373 is on tokens, and words would
-    need spaces between them, which not every language writes. A completion shorter than one n-gram earns 0.0. Right or
-    wrong does not matter; add it to a reward for the answer.
+    The n-grams consist of tokens (TRL's `completion_ids`), as in arXiv 2502.03373. Words would need spaces, which some
+    languages do not write. A completion shorter than one n-gram gets 0.0. The penalty does not depend on the answer:
+    combine it with a reward for the answer.
+
+    Beyond TRL's `get_repetition_penalty_reward`, which uses the same formula, it checks its options, logs statuses and
+    has a default n-gram size that finds loops only.
 
     Args:
-        ngram_size: N in tokens. The paper's 40 finds loops; with 3, as in TRL, honest text of some length loses too.
-        max_penalty: P, at most 0; what endless repetition of one n-gram comes close to.
+        ngram_size: N in tokens. The paper's 40 finds loops. TRL's default of 3 also penalizes normal long text.
+        max_penalty: P, at most 0. The penalty approaches it if one n-gram is repeated endlessly.
 
     Returns:
-        Per completion: a value in (max_penalty, 0]; the status is `ok` at 0 and `wrong` below.
+        Per completion: a value in (max_penalty, 0]. The status is `ok` at 0 and `wrong` below.
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: An option is out of range.
 
-    Departs from the paper: it takes P = -0.05 from every token of a repeated n-gram, and TRL has one reward for the
-    whole completion. The share of repeated n-grams is what the authors' code takes where it does so too.
+    Departs from the paper: the paper subtracts 0.05 (P = -0.05) from every token of a repeated n-gram, but TRL has one
+    reward per completion. The authors' code also uses the fraction of repeated n-grams where it has one reward per
+    completion.
 
     >>> Repetition(ngram_size=2)(["…"] * 3, completion_ids=[[1, 2, 3, 4, 5], [1, 2, 1, 2, 1], [1]])
     [0.0, -0.5, 0.0]
@@ -37,14 +41,14 @@ class Repetition:
     ngram_size: int = 40
     max_penalty: float = -1.0
 
-    __name__ = "repetition"  # the name under which TRL logs an instance; not a field, having no annotation
+    __name__ = "repetition"  # the name under which TRL logs an instance; not a field, because it has no annotation
 
     def __post_init__(self) -> None:
         if self.ngram_size < 1:
             raise ValueError(f"ngram_size={self.ngram_size} leaves nothing to compare; give 1 or more tokens.")
         if self.max_penalty > 0:
             raise ValueError(
-                f"max_penalty={self.max_penalty} would pay for repetition; give 0 or less, such as {-self.max_penalty}."
+                f"max_penalty={self.max_penalty} would reward repetition; give 0 or less, such as {-self.max_penalty}."
             )
 
     def __call__(
@@ -56,13 +60,11 @@ class Repetition:
         log_metric: Callable[[str, float], None] | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        """Grade a batch; the class says how."""
-        values = [self.value(ids) for ids in completion_ids]
-        statuses = ["wrong" if value < 0 else "ok" for value in values]
-        return report(self.__name__, statuses, log_extra, log_metric, values=values)
+        """Grade a batch, as described in the class."""
+        return report_penalties(self.__name__, [self.value(ids) for ids in completion_ids], log_extra, log_metric)
 
     def value(self, ids: Sequence[int]) -> float:
-        """What a completion of these tokens earns; the equation of the class."""
+        """The penalty of a completion with these token ids, by the formula of the class."""
         ngrams = list(zip(*(ids[start:] for start in range(self.ngram_size)), strict=False))
         repeats = len(ngrams) - len(set(ngrams))
         return self.max_penalty * repeats / len(ngrams) if repeats else 0.0

@@ -1,1 +1,1 @@
-"""What several rewards need: the batch, groups of completions, worker processes."""
+"""Code that several rewards share: batches, groups of completions, boxed answers, worker processes, data files."""

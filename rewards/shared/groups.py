@@ -1,7 +1,7 @@
-"""Rewards that look at all completions of a prompt: the whole batch of all ranks, and who belongs together.
+"""Rewards that compare the completions of a prompt: the rows of all ranks, grouped by prompt.
 
-TRL hands each rank its own rows, and a prompt's completions may lie on several. These rewards are synchronous, so that
-every rank meets the others in the same order.
+TRL gives each rank its own rows, and the completions of a prompt may be on several ranks. Rewards that call
+`gather_rows` must be synchronous, so that all ranks call it in the same order.
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 
-def gather(rows: Sequence[Any]) -> tuple[list[Any], slice]:
-    """The rows of all ranks in order, and where this rank's lie among them; rows must be picklable.
+def gather_rows(rows: Sequence[Any]) -> tuple[list[Any], slice]:
+    """Collect the rows of all ranks.
 
-    >>> gather(["a", "b"])
+    Args:
+        rows: The rows of this rank; picklable.
+
+    Returns:
+        The rows of all ranks in the order of the ranks, and the slice of them that belongs to this rank.
+
+    >>> gather_rows(["a", "b"])
     (['a', 'b'], slice(0, 2, None))
     """
     distributed = sys.modules.get("torch.distributed")
@@ -28,17 +34,17 @@ def gather(rows: Sequence[Any]) -> tuple[list[Any], slice]:
 
 
 def prompt_key(prompt: str | list[dict[str, Any]]) -> str:
-    """Equal for equal prompts; text or messages."""
+    """A string that is equal for equal prompts. A prompt is text or a list of messages."""
     return prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, default=str)
 
 
-def members(keys: Iterable[Hashable]) -> list[list[int]]:
-    """The places of equal keys, in the order of their first.
+def group_rows(keys: Iterable[Hashable]) -> list[list[int]]:
+    """The row numbers of each distinct key, in the order in which the keys first occur.
 
-    >>> members(["p", "q", "p"])
+    >>> group_rows(["p", "q", "p"])
     [[0, 2], [1]]
     """
-    places: dict[Hashable, list[int]] = {}
-    for place, key in enumerate(keys):
-        places.setdefault(key, []).append(place)
-    return list(places.values())
+    rows: dict[Hashable, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    return list(rows.values())

@@ -1,8 +1,8 @@
-"""Worker processes that can be killed: for graders that hostile text can hang, or make take all memory.
+"""Worker processes that can be killed, for graders that hostile text can hang or make use all memory.
 
-Each task runs in a spawned process with a memory limit. Pebble kills the process after `hard_limit`, whatever C code it
-is in. Only plain data may leave it, never an object of the grader's library, whose pickling or printing can hang as
-well. Unix only.
+Each task runs in a spawned process with a memory limit. Pebble kills the process after `hard_limit`, even while it runs
+C code. Tasks must return plain data: pickling or printing an object of the grader's library could hang as well. Unix
+only.
 """
 
 from __future__ import annotations
@@ -24,28 +24,30 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from .batch import default_workers
+from .concurrency import default_workers
 
-WORKER_TASKS = 5000  # tasks before a worker is replaced, which bounds what a library's caches hold
-START_LIMIT = 120  # seconds without any result, beyond hard_limit, after which the workers count as lost
+WORKER_TASKS = 5000  # tasks before a worker is replaced; this limits the caches of the grader's library
+START_LIMIT = 120  # seconds without a result, in addition to hard_limit, before the workers are given up
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Workers:
-    """A pool of worker processes; equal ones share one pool in a process.
+    """A pool of worker processes. Equal instances share one pool per process.
 
-    It is started at the first batch, restarted for the next batch when it breaks, and ended by `close` or at exit.
-    Batches of one process are worked on one after another, from any thread. A script that uses it needs
-    `if __name__ == "__main__":`, because every worker imports the main module anew. What is imported above that line is
-    paid for at every start of a worker: with torch and trl, 475 MB instead of 65 and several seconds instead of one.
+    The pool starts with the first batch and ends with `close` or at exit. If it breaks, the next batch starts a new
+    one. A process grades one batch at a time, from any thread.
+
+    A script that uses workers needs `if __name__ == "__main__":`, because every worker imports the main module again.
+    Imports above that line slow down each worker: with torch and trl, a worker takes 475 MB instead of 65 MB and
+    several seconds to start instead of one.
 
     Args:
-        count: Worker processes; None: the processors of this process but one.
+        count: Number of worker processes. None: the result of `default_workers()`.
         hard_limit: Seconds for one task before its worker is killed.
-        memory_mb: MiB that a worker may take beyond what `prepare` takes (Linux only).
-        prepare: A function of a module, run first in each worker: loads what the tasks need and raises when it cannot.
+        memory_mb: MiB that a worker may use in addition to the memory it uses after `prepare` (Linux only).
+        prepare: A module-level function that each worker calls first. It loads what the tasks need, or raises.
     """
 
     count: int | None
@@ -54,9 +56,11 @@ class Workers:
     prepare: Callable[[], None]
 
     def run(self, work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """`work(*a)` for each `a` in `arguments`, or the status of one that failed: `timeout`, `died` or `infra`.
+        """Call `work(*a)` for each `a` in `arguments`.
 
-        `infra`, for all of them, means that the workers themselves failed.
+        Returns:
+            One result per call, or the status of a call that failed: `timeout`, `died` or `infra`. If the workers
+            themselves fail, all calls have the status `infra`.
         """
         with _one_batch:
             try:
@@ -67,25 +71,25 @@ class Workers:
                 logger.exception("The workers of %r failed.", self)
                 self.close()
                 return ["infra"] * len(arguments)
-            except BaseException:  # Ctrl-C must not leave the rest of the batch to the workers
+            except BaseException:  # after Ctrl-C the workers must not go on with the batch
                 self.close()
                 raise
         return [_result(future) for future in futures]
 
     def close(self) -> None:
-        """End the workers; a later batch starts new ones."""
+        """Stop the workers. A later batch starts new ones."""
         pool = _pools.pop(self, None)
         if pool is not None:
             pool.stop()
             pool.join()
 
     @property
-    def check(self) -> str:
-        """What to look at when the workers fail; ends an error."""
+    def failure_hint(self) -> str:
+        """What to check if the workers fail. It is added to errors."""
         return (
-            "Look for a worker's traceback on stderr; check that the script has `if __name__ == '__main__':`, that "
-            f"the machine has memory for the workers ({self.memory_mb} MiB each beyond their imports), and that "
-            "nothing kills them."
+            "Look for a worker's traceback on stderr. Check that the script has `if __name__ == '__main__':`, that "
+            f"the machine has memory for the workers ({self.memory_mb} MiB each in addition to their imports), and "
+            "that no other program kills them."
         )
 
     def _pool(self) -> ProcessPool:
@@ -103,17 +107,18 @@ class Workers:
 
 
 _pools: dict[Workers, ProcessPool] = {}
-_one_batch = threading.Lock()  # one batch at a time, so that no result for long means that the workers are lost
+# With one batch at a time, a long time without results means that the workers have failed.
+_one_batch = threading.Lock()
 
 
-@atexit.register  # before Pebble's own hook, which ends workers that its threads may start again
+@atexit.register  # runs before Pebble's own hook: its threads could start workers again after that hook
 def _close_all() -> None:
     for workers in list(_pools):
         workers.close()
 
 
 def _after_fork() -> None:
-    """The pools, and whoever holds the lock, stayed in the parent; ending its workers is not the child's to do."""
+    """Forget the parent's pools and replace the lock: their threads exist in the parent process only."""
     global _one_batch
     _pools.clear()
     _one_batch = threading.Lock()
@@ -123,7 +128,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _settle(pool: ProcessPool, futures: Iterable[Future[Any]], patience: float) -> None:
-    """Wait until every future is done; RuntimeError when the pool cannot bring that about any more."""
+    """Wait for all futures. Raises RuntimeError if the pool ends, or returns no result for `patience` seconds."""
     pending = set(futures)
     last_result = time.monotonic()
     while pending:
@@ -131,9 +136,9 @@ def _settle(pool: ProcessPool, futures: Iterable[Future[Any]], patience: float) 
         if done:
             last_result = time.monotonic()
         elif not pool.active:
-            raise RuntimeError(f"The pool ended with {len(pending)} tasks to do.")
+            raise RuntimeError(f"The pool ended before {len(pending)} tasks were done.")
         elif time.monotonic() - last_result > patience:
-            raise RuntimeError(f"No worker did anything for {patience:.0f} seconds.")
+            raise RuntimeError(f"No worker returned a result for {patience:.0f} seconds.")
 
 
 def _result(future: Future[Any]) -> Any:
@@ -143,13 +148,13 @@ def _result(future: Future[Any]) -> Any:
         return "died"
     except TimeoutError:
         return "timeout"
-    except Exception:  # BrokenProcessPool, and whatever else no completion can cause
+    except Exception:  # for example BrokenProcessPool; a completion cannot cause these
         return "infra"
 
 
 def _start(prepare: Callable[[], None], memory_mb: int) -> None:
-    """In a new worker: load what the tasks need, then take the memory limit."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Pebble's handler would wait for C code to return
+    """Start a new worker: load what the tasks need, then set the memory limit."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Pebble's handler waits until C code returns
     prepare()
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -1,4 +1,4 @@
-"""Fixtures for what runs programs: box processes found by a mark, and scripts run as root and as nobody."""
+"""Fixtures for tests that run programs in boxes: finding box processes, and running scripts as root and as nobody."""
 
 import functools
 import json
@@ -26,8 +26,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-class Marked:
-    """Boxes of this test carry a mark in their command lines; says which of their processes run."""
+class MarkedBoxes:
+    """Finds the processes of this test's boxes by a mark in their command lines."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -38,12 +38,12 @@ class Marked:
             try:
                 if self.mark.encode() in (folder / "cmdline").read_bytes():
                     found.append(int(folder.name))
-            except OSError:  # it has ended
+            except OSError:  # the process has ended
                 pass
         return found
 
     def gone(self, patience=5.0):
-        """Whether none is left, after the moment that the kernel takes to end a namespace."""
+        """Whether all of them end within `patience` seconds. The kernel takes a moment to end a namespace."""
         deadline = time.monotonic() + patience
         while self.pids() and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -54,18 +54,18 @@ class Marked:
 def marked(monkeypatch):
     mark = uuid.uuid4().hex
     monkeypatch.setattr(backends, "_SOURCE", f"# {mark}\n{backends._SOURCE}")
-    return Marked(mark)
+    return MarkedBoxes(mark)
 
 
 def _closed(path):
-    """The outermost folder on the way to a path that only its owner may enter; None where there is none."""
+    """The outermost of the path and its parents that only the owner may enter; None if there is none."""
     return next((p for p in [*reversed(path.parents), path] if not p.stat().st_mode & stat.S_IXOTH), None)
 
 
 def _as_nobody(command):
-    """The command, run by nobody; folders on the way to Python and to this repository are opened in a view of its own.
+    """A command that runs `command` as nobody, even if Python or this repository is in a closed folder.
 
-    An empty file system covers every closed folder, and what is needed below it is put back, read-only.
+    An empty file system replaces each such folder. The folders that are needed are mounted in it, read-only.
     """
     needed = {Path(p).resolve() for p in (sys.base_prefix, sys.base_exec_prefix, sys.prefix, ROOT)}
     needed |= {Path(sys.executable).parent.resolve(), Path(sys.executable).resolve().parents[1]}
@@ -84,7 +84,7 @@ def _as_nobody(command):
 
 @functools.cache
 def _obstacle(user):
-    """Why the tests cannot run as this user; None where they can."""
+    """The reason why the tests cannot run as this user, or None."""
     if user == "root" and os.geteuid() != 0:
         return "THE ROOT HALF DID NOT RUN: these tests run without privileges, so nothing was tested as root"
     if user == "nobody" and os.geteuid() == 0:
@@ -101,7 +101,7 @@ def _environment():
 
 @pytest.fixture(params=["root", "nobody"])
 def run_as(request):
-    """Runs a Python script as root, then as nobody, and gives the JSON of its last line; or starts it and gives it."""
+    """Runs a Python script as root and as nobody, and returns the JSON of its last line. `start` only starts it."""
     if _obstacle(request.param):
         pytest.skip(_obstacle(request.param))
 
@@ -127,7 +127,7 @@ def run_as(request):
 
 @functools.cache
 def _blocked(backend, user):
-    """What about this machine, and not about the box, keeps a backend from running; None where nothing does."""
+    """The reason why this machine cannot run a backend, or None."""
     if backend == "bubblewrap":
         identity = [] if os.geteuid() == 0 else ["--unshare-user"]
         probe = [backends._bwrap(), *identity, "--unshare-pid", "--unshare-net", "--ro-bind", "/", "/", "true"]
@@ -136,14 +136,14 @@ def _blocked(backend, user):
     sandlock = pytest.importorskip("sandlock")
     if sandlock.landlock_abi_version() < sandlock.min_landlock_abi():
         return "this kernel's Landlock is too old for sandlock"
-    if user == "root" and not backends._others_reach(backends._interpreter()):
+    if user == "root" and not backends._all_users_can_enter(backends._interpreter()):
         return "SANDLOCK AS ROOT DID NOT RUN: no other user reaches this Python, so the box could not drop to one"
     return None
 
 
 @pytest.fixture
 def skip_if_blocked():
-    """Skips where this machine does not let a backend run for a user."""
+    """Skips the test if this machine cannot run a backend for a user."""
 
     def check(backend, user=None):
         reason = _blocked(backend, user or ("nobody" if os.geteuid() else "root"))

@@ -1,4 +1,4 @@
-"""Golds that grade themselves, on the command line and before a run."""
+"""The check that reference answers grade themselves as correct, as a command and before a run."""
 
 import json
 import subprocess
@@ -9,13 +9,13 @@ import pytest
 from datasets import Dataset
 
 from rewards import get_reward
-from rewards.check import SAMPLE, check_sample, failing_golds
+from rewards.check import SAMPLE, check_sample, failing_references
 
 COUNT = "assert count('banana', 'a') == 3\nassert count('', 'a') == 0"
 
 
 @pytest.mark.parametrize(
-    ("gold", "status"),
+    ("reference", "status"),
     [
         ("57", "ok"),
         (r"\frac{1}{2}", "ok"),
@@ -31,16 +31,16 @@ COUNT = "assert count('banana', 'a') == 3\nassert count('', 'a') == 0"
         (r"\frac{1}{", "no_gold"),
     ],
 )
-def test_math_reads_a_gold_and_itself_as_an_answer(gold, status):
-    assert get_reward("math", workers=1).check_golds(solution=[gold]) == [status]
+def test_math_grades_a_reference_answer_as_an_answer_to_itself(reference, status):
+    assert get_reward("math", workers=1).check_references(solution=[reference]) == [status]
 
 
-def test_code_needs_tests_that_can_be_read_and_a_reference_that_passes_them():
+def test_code_checks_that_tests_can_be_read_and_that_the_reference_program_passes_them():
     code = get_reward("code", workers=1)
     tests = [COUNT, "assert True", COUNT, None]
-    assert code.check_golds(tests=tests) == ["ok", "no_gold", "ok", "no_gold"]
+    assert code.check_references(tests=tests) == ["ok", "no_gold", "ok", "no_gold"]
     right, wrong = "def count(text, c): return text.count(c)", "def count(text, c): return len(text)"
-    assert code.check_golds(tests=tests, reference=[right, right, wrong, right]) == [
+    assert code.check_references(tests=tests, reference=[right, right, wrong, right]) == [
         "ok",
         "no_gold",
         "wrong",
@@ -48,24 +48,24 @@ def test_code_needs_tests_that_can_be_read_and_a_reference_that_passes_them():
     ]
 
 
-def test_code_takes_the_entry_point_of_a_suite_that_does_not_name_it():
+def test_code_uses_the_column_entry_point():
     code = get_reward("code", workers=1)
     tests = ["def check(candidate):\n    assert candidate([1, 2]) == 3\n", "assert sum([1, 2]) == 3"]
     reference = ["def total(x): return x[0] + x[1]", "def sum(x): return x[0] + x[1]"]
-    assert code.check_golds(tests=tests) == ["no_gold"] * 2
-    assert code.check_golds(tests=tests, entry_point=["total", "sum"], reference=reference) == ["ok"] * 2
-    assert code.check_golds(tests=tests, entry_point=["sum", "total"], reference=reference) != ["ok"] * 2
+    assert code.check_references(tests=tests) == ["no_gold"] * 2
+    assert code.check_references(tests=tests, entry_point=["total", "sum"], reference=reference) == ["ok"] * 2
+    assert code.check_references(tests=tests, entry_point=["sum", "total"], reference=reference) != ["ok"] * 2
 
 
-def test_length_rewards_ask_their_grader():
-    assert get_reward("length").check_golds(solution=["4", "?"]) == ["ok", "no_gold"]
+def test_length_uses_its_grader():
+    assert get_reward("length").check_references(solution=["4", "?"]) == ["ok", "no_gold"]
 
 
-def test_a_reward_without_golds_has_none_that_fail():
-    assert failing_golds(get_reward("boxed"), {"solution": [None]}) == []
+def test_a_reward_without_reference_answers_has_no_failing_rows():
+    assert failing_references(get_reward("boxed"), {"solution": [None]}) == []
 
 
-def test_a_run_starts_in_spite_of_one_bad_gold_in_a_hundred_and_not_of_two():
+def test_one_failing_row_in_a_hundred_is_tolerated_and_two_are_not():
     reward = get_reward("exact_match")
     check_sample("exact_match", reward, Dataset.from_dict({"solution": ["1"] * 99 + [None]}))
     with pytest.raises(ValueError, match=r"2 of 100 rows do not grade .* 'exact_match' \(row 98: no_gold, row 99: no_"):
@@ -76,7 +76,7 @@ def test_a_large_data_set_is_sampled():
     seen = []
 
     class Counting:
-        def check_golds(self, solution, **columns):
+        def check_references(self, solution, **columns):
             seen.extend(solution)
             return ["ok"] * len(solution)
 
@@ -91,23 +91,26 @@ def run_check(tmp_path, rows, *flags):
     return subprocess.run(command, cwd=Path("/"), capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_the_command_prints_the_rows_that_fail(tmp_path):
+def test_the_command_prints_failing_rows(tmp_path):
     rows = [{"answer": "4"}, {"answer": "?"}, {"answer": r"\frac12"}]
     done = run_check(tmp_path, rows, "--reward", "math", "--columns", '{"answer": "solution"}')
     assert done.returncode == 1, done.stderr
-    assert done.stdout.splitlines() == ["row 1: no_gold  {'solution': '?'}", "2 of 3 golds grade themselves as 1.0"]
+    assert done.stdout.splitlines() == [
+        "row 1: no_gold  {'solution': '?'}",
+        "2 of 3 reference answers grade themselves as correct",
+    ]
     done = run_check(tmp_path, rows[:1], "--reward", "math", "--columns", '{"answer": "solution"}')
-    assert done.returncode == 0 and done.stdout == "1 of 1 golds grade themselves as 1.0\n"
+    assert done.returncode == 0 and done.stdout == "1 of 1 reference answers grade themselves as correct\n"
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--reward", "maths"], "nearest known one is 'math'"),
-        (["--reward", "math", "--columns", '{"gold": "solution"}'], "the columns answer"),
+        (["--reward", "math", "--columns", '{"reference": "solution"}'], "the columns answer"),
         (["--reward", "math"], "solution"),
     ],
 )
-def test_what_the_command_cannot_do_is_one_line(tmp_path, flags, message):
+def test_an_error_of_the_command_is_one_line(tmp_path, flags, message):
     done = run_check(tmp_path, [{"answer": "4"}], *flags)
     assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
-r"""Programs and answers that try to be paid for nothing, to get out, or to stop the grader: none of them may.
+r"""Hostile programs and answers: none of them may get a reward, escape the sandbox, or stop the grader.
 
-A program that gets out prints the right answer, so an escape shows as `ok`. The cases run in a process of its own, once
-as root and once as nobody; run as a script, this file prints what became of them as JSON:
+A program that escapes prints the correct answer, so an escape has the status `ok`. The cases run in a separate process,
+once as root and once as nobody. As a script, this file prints the statuses of all cases as JSON:
 
     python tests/rewards/test_hostile.py code bubblewrap
 """
@@ -22,12 +22,12 @@ import pytest
 from rewards.programs.reward import Code
 from rewards.programs.sandbox import backends
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 
-SECRET = "the answer is 8128 28496 33550336"  # nothing that a program could know, or hit upon
-ANSWER = "42"  # what a program prints, or returns, when it got out
+SECRET = "the answer is 8128 28496 33550336"  # no program can know or guess it
+ANSWER = "42"  # what a program prints or returns if it escapes
 
-# What a program prints that tried one thing after another.
+# A program that tries several ways to escape, and prints whether one succeeded.
 ATTEMPTS = """
 import ctypes, errno, fcntl, mmap, os, resource, signal, socket, struct, subprocess, sys, threading, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -56,7 +56,7 @@ def attempts(body):
 FORGED = '{"end": "ok", "data": "NDIK"}'  # base64 of 42 and a line end
 
 STDIN = {
-    # the verdict is the output's
+    # output and exit code
     "silence": ("wrong", ""),
     "exit code 0": ("wrong", "import sys; sys.exit(0)"),
     "exit code 256": ("wrong", "import sys; sys.exit(256)"),
@@ -94,7 +94,7 @@ raise SystemExit(Zero())
 """,
     ),
     "an answer at exit": ("wrong", "import atexit; atexit.register(print, 43); print(42)"),
-    # the way out of the box
+    # forged results
     "result line on the output": ("wrong", f"print('''{FORGED}''')"),
     "result line on descriptor 3": ("died", f"import os; os.write(3, b'''{FORGED}\\n''')"),
     "result line on every descriptor": (
@@ -458,7 +458,7 @@ import time; time.sleep(0.5)
     ),
 }
 
-# Return 42 to be paid; each is a whole program.
+# Whole programs. A program that returns 42 passes the test.
 CALL = {
     "nothing": ("wrong", "def f(a, b): pass"),
     "no function": ("died", "x = 42"),
@@ -535,7 +535,7 @@ def f(a, b):
     "a number too large to send": ("died", "def f(a, b): return 1 << 10**8"),
     "not a number": ("wrong", "def f(a, b): return float('nan')"),
     "colliding values": ("wrong", "def f(a, b): return {n * (2**61 - 1) for n in range(5000)}"),
-    # the way out
+    # forged results
     "result line": ("wrong", f"import os\nos.write(3, b'''{FORGED}\\n''')\nos._exit(0)"),
     **{
         f"way out: {name}": ("wrong", f"import os\nos.write(3, {text})\nos._exit(0)")
@@ -570,7 +570,7 @@ os._exit(0)
     "way out: too much": ("died", "import os\nwhile True: os.write(3, b'[42]' * 10000)"),
     "way out: closed": ("died", "import os; os.close(3)\ndef f(a, b): return 42"),
     "way out: turned": ("wrong", "import os; os.dup2(os.open('/dev/null', 1), 3)\ndef f(a, b): return 42"),
-    # the runner's own code, in this process
+    # changes to the runner's code in the process of the test
     "encode replaced": (
         "wrong",
         r"""
@@ -676,7 +676,7 @@ os._exit(0)
     "a large number": ("wrong", "def f(a, b): return 10**10000"),
 }
 
-# Looks for the answer, of which it knows the beginning, in objects, frames, files and memory.
+# Searches objects, frames, files and memory for the answer, whose beginning it knows.
 HUNT = r"""
 import ctypes, gc, os, re, sys
 def hunt():
@@ -704,7 +704,7 @@ def hunt():
     libc, page = ctypes.CDLL(None), 4096
     libc.sbrk.restype = ctypes.c_void_p
     out, into = os.pipe()
-    def scan(start, pages):  # the kernel says which addresses are there
+    def scan(start, pages):  # write() fails for addresses that are not mapped
         for address in range(start // page * page, (start // page + pages) * page, page):
             if libc.write(into, ctypes.c_void_p(address), ctypes.c_size_t(page)) == page:
                 look(os.read(out, page))
@@ -714,7 +714,7 @@ def hunt():
     return max(found, key=len, default=b"nothing").decode()
 """
 
-# What the box must let through, so that the others are not stopped by stopping everything.
+# Honest programs, which must pass: a box that stops everything would fail here.
 HONEST = {
     "arithmetic": "a, b = map(int, input().split())\nprint(a * b)",
     "asyncio": """
@@ -762,20 +762,20 @@ PROGRAMS = {
     "stdin: hunt": ("wrong", f"{HUNT}\nprint(hunt())", HUNTED),
     "call: hunt": ("wrong", f"{HUNT}\nf = hunt", CALL_TESTS | {"cases": [{"args": [], "expected": SECRET}]}),
     "assert: hunt": ("wrong", f"{HUNT}\nf = hunt", f"assert f() == {SECRET!r}"),
-    # the hunter finds what is there: the input of another test
+    # the search works: it finds the input of another test
     "hunt of an input": ("ok", f"{HUNT}\nprint(hunt())", HUNTED | {"cases": [*HUNTED["cases"], FOUND]}),
 }
 
-SANDLOCK = {  # its /tmp is the host's: what is too much there ends the box
+SANDLOCK = {  # its /tmp is on the host, so the supervisor ends the box if it is too full
     "stdin: two gigabytes of files": "died",
     "stdin: folders that nobody may enter": "died",
 }
 MARK = uuid.uuid4().hex  # in the command lines of all boxes
-SLOW = "stdin: files without number"  # with sandlock the time may be over before there are too many
+SLOW = "stdin: files without number"  # with sandlock, the time limit may be reached first
 
 
 def programs(backend):
-    """Those whose fate is in the hands of a backend; what a function returns is judged alike with all of them."""
+    """The programs for a backend. What functions return does not depend on the backend, so one backend tests it."""
     both = ("stdin: ", "honest: ", "hunt ")
     return {name: case for name, case in PROGRAMS.items() if backend == "bubblewrap" or name.startswith(both)}
 
@@ -792,9 +792,9 @@ def box(answer):
     return rf"\boxed{{{answer}}}"
 
 
-# A completion, the gold, and what becomes of it; more in test_math.py.
+# The status, the completion and the reference answer. tests/rewards/answers/test_math_answer.py has more cases.
 MATHS = {
-    # that take for ever
+    # that never end
     "tower of twos": ("timeout", box(r"2^{2^{2^{2^{2^2}}}}"), "4"),
     "factorials": ("timeout", box("((9!)!)!"), "4"),
     "many factorials": ("timeout", box("4" + "!" * 300), "5"),
@@ -808,21 +808,21 @@ MATHS = {
     "signs": ("unparsed", box("-" * 350 + "4"), "5"),
     "dollars": ("unparsed", "$" * 100_001, "4"),
     "a million letters": ("wrong", box("4") + "x" * 10**6, "5"),
-    # LaTeX that is more than mathematics
+    # LaTeX commands
     "macro": ("unparsed", box(r"\newcommand{\x}{\x\x}\x"), "4"),
     "definition": ("unparsed", box(r"\def\x{\x\x}\x"), "4"),
     "input": ("unparsed", box(r"\input{/etc/passwd}"), "4"),
     "shell": ("unparsed", box(r"\write18{touch /tmp/gbpo-hostile}"), "4"),
     "colour": ("unparsed", box(r"\color{white}4"), "4"),
     "link": ("unparsed", box(r"\href{x}{4}"), "4"),
-    # Python that sympy could read
+    # Python code that sympy could evaluate
     "import": ("unparsed", box("__import__('os').system('touch /tmp/gbpo-hostile')"), "4"),
     "import as text": ("wrong", box(r"\text{__import__('os').system('touch /tmp/gbpo-hostile')}"), "4"),
     "lambda": ("wrong", box("lambda: 4"), "4"),
     "exec": ("wrong", box("exec('x')"), "4"),
     "sympify": ("wrong", box("S('4')"), "4"),
     "eval": ("wrong", box("eval(4)"), "4"),
-    # more answers than one
+    # several answers
     "or": ("wrong", box(r"4 \text{ or } 5"), "4"),
     "or, turned": ("wrong", box(r"5 \text{ or } 4"), "4"),
     "comma": ("wrong", box("4, 5"), "4"),
@@ -857,7 +857,7 @@ MATHS = {
     "no braces": ("unparsed", r"\boxed 4", "4"),
     "another box": ("unparsed", r"\fbox{4}", "4"),
     "no box": ("unparsed", "$4$", "4"),
-    # look-alikes
+    # characters that look like 4
     "full-width digit": ("unparsed", box("４"), "4"),
     "arabic digit": ("unparsed", box("٤"), "4"),
     "circled digit": ("unparsed", box("④"), "4"),
@@ -866,7 +866,7 @@ MATHS = {
     "NUL": ("unparsed", box("4\0"), "4"),
     "surrogate": ("unparsed", box("\ud8004"), "4"),
     "terminal escape": ("unparsed", box("\x1b[2K4"), "4"),
-    # close
+    # values close to the reference answer
     "beyond the sixth decimal of an integer": ("wrong", box("4.0000001"), "4"),
     "with a unit": ("wrong", box(r"4\text{ cm}"), "5"),
     "imaginary": ("wrong", box("4i"), "4"),
@@ -884,8 +884,8 @@ def statuses_of_answers():
     return dict(zip(MATHS, statuses, strict=True))
 
 
-def belongings():
-    """What this process has, and what programs could leave behind."""
+def resources():
+    """The resources of this process, and everything that programs could leave behind."""
     folders = ("/", "/dev", "/etc", "/tmp", "/usr", "/usr/lib", "/var/tmp", tempfile.gettempdir())
     return {
         "descriptors": len(os.listdir("/proc/self/fd")),
@@ -898,12 +898,12 @@ def belongings():
 
 
 def box_processes(patience=5.0):
-    """Processes of this process's boxes, after the moment that the kernel takes to end a namespace."""
+    """Processes of this process's boxes that do not end within `patience` seconds."""
     deadline = time.monotonic() + patience
     while True:
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # it has ended
+            with contextlib.suppress(OSError):  # the process has ended
                 if MARK.encode() in (folder / "cmdline").read_bytes():
                     found.append(folder.name)
         if not found or time.monotonic() > deadline:
@@ -916,15 +916,15 @@ def memory_mb():
 
 
 def main(kind, backend=None):
-    """Grade all cases of a kind, and print what became of them and what is left of them."""
+    """Grade all cases of a kind. Print their statuses, and the resources before and after."""
     with tempfile.TemporaryDirectory(prefix="gbpo-test-") as folder:
         os.chmod(folder, 0o711)
         tempfile.tempdir = folder
         backends._SOURCE = f"# {MARK}\n{backends._SOURCE}"
-        resource_tracker.ensure_running()  # Python's own, once a process spawns workers
-        before, size = belongings(), memory_mb()
+        resource_tracker.ensure_running()  # Python starts it when a process spawns workers
+        before, size = resources(), memory_mb()
         statuses = statuses_of_programs(backend) if kind == "code" else statuses_of_answers()
-        after, growth = belongings(), memory_mb() - size
+        after, growth = resources(), memory_mb() - size
     report = {"user": os.geteuid(), "statuses": statuses, "before": before, "after": after, "growth": growth}
     print(json.dumps(report))
 
@@ -932,7 +932,7 @@ def main(kind, backend=None):
 def check(report, expected, user):
     statuses = report["statuses"]
     assert statuses.keys() == expected.keys()
-    # a machine that stalls for a second makes a timeout of what pays nothing either, but not of many
+    # On a machine that stalls for a second, a few other failures may become timeouts.
     late = [name for name in expected if statuses[name] == "timeout" and expected[name] not in ("timeout", "ok")]
     assert len(late) <= 3, late
     assert {**statuses, **{name: expected[name] for name in late}} == expected
@@ -942,7 +942,7 @@ def check(report, expected, user):
 
 
 @pytest.mark.parametrize("backend", ["bubblewrap", "sandlock"])
-def test_no_program_is_paid_gets_out_or_stays(run_as, backend, skip_if_blocked):
+def test_no_hostile_program_passes_escapes_or_stays(run_as, backend, skip_if_blocked):
     skip_if_blocked(backend, run_as.user)
     report = run_as(__file__, "code", backend)
     expected = {name: status for name, (status, _, _) in programs(backend).items()}
@@ -951,7 +951,7 @@ def test_no_program_is_paid_gets_out_or_stays(run_as, backend, skip_if_blocked):
     check(report, expected, run_as.user)
 
 
-def test_no_answer_is_paid_or_holds_the_grader(run_as):
+def test_no_hostile_answer_is_correct_or_stops_the_grader(run_as):
     check(run_as(__file__, "maths"), {name: status for name, (status, _, _) in MATHS.items()}, run_as.user)
 
 

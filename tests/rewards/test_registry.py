@@ -1,19 +1,16 @@
-"""The registry: names, dotted paths, and what it says when one is wrong."""
+"""The registry: registered names, dotted paths, and the errors for wrong ones."""
 
 import functools
 import importlib
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from trl.trainer.utils import get_callable_name, is_async_callable
 
-import rewards
 from rewards import get_reward, reward_names
-
-ROOT = Path(rewards.__file__).parents[1]
+from tests.rewards.builders import ROOT
 
 USER_MODULE = """
 def shorter(completions, limit=10, **kwargs):
@@ -28,7 +25,7 @@ class Judge:
     def __call__(self, completions, **kwargs):
         return [float(self.strictness) for _ in completions]
 
-class Mute:
+class NotCallable:
     pass
 
 NUMBER = 3
@@ -37,7 +34,7 @@ NUMBER = 3
 
 @pytest.fixture
 def user_package(tmp_path, monkeypatch):
-    """A user's own rewards, importable as `own_rewards.kinds`, beside a module that does not import."""
+    """A package with a user's own rewards, `own_rewards.kinds`, and a module that cannot be imported."""
     package = tmp_path / "own_rewards"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -61,21 +58,21 @@ REQUIRED_OPTIONS = {
 }
 
 
-# reasoning_gym needs its package: tests/run/data/test_reasoning_gym.py has a stand-in
+# reasoning_gym needs its package: tests/run/data/test_reasoning_gym.py replaces the package
 @pytest.mark.parametrize("name", [name for name in reward_names() if name != "reasoning_gym"])
-def test_a_registered_name_builds_a_reward_of_that_name_that_pickles(name):
+def test_every_registered_reward_has_its_name_and_pickles(name):
     reward = get_reward(name, **REQUIRED_OPTIONS.get(name, {}))
     assert get_callable_name(reward) == name
     assert is_async_callable(reward) == (name in ("code", "cosine", "math"))
     pickle.loads(pickle.dumps(reward))
 
 
-def test_config_reaches_a_registered_reward():
+def test_options_are_passed_to_a_registered_reward():
     assert get_reward("math", workers=3).workers == 3
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("Maths", "math"), ("EXACT", "exact_match")])
-def test_an_unknown_name_is_told_the_nearest_the_list_and_the_way_out(name, nearest):
+def test_the_error_for_an_unknown_name_has_the_nearest_name_and_all_names(name, nearest):
     message = error_of(name)
     assert repr(name) in message and f"nearest known one is '{nearest}'" in message
     assert ", ".join(reward_names()) in message and "my_package.my_module.my_reward" in message
@@ -84,21 +81,21 @@ def test_an_unknown_name_is_told_the_nearest_the_list_and_the_way_out(name, near
 @pytest.mark.parametrize(("name", "known"), [("math", "workers, hard_limit, memory_mb"), ("exact_match", "none")])
 def test_an_unknown_option_of_a_registered_reward_is_refused(name, known):
     message = error_of(name, wokers=2)
-    assert name in message and "'wokers'" in message and message.endswith(f"knows: {known}.")
+    assert name in message and "'wokers'" in message and message.endswith(f"Its options: {known}.")
 
 
-def test_a_dotted_function_is_returned_as_it_is(user_package):
+def test_a_dotted_function_is_returned_unchanged(user_package):
     reward = get_reward("own_rewards.kinds.shorter")
     assert reward is importlib.import_module("own_rewards.kinds").shorter
 
 
-def test_a_dotted_function_with_config_is_a_partial_that_pickles(user_package):
+def test_a_dotted_function_with_options_is_a_partial_that_pickles(user_package):
     reward = get_reward("own_rewards.kinds.shorter", limit=3)
     assert isinstance(reward, functools.partial)
     assert pickle.loads(pickle.dumps(reward))(completions=["ab", "abc"]) == [1.0, 0.0]
 
 
-def test_a_dotted_class_is_constructed_with_its_config(user_package):
+def test_a_dotted_class_is_called_with_its_options(user_package):
     reward = get_reward("own_rewards.kinds.Judge", model="m", strictness=2)
     assert pickle.loads(pickle.dumps(reward))(completions=["a"]) == [2.0]
 
@@ -110,14 +107,14 @@ def test_a_dotted_class_is_constructed_with_its_config(user_package):
         ("own_rewards.broken.shorter", {}, ["importing 'own_rewards.broken'", "OSError: no licence"]),
         ("own_rewards.kinds.longer", {}, ["'own_rewards.kinds' has no attribute 'longer'"]),
         ("own_rewards.kinds.NUMBER", {}, ["'NUMBER' is of type int, which cannot be called"]),
-        ("own_rewards.kinds.Mute", {}, ["instances of the class cannot be called"]),
+        ("own_rewards.kinds.NotCallable", {}, ["instances of the class cannot be called"]),
         ("own_rewards.kinds.Judge", {}, ["missing a required argument: 'model'"]),
-        ("own_rewards.kinds.Judge", {"model": "m", "strict": 1}, ["'strict'", "knows: model, strictness."]),
-        ("own_rewards.kinds.strict", {"limit": 1}, ["'limit'", "knows: completions, solution."]),
+        ("own_rewards.kinds.Judge", {"model": "m", "strict": 1}, ["'strict'", "Its options: model, strictness."]),
+        ("own_rewards.kinds.strict", {"limit": 1}, ["'limit'", "Its options: completions, solution."]),
         (".shorter", {}, ["importing ''"]),
     ],
 )
-def test_a_bad_dotted_path_or_config_is_one_line_that_names_the_part(user_package, path, config, parts):
+def test_the_error_for_a_wrong_path_or_option_is_one_line(user_package, path, config, parts):
     message = error_of(path, **config)
     assert repr(path) in message and "\n" not in message
     for part in parts:

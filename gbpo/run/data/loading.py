@@ -12,13 +12,13 @@ import datasets
 from datasets import Dataset, load_dataset
 
 from ..recipe.arguments import RunArguments
+from ..rewards_package import rewards_module
 from .arithmetic import arithmetic
 from .programs import programs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_FILE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 _TASKS: dict[str, Callable[..., Dataset]] = {"arithmetic": arithmetic, "programs": programs}
 REASONING_GYM = "reasoning_gym:"
 
@@ -132,11 +132,17 @@ def _load_split(run: RunArguments, split: str) -> Dataset:
             f"dataset_kwargs={run.dataset_kwargs} would be ignored: {name!r} is not a generated task. Remove them, or "
             "name arithmetic, programs or reasoning_gym:<task>."
         )
-    path = Path(name).expanduser()
-    if path.suffix in _FILE_FORMATS:
-        return _load_file(path, run, split)
-    if name.startswith((".", "/", "~")) or path.exists():
-        raise ValueError(f"dataset_name={name!r} is not a {', '.join(_FILE_FORMATS)} file. Give the path of one.")
+    path, files = Path(name).expanduser(), rewards_module("shared.data_files")
+    if path.suffix in files.FILE_FORMATS or name.startswith((".", "/", "~")) or path.exists():
+        if split != run.dataset_train_split and path.is_file():
+            raise ValueError(
+                f"eval_strategy asks for a split {split!r}, but {str(path)!r} is one file. Write eval_dataset_name: "
+                "another_file.jsonl, leave eval_strategy out, or name a data set with splits."
+            )
+        try:
+            return files.load_file(path)
+        except ValueError as error:
+            raise ValueError(f"dataset_name={error}") from None
     try:
         return load_dataset(name, run.dataset_config, split=split)
     except Exception as error:  # the Hub client raises many types of errors
@@ -144,24 +150,6 @@ def _load_split(run: RunArguments, split: str) -> Dataset:
             f"dataset_name={name!r}, split {split!r}, could not be loaded from the Hub: {_one_line(error)} "
             "Check the name and the connection, or give a local file."
         ) from None
-
-
-def _load_file(path: Path, run: RunArguments, split: str) -> Dataset:
-    if not path.is_file():
-        raise ValueError(f"dataset_name={str(path)!r} not found from {Path.cwd()}. Check the path of the file.")
-    if split != run.dataset_train_split:
-        raise ValueError(
-            f"eval_strategy asks for a split {split!r}, but {str(path)!r} is one file. Write eval_dataset_name: "
-            "another_file.jsonl, leave eval_strategy out, or name a data set with splits."
-        )
-    if path.stat().st_size == 0:
-        raise _zero_rows(str(path))
-    try:
-        return load_dataset(_FILE_FORMATS[path.suffix], data_files=str(path), split="train")
-    except Exception as error:
-        if "corresponds to no data" in str(error):  # the file has only a header or blank lines
-            raise _zero_rows(str(path)) from None
-        raise ValueError(f"dataset_name={str(path)!r} cannot be read as {path.suffix}: {_one_line(error)}") from None
 
 
 def _generated(make: Callable[..., Dataset], run: RunArguments, **changed: Any) -> Dataset:

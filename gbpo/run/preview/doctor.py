@@ -264,17 +264,17 @@ def _connect() -> None:
 
 
 def _sandbox() -> list[Row]:
-    from ..rewards import rewards_package
+    from ..rewards_package import rewards_module
 
-    box = importlib.import_module(f"{rewards_package().__name__}.programs.sandbox.box")
-    canaries = importlib.import_module(f"{rewards_package().__name__}.programs.sandbox.canaries")
+    box = rewards_module("programs.sandbox.box")
+    canaries = rewards_module("programs.sandbox.canaries")
     try:
         ready = box.Box(allow_missing=tuple(canaries.LAYERS)).ready()
     except box.BoxError as error:
         return [(OPTIONAL, "box", str(error))]
     rows: list[Row] = [(OK, "backend", ready.backend)]
     for layer in canaries.LAYERS:
-        tried = ", ".join(s.tried for s in ready.sightings if s.layer == layer)
+        tried = ", ".join(s.tried for s in ready.canary_results if s.layer == layer)
         held = layer not in ready.missing
         rows.append((OK if held else OPTIONAL, layer, f"{'stopped' if held else 'NOT stopped'}: {tried}"))
     return rows

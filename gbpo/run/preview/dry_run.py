@@ -164,13 +164,13 @@ def _rewards(recipe: Recipe, rewards: Sequence[Callable[..., Any]], rows: int) -
     table = []
     for reward, weight in zip(rewards, weights, strict=True):
         text = f"weight {weight:g}; "
-        if hasattr(reward, "check_golds"):
+        if hasattr(reward, "check_references"):
             text += f"the reference answers of {min(rows, 256)} rows grade themselves as correct"
         else:
             text += "uses no reference answers"
         if hasattr(reward, "box"):
             ready = reward.box.ready()
-            stopped = sorted({s.layer for s in ready.sightings if not s.escaped})
+            stopped = sorted({s.layer for s in ready.canary_results if not s.escaped})
             text += f"; sandbox {ready.backend}, tested layers: {', '.join(stopped) or 'none'}"
             if ready.missing:
                 text += f"; MISSING, but allowed: {', '.join(ready.missing)}"

@@ -1,1 +1,1 @@
-"""Where untrusted programs run, and the proof that they cannot get out."""
+"""The sandbox for untrusted programs, and the canary programs that test it."""

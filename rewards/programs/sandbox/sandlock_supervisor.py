@@ -1,7 +1,10 @@
-"""Run by `backends.sandlock` in a process of its own: sandlock forks, which a process that holds a GPU must not.
+"""A script: sandbox/backends.py runs this file in its own process, outside the box. It runs one command in sandlock.
 
-Usage: sandlock_supervisor.py POLICY, a JSON object with a command, the folder that is its `/tmp`, how many bytes and
-files that may hold, and a user's number or null. The streams are the command's.
+It is a separate process because sandlock forks, and a process that uses a GPU must not fork.
+
+Usage: sandlock_supervisor.py POLICY. The policy is a JSON object: `command`, `tmp` (the folder that the command sees as
+`/tmp`), `tmp_bytes` and `tmp_files` (limits of that folder), and `user` (a user id or null). The command inherits the
+standard streams.
 """
 
 import contextlib
@@ -18,18 +21,18 @@ from sandlock import Sandbox, StdioMode
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _READABLE = ("/usr", "/bin", "/lib", "/lib64", "/lib32", "/dev/urandom", "/dev/random", "/dev/zero")
-_LOOK_SECONDS = 0.1  # from one look at the folder to the next
+_CHECK_SECONDS = 0.1  # interval between checks of the folder
 
 
 def main(policy: str) -> None:
-    """Confine the command, wait for its end and take its exit code."""
+    """Run the command in sandlock and exit with its exit code."""
     given = json.loads(policy)
     if given["user"] is not None:
         os.setgroups([])
         os.setresgid(*[given["user"]] * 3)
         os.setresuid(*[given["user"]] * 3)
     libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # after a change of user its own /proc is closed, which sandlock needs
+    libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # a change of user closes the process's own /proc, which sandlock needs
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     prefixes = {sys.base_prefix, sys.base_exec_prefix, str(Path(given["command"][0]).parents[1])}
     sandbox = Sandbox(
@@ -47,13 +50,14 @@ def main(policy: str) -> None:
 
 
 def _watch(folder: str, most_bytes: int, most_files: int) -> None:
-    """End everything once the folder holds too much; nothing else limits what is written there."""
+    """End the box when the folder is too full. Nothing else limits what the command writes there."""
     while not _full(folder, most_bytes, most_files):
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_CHECK_SECONDS)
     os._exit(1)
 
 
 def _full(folder: str, most_bytes: int, most_files: int) -> bool:
+    """Whether the folder has more bytes or files than allowed, or cannot be read."""
     folders = [folder]
     while folders:
         try:
@@ -66,7 +70,7 @@ def _full(folder: str, most_bytes: int, most_files: int) -> bool:
                             folders.append(entry.path)
                     if most_files < 0 or most_bytes < 0:
                         return True
-        except OSError:  # locked, or nested too deep: only to hide something
+        except OSError:  # locked or nested too deep, which only a program that hides files does
             return True
     return False
 

@@ -1,4 +1,4 @@
-"""System-call filters of the box, compiled by libseccomp to BPF programs."""
+"""System-call filters of the box, compiled to BPF programs by libseccomp."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _CLONE_THREAD = 0x00010000
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{NS, CGROUP, UTS, IPC, USER, PID, NET}
 _AF_UNIX = 1
 _PR_SET_PDEATHSIG = 1
-_INT = 0xFFFFFFFF  # of such an argument the kernel reads these bits alone
+_INT = 0xFFFFFFFF  # the kernel reads only these bits of an int argument
 
-# For the whole box: nothing here has a use in a program that reads, computes and writes.
+# Denied in the whole box. A program that reads, computes and writes needs none of these.
 _NEVER = """
     socket connect bind listen accept accept4 sendmsg sendmmsg
     ptrace process_vm_readv process_vm_writev process_madvise kcmp pidfd_getfd
@@ -26,26 +26,26 @@ _NEVER = """
     clock_settime settimeofday adjtimex clock_adjtime sethostname setdomainname
     setxattr lsetxattr fsetxattr setxattrat
 """
-# For each test as well: it stays one process, whose memory limit therefore counts.
+# Also denied in each test: its memory limit holds only if it stays one process.
 _NO_NEW_PROCESS = "fork vfork execve execveat memfd_create memfd_secret setsid setpgid"
 
 
 @functools.cache
 def box_filter() -> bytes:
-    """For the whole box: no sockets, tracing, namespaces, mounts, io_uring. BPF instructions.
+    """The filter of the whole box, as BPF instructions: no sockets, tracing, namespaces, mounts or io_uring.
 
     Raises:
-        ImportError: pyseccomp, or the library libseccomp it loads, is missing.
+        ImportError: pyseccomp or the library libseccomp is missing.
     """
     return _compiled(_NEVER)
 
 
 @functools.cache
 def test_filter() -> bytes:
-    """For the process of one test: no new process and no other program; threads are allowed. BPF instructions.
+    """The filter of each test, as BPF instructions: no new process and no other program. Threads are allowed.
 
     Raises:
-        ImportError: pyseccomp, or the library libseccomp it loads, is missing.
+        ImportError: pyseccomp or the library libseccomp is missing.
     """
     return _compiled(_NO_NEW_PROCESS, threads_only=True)
 
@@ -55,7 +55,7 @@ def _compiled(names: str, threads_only: bool = False) -> bytes:
         import pyseccomp
     except (ImportError, RuntimeError) as error:
         raise ImportError(
-            f"the filter of system calls needs pyseccomp and the library libseccomp ({error}): pip install pyseccomp, "
+            f"the system-call filter needs pyseccomp and the library libseccomp ({error}): pip install pyseccomp, "
             "and apt install libseccomp2"
         ) from None
     rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
@@ -64,17 +64,17 @@ def _compiled(names: str, threads_only: bool = False) -> bytes:
         number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
         if number >= 0:  # this architecture has it
             rules.add_rule(denied, name)
-    # its flags lie in memory, where no filter can read them; without it the C library takes clone
+    # The flags of clone3 are in memory, which a filter cannot read. Without clone3 the C library uses clone.
     rules.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
     if threads_only:
         rules.add_rule(denied, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _CLONE_THREAD, 0))
-        # it dies with the runner
+        # The test process must die with the runner.
         rules.add_rule(denied, "prctl", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _INT, _PR_SET_PDEATHSIG))
     else:
         for bit in range(32):
             if _NEW_NAMESPACES >> bit & 1:
                 rules.add_rule(denied, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, 1 << bit, 1 << bit))
-        # asyncio has a pair of sockets and sends from one to the other, to no address
+        # asyncio needs a socket pair, and sends from one socket to the other without an address.
         rules.add_rule(denied, "socketpair", pyseccomp.Arg(0, pyseccomp.NE, _AF_UNIX))
         rules.add_rule(denied, "sendto", pyseccomp.Arg(4, pyseccomp.NE, 0))
     with os.fdopen(os.memfd_create("filter"), "r+b") as file:

@@ -1,134 +1,127 @@
-r"""The majority vote: who wins, what is equal, that no answer holds the count up, and that all ranks count alike."""
+r"""The reward `majority_vote`: the winner, equal answers, limits on comparisons, metrics, and several ranks."""
 
-import json
 import math
-import os
 import pickle
 import random
-import subprocess
-import sys
 import time
 from collections import Counter
-from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
-import rewards
 from rewards import get_reward
-from rewards.answers import majority_vote
-from rewards.answers.majority_vote import CHUNK, MAX_PASSES, MajorityVote, _latex, _number
-from rewards.answers.math_answer import MAX_BOX, Math
+from rewards.answers import vote_counting
+from rewards.answers.majority_vote import MajorityVote
+from rewards.answers.math_answer import Math
+from rewards.answers.plain_numbers import parse_number
+from rewards.answers.vote_counting import CHUNK, MAX_PASSES
 from rewards.shared.batch import REWARDS
+from rewards.shared.boxed import MAX_ANSWER, boxed
+from tests.rewards.builders import run_on_two_ranks
 
-ROOT = Path(rewards.__file__).parents[1]
 HARD_LIMIT = Math().hard_limit
 
 
-def box(answer):
-    return rf"\boxed{{{answer}}}"
-
-
 def vote(answers, reward=None, prompts=None, **columns):
-    """What the answers are paid, each boxed, on one prompt unless there are others."""
+    """The rewards of the answers, each in a box. They answer the same prompt unless `prompts` is given."""
     reward = reward or MajorityVote()
-    return reward([box(answer) for answer in answers], prompts=prompts or ["?"] * len(answers), **columns)
+    return reward([boxed(answer) for answer in answers], prompts=prompts or ["?"] * len(answers), **columns)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def workers_end_with_the_module():
+def close_workers():
     yield
     Math().close()
 
 
 @pytest.fixture
 def no_workers(monkeypatch):
-    """Comparing with workers is an error."""
+    """Makes every comparison by workers an error."""
 
     def refuse(*args):
         raise AssertionError(f"compared {args}")
 
-    monkeypatch.setattr(majority_vote, "_compare", refuse)
+    monkeypatch.setattr(vote_counting, "_compare", refuse)
 
 
 @pytest.fixture
 def compared(monkeypatch):
-    """Answers like `a3` and `b3` are equal by their number, `late…` holds its worker up, `unread…` cannot be read.
+    """Replaces the workers. Returns the list of comparisons: the reference and the answers of each call.
 
-    Beside `slow…` every other answer is late. Yields the comparisons: (gold, answers) of each call.
+    Answers such as `a3` and `b3` are equal if their numbers are. `late…` times out, and `unread…` cannot be read. Every
+    answer that is compared with `slow…` times out, except 0, 1 and 2.
     """
     calls = []
 
     def value(text):
-        number = _number(text)
+        number = parse_number(text)
         return text.lstrip("abcdefgh") if number is None else f"{number}"
 
-    def compare(gold, answers):
-        calls.append((gold, list(answers)))
-        gold = gold.removeprefix(r"\boxed{").removesuffix("}")
-        return [status(gold, answer) for answer in answers]
+    def compare(reference, answers):
+        calls.append((reference, list(answers)))
+        reference = reference.removeprefix(r"\boxed{").removesuffix("}")
+        return [status(reference, answer) for answer in answers]
 
-    def status(gold, answer):
+    def status(reference, answer):
         if answer.startswith("late"):
             return "timeout"
         if answer.startswith("unread"):
             return "unparsed"
-        if gold.startswith("unread"):
+        if reference.startswith("unread"):
             return "no_gold"
-        if {gold[:4], answer[:4]} & {"slow"} and not {gold, answer} & {"0", "1", "2"}:
+        if {reference[:4], answer[:4]} & {"slow"} and not {reference, answer} & {"0", "1", "2"}:
             return "timeout"
-        return "ok" if value(gold) == value(answer) else "wrong"
+        return "ok" if value(reference) == value(answer) else "wrong"
 
-    monkeypatch.setattr(majority_vote, "_compare", compare)
+    monkeypatch.setattr(vote_counting, "_compare", compare)
     return calls
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# who wins
+# the winner
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("answers", "paid"),
+    ("answers", "expected"),
     [
         (["7", "7", "8"], [1, 1, 0]),
         (["8", "7", "7"], [0, 1, 1]),
         (["7"], [1]),
-        # the same number, however it is written
+        # different notations of the same number
         (["0.5", r"\frac12", "2", "2", "1/2"], [1, 1, 0, 0, 1]),
         ([r"\frac{1}{2}", "3", "3", r"\dfrac{2}{4}", r"\tfrac12"], [1, 0, 0, 1, 1]),
         (["-.5", r"-\frac 12", "0.5"], [1, 1, 0]),
         (["7", "8", "8", "7.0", "+7", "007", "7."], [1, 0, 0, 1, 1, 1, 1]),
-        # exactly the same
+        # numbers are compared exactly
         (["0.333333333333", r"\frac13", r"\frac{2}{6}"], [0, 1, 1]),
         (["1" + "0" * 300, "1" + "0" * 300 + ".0", "1" + "0" * 299 + "1"], [1, 1, 0]),
-        # even votes: the class whose first vote came first
+        # a tie goes to the group whose first vote came first
         (["7", "8", "8", "7"], [1, 0, 0, 1]),
         (["8", "7", "7", "8"], [1, 0, 0, 1]),
         (["9", r"\frac{16}{2}", "7.0", "7", "8"], [0, 1, 0, 0, 1]),
     ],
 )
-def test_the_commonest_number_wins_without_any_worker(no_workers, answers, paid):
-    assert vote(answers) == paid
+def test_the_most_common_number_wins_without_any_worker(no_workers, answers, expected):
+    assert vote(answers) == expected
 
 
 @pytest.mark.parametrize(
-    ("answers", "paid"),
+    ("answers", "expected"),
     [
         (["x+1", "1+x", "x+2"], [1, 1, 0]),
-        (["2", "2", r"\sqrt{9}", "3", "6-3"], [0, 0, 1, 1, 1]),  # together with the number that they equal
+        (["2", "2", r"\sqrt{9}", "3", "6-3"], [0, 0, 1, 1, 1]),  # counted together with the number that they equal
         (["1000", "1,000", "5", "5", "1{,}000"], [1, 1, 0, 0, 1]),
         ([r"\{1, 2\}", r"\{2, 1\}", "3"], [1, 1, 0]),
         ([r"\sqrt{8}", r"2\sqrt2", "1"], [1, 1, 0]),
-        (["2", "2", "x", r"\sqrt{4}"], [1, 1, 0, 1]),  # cannot be overtaken, and yet a third completion is right
+        (["2", "2", "x", r"\sqrt{4}"], [1, 1, 0, 1]),  # 2 has won already, and a third completion is also correct
         (["x+1", "y", "y", "1+x"], [1, 0, 0, 1]),
     ],
 )
-def test_equal_mathematics_votes_together(answers, paid):
-    assert vote(answers) == paid
+def test_answers_that_are_equal_as_mathematics_are_counted_together(answers, expected):
+    assert vote(answers) == expected
 
 
-def test_only_the_last_box_votes(no_workers):
+def test_only_the_last_box_is_a_vote(no_workers):
     completions = [
         r"First \boxed{1}, no: \boxed{2}.",
         r"\boxed{2} ",
@@ -136,125 +129,126 @@ def test_only_the_last_box_votes(no_workers):
         "3",
         r"\boxed{3",
         r"\boxed{}",
-        box("3" * (MAX_BOX + 1)),
+        boxed("3" * (MAX_ANSWER + 1)),
         "",
         [{"role": "assistant", "content": None}],
     ]
     columns, metrics = {}, {}
-    paid = MajorityVote()(
+    values = MajorityVote()(
         completions,
         prompts=["?"] * 9,
         log_extra=columns.__setitem__,
         log_metric=metrics.__setitem__,
     )
-    assert paid == [1.0, 1.0] + [0.0] * 7
+    assert values == [1.0, 1.0] + [0.0] * 7
     assert columns["majority_vote/status"] == ["ok"] * 2 + ["unparsed"] * 7
     assert columns["majority_vote/label"] == ["2"] * 9
-    assert metrics["rewards/majority_vote/majority_ratio"] == pytest.approx(2 / 9)  # of all votes, read or not
+    # 2 of all 9 votes, including unreadable ones
+    assert metrics["rewards/majority_vote/majority_ratio"] == pytest.approx(2 / 9)
 
 
-@pytest.mark.parametrize("completions", [["3", "", r"\boxed{}"], [box("("), box("("), box(")")]])
+@pytest.mark.parametrize("completions", [["3", "", r"\boxed{}"], [boxed("("), boxed("("), boxed(")")]])
 def test_a_prompt_without_a_readable_vote_has_no_label(completions):
     columns, metrics = {}, {}
     reward = MajorityVote()
-    paid = reward(completions, prompts=["?"] * 3, log_extra=columns.__setitem__, log_metric=metrics.__setitem__)
-    assert paid == [0.0] * 3
+    values = reward(completions, prompts=["?"] * 3, log_extra=columns.__setitem__, log_metric=metrics.__setitem__)
+    assert values == [0.0] * 3
     assert columns == {"majority_vote/status": ["unparsed"] * 3, "majority_vote/label": [""] * 3}
     assert metrics["rewards/majority_vote/majority_ratio"] == 0.0
 
 
-def test_an_unreadable_answer_has_no_vote_however_common():
+def test_unreadable_answers_are_never_the_label():
     columns = {}
     assert vote(["(", "(", "(", "x", "5"], log_extra=columns.__setitem__) == [0, 0, 0, 1, 0]
     assert columns["majority_vote/status"] == ["unparsed"] * 3 + ["ok", "wrong"]
 
 
-def test_prompts_vote_apart_and_their_rows_may_lie_anywhere(no_workers):
+def test_votes_are_counted_per_prompt_in_any_order_of_the_rows(no_workers):
     prompts = ["p", "q", "p", "q", "p", "q"]
     assert vote(["1", "2", "1", "2", "2", "1"], prompts=prompts) == [1, 1, 1, 1, 0, 0]
     chats = [[{"role": "user", "content": text}] for text in prompts]
-    completions = [[{"role": "assistant", "content": box(n)}] for n in (1, 2, 1, 2, 2, 1)]
+    completions = [[{"role": "assistant", "content": boxed(n)}] for n in (1, 2, 1, 2, 2, 1)]
     assert MajorityVote()(completions, prompts=chats) == [1, 1, 1, 1, 0, 0]
 
 
 def test_the_whole_completion_may_be_the_answer(no_workers):
     reward = MajorityVote(boxed=False)
-    completions = [" Paris", "Paris\n", "paris", "Pairs", "", box("Paris")]
+    completions = [" Paris", "Paris\n", "paris", "Pairs", "", boxed("Paris")]
     assert reward(completions, prompts=["?"] * 6) == [1, 1, 0, 0, 0, 0]
     assert reward(["57", "57.0", "58"], prompts=["?"] * 3, solution=["57"] * 3) == [1, 1, 0]
-    assert reward(["x+1", "1+x", "1+x"], prompts=["?"] * 3) == [0, 1, 1]  # text, not mathematics
+    assert reward(["x+1", "1+x", "1+x"], prompts=["?"] * 3) == [0, 1, 1]  # compared as text, not as mathematics
 
 
-def test_extra_votes_count_and_earn_nothing(no_workers):
+def test_extra_votes_are_counted_and_get_no_reward(no_workers):
     reward = MajorityVote(votes=6)
-    extra = [[box(8), box(8)], [box(8), "none"]]
+    extra = [[boxed(8), boxed(8)], [boxed(8), "none"]]
     metrics, columns = {}, {}
     prompts = ["?"] * 2
-    paid = reward(
-        [box(7), box(7)],
+    values = reward(
+        [boxed(7), boxed(7)],
         prompts=prompts,
         extra_votes=extra,
         solution=["7"] * 2,
         log_metric=metrics.__setitem__,
         log_extra=columns.__setitem__,
     )
-    assert paid == [0.0, 0.0]
+    assert values == [0.0, 0.0]
     assert columns == {"majority_vote/status": ["wrong"] * 2, "majority_vote/label": ["8"] * 2}
     assert metrics["rewards/majority_vote/majority_ratio"] == pytest.approx(3 / 6)
     assert metrics["rewards/majority_vote/reward_accuracy"] == metrics["rewards/majority_vote/label_accuracy"] == 0.0
-    reward([box(7), box(7)], prompts=prompts, extra_votes=extra, solution=["8"] * 2, log_metric=metrics.__setitem__)
+    reward([boxed(7), boxed(7)], prompts=prompts, extra_votes=extra, solution=["8"] * 2, log_metric=metrics.__setitem__)
     assert metrics["rewards/majority_vote/reward_accuracy"] == metrics["rewards/majority_vote/label_accuracy"] == 1.0
-    chats = [[[{"role": "assistant", "content": box(8)}]] * 2] * 2
-    assert reward([box(7), box(8)], prompts=prompts, extra_votes=chats) == [0.0, 1.0]
-    assert reward([box(7), box(8)], prompts=prompts, extra_votes=[[], []]) == [1.0, 0.0]  # in evaluation
+    chats = [[[{"role": "assistant", "content": boxed(8)}]] * 2] * 2
+    assert reward([boxed(7), boxed(8)], prompts=prompts, extra_votes=chats) == [0.0, 1.0]
+    assert reward([boxed(7), boxed(8)], prompts=prompts, extra_votes=[[], []]) == [1.0, 0.0]  # as in evaluation
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# how much is compared
+# the number of comparisons
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_numbers_of_a_whole_batch_take_no_time(no_workers):
+def test_numbers_of_a_large_batch_are_counted_fast(no_workers):
     prompts = [f"p{i // 64}" for i in range(8 * 64)]
     start = time.monotonic()
-    paid = vote([str(i) for i in range(8 * 64)], prompts=prompts)
+    values = vote([str(i) for i in range(8 * 64)], prompts=prompts)
     assert time.monotonic() - start < 5
-    assert paid == [float(i % 64 == 0) for i in range(8 * 64)]
+    assert values == [float(i % 64 == 0) for i in range(8 * 64)]
 
 
-def test_all_different_answers_are_compared_a_bounded_number_of_times(compared):
+def test_the_number_of_comparisons_of_different_answers_is_limited(compared):
     vote([f"a{i}" for i in range(64)])
     assert sum(len(answers) for _, answers in compared) <= 64 * (MAX_PASSES + 1)
 
 
-def test_what_cannot_be_overtaken_is_compared_with_everything_and_nothing_else_is(compared):
+def test_only_the_winner_is_compared_if_no_group_can_overtake_it(compared):
     answers = ["5"] * 10 + ["a6"] * 5 + ["a7", "b6", "a5", "8"]
     assert vote(answers) == [1.0] * 10 + [0.0] * 7 + [1.0, 0.0]
     assert compared == [("\\boxed{5}", ["a6", "a7", "b6", "a5"])]
 
 
-def test_an_answer_that_is_no_number_is_compared_from_the_commonest_on(compared):
+def test_answers_that_are_not_numbers_are_compared_from_the_largest_group_on(compared):
     answers = ["a7"] + ["a6"] * 2 + ["b6", "b7", "8"]
     assert vote(answers) == [0, 1, 1, 1, 0, 0]
     assert compared == [
         ("\\boxed{8}", ["a6", "a7", "b6", "b7"]),
-        ("\\boxed{a6}", ["a7", "b6", "b7"]),  # 3 votes; two are left
+        ("\\boxed{a6}", ["a7", "b6", "b7"]),  # has 3 votes; the remaining groups have 2
     ]
 
 
-def test_even_votes_are_not_decided_before_the_first_vote_is_known(compared):
+def test_a_possible_tie_is_decided_by_the_first_vote_after_all_comparisons(compared):
     assert vote(["a7", "a6", "a6", "b7"]) == [1, 0, 0, 1]
 
 
-def test_a_number_far_down_is_found_by_the_answer_that_equals_it(compared):
-    """Only `a60` can merge with anything, so it goes first among classes of one vote, and sixty numbers do not."""
-    paid = vote([str(i) for i in range(64)] + ["a60"])
-    assert [i for i, pay in enumerate(paid) if pay] == [60, 64]
-    assert {gold for gold, _ in compared} == {"\\boxed{0}", "\\boxed{a60}"}
+def test_a_rare_number_is_compared_with_an_answer_that_equals_it(compared):
+    """Only `a60` can equal another answer, so it is compared first among the groups with one vote."""
+    values = vote([str(i) for i in range(64)] + ["a60"])
+    assert [i for i, value in enumerate(values) if value] == [60, 64]
+    assert {reference for reference, _ in compared} == {"\\boxed{0}", "\\boxed{a60}"}
 
 
-def test_against_counting_everything(compared):
-    """Random votes, with fewer classes than passes: the same winner as counting by the value that they stand for."""
+def test_the_winner_is_the_same_as_when_all_values_are_counted(compared):
+    """Random votes with fewer groups than `MAX_PASSES`."""
     rng = random.Random(0)
     for _ in range(400):
         names = [rng.choice(["", "a", "b", "c"]) + str(int(rng.expovariate(0.5)) % MAX_PASSES) for _ in range(12)]
@@ -275,72 +269,74 @@ HOSTILE = [
 ]
 
 
-def test_hostile_answers_lose_their_votes_in_time(monkeypatch):
-    """The commonest answer is hostile: each distinct one costs at most a hard limit, and the others vote on."""
+def test_hostile_answers_are_disqualified_in_time(monkeypatch):
+    """The most common answer is hostile. Each distinct hostile answer takes at most one hard limit."""
     answers = [HOSTILE[0]] * 20 + HOSTILE[1:] + ["4", r"\sqrt{16}", "x", "x"]
     columns = {}
     start = time.monotonic()
-    paid = vote(answers, log_extra=columns.__setitem__)
+    values = vote(answers, log_extra=columns.__setitem__)
     assert time.monotonic() - start < HARD_LIMIT * len(HOSTILE)
-    assert paid == [0.0] * 25 + [1.0, 1.0, 0.0, 0.0]
+    assert values == [0.0] * 25 + [1.0, 1.0, 0.0, 0.0]
     assert set(columns["majority_vote/status"][:25]) <= {"timeout", "died", "unparsed", "wrong"}
     assert columns["majority_vote/status"][0] == "timeout"
 
 
-def test_hostile_answers_alone_elect_nobody():
+def test_hostile_answers_alone_give_no_label():
     columns = {}
     assert vote([HOSTILE[0]] * 3 + [HOSTILE[1]], log_extra=columns.__setitem__) == [0.0] * 4
     assert columns["majority_vote/status"][:3] == ["timeout"] * 3
 
 
-def test_what_is_late_beside_a_number_is_compared_no_more(compared):
+def test_an_answer_that_times_out_next_to_a_number_is_not_compared_again(compared):
     columns = {}
-    paid = vote(["late1"] * 5 + ["late2", "unread", "a1", "b1", "2"], log_extra=columns.__setitem__)
-    assert paid == [0.0] * 7 + [1.0, 1.0, 0.0]
+    values = vote(["late1"] * 5 + ["late2", "unread", "a1", "b1", "2"], log_extra=columns.__setitem__)
+    assert values == [0.0] * 7 + [1.0, 1.0, 0.0]
     assert columns["majority_vote/status"] == ["timeout"] * 6 + ["unparsed", "ok", "ok", "wrong"]
-    assert [gold for gold, _ in compared] == ["\\boxed{2}", "\\boxed{a1}"]
+    assert [reference for reference, _ in compared] == ["\\boxed{2}", "\\boxed{a1}"]
     assert not [answer for _, answers in compared[1:] for answer in answers if answer.startswith(("late", "unread"))]
 
 
-def test_an_answer_that_holds_all_others_up_goes_no_further_and_takes_no_votes(compared):
-    """`slow` is compared with one chunk only; the others, and it, keep their votes."""
+def test_an_answer_that_makes_others_time_out_is_compared_with_one_chunk_only(compared):
+    """The votes of `slow` and of the other answers still count."""
     answers = ["slow"] * 4 + [f"a{i}" for i in range(10, 40)] + ["b12", "c12", "d12", "e12"]
-    paid = vote(answers)
-    assert [answers[i] for i, pay in enumerate(paid) if pay] == ["a12", "b12", "c12", "d12", "e12"]
-    assert [len(others) for gold, others in compared if gold == "\\boxed{slow}"] == [CHUNK]
+    values = vote(answers)
+    assert [answers[i] for i, value in enumerate(values) if value] == ["a12", "b12", "c12", "d12", "e12"]
+    assert [len(others) for reference, others in compared if reference == "\\boxed{slow}"] == [CHUNK]
 
 
-def test_the_commonest_answer_is_not_blamed_for_a_few_late_ones(compared):
+def test_the_most_common_answer_is_not_at_fault_if_a_few_others_time_out(compared):
     answers = ["a3"] * 3 + ["slow1", "slow2", "b3", "c3", "a4", "b4", "a5"]
     columns = {}
-    paid = vote(answers, log_extra=columns.__setitem__)
-    assert paid == [1, 1, 1, 0, 0, 1, 1, 0, 0, 0]
+    values = vote(answers, log_extra=columns.__setitem__)
+    assert values == [1, 1, 1, 0, 0, 1, 1, 0, 0, 0]
     assert columns["majority_vote/status"][3:5] == ["timeout"] * 2
 
 
-def test_a_number_is_never_to_blame(compared):
+def test_a_number_is_never_disqualified(compared):
     columns = {}
     assert vote(["slow"] * 3 + ["0", "1", "2", "7"], log_extra=columns.__setitem__) == [1, 1, 1, 0, 0, 0, 0]
-    assert compared[1] == ("\\boxed{slow}", ["1", "2", "7"])  # 7 is late there
+    assert compared[1] == ("\\boxed{slow}", ["1", "2", "7"])  # 7 times out in this comparison
     assert columns["majority_vote/status"][6] == "wrong"
 
 
-def test_what_has_no_vote_is_not_compared_with_the_gold(compared):
+def test_disqualified_answers_are_not_compared_with_the_reference_answer(compared):
     assert vote(["late", "a5", "b5"], solution=["c5"] * 3) == [0, 1, 1]
     assert compared[-1] == ("c5", ["a5", "b5"])
 
 
 def test_workers_that_fail_stop_the_run(monkeypatch):
-    monkeypatch.setattr(Math, "grade", lambda self, completions, golds: ["infra"] * len(completions))
+    monkeypatch.setattr(Math, "grade", lambda self, completions, references: ["infra"] * len(completions))
     with pytest.raises(RuntimeError, match="'majority_vote' could not compare the votes: .* traceback on stderr"):
         vote(["x", "y"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# what is logged
+# metrics
 # ---------------------------------------------------------------------------------------------------------------------
 
 NAMES = {f"rewards/majority_vote/{status}" for status in REWARDS} | {"rewards/majority_vote/majority_ratio"}
+
+
 KNOWN = {"rewards/majority_vote/label_accuracy", "rewards/majority_vote/reward_accuracy"}
 
 
@@ -351,38 +347,38 @@ def metrics_of(answers, **columns):
 
 
 def test_metrics_by_hand():
-    """Four prompts: label 7 right, label 7 wrong, no label, gold unknown."""
+    """Four prompts: the label 7 is correct, the label 7 is wrong, no label, no reference answer."""
     answers = ["7", "7", "8", *("7", "7", r"\sqrt{64}"), *("(", "(", "("), *("1", "1", "2")]
     prompts = [prompt for prompt in "pqrs" for _ in range(3)]
-    golds = [7] * 3 + ["$8$"] * 3 + ["7"] * 3 + [None] * 3
-    metrics = metrics_of(answers, prompts=prompts, solution=golds)
+    references = [7] * 3 + ["$8$"] * 3 + ["7"] * 3 + [None] * 3
+    metrics = metrics_of(answers, prompts=prompts, solution=references)
     assert set(metrics) == NAMES | KNOWN
     assert metrics["rewards/majority_vote/majority_ratio"] == pytest.approx((2 / 3 + 2 / 3 + 0 + 2 / 3) / 4)
     assert metrics["rewards/majority_vote/label_accuracy"] == pytest.approx(1 / 3)
-    # p: all three; q: none, for two wrong ones are paid and the right one is not; r: all three, unpaid and wrong
+    # p: all three. q: none, because two wrong completions get 1 and the correct one gets 0. r: all three get 0.
     assert metrics["rewards/majority_vote/reward_accuracy"] == pytest.approx(6 / 9)
     assert metrics["rewards/majority_vote/ok"] == pytest.approx(6 / 12)
     assert metrics["rewards/majority_vote/unparsed"] == pytest.approx(3 / 12)
 
 
-@pytest.mark.parametrize("gold", [None, "", float("nan"), "("])
-def test_names_are_the_same_while_no_gold_is_known(gold):
-    metrics = metrics_of(["7", "7"], solution=[gold] * 2)
+@pytest.mark.parametrize("reference", [None, "", float("nan"), "("])
+def test_metric_names_are_the_same_if_no_reference_answer_can_be_read(reference):
+    metrics = metrics_of(["7", "7"], solution=[reference] * 2)
     assert set(metrics) == NAMES | KNOWN
     assert all(math.isnan(metrics[name]) for name in KNOWN)
 
 
-def test_without_a_column_of_golds_nothing_is_said_of_them(no_workers):
+def test_without_a_column_solution_no_accuracy_is_logged(no_workers):
     assert set(metrics_of(["7", "8"])) == NAMES
 
 
-def test_the_reward_never_reads_the_gold(no_workers):
-    for gold in ("7", "8", None):
-        assert vote(["7", "7", "8"], solution=[gold] * 3) == [1, 1, 0]
+def test_the_reward_does_not_depend_on_the_reference_answer(no_workers):
+    for reference in ("7", "8", None):
+        assert vote(["7", "7", "8"], solution=[reference] * 3) == [1, 1, 0]
 
 
 @pytest.mark.parametrize(
-    ("answers", "gold", "accuracy"),
+    ("answers", "reference", "accuracy"),
     [
         (["0.5", "0.5"], r"\frac12", 1.0),
         (["x+1", "1+x"], "1+x", 1.0),
@@ -391,22 +387,19 @@ def test_the_reward_never_reads_the_gold(no_workers):
         (["6", "6"], r"$\sqrt{25}$", 0.0),
     ],
 )
-def test_the_label_is_compared_with_the_gold_as_mathematics(answers, gold, accuracy):
-    metrics = metrics_of(answers, solution=[gold] * 2)
+def test_the_label_is_compared_with_the_reference_answer_as_mathematics(answers, reference, accuracy):
+    metrics = metrics_of(answers, solution=[reference] * 2)
     assert [metrics[name] for name in sorted(KNOWN)] == [accuracy, accuracy]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# the callable
+# options and columns
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_trl_calls_a_registered_picklable_reward_synchronously():
-    trl = pytest.importorskip("trl.trainer.utils")
+def test_the_registry_passes_the_option_votes():
     reward = get_reward("majority_vote", votes=4)
     assert reward == MajorityVote(votes=4) == pickle.loads(pickle.dumps(reward))
-    assert trl.get_callable_name(reward) == "majority_vote"
-    assert not trl.is_async_callable(reward)
 
 
 @pytest.mark.parametrize("votes", [1, 0, -4])
@@ -415,7 +408,7 @@ def test_too_few_votes_are_refused(votes):
         MajorityVote(votes=votes)
 
 
-def test_votes_that_nobody_draws_are_refused():
+def test_votes_without_extra_votes_are_refused():
     with pytest.raises(ValueError, match="votes=4, but no extra_votes .*GBPOTrainer"):
         vote(["1", "2"], MajorityVote(votes=4))
 
@@ -426,101 +419,65 @@ def test_columns_of_unequal_length_are_refused(columns):
         vote(["1", "2"], **columns)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("٣", None),  # digits, but not those that are meant
-        ("1e3", None),
-        ("1_000", None),
-        ("", None),
-        (".", None),
-        (r"\frac10", None),
-        ("9" * (MAX_BOX + 1), None),
-        ("9" * MAX_BOX, Fraction(int("9" * MAX_BOX))),
-        ("-3/ 4", Fraction(-3, 4)),
-        (r"+\frac{10}3", Fraction(10, 3)),
-    ],
-)
-def test_what_is_a_plain_number(text, value):
-    assert _number(text) == value
-
-
-def test_every_plain_number_can_be_written_for_the_workers():
-    values = ["-0.50", "5.", ".25", r"-\frac{10}{4}", "007", "0." + "1" * 300]
-    assert (
-        Math().grade(
-            [box(value) for value in ("-0.5", "5", ".25", "-2.5", "7", "0." + "1" * 300)],
-            [box(_latex(_number(value))) for value in values],
-        )
-        == ["ok"] * 6
-    )
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # several ranks
 # ---------------------------------------------------------------------------------------------------------------------
 
-# 7 rows on each rank; prompt p has rows on both, and only together do they outvote its 1
+# Each rank has 7 rows. Prompt p has rows on both ranks, and only all of its rows together outvote its answer 1.
 ANSWERS = [*("1", "1", "x+2", "x+1", "y", r"\frac12", "1"), *("2+x", "2", "s", "0.5", "(", "t", "x+2")]
+
+
 PROMPTS = [*("p", "p", "p", "q", "q", "r", "q"), *("p", "r", "s", "r", "q", "s", "p")]
-PAID = [*(0, 0, 1, 1, 0, 1, 0), *(1, 0, 1, 1, 0, 0, 1)]
+
+
+REWARDED = [*(0, 0, 1, 1, 0, 1, 0), *(1, 0, 1, 1, 0, 0, 1)]
+
 
 SCRIPT = """
 import json, sys
 
 def main(answers, prompts, failing):
     import torch.distributed as distributed
-    from accelerate import PartialState
-    from gbpo.run.processes import leave_together
-    from rewards import majority_vote
-    from rewards.majority_vote import MajorityVote
+    from rewards.answers import vote_counting
+    from rewards.answers.majority_vote import MajorityVote
 
-    state = PartialState(cpu=True)
-    share = len(answers) // state.num_processes
-    mine = slice(state.process_index * share, (state.process_index + 1) * share)
-    golds, compare = [], majority_vote._compare
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
+    share = len(answers) // distributed.get_world_size()
+    mine = slice(rank * share, (rank + 1) * share)
+    references, compare = [], vote_counting._compare
 
-    def spy(gold, answers):
-        if state.process_index == failing:
+    def spy(reference, answers):
+        if rank == failing:
             raise OSError("no worker here")
-        golds.append(gold)
-        return compare(gold, answers)
+        references.append(reference)
+        return compare(reference, answers)
 
-    majority_vote._compare = spy
+    vote_counting._compare = spy
     columns, metrics = {}, {}
     try:
-        paid = MajorityVote()(
+        rewards = MajorityVote()(
             [f"\\\\boxed{{{answer}}}" for answer in answers[mine]], prompts=prompts[mine], solution=["x+2"] * share,
             log_extra=columns.__setitem__, log_metric=metrics.__setitem__,
         )
     except RuntimeError as error:
-        paid = str(error)
-    everything = [None] * state.num_processes
-    distributed.all_gather_object(everything, [paid, columns, metrics, golds])
-    if state.is_main_process:
+        rewards = str(error)
+    everything = [None] * distributed.get_world_size()
+    distributed.all_gather_object(everything, [rewards, columns, metrics, references])
+    if rank == 0:
         print("RESULT", json.dumps(everything))
-    leave_together()
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 if __name__ == "__main__":
-    main(*json.loads(sys.argv[1]))
+    main(*map(json.loads, sys.argv[1:]))
 """
 
 
 def two_ranks(tmp_path, failing=None):
     script = tmp_path / "rank.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(script), json.dumps([ANSWERS, PROMPTS, failing])],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    return json.loads(line.removeprefix("RESULT "))
+    return run_on_two_ranks(script, ANSWERS, PROMPTS, failing)
 
 
 def test_votes_of_two_ranks_are_counted_together_and_once(tmp_path):
@@ -532,19 +489,19 @@ def test_votes_of_two_ranks_are_counted_together_and_once(tmp_path):
         log_extra=columns.__setitem__,
         log_metric=metrics.__setitem__,
     )
-    assert alone == PAID
+    assert alone == REWARDED
     first, second = two_ranks(tmp_path)
-    assert first[0] + second[0] == PAID
+    assert first[0] + second[0] == REWARDED
     for name, values in columns.items():
         assert first[1][name] + second[1][name] == values
     assert set(first[2]) == set(second[2]) == NAMES | KNOWN
     for name in (*KNOWN, "rewards/majority_vote/majority_ratio"):
         assert first[2][name] == second[2][name] == pytest.approx(metrics[name])
-    assert set(second[3]) == {"\\boxed{0}", "\\boxed{s}", "x+2"}  # prompt s begins there
+    assert set(second[3]) == {"\\boxed{0}", "\\boxed{s}", "x+2"}  # prompt s begins on the second rank
     assert "\\boxed{s}" not in first[3]
 
 
-def test_a_failure_on_one_rank_is_told_on_both(tmp_path):
+def test_a_failure_on_one_rank_is_raised_on_both(tmp_path):
     outcomes = two_ranks(tmp_path, failing=0)
-    for paid, *_ in outcomes:
-        assert paid == "The reward 'majority_vote' could not compare the votes: no worker here"
+    for values, *_ in outcomes:
+        assert values == "The reward 'majority_vote' could not compare the votes: no worker here"

@@ -1,31 +1,18 @@
-r"""The math reward: what it pays, and that no completion, killed worker or lost pool disturbs another."""
+r"""The reward `math`: the status of each completion, hostile completions, and grading at the same time."""
 
 import asyncio
-import multiprocessing
-import os
 import pickle
-import shutil
-import signal
-import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from types import SimpleNamespace
+from concurrent.futures import ThreadPoolExecutor
 
-import pebble
 import pytest
 from math_verify.errors import TimeoutException
 
-import rewards
-from rewards.answers.math_answer import MAX_BOX, SOFT_LIMIT, Math, _grade
-from rewards.shared.batch import REWARDS, default_workers
-from rewards.shared.workers import _settle
-
-ROOT = Path(rewards.__file__).parents[1]
-TOWER = r"\boxed{9^{9^{9^9}}}"  # keeps a worker busy until the soft limit
-KILL_TIME = 4  # seconds that Pebble may take to end a worker past its limit, and a busy machine to notice
+from rewards.answers.math_answer import SOFT_LIMIT, Math, _grade
+from rewards.shared.batch import REWARDS
+from rewards.shared.boxed import MAX_ANSWER
+from tests.rewards.builders import TOWER, worker_pids
 
 
 @pytest.fixture(scope="module")
@@ -35,46 +22,10 @@ def shared():
     reward.close()
 
 
-@pytest.fixture
-def alone():
-    """A reward with one worker of its own, already started, and the worker's pid."""
-    others = worker_pids()
-    reward = Math(workers=1, hard_limit=3.5)
-    assert reward.grade([r"\boxed{4}"], [4]) == ["ok"]
-    (pid,) = worker_pids() - others
-    yield reward, pid
-    reward.close()
-
-
-def worker_pids():
-    return {child.pid for child in multiprocessing.active_children() if child.name == "pebble_pool_worker"}
-
-
-def gone(pid, patience=5.0):
-    """Whether the process ends within `patience` seconds."""
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def in_thread(reward, completions):
-    """Start to grade against the gold 4 in another thread, and be half a second into it."""
-    thread = ThreadPoolExecutor(1)
-    future = thread.submit(reward.grade, completions, [4] * len(completions))
-    thread.shutdown(wait=False)
-    time.sleep(0.5)
-    return future
-
-
 @pytest.mark.parametrize(
-    ("completion", "gold", "status"),
+    ("completion", "reference", "status"),
     [
-        # values, not text
+        # values are compared, not text
         (r"So it is \boxed{142}.", "142.0", "ok"),
         (r"\boxed{142}", 142, "ok"),
         (r"\boxed{142.0}", 142.0, "ok"),
@@ -85,34 +36,34 @@ def in_thread(reward, completions):
         (r"\boxed{2x + 3}", "y = 2x + 3", "ok"),
         (r"\boxed{143}", "142.0", "wrong"),
         (r"\boxed{x(x+2)}", "x^2+x", "wrong"),
-        (r"\boxed{\sqrt{2} + 10^{-20}}", r"\sqrt{2}", "wrong"),  # 15 digits would not tell
-        # a bare gold is wrapped: math-verify alone reads each of these as 3
+        (r"\boxed{\sqrt{2} + 10^{-20}}", r"\sqrt{2}", "wrong"),  # 15 digits would not distinguish them
+        # a bare reference answer is put into a box: math-verify alone reads each of these as 3
         (r"\boxed{3}", r"3\pi", "wrong"),
         (r"\boxed{3}", "(2, 3)", "wrong"),
         (r"\boxed{3}", "y = 2x + 3", "wrong"),
         (r"\boxed{36}", r"\$36", "ok"),  # a currency, not a delimiter
-        # a delimited gold is not
+        # a delimited reference answer is not
         (r"\boxed{0.5}", r"$\frac12$", "ok"),
         (r"\boxed{0.5}", r"Hence \(\frac12\)", "ok"),
         (r"\boxed{0.5}", r"Hence \[\frac12\]", "ok"),
         (r"\boxed{0.5}", r"As $x = 7$, it is \boxed{\frac12}", "ok"),
-        # the order of the two matters: a set answers an inequality, not the reverse
+        # math-verify accepts an interval for an inequality, but not an inequality for an interval
         (r"\boxed{(1,2)}", "1<x<2", "ok"),
         (r"\boxed{1<x<2}", "(1,2)", "wrong"),
-        # which answer counts
-        (r"\boxed{5.0}. The final answer is $7$.", "5", "ok"),  # the box first
+        # which of several answers is graded
+        (r"\boxed{5.0}. The final answer is $7$.", "5", "ok"),  # a box has priority
         (r"\boxed{4} or rather \boxed{5}", "5", "ok"),
-        (r"$\boxed{4.0}$, or $\boxed{(}$", "4", "unparsed"),  # no second choice when the last is unreadable
+        (r"$\boxed{4.0}$, or $\boxed{(}$", "4", "unparsed"),  # earlier answers are ignored if the last is unreadable
         (r"The final answer is $5$.", "5", "ok"),
-        ("So $x = 4$.", "4", "unparsed"),  # nothing says that this is the answer
+        ("So $x = 4$.", "4", "unparsed"),  # not marked as the answer
         ("4", "4", "unparsed"),
         (r"\boxed{}", "4", "unparsed"),
-        # identical boxes need no parser; a long one is not read at all
+        # equal text is accepted without parsing, and other long answers are not parsed
         (r"\boxed{ ( }", "(", "ok"),
-        (r"\boxed{" + "1+" * MAX_BOX + "1}", "1+" * MAX_BOX + "1", "ok"),
-        (r"\boxed{" + "0" * MAX_BOX + "4}", "4", "unparsed"),
-        (r"\boxed{" + "0" * (MAX_BOX - 1) + "4}", "4", "ok"),
-        # the gold's fault
+        (r"\boxed{" + "1+" * MAX_ANSWER + "1}", "1+" * MAX_ANSWER + "1", "ok"),
+        (r"\boxed{" + "0" * MAX_ANSWER + "4}", "4", "unparsed"),
+        (r"\boxed{" + "0" * (MAX_ANSWER - 1) + "4}", "4", "ok"),
+        # the reference answer cannot be read
         (r"\boxed{5}", "(", "no_gold"),
         (r"\boxed{}", r"\boxed{}", "no_gold"),
         (r"\boxed{5}", None, "no_gold"),
@@ -120,12 +71,12 @@ def in_thread(reward, completions):
         (r"\boxed{5}", float("nan"), "no_gold"),
     ],
 )
-def test_the_status_of_one_completion(shared, completion, gold, status):
-    assert shared.grade([completion], [gold]) == [status]
+def test_the_status_of_one_completion(shared, completion, reference, status):
+    assert shared.grade([completion], [reference]) == [status]
 
 
 def test_what_each_exception_of_math_verify_means(monkeypatch):
-    """Called here rather than in a worker; TimeoutException is no Exception."""
+    """`_grade` runs in this process. TimeoutException is not a subclass of Exception."""
 
     def fail(step, error):
         def stand_in(*args, **kwargs):
@@ -178,13 +129,13 @@ HOSTILE = {
 }
 
 
-def test_hostile_completions_earn_nothing_in_time_and_disturb_nobody(shared):
+def test_hostile_completions_get_no_reward_in_time_and_do_not_affect_others(shared):
     batch = [completion for hostile in HOSTILE.values() for completion in (hostile, r"\boxed{4.0}", r"\boxed{3.0}")]
     start = time.monotonic()
     statuses = shared.grade(batch, [44, 4, 4] * len(HOSTILE))
     assert time.monotonic() - start < 3 * SOFT_LIMIT * len(HOSTILE)
-    pays = {name: REWARDS[status] for name, status in zip(HOSTILE, statuses[::3], strict=True)}
-    assert pays == dict.fromkeys(HOSTILE, 0.0)
+    rewards = {name: REWARDS[status] for name, status in zip(HOSTILE, statuses[::3], strict=True)}
+    assert rewards == dict.fromkeys(HOSTILE, 0.0)
     assert statuses[1::3] == ["ok"] * len(HOSTILE)
     assert statuses[2::3] == ["wrong"] * len(HOSTILE)
 
@@ -195,37 +146,11 @@ def test_python_in_a_box_is_not_run(shared, tmp_path):
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_killed_worker_costs_its_own_completion_only(alone):
-    reward, pid = alone
-    grading = in_thread(reward, [TOWER, TOWER, TOWER, r"\boxed{4}"])
-    os.kill(pid, signal.SIGKILL)
-    statuses = grading.result(30)
-    assert sorted(statuses[:3]) == ["died", "timeout", "timeout"] and statuses[3] == "ok"
-
-
-def test_a_worker_deaf_to_the_soft_limit_is_killed_at_the_hard_one(alone):
-    reward, pid = alone
-    start = time.monotonic()
-    grading = in_thread(reward, [TOWER, r"\boxed{4}"])
-    os.kill(pid, signal.SIGSTOP)  # it hears neither its alarm nor SIGTERM
-    assert grading.result(30) == ["timeout", "ok"]
-    assert reward.hard_limit < time.monotonic() - start < reward.hard_limit + 3 + KILL_TIME
-    assert gone(pid, 0.1)
-
-
-def test_a_pool_whose_idle_worker_died_is_replaced_before_the_next_batch(alone):
-    reward, pid = alone
-    os.kill(pid, signal.SIGKILL)
-    assert gone(pid)
-    time.sleep(0.3)  # Pebble finds it out
-    assert asyncio.run(reward([r"\boxed{4}"], solution=[4])) == [1.0]
-
-
-def test_workers_that_cannot_start_stop_the_run_and_are_tried_again(monkeypatch):
+def test_workers_that_cannot_start_stop_the_run_and_the_next_batch_starts_new_ones(monkeypatch):
     reward = Math(workers=1, memory_mb=1000)
     columns = {}
     with monkeypatch.context() as patch:
-        patch.setattr("rewards.answers.math_answer._prepare", len)  # fails without an argument
+        patch.setattr("rewards.answers.math_answer._prepare", len)  # raises, because it is called without an argument
         assert reward.grade([r"\boxed{4}", "5"], [4, None]) == ["infra", "no_gold"]
         with pytest.raises(RuntimeError, match="'math' could not grade 1 of 2 .* traceback on stderr"):
             asyncio.run(reward([r"\boxed{4}", "5"], solution=[4, None], log_extra=columns.__setitem__))
@@ -234,83 +159,10 @@ def test_workers_that_cannot_start_stop_the_run_and_are_tried_again(monkeypatch)
     reward.close()
 
 
-def test_workers_that_never_take_a_completion_are_given_up_and_replaced(alone, monkeypatch):
-    reward, pid = alone
-    monkeypatch.setattr("rewards.shared.workers.START_LIMIT", -3)  # half a second in all
-    os.kill(pid, signal.SIGSTOP)
-    assert reward.grade([r"\boxed{4}"], [4]) == ["infra"]
-    monkeypatch.undo()
-    assert gone(pid)
-    assert reward.grade([r"\boxed{4}"], [4]) == ["ok"]
-
-
-def test_closing_ends_the_workers_and_leaves_no_batch_waiting(alone):
-    reward, pid = alone
-    grading = in_thread(reward, [TOWER] * 20)
-    reward.close()
-    assert "infra" in grading.result(10)
-    assert gone(pid)
-    reward.close()  # twice is no error
-    assert reward.grade([r"\boxed{4}"], [4]) == ["ok"]
-
-
-def test_an_interrupt_ends_the_batch(alone):
-    reward, pid = alone
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            reward.grade([TOWER] * 20, [4] * 20)
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    assert gone(pid)
-    assert reward.grade([r"\boxed{4}"], [4]) == ["ok"]
-
-
-def test_workers_are_replaced_in_the_middle_of_a_batch(monkeypatch):
-    monkeypatch.setattr("rewards.shared.workers.WORKER_TASKS", 2)
-    reward = Math(workers=1, memory_mb=1001)
-    others = worker_pids()
-    assert reward.grade([r"\boxed{4}", r"\boxed{5}"] * 2 + [r"\boxed{4.0}"], [4] * 5) == ["ok", "wrong"] * 2 + ["ok"]
-    (first,) = worker_pids() - others
-    assert reward.grade([r"\boxed{4}"], [4]) == ["ok"]
-    assert gone(first)
-    reward.close()
-
-
-def test_a_batch_goes_on_while_results_come():
-    first, last = Future(), Future()
-    for future, delay in ((first, 0.5), (last, 2.5)):
-        threading.Timer(delay, future.set_result, ["ok"]).start()
-    _settle(SimpleNamespace(active=True), [first, last], patience=1.5)
-    assert first.done() and last.done()
-
-
-def test_ranks_of_one_machine_share_its_cpus(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(32)), raising=False)
-    monkeypatch.setattr("os.cpu_count", lambda: 32)
-    for ranks, workers in ((1, 31), (8, 3), (64, 1)):
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
-        assert default_workers() == workers
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_worker_is_spawned_has_a_memory_limit_and_dies_of_sigterm_whatever_it_computes(alone):
-    import resource
-
-    _, pid = alone
-    assert "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
-    soft, hard = resource.prlimit(pid, resource.RLIMIT_AS)
-    assert 2**30 < soft == hard < 2**31  # 1024 MiB and the imports
-    status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    caught_or_ignored = int(status["SigCgt"], 16) | int(status["SigIgn"], 16)
-    assert not caught_or_ignored & 1 << (signal.SIGTERM - 1)
-
-
-def test_rewards_and_every_status_reach_trl(shared):
+def test_rewards_statuses_and_metrics_reach_trl(shared):
     columns, metrics = {}, {}
     completions = [[{"role": "assistant", "content": text}] for text in (r"\boxed{4}", r"\boxed{5}", "4", TOWER, "4")]
-    pays = asyncio.run(
+    rewards = asyncio.run(
         shared(
             completions=completions,
             prompts=["?"] * 5,
@@ -320,7 +172,7 @@ def test_rewards_and_every_status_reach_trl(shared):
             log_metric=metrics.__setitem__,
         )
     )
-    assert pays == [1.0, 0.0, 0.0, 0.0, None]
+    assert rewards == [1.0, 0.0, 0.0, 0.0, None]
     assert columns == {"math/status": ["ok", "wrong", "unparsed", "timeout", "no_gold"]}
     seen = ("ok", "wrong", "unparsed", "timeout", "no_gold")
     assert metrics == {f"rewards/math/{status}": 0.2 if status in seen else 0.0 for status in REWARDS}
@@ -332,7 +184,7 @@ def test_columns_of_unequal_length_are_refused(shared):
 
 
 @pytest.mark.parametrize("option", [{"workers": 0}, {"hard_limit": 3}, {"memory_mb": 0}])
-def test_an_option_out_of_range_is_refused_before_anything_starts(option):
+def test_an_option_out_of_range_is_refused(option):
     (name,) = option
     with pytest.raises(ValueError, match=f"{name}={option[name]} "):
         Math(**option)
@@ -346,7 +198,7 @@ def test_a_pickled_copy_shares_the_workers(shared):
     assert worker_pids() == before
 
 
-def test_threads_and_event_loops_grade_at_once(shared):
+def test_threads_and_event_loops_grade_at_the_same_time(shared):
     def grade(answer):
         return shared([rf"\boxed{{{n}.0}}" for n in range(10)], solution=[answer] * 10)
 
@@ -359,8 +211,8 @@ def test_threads_and_event_loops_grade_at_once(shared):
     assert graded == [[float(n == answer) for n in range(10)] for answer in range(6)]
 
 
-def test_the_loop_goes_on_while_a_batch_is_graded(shared):
-    """So that another reward can grade at the same time."""
+def test_the_event_loop_continues_while_a_batch_is_graded(shared):
+    """Another reward can then grade at the same time."""
 
     async def both():
         grading = asyncio.ensure_future(shared([TOWER], solution=[4]))
@@ -372,63 +224,4 @@ def test_the_loop_goes_on_while_a_batch_is_graded(shared):
         return await grading, turns
 
     rewards, turns = asyncio.run(both())
-    assert rewards == [0.0] and turns >= 5  # the tower takes its soft limit of a second
-
-
-def test_threads_that_come_first_together_start_one_pool(monkeypatch):
-    class SlowPool(pebble.ProcessPool):
-        def __init__(self, **config):
-            time.sleep(0.3)
-            super().__init__(**config)
-
-    monkeypatch.setattr("rewards.shared.workers.ProcessPool", SlowPool)
-    reward = Math(workers=1, memory_mb=1002)
-    others = worker_pids()
-    with ThreadPoolExecutor(2) as threads:
-        assert list(threads.map(reward.grade, [[r"\boxed{4}"]] * 2, [[4]] * 2)) == [["ok"], ["ok"]]
-    assert len(worker_pids() - others) == 1
-    reward.close()
-
-
-SCRIPT = """
-import atexit, multiprocessing, sys
-import pebble  # registers its exit hook first, so that it runs last
-from {package} import get_reward
-
-def count_workers():
-    print(len(multiprocessing.active_children()))
-
-if __name__ == "__main__":
-    atexit.register(count_workers)
-    statuses = get_reward("math", workers=1).grade([r"\\boxed{{4.0}}", r"\\boxed{{5}}"], [4, 4])
-    print(*statuses, "gbpo" in sys.modules, *[child.pid for child in multiprocessing.active_children()])
-"""
-
-
-def test_processes_grade_at_once_under_any_package_name_and_leave_no_worker(tmp_path):
-    shutil.copytree(ROOT / "rewards", tmp_path / "renamed", ignore=shutil.ignore_patterns("__pycache__"))
-    processes = []
-    for package, path in (("rewards", ROOT), ("renamed", tmp_path)):
-        script = tmp_path / f"with_{package}.py"
-        script.write_text(SCRIPT.format(package=package))
-        environment = {**os.environ, "PYTHONPATH": str(path)}
-        command = [sys.executable, str(script)]
-        processes.append(subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True))
-    for process in processes:
-        output, _ = process.communicate(timeout=60)
-        *line, pid, workers_left = output.split()
-        assert (line, workers_left, process.returncode) == (["ok", "wrong", "False"], "0", 0)
-        assert gone(int(pid))
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_fork_grades_with_its_own_workers_and_leaves_its_parents_alone(alone):
-    reward, pid = alone
-    child = os.fork()
-    if child == 0:
-        graded = reward.grade([r"\boxed{4.0}"], [4]) == ["ok"]
-        reward.close()
-        os._exit(0 if graded else 1)
-    assert os.waitpid(child, 0)[1] == 0
-    assert not gone(pid, 0.3)
-    assert reward.grade([r"\boxed{4.0}"], [4]) == ["ok"]
+    assert rewards == [0.0] and turns >= 5  # the power tower takes until the soft limit of one second

@@ -1,4 +1,4 @@
-"""Suites of assertions: what is sent into the sandbox, what the verdict outside is, and what is refused and how."""
+"""Suites of assertions: the calls for the sandbox, the verdict on their results, unsupported statements and limits."""
 
 import copy
 import math
@@ -9,29 +9,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.programs.assertions import MAX_BITS, MAX_DEPTH, MAX_EXCERPT, MAX_SIZE, Assertion, Call, lift
+from rewards.programs.assertions import MAX_EXCERPT, Assertion, Call, parse_assertions
+from rewards.programs.expressions import MAX_BITS, MAX_DEPTH, MAX_SIZE
 
 NAN = float("nan")
 
 
 def one(suite, entry_point=None):
-    (assertion,) = lift(suite, entry_point)
+    (assertion,) = parse_assertions(suite, entry_point)
     return assertion
 
 
 def refusal(suite, entry_point=None):
     with pytest.raises(ValueError) as caught:
-        lift(suite, entry_point)
-    assert type(caught.value) is ValueError  # not a UnicodeError or the like, which escaped
+        parse_assertions(suite, entry_point)
+    assert type(caught.value) is ValueError  # not a subclass such as UnicodeError, which would be an unhandled error
     message = str(caught.value)
     assert "\n" not in message and len(message) < 400, message
     return message
 
 
 def run(suite, solution, entry_point=None):
-    """The suite's verdict, taken the long way: lift, call on copies, judge."""
+    """The verdict on a suite: parse it, make the calls on copies of the arguments, and check the results."""
     verdicts = []
-    for assertion in lift(suite, entry_point):
+    for assertion in parse_assertions(suite, entry_point):
         try:
             values = [solution[call.function](*call.args, **call.kwargs) for call in copy.deepcopy(assertion.calls)]
         except Exception:
@@ -49,7 +50,7 @@ def truth(suite, solution, end=""):
     return True
 
 
-# What is sent, and what the verdict on its results is.
+# The calls, and the verdict on their results.
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def truth(suite, solution, end=""):
         ("sorted(f(1), reverse=True) == [2, 1]", [[1, 2]], [[1, 3]]),
         ("set(f(1)) == {1, 2}", [[1, 2, 1], (2, 1)], [[1], [[1]], 1]),
         ("set(f(1)) == set([1])", [[1]], [[2]]),
-        ("set(f(1)) == {-1, -2}", [[-1, -2, -1]], [[-1]]),  # of one hash
+        ("set(f(1)) == {-1, -2}", [[-1, -2, -1]], [[-1]]),  # equal hashes
         ("frozenset(f(1)) == {1}", [[1]], [[2]]),
         ("tuple(f(1)) == (1, 2)", [[1, 2]], [[2, 1], 1]),
         ("list(f(1)) == [1, 2]", [(1, 2), [1, 2]], [(2, 1), None]),
@@ -152,13 +153,13 @@ def truth(suite, solution, end=""):
         ("{f(1): f(1)} == {1: 1} and {f(1), 2} == {1, 2}", [1], [2, [1]]),
     ],
 )
-def test_an_expression_holds_for_what_it_says_and_for_nothing_else(assertion, good, bad):
-    lifted = one("import math\nassert " + assertion)
-    assert set(map(repr, lifted.calls)) == {repr(Call("f", (1,)))}
+def test_an_expression_holds_for_good_results_and_not_for_bad_ones(assertion, good, bad):
+    parsed = one("import math\nassert " + assertion)
+    assert set(map(repr, parsed.calls)) == {repr(Call("f", (1,)))}
     for value in good:
-        assert lifted.holds([value] * len(lifted.calls)) is True, value
+        assert parsed.holds([value] * len(parsed.calls)) is True, value
     for value in bad:
-        assert lifted.holds([value] * len(lifted.calls)) is False, value
+        assert parsed.holds([value] * len(parsed.calls)) is False, value
 
 
 @pytest.mark.parametrize(
@@ -177,31 +178,31 @@ def test_an_expression_holds_for_what_it_says_and_for_nothing_else(assertion, go
         ("f(math.pi, math.sqrt(4))", (math.pi, 2.0), {}),
     ],
 )
-def test_arguments_are_worked_out_before_they_are_sent(call, args, kwargs):
+def test_arguments_are_computed_outside_the_sandbox(call, args, kwargs):
     assert one(f"assert {call} == 1").calls == (Call("f", args, kwargs),)
 
 
-def test_several_calls_come_in_pythons_order():
-    lifted = one("assert f(1) < g(2) <= f(3, k=4) and [h()] or f(5)")
-    assert lifted.calls == (Call("f", (1,)), Call("g", (2,)), Call("f", (3,), {"k": 4}), Call("h"), Call("f", (5,)))
-    assert lifted.holds([1, 2, 3, 0, 0])
-    assert not lifted.holds([1, 1, 3, 0, 0])
-    assert lifted.holds([1, 1, 3, 0, 7])
+def test_several_calls_are_in_pythons_order():
+    parsed = one("assert f(1) < g(2) <= f(3, k=4) and [h()] or f(5)")
+    assert parsed.calls == (Call("f", (1,)), Call("g", (2,)), Call("f", (3,), {"k": 4}), Call("h"), Call("f", (5,)))
+    assert parsed.holds([1, 2, 3, 0, 0])
+    assert not parsed.holds([1, 1, 3, 0, 0])
+    assert parsed.holds([1, 1, 3, 0, 7])
 
 
-def test_equal_calls_are_both_made():
-    lifted = one("assert f(1) == f(1)")
-    assert len(lifted.calls) == 2
-    assert lifted.holds([1, 1]) and not lifted.holds([1, 2])
+def test_equal_calls_are_made_twice():
+    parsed = one("assert f(1) == f(1)")
+    assert len(parsed.calls) == 2
+    assert parsed.holds([1, 1]) and not parsed.holds([1, 2])
 
 
 @pytest.mark.parametrize("values", [[], [3, 3], [3, None]])
-def test_another_number_of_results_than_of_calls_does_not_hold(values):
+def test_a_wrong_number_of_results_does_not_hold(values):
     assert not one("assert f(1) == 3").holds(values)
     assert not one("assert f(1) or True").holds(values)
 
 
-def test_python_skips_what_it_skips():
+def test_operands_that_python_skips_are_not_evaluated():
     assert one("assert f(1) == 0 or 6 / f(1) > 1").holds([0, 0])
     assert not one("assert f(1) == 1 or 6 / f(1) > 1").holds([0, 0])
     assert one("assert not (f(1) and 6 / f(1) < 1)").holds([0, 0])
@@ -209,50 +210,50 @@ def test_python_skips_what_it_skips():
     assert one("assert not 1 < f(1) < f(2)").holds([0, "a"])
 
 
-def test_variables_hold_constants():
+def test_variables_have_constant_values():
     suite = "x = [3, 1]\ny = x[0] + 1\nassert f(x, y, k=x) == 2\ny = 'b'\nassert f(y) == 1\nassert f(1) == y"
-    first, second, third = lift(suite)
+    first, second, third = parse_assertions(suite)
     assert first.calls == (Call("f", ([3, 1], 4), {"k": [3, 1]}),)
     assert second.calls == (Call("f", ("b",)),)
     assert third.holds(["b"]) and not third.holds([4])
 
 
-def test_every_call_has_arguments_of_its_own():
-    first, second = lift("x = [[1]]\nassert f(x) == 1\nassert f(x) == 1")
+def test_every_call_has_its_own_copy_of_its_arguments():
+    first, second = parse_assertions("x = [[1]]\nassert f(x) == 1\nassert f(x) == 1")
     first.calls[0].args[0][0].append(2)
     assert second.calls == (Call("f", ([[1]],)),)
 
 
-def test_imports_under_every_name():
+def test_functions_can_be_imported_under_any_name():
     for suite in (
         "import math\nassert math.isclose(f(1), 1.5)",
         "import os, math as m\nassert m.isclose(f(1), 1.5)",
         "from math import isclose\nassert isclose(f(1), 1.5)",
         "from math import pi, isclose as close\nassert close(f(1), pi - pi + 1.5)",
-        "assert math.isclose(f(1), 1.5)",  # data sets keep the imports in a column apart
+        "assert math.isclose(f(1), 1.5)",  # some data sets have the imports in another column
     ):
-        lifted = one(suite)
-        assert lifted.calls == (Call("f", (1,)),)
-        assert lifted.holds([1.5]) and not lifted.holds([1.6])
+        parsed = one(suite)
+        assert parsed.calls == (Call("f", (1,)),)
+        assert parsed.holds([1.5]) and not parsed.holds([1.6])
 
 
 def test_the_entry_point_may_have_the_name_of_a_builtin():
-    lifted = one("assert sum(10, 15) == 6", "sum")
-    assert lifted.calls == (Call("sum", (10, 15)),)
-    assert lifted.holds([6]) and not lifted.holds([25])
+    parsed = one("assert sum(10, 15) == 6", "sum")
+    assert parsed.calls == (Call("sum", (10, 15)),)
+    assert parsed.holds([6]) and not parsed.holds([25])
     assert one("def check(candidate):\n    assert candidate(1) == 6\ncheck(max)").calls == (Call("max", (1,)),)
     assert one("assert check(70) == False").calls == (Call("check", (70,)),)
 
 
 def test_an_assertion_pickles_and_compares():
     suite = "assert sorted(f([1], k={2: 3})[1:], reverse=True) == [3] and isinstance(g(), int) and g() in range(3)"
-    lifted = one(suite)
-    again = pickle.loads(pickle.dumps(lifted))
-    assert again == lifted == one(suite) != one(suite.replace("[3]", "[4]"))
+    parsed = one(suite)
+    again = pickle.loads(pickle.dumps(parsed))
+    assert again == parsed == one(suite) != one(suite.replace("[3]", "[4]"))
     assert isinstance(again, Assertion) and again.holds([[0, 3], 1, 2]) and not again.holds([[0, 4], 1, 2])
 
 
-# Suites as data sets have them.
+# Suites in the style of data sets.
 
 MBPP = """import math
 assert surface_cone(5, 12) == 282.7433388230814
@@ -303,9 +304,9 @@ def running_sum(numbers):
     return sums
 
 
-def test_a_suite_of_mbpp():
-    lifted = lift(MBPP)
-    assert [call.function for assertion in lifted for call in assertion.calls] == [
+def test_a_suite_in_the_style_of_mbpp():
+    parsed = parse_assertions(MBPP)
+    assert [call.function for assertion in parsed for call in assertion.calls] == [
         *("surface_cone", "surface_cone", "shared", "spell", "odd", "odd"),
     ]
     assert truth(MBPP, MBPP_SOLUTION) and run(MBPP, MBPP_SOLUTION)
@@ -317,29 +318,29 @@ def test_a_suite_of_mbpp():
 @pytest.mark.parametrize(
     ("end", "entry_point"), [("", "running_sum"), ("check(running_sum)", None), ("check(running_sum)", "running_sum")]
 )
-def test_a_suite_of_humaneval(end, entry_point):
+def test_a_suite_in_the_style_of_humaneval(end, entry_point):
     suite = HUMANEVAL + end
-    lifted = lift(suite, entry_point)
-    assert [[call.args for call in assertion.calls] for assertion in lifted] == [
+    parsed = parse_assertions(suite, entry_point)
+    assert [[call.args for call in assertion.calls] for assertion in parsed] == [
         *([([1, 2, 3],)], [([],)], [([4, -2, 9],)], [([0.1, 0.2],)], [([7],), ([7],)]),
     ]
-    assert {call.function for assertion in lifted for call in assertion.calls} == {"running_sum"}
+    assert {call.function for assertion in parsed for call in assertion.calls} == {"running_sum"}
     assert run(suite, {"running_sum": running_sum}, entry_point)
     assert not run(suite, {"running_sum": lambda numbers: sorted(running_sum(numbers))}, entry_point)
 
 
-def test_the_scope_of_check_is_its_own():
+def test_check_has_its_own_scope():
     suite = (
         "x = 1\ndef check(candidate):\n    x = 2\n    assert candidate(x)\ncheck(f)\nassert f(x)\nassert candidate(3)"
     )
-    assert [assertion.calls[0] for assertion in lift(suite)] == [
+    assert [assertion.calls[0] for assertion in parse_assertions(suite)] == [
         Call("f", (2,)),
         Call("f", (1,)),
         Call("candidate", (3,)),
     ]
 
 
-# What is refused.
+# Unsupported suites.
 
 
 @pytest.mark.parametrize(
@@ -355,24 +356,24 @@ def test_the_scope_of_check_is_its_own():
         ("assert False", ["Line 1", "calls no function of the solution"]),
         ("x = [1]\nassert x == [1]", ["Line 2, `assert x == [1]`", "calls no function of the solution"]),
         ("assert (f(1) == 2, 'message')", ["Line 1", "a tuple is always true", "without parentheses"]),
-        ("assert f(g(1)) == 2", ["Line 1", "`g(1)` takes the result of a call", "write its value out"]),
-        ("assert f([1, g(1) + 1]) == 2", ["`[1, g(1) + 1]` takes the result of a call"]),
-        ("assert f(k=g(1)) == 2", ["`g(1)` takes the result of a call"]),
-        ("x = f(1)\nassert x == 2", ["Line 1, `x = f(1)`", "`f(1)` takes the result of a call"]),
-        ("f(1)", ["Line 1, `f(1)`", "bare expression", "assert what the function returns"]),
+        ("assert f(g(1)) == 2", ["Line 1", "`g(1)` uses the result of a call", "write its value instead"]),
+        ("assert f([1, g(1) + 1]) == 2", ["`[1, g(1) + 1]` uses the result of a call"]),
+        ("assert f(k=g(1)) == 2", ["`g(1)` uses the result of a call"]),
+        ("x = f(1)\nassert x == 2", ["Line 1, `x = f(1)`", "`f(1)` uses the result of a call"]),
+        ("f(1)", ["Line 1, `f(1)`", "bare expression", "assert the function's result"]),
         ("x = [3, 1]\nf(x)\nassert x == [1, 3]", ["Line 2, `f(x)`", "bare expression"]),
         ("x = [3, 1]\nassert f(x) is None\nassert x == [1, 3]", ["Line 3", "calls no function"]),
-        ("x = [3, 1]\nassert f(x) == x", ["Line 2", "looks at a variable", "write its value out in its place"]),
-        ("x = {3, 1}\nassert f(x) == x", ["Line 2", "looks at a variable"]),
-        ("x = {3: 1}\nassert f(x) == x", ["Line 2", "looks at a variable"]),
-        ("x = [3, 1]\nassert x == f(x)", ["Line 2", "looks at a variable"]),
-        ("x = [3, 1]\nassert f(k=x) == x[0]", ["Line 2", "looks at a variable"]),
-        ("x = [3, 1]\nassert f(x)\nassert f(1) == x", ["Line 3", "looks at a variable"]),
-        ("x = [3, 1]\nassert f(x)\ny = x[0]\nassert f(1) == y", ["Line 3", "looks at a variable"]),
-        ("x = [3, 1]\ny = x\nassert f(x) == y", ["Line 3", "looks at a variable"]),
-        ("x = [3, 1]\ny = (1, {2: x})\nassert f(y) == x", ["Line 3", "looks at a variable"]),
-        ("x = [3, 1]\ny = (1, [x])\nassert f(x) == y", ["Line 3", "looks at a variable"]),
-        ("for i in range(3):\n    assert f(i) == i", ["Line 1", "a loop", "one assertion per round"]),
+        ("x = [3, 1]\nassert f(x) == x", ["Line 2", "reads a variable", "write its value instead"]),
+        ("x = {3, 1}\nassert f(x) == x", ["Line 2", "reads a variable"]),
+        ("x = {3: 1}\nassert f(x) == x", ["Line 2", "reads a variable"]),
+        ("x = [3, 1]\nassert x == f(x)", ["Line 2", "reads a variable"]),
+        ("x = [3, 1]\nassert f(k=x) == x[0]", ["Line 2", "reads a variable"]),
+        ("x = [3, 1]\nassert f(x)\nassert f(1) == x", ["Line 3", "reads a variable"]),
+        ("x = [3, 1]\nassert f(x)\ny = x[0]\nassert f(1) == y", ["Line 3", "reads a variable"]),
+        ("x = [3, 1]\ny = x\nassert f(x) == y", ["Line 3", "reads a variable"]),
+        ("x = [3, 1]\ny = (1, {2: x})\nassert f(y) == x", ["Line 3", "reads a variable"]),
+        ("x = [3, 1]\ny = (1, [x])\nassert f(x) == y", ["Line 3", "reads a variable"]),
+        ("for i in range(3):\n    assert f(i) == i", ["Line 1", "a loop", "one assertion per iteration"]),
         ("while True:\n    assert f(1)", ["Line 1", "this statement"]),
         ("if True:\n    assert f(1)", ["Line 1", "this statement"]),
         ("with raises(ValueError):\n    f(1)", ["Line 1", "this statement"]),
@@ -381,61 +382,61 @@ def test_the_scope_of_check_is_its_own():
         ("x = [1]\nx[0] = 2", ["Line 2", "this statement"]),
         ("try:\n    f(1)\nexcept ValueError:\n    pass", ["Line 1, `try: f(1) except", "expected exception", "leave"]),
         ("class T(unittest.TestCase):\n    def test(self): pass", ["Line 1", "a class", "as `assert` statements"]),
-        ("def helper(x): return x", ["Line 1", "a function is not lifted", "`def check(candidate):`"]),
-        ("def check(a, b): assert a(1)", ["Line 1", "a function is not lifted"]),
-        ("def check(a): pass\ndef check(a): pass", ["Line 2", "a function is not lifted"]),
+        ("def helper(x): return x", ["Line 1", "a function is not supported", "`def check(candidate):`"]),
+        ("def check(a, b): assert a(1)", ["Line 1", "a function is not supported"]),
+        ("def check(a): pass\ndef check(a): pass", ["Line 2", "a function is not supported"]),
         ("def check(a): assert a(1)", ["The suite", "nothing calls its `check`", "give entry_point"]),
-        ("def check(a): assert check(a)\ncheck(f)", ["Line 1", "`check` is not lifted"]),
+        ("def check(a): assert check(a)\ncheck(f)", ["Line 1", "`check` is not supported"]),
         ("def check(a): check(a)\ncheck(f)", ["Line 1, `check(a)`", "bare expression"]),
         ("check(f)", ["Line 1, `check(f)`", "bare expression"]),
         ("def check(a):\n    assert 1 == 1\ncheck(f)", ["Line 2, `assert 1 == 1`", "calls no function"]),
         ("def check(a):\n    return a(1)\ncheck(f)", ["Line 2, `return a(1)`", "this statement"]),
-        ("assert all(f(i) for i in range(3))", ["`(f(i) for i in range(3))` is not lifted"]),
-        ("assert [f(i) for i in [1]] == [1]", ["`[f(i) for i in [1]]` is not lifted"]),
-        ("assert f(lambda x: x) == 1", ["`lambda x: x` is not lifted"]),
-        ("assert (lambda: f(1))() == 1", ["function `lambda: f(1)` is not lifted"]),
-        ("assert f(1)(2) == 3", ["function `f(1)` is not lifted"]),
-        ("assert f(1).x == 3", ["`f(1).x` is not lifted"]),
-        ("assert f(1).lower() == 'a'", ["function `f(1).lower` is not lifted"]),
-        ("assert Solution().f(1) == 3", ["function `Solution().f` is not lifted"]),
-        ("assert ' '.join(f(1)) == 'a'", ["function `' '.join` is not lifted"]),
-        ("assert solution.f(1) == 3", ["function `solution.f` is not lifted", "give entry_point"]),
-        ("assert f(1) == f'{3}'", ["`f'{3}'` is not lifted"]),
-        ("assert f(1) == (3 if 1 else 4)", ["`3 if 1 else 4` is not lifted"]),
-        ("assert (x := f(1)) == 3", ["`x := f(1)` is not lifted"]),
-        ("assert f(*[1, 2]) == 3", ["`*[1, 2]` is not lifted"]),
-        ("assert f(**{'a': 1}) == 3", ["`**` in a call", "write the keywords out"]),
-        ("assert f(1) == [*[1]]", ["`*[1]` is not lifted"]),
-        ("assert f(1) == {**{}, **{}}", ["`{**{}, **{}}` is not lifted"]),
-        ("assert f(1) == x", ["`x` is not lifted"]),
-        ("assert f(g) == 1", ["`g` is not lifted"]),
-        ("assert f(len) == 1", ["`len` is not lifted"]),
-        ("import string\nassert f(string.digits)", ["`string.digits` is not lifted"]),
-        ("assert f(1) == math.factorial(3)", ["function `math.factorial` is not lifted"]),
-        ("import numpy as np\nassert np.isclose(f(1), 2)", ["Line 2", "function `np.isclose` is not lifted"]),
-        ("from collections import Counter\nassert Counter(f(1)) == {}", ["function `Counter` is not lifted"]),
-        ("import cmath as math\nassert math.isclose(f(1), 2)", ["function `math.isclose` is not lifted"]),
-        ("len = 3\nassert len(f(1)) == 3", ["function `len` is not lifted"]),
-        ("assert list(zip(f(1))) == []", ["function `zip` is not lifted", "entry_point"]),
-        ("assert eval('1') == f(1)", ["function `eval` is not lifted"]),
-        ("assert open('x') == f(1)", ["function `open` is not lifted"]),
-        ("assert sorted(f(1), key=len) == []", ["`key=len` is not lifted"]),
-        ("assert sorted(f(1), **{}) == []", ["`**{}` is not lifted"]),
+        ("assert all(f(i) for i in range(3))", ["`(f(i) for i in range(3))` is not supported"]),
+        ("assert [f(i) for i in [1]] == [1]", ["`[f(i) for i in [1]]` is not supported"]),
+        ("assert f(lambda x: x) == 1", ["`lambda x: x` is not supported"]),
+        ("assert (lambda: f(1))() == 1", ["function `lambda: f(1)` is not supported"]),
+        ("assert f(1)(2) == 3", ["function `f(1)` is not supported"]),
+        ("assert f(1).x == 3", ["`f(1).x` is not supported"]),
+        ("assert f(1).lower() == 'a'", ["function `f(1).lower` is not supported"]),
+        ("assert Solution().f(1) == 3", ["function `Solution().f` is not supported"]),
+        ("assert ' '.join(f(1)) == 'a'", ["function `' '.join` is not supported"]),
+        ("assert solution.f(1) == 3", ["function `solution.f` is not supported", "give entry_point"]),
+        ("assert f(1) == f'{3}'", ["`f'{3}'` is not supported"]),
+        ("assert f(1) == (3 if 1 else 4)", ["`3 if 1 else 4` is not supported"]),
+        ("assert (x := f(1)) == 3", ["`x := f(1)` is not supported"]),
+        ("assert f(*[1, 2]) == 3", ["`*[1, 2]` is not supported"]),
+        ("assert f(**{'a': 1}) == 3", ["`**` in a call", "write the keywords one by one"]),
+        ("assert f(1) == [*[1]]", ["`*[1]` is not supported"]),
+        ("assert f(1) == {**{}, **{}}", ["`{**{}, **{}}` is not supported"]),
+        ("assert f(1) == x", ["`x` is not supported"]),
+        ("assert f(g) == 1", ["`g` is not supported"]),
+        ("assert f(len) == 1", ["`len` is not supported"]),
+        ("import string\nassert f(string.digits)", ["`string.digits` is not supported"]),
+        ("assert f(1) == math.factorial(3)", ["function `math.factorial` is not supported"]),
+        ("import numpy as np\nassert np.isclose(f(1), 2)", ["Line 2", "function `np.isclose` is not supported"]),
+        ("from collections import Counter\nassert Counter(f(1)) == {}", ["function `Counter` is not supported"]),
+        ("import cmath as math\nassert math.isclose(f(1), 2)", ["function `math.isclose` is not supported"]),
+        ("len = 3\nassert len(f(1)) == 3", ["function `len` is not supported"]),
+        ("assert list(zip(f(1))) == []", ["function `zip` is not supported", "entry_point"]),
+        ("assert eval('1') == f(1)", ["function `eval` is not supported"]),
+        ("assert open('x') == f(1)", ["function `open` is not supported"]),
+        ("assert sorted(f(1), key=len) == []", ["`key=len` is not supported"]),
+        ("assert sorted(f(1), **{}) == []", ["`**{}` is not supported"]),
         ("assert f(1) is f(2)", ["`is`", "write `==`"]),
         ("assert f(1) is not 3", ["`is`", "write `==`"]),
-        ("assert f(1) @ 2", ["operator MatMult is not lifted"]),
-        ("assert f(1) << 2", ["operator LShift is not lifted"]),
-        ("assert ~f(1)", ["operator Invert is not lifted"]),
-        ("assert f(1 / 0) == 1", ["a constant in it raises ZeroDivisionError: division by zero", "correct it"]),
-        ("assert f([1][2]) == 1", ["a constant in it raises IndexError"]),
-        ("assert f({}['a' * 9999]) == 1", ["a constant in it raises KeyError: 'aaaa"]),
-        ("assert sum(10, 15) == 6", ["a constant in it raises TypeError"]),
+        ("assert f(1) @ 2", ["operator MatMult is not supported"]),
+        ("assert f(1) << 2", ["operator LShift is not supported"]),
+        ("assert ~f(1)", ["operator Invert is not supported"]),
+        ("assert f(1 / 0) == 1", ["computing a constant raises ZeroDivisionError: division by zero", "correct it"]),
+        ("assert f([1][2]) == 1", ["computing a constant raises IndexError"]),
+        ("assert f({}['a' * 9999]) == 1", ["computing a constant raises KeyError: 'aaaa"]),
+        ("assert sum(10, 15) == 6", ["computing a constant raises TypeError"]),
         ("assert f(...) == 1", ["ellipsis is not plain data", "builtin types"]),
         ("assert f(range(3)) == 1", ["range is not plain data"]),
         ("assert f([int]) == 1", ["type is not plain data"]),
     ],
 )  # fmt: skip
-def test_what_cannot_be_lifted_is_refused_with_its_line_its_reason_and_the_mend(suite, parts):
+def test_the_error_for_an_unsupported_suite_has_the_line_the_reason_and_the_fix(suite, parts):
     message = refusal(suite)
     assert message.endswith(".") and "; " in message
     for part in parts:
@@ -446,18 +447,18 @@ def test_a_check_of_another_function_than_the_entry_point_is_refused():
     assert "g is not the entry point f" in refusal("def check(a): assert a(1)\ncheck(g)", "f")
 
 
-def test_a_long_assertion_is_named_by_its_beginning():
+def test_the_error_shows_the_beginning_of_a_long_assertion():
     message = refusal("assert f(1) == 1\n\nassert g(h(1),\n    " + "'a', " * 99 + ")")
     excerpt = message.split("`")[1]
     assert message.startswith("Line 3, `assert g(h(1), 'a', 'a', ") and excerpt.endswith("…")
     assert len(excerpt) == MAX_EXCERPT
 
 
-def test_one_assertion_that_cannot_be_lifted_refuses_the_suite():
+def test_one_unsupported_assertion_refuses_the_suite():
     assert refusal("assert f(1) == 1\nassert f(g(1)) == 1\nassert f(1) == 1").startswith("Line 2, ")
 
 
-def test_what_a_call_was_not_passed_may_be_looked_at():
+def test_variables_that_no_call_could_have_changed_may_be_read():
     for suite in (
         "x = [3, 1]\ny = sorted(x)\nassert f(x) == y",
         "x = [3, 1]\ny = [3, 1]\nassert f(x) == y",
@@ -467,10 +468,10 @@ def test_what_a_call_was_not_passed_may_be_looked_at():
         "x = [3, 1]\nassert f(x)\nassert f(x + [1])",
         "x = [3, 1]\nassert f(1) == x",
     ):
-        assert lift(suite), suite
+        assert parse_assertions(suite), suite
 
 
-# Bounds: of a suite that would blow up, and of results that would.
+# Limits on suites and on results.
 
 
 SIZE = f"a value has more than {MAX_SIZE} items and characters"
@@ -494,17 +495,17 @@ BITS = f"an integer has more than {MAX_BITS} bits"
         ("list(range(10 ** 12))", SIZE),
         ("len(range(10 ** 30))", "OverflowError"),
         ("set(range(10 ** 12))", SIZE),
-        ("sum([[0] * 999] * 999, [])", "sum takes numbers alone"),
-        ("round(5, -10 ** 9)", "too many digits"),
+        ("sum([[0] * 999] * 999, [])", "sum takes only numbers"),
+        ("round(5, -10 ** 9)", "round has too many digits"),
         ("'%1000000000d' % 3", "does not format text"),
         ("b'%1000000000d' % 3", "does not format text"),
         ("str([2 ** 16000] * 10 ** 6)", SIZE),
         ("[2 ** 16000] * 10000", SIZE),
-        ("bytes(10 ** 12)", "`bytes` is not lifted"),
+        ("bytes(10 ** 12)", "`bytes` is not supported"),
         ("int('9' * 10 ** 6)", "Exceeds the limit"),
     ],
 )  # fmt: skip
-def test_a_constant_that_would_blow_up_is_refused_at_once(constant, reason):
+def test_a_constant_that_would_be_too_large_is_refused_fast(constant, reason):
     start = time.process_time()
     assert reason in refusal(f"assert f({constant}) == 1")
     assert reason in refusal(f"assert f(1) == ({constant})")
@@ -514,9 +515,15 @@ def test_a_constant_that_would_blow_up_is_refused_at_once(constant, reason):
 @pytest.mark.parametrize(
     ("suite", "part"),
     [
-        ("\n".join(f"x{i} = [0] * 10 ** 6" for i in range(1000)) + "\nassert f(1)", "cost more than"),
-        ("x = [0] * 10 ** 6\n" + "assert f(x) == 1\n" * 1000, "cost more than"),
-        ("x = [0] * 10 ** 6\n" + "y = len(x)\n" * 1000 + "assert f(1) == 1", "cost more than"),
+        (
+            "\n".join(f"x{i} = [0] * 10 ** 6" for i in range(1000)) + "\nassert f(1)",
+            "the total size of the constants is more than",
+        ),
+        ("x = [0] * 10 ** 6\n" + "assert f(x) == 1\n" * 1000, "the total size of the constants is more than"),
+        (
+            "x = [0] * 10 ** 6\n" + "y = len(x)\n" * 1000 + "assert f(1) == 1",
+            "the total size of the constants is more than",
+        ),
         ("assert f(1) == 1\n" * 100000, "more than 1048576 characters"),
         ("assert f(" + "[" * 150 + "]" * 150 + ") == 1", f"nested more than {MAX_DEPTH} deep"),
         ("assert f(1) == " + "-" * 150 + "1", f"nested more than {MAX_DEPTH} deep; split its expressions"),
@@ -527,7 +534,7 @@ def test_a_constant_that_would_blow_up_is_refused_at_once(constant, reason):
         ("x = 2\n" + "x = x * x\n" * 80 + "assert f(x) == 1", f"more than {MAX_BITS} bits"),
     ],
 )
-def test_a_suite_that_would_blow_up_is_refused_soon(suite, part):
+def test_a_suite_that_would_be_too_large_is_refused_fast(suite, part):
     start = time.process_time()
     assert part in refusal(suite)
     assert time.process_time() - start < 10
@@ -604,10 +611,10 @@ HOSTILE = {
     ],
 )
 def test_a_hostile_result_neither_holds_nor_raises_nor_hangs(name, expression):
-    lifted = one(f"assert {expression}")
-    values = [HOSTILE[name]] * len(lifted.calls)
+    parsed = one(f"assert {expression}")
+    values = [HOSTILE[name]] * len(parsed.calls)
     start = time.process_time()
-    assert lifted.holds(values) is False
+    assert parsed.holds(values) is False
     assert time.process_time() - start < 5
 
 
@@ -615,18 +622,18 @@ def test_a_hostile_result_neither_holds_nor_raises_nor_hangs(name, expression):
 @pytest.mark.parametrize(
     "expression", ["9 ** f(1)", "'a' * f(1) == 1", "[0] * f(1) * 9 == 1", "round(5, f(1)) == 1", "f(1) ** f(2) == 1"]
 )
-def test_a_hostile_number_is_not_worked_with(expression, number):
+def test_a_result_that_would_make_an_operation_too_large_does_not_hold(expression, number):
     start = time.process_time()
-    lifted = one(f"assert {expression} == 7")
-    assert lifted.holds([number] * len(lifted.calls)) is False
+    parsed = one(f"assert {expression} == 7")
+    assert parsed.holds([number] * len(parsed.calls)) is False
     assert time.process_time() - start < 5
 
 
-def test_no_class_is_made():
+def test_type_cannot_create_a_class():
     assert not one("assert type(f(1), (), {})").holds(["a"])
 
 
-def test_results_that_are_large_but_legal_hold():
+def test_large_results_within_the_limits_hold():
     assert one("assert f(1) == list(range(10 ** 5))").holds([list(range(10**5))])
     assert one("assert len(f(1)) == 10 ** 6").holds(["a" * 10**6])
     assert one("assert sum(f(1)) == 2 * 10 ** 5").holds([[2] * 10**5])
@@ -635,18 +642,18 @@ def test_results_that_are_large_but_legal_hold():
     assert one("assert f(1)" + "[0]" * (MAX_DEPTH - 10) + " == [1]").holds([deep(list, MAX_DEPTH - 10)])
 
 
-def test_the_bound_of_a_value_is_where_it_is_said_to_be():
-    lifted = one("assert f(1)")
-    assert lifted.holds(["a" * (MAX_SIZE - 1)]) and not lifted.holds(["a" * MAX_SIZE])
-    assert lifted.holds([[0] * (MAX_SIZE - 1)]) and not lifted.holds([[0] * MAX_SIZE])
-    assert lifted.holds([dict.fromkeys(range(MAX_SIZE // 2 - 1))]) and not lifted.holds(
+def test_the_exact_limits_of_a_value():
+    parsed = one("assert f(1)")
+    assert parsed.holds(["a" * (MAX_SIZE - 1)]) and not parsed.holds(["a" * MAX_SIZE])
+    assert parsed.holds([[0] * (MAX_SIZE - 1)]) and not parsed.holds([[0] * MAX_SIZE])
+    assert parsed.holds([dict.fromkeys(range(MAX_SIZE // 2 - 1))]) and not parsed.holds(
         [dict.fromkeys(range(MAX_SIZE // 2))]
     )
-    assert lifted.holds([2 ** (MAX_BITS - 1)]) and not lifted.holds([2**MAX_BITS])
-    assert lifted.holds([deep(list, MAX_DEPTH - 2)]) and not lifted.holds([deep(list, MAX_DEPTH - 1)])
+    assert parsed.holds([2 ** (MAX_BITS - 1)]) and not parsed.holds([2**MAX_BITS])
+    assert parsed.holds([deep(list, MAX_DEPTH - 2)]) and not parsed.holds([deep(list, MAX_DEPTH - 1)])
 
 
-# Against Python's own `assert`.
+# Comparison with Python's own `assert`.
 
 scalars = (
     st.none()
@@ -665,7 +672,7 @@ plain = st.recursive(
     ),
     max_leaves=6,
 )
-VIEWS = """
+TEMPLATES = """
 {0} == {1}; {0} != {1}; {1} == {0}; {0} < {1}; {0} <= {1} <= {0}; {0} > {1}; {0} >= {1}; {0} in {1}; {1} in {0}
 {0}; not {0}; {0} and {1}; {0} or {1}; {0} == {1} or {0} < {1}; not ({0} == {1} and {0}); {0} not in {1}
 [{0}] == [{1}]; ({0}, {1})[0] == {1}; {{1: {0}}} == {{1: {1}}}; {{{0}}} == {{{1}}}; {{{0}: 1}} == {{{1}: 1}}
@@ -676,13 +683,13 @@ str({0}) == str({1}); int({0}) == {1}; float({0}) < 3; bool({0}); isinstance({0}
 {0} + {1} == {1} + {0}; {0} * 2 == {1}; {0} / {1} > 1; {0} // 2 == 1; {0} % 2 == 0; {0} ** 2 > 1; {0} - {1} == {1}
 -{0} == {1}; {0} & {1} == {0}; {0} | {1} == {1}; {0} ^ {1} == {1}; math.isclose({0}, {1}, rel_tol=0.5)
 """
-PIECES = VIEWS.strip().replace("\n", "; ").split("; ")
+EXPRESSIONS = TEMPLATES.strip().replace("\n", "; ").split("; ")
 
 
 @settings(max_examples=1500, deadline=None)
 @given(st.data())
-def test_the_verdict_is_pythons(data):
-    """Random arguments, results and expected values, in every form: lifted and called, or just executed."""
+def test_the_verdict_is_the_same_as_pythons(data):
+    """Random arguments, results and expected values in all forms. Each suite is also executed by Python."""
     source = lambda value: "float('inf')" if value == math.inf else repr(value).replace("inf", "float('inf')")  # noqa: E731
     argument, result, other = data.draw(plain), data.draw(plain), data.draw(plain)
     expected = data.draw(st.sampled_from([result, other, [result], 1]))
@@ -690,7 +697,7 @@ def test_the_verdict_is_pythons(data):
     lines = ["import math"]
     for _ in range(data.draw(st.integers(1, 2))):
         call, right = data.draw(st.permutations([calls[0], data.draw(st.sampled_from([calls[1], source(expected)]))]))
-        lines.append("assert " + data.draw(st.sampled_from(PIECES)).format(call, right))
+        lines.append("assert " + data.draw(st.sampled_from(EXPRESSIONS)).format(call, right))
     suite = "\n".join(line for line in lines if line == "import math" or "f(" in line or "g(" in line)
     if suite == "import math":
         return
@@ -708,7 +715,7 @@ def test_the_verdict_is_pythons(data):
 
 @given(st.lists(st.tuples(st.lists(st.integers(-5, 5), max_size=4), st.booleans()), min_size=1, max_size=4))
 def test_a_suite_in_check_is_as_strict_as_python(cases):
-    """Sums of which some are expected to be one too large: the suite holds just when Python runs through it."""
+    """Some of the expected sums are wrong by one. The suite holds exactly if Python raises no error."""
     body = "".join(f"    assert candidate({numbers}) == {sum(numbers) + off}\n" for numbers, off in cases)
     suite = "def check(candidate):\n" + body
     solution = {"total": sum}

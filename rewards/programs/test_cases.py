@@ -1,0 +1,155 @@
+"""Test cases of programs: how they are read from a data set, what is sent to the box, and how its answer is judged."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import wire
+from .assertions import Assertion, Call, parse_assertions
+from .sandbox.box import Outcome
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ProgramTest:
+    """One test: the request for the box, and a check of its answer. The expected value stays in this process."""
+
+    request: dict[str, Any]  # an element of the `tests` that `Box.run` takes
+    passes: Callable[[bytes], bool]
+
+    def status(self, outcome: Outcome) -> str:
+        """The status of an outcome, a key of `rewards.shared.batch.REWARDS`."""
+        if outcome.end == "ok":
+            return "ok" if self.passes(outcome.data) else "wrong"
+        return "timeout" if outcome.end == "timeout" else "died"
+
+
+def read_tests(column: Any, entry_point: str | None = None) -> list[ProgramTest]:
+    """Read the tests of one row.
+
+    Args:
+        column: The row's value in the column `tests`, in any form that the reward `code` accepts.
+        entry_point: The name of the function that assert statements test.
+
+    Raises:
+        ValueError: The tests cannot be read, there are none, or an assert statement is not supported.
+    """
+    if isinstance(column, str) and column.lstrip().startswith("{"):
+        try:
+            column = json.loads(column)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"tests are not valid JSON: {error}") from None
+    if isinstance(column, list) and all(isinstance(line, str) for line in column):
+        column = "\n".join(column)
+    if isinstance(column, str) and column.strip():
+        return [_assert_test(assertion) for assertion in parse_assertions(column, entry_point)]
+    cases = column.get("cases") if isinstance(column, dict) else None
+    if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
+        raise ValueError(f"tests={str(column)[:80]!r} are neither assert statements nor an object with cases")
+    reader = {"stdin": _stdin_test, "call": _call_test}.get(str(column.get("type")))
+    if reader is None:
+        raise ValueError(f"tests have the type {column.get('type')!r}; write 'stdin' or 'call'")
+    return [reader(case, column) for case in cases]
+
+
+def read_all_tests(tests: Sequence[Any], entry_point: Sequence[str | None] | None) -> list[list[ProgramTest] | None]:
+    """Read the tests of a batch. Equal rows are read once, and rows that cannot be read are logged once.
+
+    Args:
+        tests: The column `tests`.
+        entry_point: The column `entry_point`, if there is one.
+
+    Returns:
+        The tests of each row, or None if they cannot be read.
+    """
+    read: dict[tuple[str, str | None], list[ProgramTest] | None] = {}
+    rows = []
+    for column, name in zip(tests, entry_point or [None] * len(tests), strict=True):
+        key = repr(column), name
+        if key not in read:
+            try:
+                read[key] = read_tests(column, name)
+            except ValueError as error:
+                logger.warning("Tests that cannot be read are skipped: %s.", str(error).removesuffix("."))
+                read[key] = None
+        rows.append(read[key])
+    return rows
+
+
+def _stdin_test(case: dict[str, Any], suite: dict[str, Any]) -> ProgramTest:
+    if not isinstance(case.get("input"), str) or not isinstance(case.get("output"), str):
+        raise ValueError(f"a stdin case needs 'input' and 'output', both text: {str(case)[:80]}")
+    expected = _output_lines(case["output"])
+
+    def passes(data: bytes) -> bool:
+        return _output_lines(data.decode("utf-8", "replace")) == expected
+
+    return ProgramTest({"stdin": case["input"]}, passes)
+
+
+def _output_lines(text: str) -> list[str]:
+    """The lines of a text without white space at their ends, and without blank lines at the end of the text."""
+    return "\n".join(line.rstrip() for line in text.split("\n")).rstrip("\n").split("\n")
+
+
+def _call_test(case: dict[str, Any], suite: dict[str, Any]) -> ProgramTest:
+    name, tolerance = suite.get("fn_name"), suite.get("tol")
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"call tests need fn_name, the name of a function, got {name!r}")
+    if tolerance is not None and (type(tolerance) not in (int, float) or not 0 <= tolerance < math.inf):
+        raise ValueError(f"tol must be null or a finite number of at least 0, got {tolerance!r}")
+    if not isinstance(case.get("args"), list) or "expected" not in case:
+        raise ValueError(f"a call case needs 'args', a list, and 'expected': {str(case)[:80]}")
+    try:
+        request = _call_request([Call(name, tuple(case["args"]))])
+        expected = wire.decode(wire.encode(case["expected"]))
+    except TypeError as error:
+        raise ValueError(f"{error}: {str(case)[:80]}") from None
+
+    def passes(data: bytes) -> bool:
+        values = _returned_values(data)
+        return len(values) == 1 and _equal(values[0], expected, tolerance)
+
+    return ProgramTest(request, passes)
+
+
+def _assert_test(assertion: Assertion) -> ProgramTest:
+    return ProgramTest(_call_request(assertion.calls), lambda data: assertion.holds(_returned_values(data)))
+
+
+def _returned_values(data: bytes) -> list[Any]:
+    """The values that the calls of a test returned; empty if the program wrote anything else."""
+    try:
+        values = wire.decode(data)
+    except ValueError:
+        return []
+    return values if isinstance(values, list) else []
+
+
+def _call_request(calls: Sequence[Call]) -> dict[str, Any]:
+    return {
+        "calls": [
+            {"function": call.function, "args": wire.encode(call.args), "kwargs": wire.encode(call.kwargs)}
+            for call in calls
+        ]
+    }
+
+
+def _equal(value: Any, expected: Any, tolerance: float | None) -> bool:
+    """Whether values are equal as in Python, except that lists equal tuples, and numbers may differ by `tolerance`."""
+    if isinstance(expected, (list, tuple)) and isinstance(value, (list, tuple)):
+        pairs = zip(value, expected, strict=False)
+        return len(value) == len(expected) and all(_equal(a, b, tolerance) for a, b in pairs)
+    if isinstance(expected, dict) and isinstance(value, dict):
+        return value.keys() == expected.keys() and all(_equal(value[key], expected[key], tolerance) for key in expected)
+    if tolerance is not None and {type(value), type(expected)} <= {int, float}:
+        with contextlib.suppress(OverflowError):  # an integer is too large for a float
+            return math.isclose(value, expected, rel_tol=tolerance, abs_tol=tolerance)
+    return value == expected
