@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from trl import GRPOTrainer
@@ -27,13 +28,11 @@ class _Cut(Timed):
 
     cut = False
 
-    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+    def _scores(self, score: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+        """Log-probs and entropies from `score`, timed and, if the model is cut off, without their graph."""
         with self._clock("model"):
-            found = super()._get_per_token_logps_and_entropies(*args, **kwargs)  # type: ignore[misc]
-        if not self.cut:
-            return found
-        logps, *others = found
-        return logps.detach().requires_grad_(), *others
+            logps, *others = score()
+        return logps.detach().requires_grad_() if self.cut else logps, *others
 
     def forward_and_backward(self, *, cut: bool) -> float:
         """Seconds of one optimiser step. With `cut`, only of the loss."""
@@ -45,11 +44,13 @@ class _Cut(Timed):
 
 
 class _CutGBPO(_Cut, GBPOTrainer):
-    pass
+    def score(self, *args, **kwargs):
+        return self._scores(lambda: super(_CutGBPO, self).score(*args, **kwargs))
 
 
 class _CutGRPO(_Cut, GRPOTrainer):
-    pass
+    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+        return self._scores(lambda: super(_CutGRPO, self)._get_per_token_logps_and_entropies(*args, **kwargs))
 
 
 def run(options: argparse.Namespace) -> BenchResult:
