@@ -486,7 +486,10 @@ class BridgeTrainer(GRPOTrainer):
         state = load_rollout_state(Path(checkpoint), self.args.process_index, self.args.device)
         if state is None:
             return
-        self._step, self._buffered_inputs = state["step"], state["completions"]
+        self._step, completions = state["step"], state["completions"]
+        if self.pass_plan is not None and not all(isinstance(one, Pass) for some in completions or () for one in some):
+            completions = None  # an earlier version saved dicts; these completions are generated again
+        self._buffered_inputs = completions
         self._metrics["train"] = defaultdict(list, state["metrics"])
         for name, values in state["logs"].items():
             columns = values.items() if isinstance(values, dict) else [(None, values)]
