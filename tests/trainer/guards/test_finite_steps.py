@@ -2,18 +2,117 @@
 
 import itertools
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import PartialState
 from transformers import TrainerCallback
 
 import processes
+from fakes import pass_of
 from gbpo.shared.stopping import TrainingStopped
 from gbpo.trainer.base import BaseTrainer
+from gbpo.trainer.guards.finite_steps import FiniteSteps
 from rollouts import character_sum
 
 SCRIPT = Path(__file__).with_name("finite_step.py")
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+def decode(ids):
+    return " ".join(map(str, ids))
+
+
+@pytest.fixture(autouse=True)
+def accelerate_state():
+    """accelerate's loggers need it."""
+    PartialState(cpu=True)
+
+
+@pytest.fixture
+def one():
+    """Two rows: 5 7 → 1 2 3 and 5 8 → 4."""
+    one = pass_of([[5, 7], [5, 8]], [[1, 2, 3], [4]], [1.0, -1.0])
+    return replace(one, old_logps=torch.zeros(2, 3))
+
+
+def lines_of(caplog, norm, *passes, **options):
+    """The warnings for a step with this gradient norm."""
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        FiniteSteps(decode, **options).skips(norm, passes, step=7)
+    return [record.message.removeprefix("[RANK 0] ") for record in caplog.records]
+
+
+@pytest.mark.parametrize("norm", [None, 0.0, 3.0, torch.tensor(1.0)])
+def test_a_finite_norm_is_not_skipped(one, norm, caplog):
+    """Without a norm, for example under DeepSpeed, the loss of a row alone skips nothing."""
+    assert not FiniteSteps().skips(norm, [(one, torch.full((2, 3), NAN))], step=1)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("norm", [NAN, INF, -INF, torch.tensor(NAN)])
+def test_a_norm_that_is_not_finite_is_skipped(one, norm):
+    assert FiniteSteps().skips(norm, [(one, torch.zeros(2, 3))], step=1)
+
+
+def test_each_completion_at_fault_has_a_line(one, caplog):
+    logps = torch.tensor([[0.0, NAN, 0.0], [INF, 0.0, 0.0]])
+    assert lines_of(caplog, NAN, (one, torch.zeros(2, 3)), (one, logps), rank=2) == [
+        "Optimiser step 7, rank 2: log-probabilities not finite for prompt '5 7', completion '1 2 3'. "
+        "The step is skipped.",
+        "Optimiser step 7, rank 2: log-probabilities not finite for prompt '5 8', completion '4'. The step is skipped.",
+    ]
+
+
+def test_padding_is_not_at_fault(one, caplog):
+    """Row 1 has one token; the others are padding."""
+    (line,) = lines_of(caplog, NAN, (one, torch.tensor([[0.0, 0.0, 0.5], [0.0, NAN, NAN]])))
+    assert "the gradient is not finite, but this rank's log-probabilities are" in line
+    assert (
+        "The completion furthest from its sampling policy (|log ratio| 0.5): prompt '5 7', completion '1 2 3'" in line
+    )
+
+
+FIELDS = {
+    "advantages": (torch.tensor([INF, 1.0]), "advantages"),
+    "old_logps": (torch.tensor([[0.0, NAN, 0.0], [0.0, 0.0, 0.0]]), "old log-probabilities"),
+    "ref_logps": (torch.tensor([[-INF, 0.0, 0.0], [0.0, 0.0, 0.0]]), "reference log-probabilities"),
+    "importance_ratio": (torch.tensor([[INF], [1.0]]), "vLLM's importance ratio"),
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_value_that_is_not_finite_is_named(one, caplog, field):
+    value, name = FIELDS[field]
+    (line,) = lines_of(caplog, NAN, (replace(one, **{field: value}), torch.zeros(2, 3)))
+    assert f": {name} not finite for prompt '5 7', completion '1 2 3'" in line
+
+
+def test_long_texts_are_cut(caplog):
+    one = pass_of([[5]], [[123456789] * 20], [1.0])
+    (line,) = lines_of(caplog, NAN, (one, torch.full((1, 20), NAN)))
+    assert line.count("…") == 1 and "prompt '5'" in line and len(line) < 250
+
+
+def test_a_rank_without_passes_has_a_line_too(caplog):
+    (line,) = lines_of(caplog, NAN)
+    assert line.endswith("but this rank's log-probabilities are. The step is skipped.")
+
+
+def test_only_steps_in_a_row_end_the_run(one):
+    guard = FiniteSteps(max_skipped=3)
+    passes = [(one, torch.zeros(2, 3))]
+    assert [guard.skips(norm, passes, step=1) for norm in (NAN, INF, 1.0, NAN, NAN)] == [True, True, False, True, True]
+    with pytest.raises(TrainingStopped, match=r"in 3 optimiser steps in a row, the last of them 6\. .*learning_rate"):
+        guard.skips(NAN, passes, step=6)
+
+
+# --- in a run
 
 
 @pytest.fixture
