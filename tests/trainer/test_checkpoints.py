@@ -3,16 +3,98 @@
 import errno
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
+from transformers import TrainerState
 
 from gbpo.trainer.base import BaseTrainer
-from gbpo.trainer.checkpoints import load_rollout_state, plain_logs
+from gbpo.trainer.checkpoints import load_rollout_state, plain_logs, written_whole
 from gbpo.trainer.guards.phase_times import PHASES
 from rollouts import character_sum
+
+# --- written_whole alone
+
+
+@pytest.fixture
+def write(tmp_path):
+    """`write(content, …)`: a checkpoint of one process, saved by `written_whole`."""
+
+    def save(content="new", state=None, fails=False, accelerator=None, name="checkpoint-2"):
+        state = state or TrainerState()
+        accelerator = accelerator or one_process()
+        with written_whole(tmp_path, name, state, accelerator, save=True) as folder:
+            (folder / name).mkdir(parents=True)
+            (folder / name / "weights").write_text(content)
+            if fails:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return state
+
+    return save
+
+
+def one_process(**fields):
+    values = {"is_local_main_process": True, "is_main_process": True, "wait_for_everyone": lambda: None}
+    return SimpleNamespace(**values | fields)
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_whole_checkpoint_is_moved_to_its_name(write, tmp_path):
+    write()
+    assert contents(tmp_path) == {"checkpoint-2/weights": "new"} and not (tmp_path / "_saving").exists()
+
+
+def test_a_failed_checkpoint_leaves_the_old_one_of_its_name(write, tmp_path):
+    write("old")
+    with pytest.raises(OSError, match="No space left"):
+        write("half", fails=True)
+    assert contents(tmp_path) == {"checkpoint-2/weights": "old"} and not (tmp_path / "_saving").exists()
+    write("new")
+    assert contents(tmp_path) == {"checkpoint-2/weights": "new"}
+
+
+def test_files_of_a_killed_run_do_not_enter_the_next_checkpoint(write, tmp_path):
+    (tmp_path / "_saving" / "checkpoint-1").mkdir(parents=True)
+    (tmp_path / "_saving" / "checkpoint-1" / "half").touch()
+    write()
+    assert contents(tmp_path) == {"checkpoint-2/weights": "new"}
+
+
+def test_the_best_checkpoint_gets_its_final_name(write, tmp_path):
+    state = write(state=TrainerState(best_model_checkpoint=str(tmp_path / "_saving" / "checkpoint-2")))
+    assert state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+    saved = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
+    assert saved["best_model_checkpoint"] == str(tmp_path / "checkpoint-2")
+    other = write(state=TrainerState(best_model_checkpoint="elsewhere"), name="checkpoint-3")
+    assert other.best_model_checkpoint == "elsewhere"
+    assert not (tmp_path / "checkpoint-3" / "trainer_state.json").exists()
+
+
+def test_it_is_moved_only_when_all_ranks_have_written(write, tmp_path):
+    """The ranks wait before the folder is written, before it is moved, and at the end."""
+    seen = []
+    write(accelerator=one_process(wait_for_everyone=lambda: seen.append(sorted(contents(tmp_path)))))
+    assert seen[:2] == [[], ["_saving/checkpoint-2/weights"]]
+    assert seen[2:] and set(map(tuple, seen[2:])) == {("checkpoint-2/weights",)}
+
+
+def test_a_rank_that_is_not_the_first_of_its_node_moves_nothing(write, tmp_path):
+    write(accelerator=one_process(is_main_process=False, is_local_main_process=False))
+    assert contents(tmp_path) == {"_saving/checkpoint-2/weights": "new"}
+
+
+def test_the_first_rank_of_another_node_moves_its_own_folder(write, tmp_path):
+    write(accelerator=one_process(is_main_process=False))
+    assert contents(tmp_path) == {"checkpoint-2/weights": "new"}
+
+
+# --- in a run
 
 MEASURED_TIMES = {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
 MEASURED_TIMES |= {f"time/{phase}" for phase in PHASES}

@@ -13,13 +13,50 @@ import processes
 from gbpo.run import train
 from gbpo.trainer.base import BaseTrainer
 from gbpo.trainer.config import BaseConfig
-from gbpo.trainer.sampling.extra_votes import vote_rounds
+from gbpo.trainer.sampling.extra_votes import ExtraVotes, vote_rounds
 from rollouts import count_digits, ended, rollout_of, text_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 TINY = ROOT / "recipes" / "tiny_ttrl.yaml"
 ALGORITHMS = ("gbpo", "grpo")
+
+
+# --- the part alone
+
+
+ROWS = [{"prompt": "a", "solution": "1"}, {"prompt": "a", "solution": "1"}, {"prompt": "b", "solution": "2"}]
+
+
+def test_each_row_gets_one_vote_per_round():
+    rounds = iter(("x", "y"))
+
+    def generate(prompts):
+        mark = next(rounds)
+        return [f"{prompt}{i}{mark}" for i, prompt in enumerate(prompts)]
+
+    rows = ExtraVotes(2).add(ROWS, ["a", "a", "b"], generate)
+    assert [row["extra_votes"] for row in rows] == [["a0x", "a0y"], ["a1x", "a1y"], ["b2x", "b2y"]]
+    assert [row["solution"] for row in rows] == ["1", "1", "2"]
+    assert all("extra_votes" not in row for row in ROWS)
+
+
+def test_the_lists_of_votes_are_empty_without_rounds_and_in_evaluation():
+    for rounds, generate in ((0, lambda prompts: pytest.fail("generated")), (2, None)):
+        rows = ExtraVotes(rounds).add(ROWS, ["a", "a", "b"], generate)
+        assert [row["extra_votes"] for row in rows] == [[], [], []]
+
+
+def test_rows_are_unchanged_if_no_reward_asks_for_votes():
+    assert ExtraVotes(None).add(ROWS, ["a", "a", "b"], None) is ROWS
+
+
+@pytest.mark.parametrize(("votes", "rounds"), [([], None), ([None], None), ([4], 0), ([12], 2), ([12, None, 12], 2)])
+def test_rounds(votes, rounds):
+    assert vote_rounds([SimpleNamespace(votes=v) for v in votes], num_generations=4) == rounds
+
+
+# --- in a trainer
 
 
 class Spy:

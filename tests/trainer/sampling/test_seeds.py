@@ -9,6 +9,23 @@ import torch
 from gbpo.trainer.sampling.seeds import SamplingSeeds, random_state
 
 
+def draws(seed=1, replica=0, calls=((0, "train"),)):
+    """One number of each stream."""
+    seeds = SamplingSeeds(seed, replica)
+    return [seeds.next_stream(*call).random() for call in calls]
+
+
+def test_a_stream_depends_on_seed_replica_step_mode_and_generation():
+    first, second = draws(calls=((0, "train"), (0, "train")))
+    others = [draws(seed=2), draws(replica=1), draws(calls=((1, "train"),)), draws(calls=((0, "eval"),))]
+    assert len({first, second, *(other[0] for other in others)}) == 6
+
+
+def test_a_stream_does_not_depend_on_earlier_steps_or_other_modes():
+    """So a resumed run has the streams of an uninterrupted one."""
+    assert draws(calls=((3, "train"),))[0] == draws(calls=((0, "train"), (3, "eval"), (3, "train")))[-1]
+
+
 def test_samples_depend_on_the_seed(make_with_vllm, engine):
     samples = {}
     for run, seed in {"first": 1, "again": 1, "other": 2}.items():
