@@ -8,8 +8,9 @@ import torch
 from peft import LoraConfig
 
 from gbpo.trainer.base import BaseTrainer
+from gbpo.trainer.config import BaseConfig
 from gbpo.trainer.passes.speedups import SPEEDUPS
-from rollouts import rollout_of
+from rollouts import equal_rewards, rollout_of
 
 OFF = {"exact_speedups": ["none"]}
 BATCH = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "max_completion_length": 24}
@@ -38,12 +39,18 @@ def rollout(prompts, trainer):
 def train(make_trainer):
     """`train(**config)` → the trainer after some steps, the change of its weights, and the shape of each pass."""
 
-    def run(base=None, **config):
+    def run(base=None, config_class=None, **config):
         defaults = {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0}
         config = defaults | BATCH | {"lr_scheduler_type": "constant"} | config
         peft = {"peft_config": config.pop("peft_config")} if "peft_config" in config else {}
         torch.manual_seed(0)
-        trainer = make_trainer(base=base, reward_funcs=reward, trainer={"rollout_func": rollout, **peft}, **config)
+        trainer = make_trainer(
+            base=base,
+            config_class=config_class,
+            reward_funcs=reward,
+            trainer={"rollout_func": rollout, **peft},
+            **config,
+        )
         torch.manual_seed(1)
         weights = [p for p in trainer.model.parameters() if p.requires_grad]
         if peft:  # one matrix of an adapter starts at 0, so the other has no gradient
@@ -57,6 +64,11 @@ def train(make_trainer):
         return trainer, torch.cat([p.detach().flatten() for p in weights]) - before, shapes
 
     return run
+
+
+def tokens(shapes):
+    """Tokens that were run, padding included."""
+    return sum(rows * width for rows, width in shapes)
 
 
 CASES = {
@@ -96,8 +108,7 @@ def test_same_weights_as_without_speedups(train, distance, case):
     _, slow, wide = train(**(OFF | CASES[case] if "max_tokens" not in str(CASES[case]) else OFF))
     assert slow.norm() > 1e-3
     assert distance(fast, slow) < 1e-5
-    positions = [sum(rows * width for rows, width in some) for some in (shapes, wide)]
-    assert positions[0] < 0.8 * positions[1]
+    assert tokens(shapes) < 0.8 * tokens(wide)
     if case in ("dapo", "much room"):
         assert len(shapes) < len(wide)
         assert trainer.state.log_history[0]["gbpo/rows_run"] < 0.75
@@ -113,9 +124,24 @@ def test_same_weights_as_trl(train, distance, grpo_limit):
     _, trimmed, narrow = train(algorithm="grpo", base=BaseTrainer, **config)
     assert type(trl).__mro__[0].__module__.startswith("trl")
     assert distance(ours, theirs) < 1e-5 and distance(trimmed, theirs) < 1e-5
-    tokens = [sum(rows * width for rows, width in some) for some in (shapes, narrow, wide)]
-    assert tokens[0] < tokens[1] < tokens[2]
+    assert tokens(shapes) < tokens(narrow) < tokens(wide)
     assert len(narrow) >= len(wide)  # shared prompts are passes of their own
+
+
+def test_the_grpo_baseline_obeys_exact_speedups(train, distance):
+    """With `none` it runs the tokens that TRL runs. With `all`, the speed-ups of rows give their reason."""
+    config = {"algorithm": "grpo", "num_iterations": 2, "max_steps": 2}
+    base = {"base": BaseTrainer, "config_class": BaseConfig}
+    _, trl, of_trl = train(**config)
+    off, slow, padded = train(**config, **base, exact_speedups=["none"])
+    on, fast, trimmed = train(**config, **base, exact_speedups=["all"])
+    assert torch.equal(slow, trl) and padded == of_trl
+    assert distance(fast, slow) < 1e-5
+    assert tokens(trimmed) < 0.8 * tokens(padded)
+    assert not any(name in off.speedups for name in SPEEDUPS)
+    per_micro_batch = {name for name, why in on.speedups.inactive.items() if "per micro-batch" in why}
+    assert per_micro_batch == {"arrange_rows", "skip_zero_signal", "reuse_first_pass"}
+    assert "arrange_rows (TRL's GRPO loss is computed per micro-batch)" in on.speedups.line()
 
 
 @pytest.mark.parametrize("switch", [name for name in SPEEDUPS if name not in ("pack_rows", "share_prompts")])
@@ -124,7 +150,7 @@ def test_without_one_speedup_the_weights_are_equal_and_more_tokens_are_run(train
     _, fast, shapes = train(**config)
     _, one_off, more = train(**config, **without(switch))
     assert distance(fast, one_off) < 1e-5
-    assert sum(rows * width for rows, width in shapes) < sum(rows * width for rows, width in more)
+    assert tokens(shapes) < tokens(more)
 
 
 TWO_UPDATES = {"gradient_accumulation_steps": 2, "steps_per_generation": 4}
@@ -177,7 +203,21 @@ def test_a_step_without_signal_is_a_zero_gradient_on_one_row(train):
     assert change.abs().max() == 0 and len(shapes) == 1 and shapes[0][0] == 1
     row = trainer.state.log_history[0]
     assert row["gbpo/rows_run"] == 0 and row["grad_norm"] == 0
-    assert "entropy" not in row  # no row was run
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("length", [1, 6])
+def test_a_step_without_signal_logs_no_metric_of_tokens(make_trainer, level, length):
+    """No row is run. Completions of one token make a pass of one column, as ratios of sequences are."""
+    trainer = make_trainer(
+        reward_funcs=equal_rewards, importance_sampling_level=level, max_completion_length=length, max_steps=2
+    )
+    trainer.train()
+    of_tokens = ("gbpo/ratio_", "gbpo/outside_bounds", "gbpo/overshoot", "gbpo/improvement", "clip_ratio/", "entropy")
+    for row in trainer.state.log_history[:2]:
+        assert not [name for name in row if name.startswith(of_tokens)]
+        assert row["loss"] == row["grad_norm"] == 0
+    assert trainer.state.log_history[0]["gbpo/rows_run"] == 0
 
 
 def test_metrics_do_not_depend_on_the_passes_if_all_rows_are_run(train, without):

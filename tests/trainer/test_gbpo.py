@@ -8,6 +8,7 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from gbpo.run.models.tiny import character_tokenizer
 from gbpo.trainer.passes.batch import rows_of
+from rollouts import character_sum
 
 AGGREGATIONS = ["dapo", "grpo", "bnpo", "dr_grpo"]
 
@@ -318,6 +319,28 @@ def test_multimodal_inputs_reach_the_model_unchanged(make_trainer, make_batch, a
         else:
             trainer._compute_loss(trainer.model, batch)
     assert received["gbpo"] == received["grpo"] == set(keys)
+
+
+def test_the_ratio_is_computed_once_per_pass(make_trainer, make_batch, add_targets, gradient, monkeypatch):
+    """Loss, metrics and percentiles read the same tensor."""
+    trainer = make_trainer()
+    batch = add_targets(trainer, {k: v for k, v in make_batch(trainer).items() if k not in OPTIONAL_TENSORS})
+    exp, shapes = torch.Tensor.exp, []
+    monkeypatch.setattr(torch.Tensor, "exp", lambda tensor: shapes.append(tensor.shape) or exp(tensor))
+    gradient(trainer, batch)
+    assert shapes.count((8, 6)) == 1
+    assert trainer._metrics["train"].keys() >= {"gbpo/ratio_p50", "gbpo/ratio_error", "clip_ratio/region_mean"}
+
+
+def test_advantages_are_gathered_once_per_generation(make_trainer, monkeypatch):
+    trainer = make_trainer(reward_funcs=character_sum, resample_zero_signal_groups=True)
+    trainer.model.train()
+    gather, gathered = trainer.accelerator.gather, []
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda x: gathered.append(x) or gather(x))
+    batch = trainer._generate_and_score_completions([{"prompt": f"{i // 4}+1="} for i in range(8)])
+    assert trainer._metrics["train"]["gbpo/resampled_groups"] == [0]
+    of_advantages = [x for x in gathered if x.shape == (8,) and torch.equal(x, batch["advantages"])]
+    assert len(of_advantages) == 1
 
 
 def test_extreme_ratios_stay_finite(make_trainer, make_batch, add_targets, gradient):

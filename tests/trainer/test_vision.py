@@ -108,3 +108,32 @@ def test_the_loss_of_a_row_is_computed_with_its_image(with_images, gradient, dis
     assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
     assert distance(actual, expected) < 1e-5
     assert distance(reference(batch["pixel_values"].flip(0))[1], expected) > 1e-3
+
+
+def test_the_weight_check_scores_the_images(with_images):
+    """vLLM's log-probs are compared with those of the policy given the images, not with those of a blank image."""
+    trainer = with_images
+    batch = trainer._generate_and_score_completions([row for row in trainer.train_dataset for _ in range(4)])
+    mask = batch["completion_mask"].bool()
+    torch.testing.assert_close(trainer._policy_logps(batch)[mask], plain_logps(trainer, batch)[mask], atol=2e-6, rtol=0)
+    blank = batch | {"pixel_values": torch.zeros_like(batch["pixel_values"])}
+    assert (trainer._policy_logps(batch) - plain_logps(trainer, blank))[mask].abs().max() > 1e-3
+
+
+def test_the_rows_that_the_weight_check_keeps_have_their_images(with_images):
+    trainer = with_images
+    batch = trainer._generate_and_score_completions([row for row in trainer.train_dataset for _ in range(4)])
+    rows = trainer._first_micro_batch(batch)
+    mask = rows["completion_mask"].bool()
+    assert len(rows["pixel_values"]) == len(mask)
+    torch.testing.assert_close(trainer._policy_logps(rows)[mask], plain_logps(trainer, rows)[mask], atol=2e-6, rtol=0)
+
+
+@torch.no_grad()
+def plain_logps(trainer, batch):
+    """Log-probs of the completions from the logits of the model."""
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    logits = trainer.model(input_ids=ids, attention_mask=attention, pixel_values=batch["pixel_values"]).logits
+    logps = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+    return logps[:, -batch["completion_ids"].size(1) :]
