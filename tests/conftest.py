@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import types
+from collections import Counter
 from pathlib import Path
 
 os.environ.update(
@@ -24,18 +25,17 @@ import processes
 
 ROOT = Path(__file__).parents[1]
 
-# Files that take longest run first; otherwise one worker would run the last of them alone.
-LONGEST_FILES = ()
-
 # Names that a function uses when it starts processes.
 STARTERS = {"subprocess", "multiprocessing", "processes", "Popen"}
 
 
 def pytest_collection_modifyitems(items):
+    """Mark tests as slow, and begin with the files that have most slow tests, so that no worker ends with one alone."""
     for item in items:
-        if starts_processes(item) or any(word in str(item.path.name) for word in ("hostile", "study")):
+        if starts_processes(item) or "hostile" in item.nodeid or "study" in item.nodeid:
             item.add_marker("slow")
-    items.sort(key=lambda item: LONGEST_FILES.index(item.path.name) if item.path.name in LONGEST_FILES else 99)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def starts_processes(item):

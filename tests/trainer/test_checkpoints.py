@@ -147,7 +147,11 @@ def make(make_trainer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("case", "algorithm"), [*((case, "gbpo") for case in CASES), ("several updates per generation", "grpo")]
+    ("case", "algorithm"),
+    [
+        ("several updates per generation", "grpo"),
+        *(pytest.param(case, "gbpo", marks=pytest.mark.slow) for case in CASES),
+    ],
 )
 def test_a_resumed_run_is_bitwise_equal(make, tmp_path, case, algorithm):
     whole = make(algorithm, "whole", **CASES[case])

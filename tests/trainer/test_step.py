@@ -1,6 +1,7 @@
 """Whole optimiser steps: however the batch is split, with ungraded rows, with evaluation, resuming and PEFT."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import processes
 from gbpo import GBPOConfig, GBPOTrainer
+from gbpo.trainer.config import GBPOHazard
 from rollouts import count_digits, in_turn
 
 ONE_STEP = Path(__file__).with_name("one_step.py")
@@ -240,13 +242,13 @@ def test_lora_trains_only_the_adapter_and_the_base_is_the_reference(make_trainer
         torch.testing.assert_close(base(ids).logits, adapted(ids).logits)
 
 
-def test_one_update_per_generation_gives_a_warning(make_trainer, caplog):
-    make_trainer(num_iterations=1)
-    assert "num_iterations" in caplog.text and "steps_per_generation" in caplog.text
-    caplog.clear()
-    make_trainer(num_iterations=2)
-    make_trainer(num_iterations=1, steps_per_generation=2)
-    assert "steps_per_generation" not in caplog.text
+def test_one_update_per_generation_gives_a_warning(make_trainer):
+    with pytest.warns(GBPOHazard, match="set num_iterations above 1, or steps_per_generation above"):
+        make_trainer(num_iterations=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GBPOHazard)
+        make_trainer(num_iterations=2)
+        make_trainer(num_iterations=1, steps_per_generation=2)
 
 
 def test_a_grpo_config_is_refused(random_model, tmp_path):

@@ -43,6 +43,7 @@ def check_machine(found, printed):
     assert f"torch {torch.__version__}" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bench", [bench for bench in BENCHES if bench not in ("train", "generate")])
 def test_a_bench_runs_and_describes_its_machine(bench, quick):
     found, printed = quick(bench)
@@ -62,6 +63,7 @@ def test_generate_says_what_is_not_there(quick):
     assert any("vLLM" in note for note in found["notes"])
 
 
+@pytest.mark.slow
 def test_train_is_a_list_of_cases_of_the_same_gradient(quick):
     found, printed = quick("train")
     assert isinstance(found, list)
