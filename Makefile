@@ -5,13 +5,19 @@ ENGINES := .venv-engines
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 
-.PHONY: demo test test-engines check clean
+.PHONY: demo test test-fast test-engines check clean
 
 demo: $(VENV)/.core  ## train the embedded model and print the paths of its curve, samples and model
 	$(BIN)/accelerate launch --quiet $(LAUNCH_CPU) launch/gbpo.py recipes/tiny_math.yaml $(DEMO_ARGS)
 
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+	--no-loadscope-reorder --ignore tests/engines
+
 test: $(VENV)/.dev  ## the whole test suite except tests/engines
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/engines
+	$(PYTEST)
+
+test-fast: $(VENV)/.dev  ## tests that are not marked slow, in at most 4 minutes
+	$(PYTEST) -m "not slow"
 
 test-engines: $(ENGINES)/.engines  ## vLLM, DeepSpeed, FSDP and bitsandbytes on the CPU, in an environment of 3 GB
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 $(ENGINES)/bin/python -m pytest tests/engines

@@ -1,10 +1,12 @@
-"""Fixtures shared by the whole suite: everything is made here, offline and on the CPU."""
+"""Fixtures of the whole suite, the order of the files, and which tests are slow. Everything runs offline on the CPU."""
 
+import inspect
 import json
 import os
 import shutil
-import subprocess
 import sys
+import types
+from collections import Counter
 from pathlib import Path
 
 os.environ.update(
@@ -19,18 +21,44 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+import processes
+
 ROOT = Path(__file__).parents[1]
 
-# the files that take longest come first, so that no worker is left alone with one at the end
-LONG = (
-    *("test_run.py", "test_compare.py", "test_step.py", "test_killed.py", "test_voting.py", "test_recipes.py"),
-    *("test_bad_input.py", "test_launch.py", "test_distributed.py", "test_plan.py", "test_finite.py"),
-    *("test_resume.py", "test_adapters.py", "test_evaluate.py", "test_kernels.py", "test_math.py", "test_hostile.py"),
-)
+# Names that a function uses when it starts processes.
+STARTERS = {"subprocess", "multiprocessing", "processes", "Popen"}
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+    """Mark tests as slow, and begin with the files that have most slow tests, so that no worker ends with one alone."""
+    for item in items:
+        if starts_processes(item) or "hostile" in item.nodeid or "study" in item.nodeid:
+            item.add_marker("slow")
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
+
+def starts_processes(item):
+    """Whether a test, one of its fixtures, or a function of their modules that they call starts processes."""
+    fixtures = [one.func for definitions in item._fixtureinfo.name2fixturedefs.values() for one in definitions]
+    pending, seen = [item.function, *fixtures], set()
+    while pending:
+        function = inspect.unwrap(pending.pop())
+        if function in seen or not inspect.isfunction(function):
+            continue
+        seen.add(function)
+        names = names_in(function.__code__)
+        if names & STARTERS:
+            return True
+        members = [function.__globals__.get(name) for name in names]
+        pending += [member for member in members if getattr(member, "__module__", None) == function.__module__]
+    return False
+
+
+def names_in(code):
+    """Global names and attributes that a function and the functions inside it use."""
+    inner = [names_in(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return set(code.co_names).union(*inner)
 
 
 @pytest.fixture(scope="session")
@@ -47,18 +75,15 @@ def random_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def in_two_processes():
-    """`in_two_processes(strategy, script, *arguments)`: as launch/accelerate/<strategy>.yaml starts it, on the CPU."""
+    """`in_two_processes(strategy, script, *arguments)` runs a script as launch/accelerate/<strategy>.yaml says."""
 
     def run(strategy, script, *arguments, cwd=None):
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-        command += [str(ROOT / "launch" / "accelerate" / f"{strategy}.yaml")]
-        command += ["--num_processes", "2", "--main_process_port", "0"]  # 0: a free one
+        command = [sys.executable, "-m", "accelerate.commands.launch"]
+        command += ["--config_file", ROOT / "launch" / "accelerate" / f"{strategy}.yaml"]
+        command += ["--num_processes", 2, "--main_process_port", 0]  # 0: any free port
         if strategy == "fsdp2":
-            command.append(str(ROOT / "tests" / "fsdp_on_cpu.py"))
-        command += [str(script), *map(str, arguments)]
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
-        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-        return done
+            command.append(ROOT / "tests" / "fsdp_on_cpu.py")
+        return processes.run(*command, script, *arguments, cwd=cwd, timeout=600)
 
     return run
 
@@ -75,22 +100,20 @@ def step_alone(random_model, tmp_path_factory):
         if algorithm not in steps:
             output = tmp_path_factory.mktemp("alone") / "step.pt"
             config = json.dumps({"algorithm": algorithm, **STEP, "per_device_train_batch_size": 16})
-            command = [sys.executable, str(ONE_STEP), random_model, str(output), "1", config]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-            assert done.returncode == 0, done.stderr[-3000:]
+            processes.run(*processes.python(), ONE_STEP, random_model, output, 1, config)
             steps[algorithm] = torch.load(output)
         return steps[algorithm]
 
     return step
 
 
-# beta: there is a reference model, which each strategy has to spread or copy too
+# With beta there is a reference model, which each strategy must shard or copy too.
 STEP = {"num_generations": 8, "beta": 0.1}
 
 
 @pytest.fixture
 def check_step(random_model, tmp_path, in_two_processes, step_alone):
-    """`check_step(strategy, algorithm)`: two processes take the step of one, and save the model they trained."""
+    """`check_step(strategy, algorithm)`: two processes take the step that one takes, and save the trained model."""
 
     def check(strategy, algorithm):
         from transformers import AutoModelForCausalLM
@@ -102,7 +125,7 @@ def check_step(random_model, tmp_path, in_two_processes, step_alone):
         assert alone["update"].norm() > 1e-3
         assert (step["update"] - alone["update"]).norm() / alone["update"].norm() < 1e-6
         assert step["metrics"]["loss"] == pytest.approx(alone["metrics"]["loss"], rel=1e-6, abs=1e-7)
-        assert step["metrics"]["kl"] == pytest.approx(0.0, abs=1e-7)  # policy and reference are still one
+        assert step["metrics"]["kl"] == pytest.approx(0.0, abs=1e-7)  # policy and reference are still equal
         model = AutoModelForCausalLM.from_pretrained(f"{output}.model", dtype=torch.float32)
         tokens = step["tokens"]
         with torch.no_grad():
@@ -114,24 +137,19 @@ def check_step(random_model, tmp_path, in_two_processes, step_alone):
 
 @pytest.fixture
 def check_resume(random_model, tmp_path, in_two_processes):
-    """`check_resume(strategy)`: a run that goes on from a checkpoint ends as the one that was never stopped."""
+    """`check_resume(strategy)`: a resumed run ends with the weights of an uninterrupted one."""
 
     def check(strategy):
         from safetensors.torch import load_file
         from transformers import AutoModelForCausalLM
 
-        # an untrained model never answers right: any reward that tells its completions apart
-        (tmp_path / "own.py").write_text(
-            "def ord_mod_3(completions, **kwargs):\n"
-            "    return [float(sum(map(ord, c[0]['content'])) % 3) for c in completions]\n"
-        )
-
+        # An untrained model never answers correctly, so the reward only has to differ between completions.
         def train(output, *flags):
             in_two_processes(
                 strategy,
                 ROOT / "launch" / "gbpo.py",
                 ROOT / "recipes" / "tiny_math.yaml",
-                *("--model_name_or_path", random_model, "--reward_funcs", "own.ord_mod_3"),
+                *("--model_name_or_path", random_model, "--reward_funcs", "rollouts.character_sum"),
                 *("--per_device_train_batch_size", 16, "--logging_steps", 1, "--max_steps", 6),
                 *("--save_strategy", "steps", "--save_steps", 3, "--output_dir", output, *flags),
                 cwd=tmp_path,

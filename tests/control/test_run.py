@@ -144,6 +144,7 @@ def test_film(recipe, tmp_path):
         assert film.is_animated and film.n_frames > 4
 
 
+@pytest.mark.slow
 def test_bpo_learns_cartpole(tmp_path):
     run(ROOT / "recipes" / "control" / "cartpole.yaml", "--seeds", 0, "--steps", 40_960, "--output", tmp_path / "out")
     assert results(tmp_path / "out")["seeds"][0]["eval_return_mean"] >= 475

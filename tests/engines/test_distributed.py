@@ -21,8 +21,8 @@ def test_save_and_resume(check_resume, strategy):
 
 @pytest.mark.parametrize("strategy", ["fsdp2", "zero2", "zero3"])
 def test_a_step_that_is_not_finite_is_skipped_on_both(in_two_processes, random_model, tmp_path, strategy):
-    """What is wrong on the second rank alone."""
-    done = in_two_processes(strategy, ROOT / "tests" / "trainer" / "finite_step.py", random_model, tmp_path)
+    """The loss is NaN on the second rank only."""
+    done = in_two_processes(strategy, ROOT / "tests" / "trainer" / "guards" / "finite_step.py", random_model, tmp_path)
     for rank in (0, 1):
         after = torch.load(tmp_path / f"{rank}.pt")
         assert after["changed"] == [True, False, True]

@@ -1,4 +1,7 @@
-"""Trainers on a tiny model, and batches with every tensor that the loss can read."""
+"""Trainers of tiny models, and batches with every tensor that the loss can read."""
+
+import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,16 +16,19 @@ from transformers import (
     Qwen3NextConfig,
 )
 from trl import GRPOConfig, GRPOTrainer
+from trl.generation import vllm_generation
 
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.models.tiny import character_tokenizer
+from gbpo.trainer.base import BaseTrainer
 from gbpo.trainer.bridge import BridgeTrainer
 from gbpo.trainer.passes.batch import rows_of
 from gbpo.trainer.passes.speedups import SPEEDUPS
+from rollouts import character_sum, equal_rewards
+from vllm_engine import FakeEngine
 
-# the member of the family whose gradient is GRPO's
-GRPO_END = {"target_baseline": "mean", "target_temperature": 0.0, "overshoot_slope": 0.0}
-
+# With these options the gradient of GBPO is that of GRPO's clipped loss.
+GRPO_LIMIT = {"target_baseline": "mean", "target_temperature": 0.0, "overshoot_slope": 0.0}
 
 _SHAPE = {
     "vocab_size": 106,
@@ -34,7 +40,7 @@ _SHAPE = {
     "num_hidden_layers": 3,
 }
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
-# windows of 4 tokens, less than a prompt has
+# Windows of 4 tokens are shorter than a prompt.
 _WINDOWS = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 _NO_DROPOUT = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop", "summary_first_dropout"), 0.0)
 MODELS = {
@@ -55,22 +61,18 @@ MODELS = {
 }
 
 
-def no_reward(completions, **kwargs):
-    return [0.0] * len(completions)
-
-
 @pytest.fixture
 def make_trainer(random_model, tmp_path):
-    """`make_trainer("gbpo" | "grpo", **config)`; fields that GRPO lacks are left out for it.
+    """`make_trainer("gbpo" | "grpo", **config)`: a trainer; "grpo" is TRL's own and ignores fields that only GBPO has.
 
-    `base` and `config_class` are other classes than the algorithm's.
+    `base` and `config_class` replace the classes of the algorithm.
     """
 
     def make(
         algorithm="gbpo",
         *,
         model=random_model,
-        reward_funcs=no_reward,
+        reward_funcs=equal_rewards,
         dataset=None,
         trainer=None,
         base=None,
@@ -102,8 +104,36 @@ def make_trainer(random_model, tmp_path):
 
 
 @pytest.fixture
+def engine(monkeypatch):
+    """The fake engine, which takes the place of vLLM's."""
+    monkeypatch.setattr(vllm_generation, "is_vllm_available", lambda: True)
+    monkeypatch.setattr(vllm_generation, "LLM", FakeEngine, raising=False)
+    monkeypatch.setattr(vllm_generation, "SamplingParams", lambda **options: SimpleNamespace(**options), raising=False)
+    monkeypatch.setattr(FakeEngine, "receives_weights", True)
+    monkeypatch.setattr(FakeEngine, "noise", 0.0)
+    return FakeEngine
+
+
+@pytest.fixture
+def make_with_vllm(make_trainer, engine, monkeypatch):
+    """`make_with_vllm("gbpo" | "grpo", **config)`: a trainer that samples from the fake engine.
+
+    TRL sets variables of a distributed run in the environment. They are removed again.
+    """
+
+    def make(algorithm="gbpo", **config):
+        base = BaseTrainer if algorithm == "grpo" else None
+        defaults = {"use_vllm": True, "vllm_mode": "colocate", "num_iterations": 1, "max_steps": 3}
+        with monkeypatch.context() as environment:
+            environment.setattr(os, "environ", os.environ.copy())
+            return make_trainer(algorithm, reward_funcs=character_sum, base=base, **(defaults | config))
+
+    return make
+
+
+@pytest.fixture
 def save_model(tmp_path):
-    """`save_model(name)`: the folder of a random model of some architecture that is not Qwen2's."""
+    """`save_model(name)`: the folder of a random model of an architecture in `MODELS`."""
 
     def save(name):
         tokenizer, config = character_tokenizer(), MODELS[name]()
@@ -118,7 +148,7 @@ def save_model(tmp_path):
 
 @pytest.fixture
 def make_batch():
-    """`make_batch(trainer)`: 8 rows of 4 prompt and 6 completion tokens, with ratios inside and outside the bounds."""
+    """`make_batch(trainer)`: 8 rows of 4 prompt and up to 6 completion tokens, ratios inside and outside the bounds."""
 
     def make(trainer, seed=0):
         rng = torch.Generator().manual_seed(seed)
@@ -182,16 +212,16 @@ def gradient():
 
 @pytest.fixture
 def without():
-    """`without(name, …)`: the field of the configuration that leaves out some exact speed-ups."""
+    """`without(name, …)`: the option that turns on all exact speed-ups but these."""
     return lambda *names: {"exact_speedups": [name for name in SPEEDUPS if name not in names]}
 
 
 @pytest.fixture
 def distance():
-    """Relative distance of two gradients."""
+    """`distance(a, b)`: the relative distance of two gradients."""
     return lambda a, b: ((a - b).norm() / b.norm()).item()
 
 
 @pytest.fixture
-def grpo_end():
-    return dict(GRPO_END)
+def grpo_limit():
+    return dict(GRPO_LIMIT)

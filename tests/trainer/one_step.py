@@ -1,7 +1,7 @@
-"""One optimiser step on fixed completions, alone or in several processes of any strategy; then write what changed.
+"""Take one optimiser step on fixed completions, in one process or several, with any strategy.
 
 Usage: one_step.py MODEL OUTPUT.pt NUM_PROCESSES '{"config": …}'. OUTPUT.pt holds the change of the weights, the logged
-metrics and the log-probs of some tokens; the model itself lies in OUTPUT.pt.model.
+metrics, and the trained model's log-probs of some tokens. The trained model is saved to OUTPUT.pt.model.
 """
 
 import json
@@ -16,23 +16,28 @@ from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.processes.group import leave_together
 from gbpo.trainer.base import BaseTrainer
 from gbpo.trainer.config import BaseConfig
+from rollouts import rollout_of
 
 
 def rollout(prompts, trainer):
-    """Completions that depend on their place in the global batch alone, of different lengths, some tokens masked."""
+    """Completions of different lengths, some tokens masked; they depend only on their place in the global batch."""
     first = trainer.accelerator.process_index * len(prompts)
-    prompt_ids, completion_ids, env_mask = [], [], []
+    completion_ids, env_mask = [], []
     for i, prompt in enumerate(prompts, start=first):
         rng = torch.Generator().manual_seed(zlib.crc32(f"{prompt}{i}".encode()))
         length = 3 + i % 5
-        prompt_ids.append(trainer.processing_class(prompt)["input_ids"])
         completion_ids.append([*torch.randint(6, 100, (length,), generator=rng).tolist(), 1])
         env_mask.append([int(t != 1 or i % 3 > 0) for t in range(length + 1)])
-    return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None, "env_mask": env_mask}
+    return rollout_of(trainer, prompts, completion_ids, env_mask=env_mask)
 
 
 def reward(completions, completion_ids, ungraded, silent, **kwargs):
-    """Three values with ties; None for the completions of the lengths named by the data set; 1 for silent prompts."""
+    """Three values with ties.
+
+    Args:
+        ungraded: Completions of this many tokens get None.
+        silent: All completions of the prompt get 1, so its group has no signal.
+    """
     return [
         None if len(ids) == none else 1.0 if same else float(sum(ids) % 3)
         for ids, none, same in zip(completion_ids, ungraded, silent, strict=True)

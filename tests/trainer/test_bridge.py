@@ -1,4 +1,4 @@
-"""The one bridge over TRL: no other code overrides or patches it, and the parts are called in the stated order."""
+"""BridgeTrainer alone overrides or patches other libraries, and it calls the parts in the stated order."""
 
 import ast
 import importlib
@@ -20,9 +20,9 @@ from gbpo.trainer.passes.speedups import SPEEDUPS
 ROOT = Path(__file__).parents[2]
 LIBRARIES = ("trl", "transformers", "accelerate", "peft", "datasets")
 
-# What BridgeTrainer overrides, and why.
+# The methods that BridgeTrainer overrides, and why.
 OVERRIDES = {
-    "get_train_dataloader": "rows are text, which accelerate would search for tensors at every micro-batch",
+    "get_train_dataloader": "rows are text; accelerate would search them for tensors at every micro-batch",
     "_prepare_inputs": "micro-batches become passes",
     "_generate_and_score_completions": "resampling, and the rows of the passes",
     "_generate": "time, seeds of the engine, readable errors of its server",
@@ -33,23 +33,23 @@ OVERRIDES = {
     "compute_loss": "several passes per micro-batch; what was run is kept for metrics and guards",
     "training_step": "time; metrics after the backward; old log-probs from the first pass",
     "_get_grad_norm": "steps that are not finite are skipped",
-    "_save_checkpoint": "written under another name and renamed when whole",
-    "_get_output_dir": "that other name",
+    "_save_checkpoint": "written under a temporary name and renamed when complete",
+    "_get_output_dir": "the temporary name of the checkpoint that is being saved",
     "_save_rng_state": "saves the completions and metrics of a generation too",
-    "_load_rng_state": "and restores them",
-    "_get_train_sampler": "kept, to wind its order forward on resume",
-    "_init_training_state": "winds the order of prompts forward to the epoch of a checkpoint",
+    "_load_rng_state": "restores the completions and metrics of a generation too",
+    "_get_train_sampler": "kept, so that a resumed run can skip the epochs that are done",
+    "_init_training_state": "skips the order of prompts of the epochs that are done",
 }
 
-# What other code overrides, and why: the benches measure TRL's own trainer from outside.
+# The methods that other code overrides, and why: the benches measure TRL's own trainer from outside.
 ELSEWHERE = {
     "evals.bench.timed": {
-        "training_step": "a stop watch round a step of TRL's own trainer",
-        "_prepare_inputs": "likewise",
-        "_generate": "likewise",
-        "_calculate_rewards": "likewise",
+        "training_step": "measures the time of TRL's own trainer",
+        "_prepare_inputs": "measures the time of TRL's own trainer",
+        "_generate": "measures the time of TRL's own trainer",
+        "_calculate_rewards": "measures the time of TRL's own trainer",
     },
-    "evals.bench.loss": {"_get_per_token_logps_and_entropies": "cuts the model off from the loss that is timed"},
+    "evals.bench.loss": {"_get_per_token_logps_and_entropies": "the time of the loss excludes the model"},
     "evals.bench.generate": {"_generate": "counts the tokens of a generation"},
 }
 
@@ -67,7 +67,7 @@ PATCHES = {
 
 
 def modules():
-    """The modules of the project with their paths, without those that are scripts."""
+    """The modules of the project with their paths, without scripts."""
     for package in ("gbpo", "rewards", "evals"):
         for path in sorted((ROOT / package).rglob("*.py")):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -76,9 +76,9 @@ def modules():
 
 
 def overridden(kind):
-    """By module of the project, the methods that a class or its bases define over a class of a library.
+    """By module of the project: methods of a class and its bases that override a method of a library.
 
-    Without the hooks of callbacks and what dataclasses generate.
+    Hooks of callbacks and generated methods of dataclasses do not count.
     """
     theirs = [base for base in kind.__mro__ if base.__module__.split(".")[0] in LIBRARIES]
     found = defaultdict(set)
@@ -178,7 +178,7 @@ def test_a_patch_is_found(line):
 
 
 class Recorder:
-    """Parts that only write down when they are called."""
+    """Stands for any part, and records the calls."""
 
     def __init__(self):
         self.calls = []
@@ -207,7 +207,7 @@ class Recorder:
 
 @pytest.fixture
 def bare(monkeypatch):
-    """A trainer without its constructor, whose TRL only writes down what it is asked for."""
+    """A trainer whose constructor was not run, and a record of its calls to TRL and to its parts."""
     seen = Recorder()
 
     def generates(self, inputs):
@@ -250,21 +250,21 @@ def test_the_parts_are_called_in_the_stated_order(bare):
         "extra_votes",  # 3
         "TRL rewards",  # 4
         "weight_check",  # 5
-        "gather",  # once a generation
+        "gather",  # once per generation
         "add_targets",  # 6
         "resampling",  # 7
     ]
     assert [tuple(row) for row in batch["rows"]] == [(1, 1, True, 0)]  # 8: what `pass_plan` arranges
 
 
-def test_without_its_constructor_every_method_is_trls(bare):
-    """TRL tests its dispatch on a trainer that was never constructed."""
+def test_without_parts_a_generation_is_that_of_trl(bare):
+    """Without parts, a generation is TRL's."""
     trainer, seen = bare
     trainer._generate_and_score_completions([{"prompt": "1+1="}])
     assert seen.calls == ["TRL generates and scores", "TRL generates", "TRL rewards"]
 
 
-def test_without_its_constructor_the_scores_and_the_loss_are_trls(bare, monkeypatch):
+def test_without_parts_scores_and_loss_are_those_of_trl(bare, monkeypatch):
     trainer, seen = bare
     scores = (torch.zeros(1, 1), None, None)
     monkeypatch.setattr(

@@ -1,31 +1,113 @@
-"""Resuming: from the checkpoint of any optimiser step, the rest of the run is the same to the last bit."""
+"""Checkpoints are complete, and a run resumed from any of them repeats the rest of the run bit by bit."""
 
 import errno
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
+from transformers import TrainerState
 
 from gbpo.trainer.base import BaseTrainer
-from gbpo.trainer.checkpoints import load_rollout_state, plain_logs
+from gbpo.trainer.checkpoints import load_rollout_state, plain_logs, written_whole
 from gbpo.trainer.guards.phase_times import PHASES
+from rollouts import character_sum
 
-CHANGES_BY_ITSELF = {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
-CHANGES_BY_ITSELF |= {f"time/{phase}" for phase in PHASES}
+# --- written_whole alone
+
+
+@pytest.fixture
+def write(tmp_path):
+    """`write(content, …)`: a checkpoint of one process, saved by `written_whole`."""
+
+    def save(content="new", state=None, fails=False, accelerator=None, name="checkpoint-2"):
+        state = state or TrainerState()
+        accelerator = accelerator or one_process()
+        with written_whole(tmp_path, name, state, accelerator, save=True) as folder:
+            (folder / name).mkdir(parents=True)
+            (folder / name / "weights").write_text(content)
+            if fails:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return state
+
+    return save
+
+
+def one_process(**fields):
+    values = {"is_local_main_process": True, "is_main_process": True, "wait_for_everyone": lambda: None}
+    return SimpleNamespace(**values | fields)
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_whole_checkpoint_is_moved_to_its_name(write, tmp_path):
+    write()
+    assert contents(tmp_path) == {"checkpoint-2/weights": "new"} and not (tmp_path / "_saving").exists()
+
+
+def test_a_failed_checkpoint_leaves_the_old_one_of_its_name(write, tmp_path):
+    write("old")
+    with pytest.raises(OSError, match="No space left"):
+        write("half", fails=True)
+    assert contents(tmp_path) == {"checkpoint-2/weights": "old"} and not (tmp_path / "_saving").exists()
+    write("new")
+    assert contents(tmp_path) == {"checkpoint-2/weights": "new"}
+
+
+def test_files_of_a_killed_run_do_not_enter_the_next_checkpoint(write, tmp_path):
+    (tmp_path / "_saving" / "checkpoint-1").mkdir(parents=True)
+    (tmp_path / "_saving" / "checkpoint-1" / "half").touch()
+    write()
+    assert contents(tmp_path) == {"checkpoint-2/weights": "new"}
+
+
+def test_the_best_checkpoint_gets_its_final_name(write, tmp_path):
+    state = write(state=TrainerState(best_model_checkpoint=str(tmp_path / "_saving" / "checkpoint-2")))
+    assert state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+    saved = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
+    assert saved["best_model_checkpoint"] == str(tmp_path / "checkpoint-2")
+    other = write(state=TrainerState(best_model_checkpoint="elsewhere"), name="checkpoint-3")
+    assert other.best_model_checkpoint == "elsewhere"
+    assert not (tmp_path / "checkpoint-3" / "trainer_state.json").exists()
+
+
+def test_it_is_moved_only_when_all_ranks_have_written(write, tmp_path):
+    """The ranks wait before the folder is written, before it is moved, and at the end."""
+    seen = []
+    write(accelerator=one_process(wait_for_everyone=lambda: seen.append(sorted(contents(tmp_path)))))
+    assert seen[:2] == [[], ["_saving/checkpoint-2/weights"]]
+    assert seen[2:] and set(map(tuple, seen[2:])) == {("checkpoint-2/weights",)}
+
+
+def test_a_rank_that_is_not_the_first_of_its_node_moves_nothing(write, tmp_path):
+    write(accelerator=one_process(is_main_process=False, is_local_main_process=False))
+    assert contents(tmp_path) == {"_saving/checkpoint-2/weights": "new"}
+
+
+def test_the_first_rank_of_another_node_moves_its_own_folder(write, tmp_path):
+    write(accelerator=one_process(is_main_process=False))
+    assert contents(tmp_path) == {"checkpoint-2/weights": "new"}
+
+
+# --- in a run
+
+MEASURED_TIMES = {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
+MEASURED_TIMES |= {f"time/{phase}" for phase in PHASES}
 STEPS = 11
 
 
 def reward(completions, log_extra=None, **kwargs):
-    """By content, so that a different completion shows; ungraded now and then."""
-    values = [sum(map(ord, text)) % 5 for text in completions]
+    """Depends on the text, so a different completion is noticed; None for some."""
     log_extra("letters", [len(text) for text in completions])
-    return [None if value == 4 else float(value) for value in values]
+    return [None if value == 4 else value for value in character_sum(completions)]
 
 
-# logs and epochs that end within a generation, and the other way round
+# In some cases a log or an epoch ends within a generation, in others a generation ends within a log.
 CASES = {
     "several updates per generation": {"steps_per_generation": 2, "num_iterations": 2},
     "several generations per log": {"steps_per_generation": 1, "num_iterations": 1, "logging_steps": 4},
@@ -43,7 +125,7 @@ CASES = {
 
 
 def history(trainer):
-    return [{k: v for k, v in row.items() if k not in CHANGES_BY_ITSELF} for row in trainer.state.log_history]
+    return [{k: v for k, v in row.items() if k not in MEASURED_TIMES} for row in trainer.state.log_history]
 
 
 def weights(trainer):
@@ -65,12 +147,16 @@ def make(make_trainer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("case", "algorithm"), [*((case, "gbpo") for case in CASES), ("several updates per generation", "grpo")]
+    ("case", "algorithm"),
+    [
+        ("several updates per generation", "grpo"),
+        *(pytest.param(case, "gbpo", marks=pytest.mark.slow) for case in CASES),
+    ],
 )
-def test_every_step_resumes_to_the_bit(make, tmp_path, case, algorithm):
+def test_a_resumed_run_is_bitwise_equal(make, tmp_path, case, algorithm):
     whole = make(algorithm, "whole", **CASES[case])
     whole.train()
-    assert whole.state.epoch > 2, "the order of a later epoch is to be tested"
+    assert whole.state.epoch > 2, "a later epoch must be tested too: its order of prompts is another"
     assert len({row["reward"] for row in history(whole) if "reward" in row}) > 1
     for step in range(1, STEPS):
         again = make(algorithm, f"again-{step}", **CASES[case])
@@ -106,7 +192,7 @@ def test_disk_full_while_saving_leaves_the_last_good_checkpoint(make, tmp_path, 
 
 
 def test_killed_while_saving_leaves_no_half_checkpoint(make, tmp_path, monkeypatch):
-    """Before the new checkpoint has its name the old one is there, whatever the limit."""
+    """The old checkpoint is deleted only after the new one has its final name."""
     trainer = make("gbpo", "run", max_steps=3, save_total_limit=1)
     seen = []
 
@@ -121,13 +207,13 @@ def test_killed_while_saving_leaves_no_half_checkpoint(make, tmp_path, monkeypat
     assert names(tmp_path / "run") == ["checkpoint-3"]
 
 
-def test_what_a_killed_run_was_writing_is_removed(make, tmp_path):
+def test_an_unfinished_checkpoint_of_a_killed_run_is_removed(make, tmp_path):
     (tmp_path / "run" / "_saving" / "checkpoint-9").mkdir(parents=True)
     make("gbpo", "run", max_steps=1).train()
     assert names(tmp_path / "run") == ["checkpoint-1"]
 
 
-def test_best_checkpoint_goes_by_its_final_name(make, tmp_path):
+def test_the_best_checkpoint_is_recorded_by_its_final_name(make, tmp_path):
     trainer = make(
         "gbpo",
         "run",
@@ -157,7 +243,7 @@ def test_completions_are_stored_only_where_they_are_needed(make, tmp_path):
 
 
 def test_values_that_a_reward_logs_do_not_make_a_checkpoint_unreadable(make_trainer, tmp_path):
-    """NumPy's scalars and arrays, and a type of the reward's own."""
+    """A reward may log NumPy's scalars and arrays, and objects of its own class."""
 
     class Own:
         def __str__(self):
@@ -183,8 +269,8 @@ def test_values_that_a_reward_logs_do_not_make_a_checkpoint_unreadable(make_trai
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_an_iterable_data_set_resumes_to_the_bit_past_its_first_epoch(make_trainer, tmp_path, accumulation):
-    """Two generations an epoch, whose order differs by epoch; from checkpoints within and at the end of an epoch."""
+def test_a_resumed_run_on_an_iterable_data_set_is_bitwise_equal(make_trainer, tmp_path, accumulation):
+    """An epoch has two generations; the checkpoints lie within an epoch and at its end."""
     prompts = [{"prompt": f"{i}+1="} for i in range(4 * accumulation)]
     config = {
         "save_strategy": "steps",

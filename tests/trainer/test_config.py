@@ -1,4 +1,4 @@
-"""GBPOConfig: what it adds, and what of GRPO's loss it refuses instead of ignoring."""
+"""GBPOConfig: its defaults, and the options of GRPO that it refuses because the loss would ignore them."""
 
 import pytest
 
@@ -46,7 +46,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("field", REFUSED)
-def test_refused_with_the_value_and_the_mend(field):
+def test_an_error_names_the_value_and_the_fix(field):
     with pytest.raises(ValueError) as refusal:
         config(**{field: REFUSED[field]})
     message = str(refusal.value)
@@ -62,17 +62,17 @@ def test_other_losses_are_refused(loss_type):
 
 
 @pytest.mark.parametrize(
-    ("fields", "mend"),
+    ("fields", "fix"),
     [
         ({"per_device_train_batch_size": 6, "num_generations": 4}, "num_generations=3"),
         ({"per_device_train_batch_size": 7, "num_generations": 4}, "multiple of 4"),
         ({"generation_batch_size": 20, "per_device_train_batch_size": 10, "num_generations": 8}, "num_generations=10"),
     ],
 )
-def test_a_batch_without_whole_groups_is_explained(fields, mend):
+def test_a_batch_without_whole_groups_is_explained(fields, fix):
     with pytest.raises(ValueError, match="groups") as refusal:
         config(**fields)
-    assert mend in str(refusal.value)
+    assert fix in str(refusal.value)
     assert str(fields["num_generations"]) in str(refusal.value)
 
 

@@ -1,4 +1,4 @@
-"""The loss of GBPOTrainer: against the published formula, against GRPOTrainer, option by option."""
+"""The loss of GBPOTrainer, compared with the published formula and, option by option, with GRPOTrainer."""
 
 import math
 
@@ -8,12 +8,13 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from gbpo.run.models.tiny import character_tokenizer
 from gbpo.trainer.passes.batch import rows_of
+from rollouts import character_sum
 
 AGGREGATIONS = ["dapo", "grpo", "bnpo", "dr_grpo"]
 
 
 def published_loss(logps, old_logps, mask, rewards, group, epsilon_low, epsilon_high, temperature):
-    """GBPO as published, in plain Python over a batch: token-mean of |A|·|ρ - t|; also its gradient by each logp."""
+    """GBPO as published, in plain Python: the token mean of |A|·|ρ - ρ*| over a batch, and its gradient by log-prob."""
     total, tokens, gradient = 0.0, 0, torch.zeros_like(logps)
     for start in range(0, len(rewards), group):
         members = rewards[start : start + group]
@@ -22,7 +23,7 @@ def published_loss(logps, old_logps, mask, rewards, group, epsilon_low, epsilon_
         mean = sum(members) / group
         std = math.sqrt(sum((r - mean) ** 2 for r in members) / (group - 1))
         for i in range(start, start + group):
-            advantage = (rewards[i] - mean) / (std + 1e-4)  # TRL's epsilon
+            advantage = (rewards[i] - mean) / (std + 1e-4)  # TRL adds 1e-4
             z = (rewards[i] - median) / (std + 1e-4) / temperature
             target = 1 - epsilon_low + (epsilon_low + epsilon_high) * (1 / (1 + math.exp(-max(min(z, 500), -500))))
             for t in range(logps.size(1)):
@@ -38,7 +39,7 @@ REWARDS = [1.0, 0.0, 0.0, 0.0, 0.9, 0.9, 0.1, 0.3]
 
 
 def with_rewards(trainer, batch, rewards=REWARDS):
-    """The batch with advantages and targets as the trainer derives them from rewards, in groups of 4."""
+    """The batch with the advantages and targets that follow from these rewards in groups of 4."""
     groups = torch.tensor(rewards).view(-1, 4)
     advantages = ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).view(-1)
     batch = {key: value for key, value in batch.items() if key != "tool_mask"} | {"advantages": advantages}
@@ -79,8 +80,8 @@ def test_median_target_is_the_published_formula(
 
 @pytest.mark.parametrize("baseline", ["exact", "mean"])
 @pytest.mark.parametrize("loss_type", AGGREGATIONS)
-def test_first_step_is_grpos_for_binary_rewards(make_trainer, make_batch, gradient, distance, baseline, loss_type):
-    """At ρ = 1 the gradient is -|A|·sign(ρ* - 1): with the exact target and two-valued rewards, GRPO's."""
+def test_first_step_equals_grpo_for_binary_rewards(make_trainer, make_batch, gradient, distance, baseline, loss_type):
+    """At ρ = 1 the gradient is -|A|·sign(ρ* - 1), which is GRPO's where ρ* - 1 has the sign of A."""
     gbpo = make_trainer("gbpo", target_baseline=baseline, loss_type=loss_type)
     grpo = make_trainer("grpo", loss_type=loss_type)
     batch = with_rewards(gbpo, make_batch(gbpo), [1.0, 0, 0, 0, 1, 1, 1, 0])
@@ -90,8 +91,8 @@ def test_first_step_is_grpos_for_binary_rewards(make_trainer, make_batch, gradie
     assert distance(actual, expected) < 1e-6
 
 
-def test_first_step_of_the_median_target_is_not_grpos(make_trainer, make_batch, gradient, distance):
-    """The majority of a binary group ties with the median and is not moved."""
+def test_the_first_step_of_the_median_target_differs_from_grpo(make_trainer, make_batch, gradient, distance):
+    """The majority of a binary group equals the median, so its target is 1 and it has no gradient."""
     gbpo, grpo = make_trainer("gbpo"), make_trainer("grpo")
     batch = with_rewards(gbpo, make_batch(gbpo), [1.0, 0, 0, 0, 1, 1, 1, 0])
     del batch["old_per_token_logps"]
@@ -103,7 +104,7 @@ def test_first_step_of_the_median_target_is_not_grpos(make_trainer, make_batch, 
     assert distance(actual, grpo_gradient) > 0.1
 
 
-# Every option of GRPOConfig that acts inside the loss and is honoured, each with the value of a batch entry it needs.
+# The options of GRPOConfig that act in the loss and that GBPO supports, each with the batch entries that it needs.
 OPTIONS = {
     **{f"loss_type={name}": ({"loss_type": name}, set()) for name in AGGREGATIONS},
     "asymmetric epsilon": ({"epsilon": 0.1, "epsilon_high": 0.4}, set()),
@@ -138,13 +139,13 @@ OPTIONAL_TENSORS = {"ref_per_token_logps", "sampling_per_token_logps", "tool_mas
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_option_is_honoured_as_in_grpo(make_trainer, make_batch, add_targets, gradient, distance, grpo_end, option):
-    """With mean, temperature 0 and overshoot_slope 0 the gradient is GRPO's, for ratios inside and outside the bounds.
+def test_an_option_acts_as_in_grpo(make_trainer, make_batch, add_targets, gradient, distance, grpo_limit, option):
+    """With baseline mean, temperature 0 and overshoot_slope 0 the gradient is GRPO's, inside and outside the bounds.
 
-    Each option must also change the gradient, or the comparison would prove nothing.
+    Each option must also change the gradient; otherwise the test would prove nothing.
     """
     config, tensors = OPTIONS[option]
-    gbpo, grpo = make_trainer("gbpo", **grpo_end, **config), make_trainer("grpo", **config)
+    gbpo, grpo = make_trainer("gbpo", **grpo_limit, **config), make_trainer("grpo", **config)
     whole = make_batch(gbpo)
     ratio = (gbpo_logps(gbpo, whole) - whole["old_per_token_logps"]).exp()
     assert (ratio > 1.4).any() and (ratio < 0.6).any() and ((ratio > 0.9) & (ratio < 1.1)).any()
@@ -153,7 +154,7 @@ def test_option_is_honoured_as_in_grpo(make_trainer, make_batch, add_targets, gr
     _, actual = gradient(gbpo, add_targets(gbpo, batch))
     assert distance(actual, expected) < 1e-6
     assert_shared_metrics_agree(gbpo, grpo)
-    if option not in ("loss_type=dapo", "loss_type=bnpo"):  # bnpo is dapo when one micro-batch is all
+    if option not in ("loss_type=dapo", "loss_type=bnpo"):  # with a single micro-batch, bnpo equals dapo
         plain = {key: value for key, value in whole.items() if key not in OPTIONAL_TENSORS}
         _, without = gradient(make_trainer("grpo"), plain)
         assert distance(actual, without) > 1e-3
@@ -172,31 +173,31 @@ def gbpo_logps(trainer, batch):
 def assert_shared_metrics_agree(gbpo, grpo, skip=()):
     shared = {name: values for name, values in grpo._metrics["train"].items() if name not in skip}
     assert set(shared) <= set(gbpo._metrics["train"])
-    for name in set(shared) - {"policy_loss"}:  # GBPO's loss is another number than GRPO's
+    for name in set(shared) - {"policy_loss"}:  # the gradients are equal, the losses are not
         assert gbpo._metrics["train"][name] == pytest.approx(shared[name], rel=1e-5, abs=1e-7), name
 
 
 @pytest.mark.parametrize("shape", [(8, 6), (8, 1)], ids=["token modes", "sequence modes"])
-def test_vllm_importance_weights_are_honoured(
-    make_trainer, make_batch, add_targets, gradient, distance, grpo_end, shape
+def test_vllm_importance_weights_act_as_in_grpo(
+    make_trainer, make_batch, add_targets, gradient, distance, grpo_limit, shape
 ):
-    """The four modes differ in the (B, T) or (B, 1) ratio that TRL computes; the loss multiplies by it."""
-    gbpo, grpo = make_trainer("gbpo", **grpo_end), make_trainer("grpo")
+    """TRL computes a ratio per token, (B, T), or per sequence, (B, 1); the loss is multiplied by it."""
+    gbpo, grpo = make_trainer("gbpo", **grpo_limit), make_trainer("grpo")
     batch = {key: value for key, value in make_batch(gbpo).items() if key != "tool_mask"}
     batch["importance_sampling_ratio"] = batch["importance_sampling_ratio"][:, : shape[1]]
     _, without = gradient(grpo, batch)
     for trainer in (gbpo, grpo):
-        trainer.use_vllm = True  # the engine itself is not needed once the ratio is in the batch
+        trainer.use_vllm = True  # the ratio is already in the batch, so no engine is needed
     _, expected = gradient(grpo, batch)
     _, actual = gradient(gbpo, add_targets(gbpo, batch))
     assert distance(actual, expected) < 1e-6
     assert distance(actual, without) > 1e-2
 
 
-def test_truncated_completions_are_masked(make_trainer, make_batch, add_targets, gradient, distance, grpo_end):
-    """`mask_truncated_completions` empties rows of the mask: no weight, no division by zero."""
+def test_truncated_completions_are_masked(make_trainer, make_batch, add_targets, gradient, distance, grpo_limit):
+    """`mask_truncated_completions` sets rows of the mask to 0. They have no weight, and nothing is divided by zero."""
     for loss_type in AGGREGATIONS:
-        gbpo = make_trainer("gbpo", **grpo_end, loss_type=loss_type, mask_truncated_completions=True)
+        gbpo = make_trainer("gbpo", **grpo_limit, loss_type=loss_type, mask_truncated_completions=True)
         grpo = make_trainer("grpo", loss_type=loss_type, mask_truncated_completions=True)
         batch = {key: value for key, value in make_batch(gbpo).items() if key not in OPTIONAL_TENSORS}
         _, without = gradient(grpo, batch)
@@ -208,20 +209,20 @@ def test_truncated_completions_are_masked(make_trainer, make_batch, add_targets,
         assert distance(actual, without) > 1e-2
 
 
-def test_gradient_accumulation_is_honoured(make_trainer, make_batch, add_targets, gradient, distance, grpo_end):
+def test_gradient_accumulation_acts_as_in_grpo(make_trainer, make_batch, add_targets, gradient, distance, grpo_limit):
     for loss_type in AGGREGATIONS:
-        for slices in (4, 8):  # with 8, a generation is split into two optimiser steps
+        for slices in (4, 8):  # with 8, a generation has two optimiser steps
             config = {"gradient_accumulation_steps": 4, "steps_per_generation": slices, "loss_type": loss_type}
             config |= {"entropy_coef": 0.3}
-            gbpo, grpo = make_trainer("gbpo", **grpo_end, **config), make_trainer("grpo", **config)
+            gbpo, grpo = make_trainer("gbpo", **grpo_limit, **config), make_trainer("grpo", **config)
             batch = {key: value for key, value in make_batch(gbpo).items() if key not in OPTIONAL_TENSORS}
             _, expected = gradient(grpo, batch)
             _, actual = gradient(gbpo, add_targets(gbpo, batch))
             assert distance(actual, expected) < 1e-6, (loss_type, slices)
 
 
-def test_adaptive_entropy_follows_trl(make_trainer, make_batch, add_targets, gradient, distance, grpo_end):
-    """Same coefficient after every step, entropies above and below the target, over accumulation windows."""
+def test_adaptive_entropy_follows_trl(make_trainer, make_batch, add_targets, gradient, distance, grpo_limit):
+    """The coefficient is TRL's after every step, for entropies above and below the target, with accumulation."""
     for target in (0.01, 100.0):
         config = {
             "use_adaptive_entropy": True,
@@ -230,7 +231,7 @@ def test_adaptive_entropy_follows_trl(make_trainer, make_batch, add_targets, gra
             "entropy_coef_max": 0.12,
             "entropy_coef_delta": 0.03,
         }
-        gbpo, grpo = make_trainer("gbpo", **grpo_end, **config), make_trainer("grpo", **config)
+        gbpo, grpo = make_trainer("gbpo", **grpo_limit, **config), make_trainer("grpo", **config)
         seen = []
         for step in range(6):
             batch = {key: value for key, value in make_batch(gbpo, seed=step).items() if key not in OPTIONAL_TENSORS}
@@ -243,14 +244,16 @@ def test_adaptive_entropy_follows_trl(make_trainer, make_batch, add_targets, gra
             assert gbpo._last_world_entropy == pytest.approx(grpo._last_world_entropy)
             seen.append(gbpo.entropy_coef)
         assert len(set(seen)) > 1
-        for values in grpo._metrics["train"].values():  # two micro-batches of as many tokens make a step
+        for values in grpo._metrics["train"].values():  # a step has two micro-batches with equally many tokens
             if len(values) == 6:
                 values[:] = [sum(values[i : i + 2]) / 2 for i in (0, 2, 4)]
         gbpo._metrics["train"].pop("policy_loss")
         assert_shared_metrics_agree(gbpo, grpo, skip={"policy_loss", "clip_ratio/low_min", "clip_ratio/high_max"})
 
 
-def test_moe_loss_is_honoured(make_trainer, make_batch, add_targets, gradient, distance, grpo_end, tmp_path):
+def test_load_balancing_loss_acts_as_in_grpo(
+    make_trainer, make_batch, add_targets, gradient, distance, grpo_limit, tmp_path
+):
     tokenizer = character_tokenizer()
     torch.manual_seed(0)
     Qwen3MoeForCausalLM(
@@ -270,7 +273,7 @@ def test_moe_loss_is_honoured(make_trainer, make_batch, add_targets, gradient, d
     ).save_pretrained(tmp_path / "moe")
     tokenizer.save_pretrained(tmp_path / "moe")
     model = str(tmp_path / "moe")
-    gbpo, grpo = make_trainer("gbpo", model=model, **grpo_end), make_trainer("grpo", model=model)
+    gbpo, grpo = make_trainer("gbpo", model=model, **grpo_limit), make_trainer("grpo", model=model)
     assert gbpo.aux_loss_enabled
     batch = {key: value for key, value in make_batch(gbpo).items() if key not in OPTIONAL_TENSORS}
     _, expected = gradient(grpo, batch)
@@ -281,8 +284,8 @@ def test_moe_loss_is_honoured(make_trainer, make_batch, add_targets, gradient, d
     assert_shared_metrics_agree(gbpo, grpo)
 
 
-def test_multimodal_inputs_reach_the_model_untouched(make_trainer, make_batch, add_targets, monkeypatch):
-    """Whatever TRL hands to the model's forward pass from its batch, GBPO hands on as well."""
+def test_multimodal_inputs_reach_the_model_unchanged(make_trainer, make_batch, add_targets, monkeypatch):
+    """GBPO passes the same entries of a batch to the model as TRL."""
     keys = [
         "pixel_values",
         "image_grid_thw",
@@ -318,6 +321,28 @@ def test_multimodal_inputs_reach_the_model_untouched(make_trainer, make_batch, a
     assert received["gbpo"] == received["grpo"] == set(keys)
 
 
+def test_the_ratio_is_computed_once_per_pass(make_trainer, make_batch, add_targets, gradient, monkeypatch):
+    """Loss, metrics and percentiles read the same tensor."""
+    trainer = make_trainer()
+    batch = add_targets(trainer, {k: v for k, v in make_batch(trainer).items() if k not in OPTIONAL_TENSORS})
+    exp, shapes = torch.Tensor.exp, []
+    monkeypatch.setattr(torch.Tensor, "exp", lambda tensor: shapes.append(tensor.shape) or exp(tensor))
+    gradient(trainer, batch)
+    assert shapes.count((8, 6)) == 1
+    assert trainer._metrics["train"].keys() >= {"gbpo/ratio_p50", "gbpo/ratio_error", "clip_ratio/region_mean"}
+
+
+def test_advantages_are_gathered_once_per_generation(make_trainer, monkeypatch):
+    trainer = make_trainer(reward_funcs=character_sum, resample_zero_signal_groups=True)
+    trainer.model.train()
+    gather, gathered = trainer.accelerator.gather, []
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda x: gathered.append(x) or gather(x))
+    batch = trainer._generate_and_score_completions([{"prompt": f"{i // 4}+1="} for i in range(8)])
+    assert trainer._metrics["train"]["gbpo/resampled_groups"] == [0]
+    of_advantages = [x for x in gathered if x.shape == (8,) and torch.equal(x, batch["advantages"])]
+    assert len(of_advantages) == 1
+
+
 def test_extreme_ratios_stay_finite(make_trainer, make_batch, add_targets, gradient):
     trainer = make_trainer(max_log_ratio=20.0)
     batch = add_targets(trainer, {k: v for k, v in make_batch(trainer).items() if k not in OPTIONAL_TENSORS})
@@ -331,33 +356,33 @@ def test_the_ratio_is_clamped_where_the_config_says(make_trainer, make_batch, ad
     batch = add_targets(trainer, {k: v for k, v in make_batch(trainer).items() if k not in OPTIONAL_TENSORS})
     batch["old_per_token_logps"] = gbpo_logps(trainer, batch) - 2.0  # every log-ratio is 2
     _, actual = gradient(trainer, batch)
-    assert actual.norm() == 0  # beyond the clamp nothing moves
+    assert actual.norm() == 0  # the gradient is 0 beyond the clamp
 
 
 def test_metrics_by_hand(make_trainer, make_batch, gradient):
-    """ρ set token by token; G = 4, rewards 1 0 0 0 twice, exact target: ρ* = 1.2 and, for the others, 1 - 0.2/3."""
+    """Hand-set ρ of each token. Groups of 4 with rewards 1 0 0 0; the exact ρ* is 1.2 for 1 and 1 - 0.2/3 for 0."""
     trainer = make_trainer(target_baseline="exact", epsilon=0.2)
     batch = with_rewards(trainer, make_batch(trainer), [1.0, 0, 0, 0, 1, 0, 0, 0])
     batch["completion_mask"] = torch.ones(8, 6, dtype=torch.long)
     batch["num_items_in_batch"] = torch.tensor(48)
     log_ratio = torch.zeros(8, 6)
-    log_ratio[0] = math.log(1.3)  # a rewarded row past its target 1.2, above 1 + ε
-    log_ratio[1, :3] = math.log(1.25)  # half a wrong row outside, on the side away from its target
+    log_ratio[0] = math.log(1.3)  # a row with reward 1, past its target 1.2 and above 1 + ε
+    log_ratio[1, :3] = math.log(1.25)  # half of a row with reward 0, outside the bounds and away from its target
     batch["old_per_token_logps"] = gbpo_logps(trainer, batch) - log_ratio
     loss, _ = gradient(trainer, batch)
     metrics = {name: values[0] for name, values in trainer._metrics["train"].items()}
     low = 1 - 0.2 / 3
-    # A is 1.5 and -0.5 (to TRL's 1e-4 in the denominator): |A| sums to 2·(1.5 + 3·0.5) = 6 rows, 36 with tokens
+    # A is 1.5 and -0.5 (up to the 1e-4 that TRL adds to the std): |A| sums to 6·2·(1.5 + 3·0.5) = 36
     assert metrics["gbpo/overshoot"] == pytest.approx(6 / 48)
     error = 6 * 1.5 * 0.1 + 6 * 1.5 * 0.2 + 3 * 0.5 * (1.25 - low) + 33 * 0.5 * (1 - low)
     assert metrics["gbpo/ratio_error"] == pytest.approx(error / 36, rel=1e-5)
-    assert loss.item() == pytest.approx(error / 48, rel=1e-3)  # A is not quite ±: see above
-    # ε·mean|Ã| - loss: Ã is 2 for the rewarded quarter (its A minus the median's) and 0 for the others
+    assert loss.item() == pytest.approx(error / 48, rel=1e-3)  # A is 1.5 and -0.5 only approximately, see above
+    # ε·mean|Ã| - loss, where Ã = A - median(A) is 2 for the quarter with reward 1 and 0 for the others
     assert metrics["gbpo/improvement_estimate"] == pytest.approx((0.2 * 2 / 4) - error / 48, rel=1e-3)
 
 
-def test_ratio_error_weighs_as_the_loss_does(make_trainer, make_batch, gradient):
-    """With loss_type grpo a completion counts once however long: row 0 (6 tokens) is off by 0.1, row 1 (1) by 0.3."""
+def test_ratio_error_has_the_weights_of_the_loss(make_trainer, make_batch, gradient):
+    """With loss_type grpo each completion counts once: the error is 0.1 in row 0 (6 tokens), 0.3 in row 1 (1)."""
     trainer = make_trainer(target_baseline="exact", epsilon=0.2, loss_type="grpo")
     batch = with_rewards(trainer, make_batch(trainer), [1.0, 1, 0, 0, 0, 0, 0, 0])
     mask = torch.ones(8, 6, dtype=torch.long)
@@ -369,7 +394,7 @@ def test_ratio_error_weighs_as_the_loss_does(make_trainer, make_batch, gradient)
     ratio[1] += 0.3
     batch["old_per_token_logps"] = gbpo_logps(trainer, batch) - ratio.log()
     gradient(trainer, batch)
-    # four rows with the same |A|: (0.1 + 0.3 + 0 + 0) / 4; counting tokens it would be (0.6 + 0.3) / 19
+    # four rows with the same |A|: (0.1 + 0.3 + 0 + 0) / 4; the mean over tokens would be (0.6 + 0.3) / 19
     assert trainer._metrics["train"]["gbpo/ratio_error"][0] == pytest.approx(0.1, rel=1e-4)
 
 
@@ -383,4 +408,4 @@ def test_target_metrics_by_hand(make_trainer):
     assert metrics["gbpo/target_ratio_mean"] == pytest.approx(1.05)  # (1.2 + 3) / 4
     assert metrics["gbpo/target_ratio_std"] == pytest.approx(0.2 * math.sqrt(3) / 4)
     assert metrics["gbpo/tied_fraction"] == 0.75
-    assert metrics["gbpo/sign_disagreement"] == 0.75  # the ties stay, where GRPO lowers them
+    assert metrics["gbpo/sign_disagreement"] == 0.75  # the target of the ties is 1, and their advantage is negative

@@ -1,21 +1,22 @@
-"""No device value is read back before a forward pass. On an accelerator each read waits for all earlier work.
+"""No value is read back from the device before a backward pass. On an accelerator each read waits for all earlier work.
 
-transformers itself reads one value per forward pass and kind of mask: it looks for packed rows and for padding. No
-input turns that off in all models, so these reads are counted apart and bounded.
+transformers itself reads values to build masks: it looks for packed rows and for padding. No input turns that off in
+all models, so these reads are counted separately and have an upper limit.
 """
 
-import random
 import traceback
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rollouts import random_rollout, token_sum
+
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "unique_dim", "is_nonzero", "equal")
 
 
 class Reads(TorchDispatchMode):
-    """Records the operations that read a value back from the device, until they are told to stop."""
+    """Records the operations that read a value back from the device, while `counts` is true."""
 
     def __init__(self):
         super().__init__()
@@ -36,7 +37,7 @@ class Reads(TorchDispatchMode):
             self.seen.append(name)
 
     def __enter__(self):
-        """Also watch the reads that a CPU tensor answers without an operation."""
+        """Also record `tolist` and `numpy`, which dispatch no operation for a CPU tensor."""
         self._undo = pytest.MonkeyPatch()
         for name in ("tolist", "numpy"):
             method = getattr(torch.Tensor, name)
@@ -68,21 +69,11 @@ def test_a_read_is_counted(read):
     assert reads.seen
 
 
-def test_what_stays_on_the_device_is_not_counted():
+def test_operations_that_stay_on_the_device_are_not_counted():
     x = torch.ones(3, requires_grad=True)
     with Reads() as reads:
         (x[torch.tensor([0, 2])].masked_fill(x[:2].detach() > 0, 0.0).sum() + x.clamp(min=1).exp().sum()).backward()
     assert not reads.seen
-
-
-def rollout(prompts, trainer):
-    rng = random.Random(0)
-    torch.manual_seed(0)
-    return {
-        "prompt_ids": [trainer.processing_class(prompt)["input_ids"] for prompt in prompts],
-        "completion_ids": [[rng.randrange(6, 100) for _ in range(rng.choice([1, 3, 5, 12]))] + [1] for _ in prompts],
-        "logprobs": None,
-    }
 
 
 CASES = {
@@ -96,15 +87,15 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_none_before_the_backward(make_trainer, without, monkeypatch, case):
-    """Counted from the inputs of each micro-batch to its backward, in the steps that reuse a generation too."""
+def test_no_read_before_the_backward(make_trainer, without, monkeypatch, case):
+    """Reads are counted from the inputs of each micro-batch to its backward, also in steps that reuse a generation."""
     config = dict(CASES[case])
     left_out = config.pop("left_out", [])
     if config.pop("packed", False):
         monkeypatch.setattr("gbpo.trainer.passes.capabilities.packs", lambda config: True)
     trainer = make_trainer(
-        reward_funcs=lambda completion_ids, **_: [float(sum(ids) % 3) for ids in completion_ids],
-        trainer={"rollout_func": rollout},
+        reward_funcs=token_sum,
+        trainer={"rollout_func": random_rollout(1, 3, 5, 12)},
         per_device_train_batch_size=4,
         gradient_accumulation_steps=4,
         max_completion_length=16,
@@ -137,4 +128,4 @@ def test_none_before_the_backward(make_trainer, without, monkeypatch, case):
     assert len(losses) == 8 and sum(loss != 0 for loss in losses) >= 4
     assert reads == []
     passes = sum(map(len, trainer._buffered_inputs))
-    assert sum(by_transformers) <= 2 * 2 * passes  # a pass and its prompts, in each of two steps
+    assert sum(by_transformers) <= 2 * 2 * passes  # per pass: its prompts and its rows, in two steps

@@ -1,11 +1,13 @@
-"""Options that compute the same loss by other kernels, or twice: none may change two optimiser steps.
+"""Attention kernels and activation checkpointing do not change two optimiser steps.
 
-The compiler takes minutes: tests/engines/test_compile.py.
+torch.compile takes minutes; tests/engines/test_compile.py covers it.
 """
 
 import pytest
 import torch
 from peft import LoraConfig
+
+from rollouts import random_rollout, token_sum
 
 CHECKPOINTING = {
     "default": {"activation_checkpointing": True},
@@ -15,32 +17,17 @@ CHECKPOINTING = {
 }
 
 
-def rollout(prompts, trainer):
-    """Fixed completions of 4 to 8 tokens."""
-    rng = torch.Generator().manual_seed(0)
-    completions = [torch.randint(6, 100, (4 + i % 5,), generator=rng).tolist() for i in range(len(prompts))]
-    return {
-        "prompt_ids": [trainer.processing_class(prompt)["input_ids"] for prompt in prompts],
-        "completion_ids": completions,
-        "logprobs": None,
-    }
-
-
-def reward(completion_ids, **kwargs):
-    return [float(sum(ids) % 3) for ids in completion_ids]
-
-
 @pytest.fixture
 def two_steps(make_trainer):
-    """`two_steps(**config)` → the trainer after two steps on one batch, their losses and the flat update.
+    """`two_steps(**config)` → the trainer after two steps on one batch, their losses, and the flat update.
 
-    The first step has ratio 1, the second another; a KL term and an entropy bonus are in the loss.
+    The ratio is 1 in the first step and differs from 1 in the second. The loss has a KL term and an entropy bonus.
     """
 
     def run(peft_config=None, **config):
         trainer = make_trainer(
-            reward_funcs=reward,
-            trainer={"rollout_func": rollout, "peft_config": peft_config},
+            reward_funcs=token_sum,
+            trainer={"rollout_func": random_rollout(3, 4, 5, 6, 7), "peft_config": peft_config},
             optim="sgd",
             learning_rate=0.3,
             lr_scheduler_type="constant",
@@ -58,7 +45,7 @@ def two_steps(make_trainer):
 
 
 def assert_same(actual, expected):
-    """float32: both losses to 1e-6, the update to a relative 1e-5."""
+    """Both losses agree to 1e-6 and the updates to a relative 1e-5 (float32)."""
     assert actual[1] == pytest.approx(expected[1], abs=1e-6) and len(actual[1]) == 2
     assert expected[2].norm() > 1e-3
     assert (actual[2] - expected[2]).norm() / expected[2].norm() < 1e-5
@@ -76,7 +63,7 @@ def test_attention(two_steps):
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "LoRA"])
 def test_checkpointing(two_steps, lora):
-    """Also with frozen weights, where reentrant checkpointing without gradients at its input would train nothing."""
+    """With LoRA the base is frozen: reentrant checkpointing trains nothing unless its inputs require gradients."""
     peft_config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM") if lora else None
     expected = two_steps(peft_config)
     assert not expected[0].model.is_gradient_checkpointing

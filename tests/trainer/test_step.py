@@ -1,8 +1,7 @@
-"""Whole steps: the same step whatever the batch is split into, ungraded rows, learning, saving, resuming, PEFT."""
+"""Whole optimiser steps: however the batch is split, with ungraded rows, with evaluation, resuming and PEFT."""
 
 import json
-import subprocess
-import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,28 +10,32 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM
 
+import processes
 from gbpo import GBPOConfig, GBPOTrainer
+from gbpo.trainer.config import GBPOHazard
+from rollouts import count_digits, in_turn
 
 ONE_STEP = Path(__file__).with_name("one_step.py")
 
 
-def one_step(model, folder, *, processes=1, **config):
+def one_step(model, folder, *, ranks=1, **config):
+    """What one_step.py writes."""
     output = folder / "step.pt"
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [*launcher, str(ONE_STEP), model, str(output), str(processes), json.dumps(config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    processes.run(*processes.python(ranks), ONE_STEP, model, output, ranks, json.dumps(config))
     return torch.load(output)
+
+
+def distance(step, reference):
+    """Relative distance of two updates."""
+    return ((step["update"] - reference["update"]).norm() / reference["update"].norm()).item()
 
 
 # 16 completions in two groups of 8
 SPLITS = {
     "1 process, 16 × 1": {"per_device_train_batch_size": 16},
     "1 process, 1 × 16": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 16},
-    "2 processes, 8 × 1": {"processes": 2, "per_device_train_batch_size": 8},
-    "2 processes, 1 × 8": {"processes": 2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
+    "2 processes, 8 × 1": {"ranks": 2, "per_device_train_batch_size": 8},
+    "2 processes, 1 × 8": {"ranks": 2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
 }
 CASES = {
     "dapo, median": {"loss_type": "dapo"},
@@ -53,59 +56,58 @@ def test_same_step_however_the_batch_is_split(random_model, tmp_path, case):
     reference = steps.pop("1 process, 16 × 1")
     assert reference["update"].norm() > 1e-3
     for split, step in steps.items():
-        error = (step["update"] - reference["update"]).norm() / reference["update"].norm()
-        assert error < 2e-6, (split, error)
+        assert distance(step, reference) < 2e-6, split
         for name, value in reference["metrics"].items():
             if name.startswith(("gbpo/target", "gbpo/tied", "gbpo/sign", "reward")):
                 assert step["metrics"][name] == pytest.approx(value, rel=1e-5), (split, name)
 
 
 def test_a_rank_without_signal_takes_part(random_model, tmp_path):
-    """The group of the second rank is paid alike: it runs one row that counts nothing, as often as the first runs."""
+    """The group of the second rank has no signal: that rank runs idle passes, as many as the first rank runs.
+
+    No metric of the passes may count their tokens. One process that runs all rows of the first group alone, in the same
+    step, has the same means.
+    """
     config = {"num_generations": 8, "silent_prompts": [False, True], "per_device_train_batch_size": 2}
     steps = []
-    for processes, switches in ((1, {"exact_speedups": ["trim_padding", "share_prompts"]}), (2, {})):
-        (tmp_path / str(processes)).mkdir()
-        config["gradient_accumulation_steps"] = 8 // processes
-        steps.append(one_step(random_model, tmp_path / str(processes), processes=processes, **config, **switches))
-    every_row, with_signal = steps
-    assert with_signal["metrics"]["gbpo/rows_run"] < 0.5
-    assert (with_signal["update"] - every_row["update"]).norm() / every_row["update"].norm() < 2e-6
+    for ranks, switches in ((1, {"exact_speedups": ["trim_padding", "share_prompts"]}), (1, {}), (2, {})):
+        folder = tmp_path / str(len(steps))
+        folder.mkdir()
+        config["gradient_accumulation_steps"] = 8 // ranks
+        steps.append(one_step(random_model, folder, ranks=ranks, **config, **switches))
+    every_row, alone, with_idle_rank = steps
+    assert with_idle_rank["metrics"]["gbpo/rows_run"] == alone["metrics"]["gbpo/rows_run"] < 0.5
+    assert distance(with_idle_rank, every_row) < 2e-6
+    pooled = {name for name in alone["metrics"] if name.startswith(("gbpo/", "clip_ratio/", "entropy"))}
+    assert {"entropy", "gbpo/ratio_error", "clip_ratio/region_mean"} <= pooled
+    for name in pooled:
+        assert with_idle_rank["metrics"][name] == pytest.approx(alone["metrics"][name], rel=1e-5, abs=1e-6), name
 
 
 def test_two_processes_resample_the_same_groups(random_model, tmp_path):
-    """The second group is silent: both ranks put the same drawn group in its place."""
+    """The second group has no signal: both ranks replace it by the same resampled group."""
     config = {"num_generations": 8, "silent_prompts": [False, True], "resample_zero_signal_groups": True}
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     whole = one_step(random_model, tmp_path / "one", per_device_train_batch_size=16, **config)
-    split = one_step(random_model, tmp_path / "two", processes=2, per_device_train_batch_size=8, **config)
+    split = one_step(random_model, tmp_path / "two", ranks=2, per_device_train_batch_size=8, **config)
     assert whole["metrics"]["gbpo/groups_without_signal"] == 0
     assert whole["metrics"]["gbpo/resampled_groups"] == 2
-    assert (split["update"] - whole["update"]).norm() / whole["update"].norm() < 2e-6
+    assert distance(split, whole) < 2e-6
 
 
 def test_a_group_over_two_ranks_is_one_group(random_model, tmp_path):
-    """One prompt, 16 generations, 8 on each rank: medians of the halves would give another step."""
+    """One prompt has 16 completions, 8 on each rank. Medians of the two halves would give another step."""
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     whole = one_step(random_model, tmp_path / "one", num_generations=16, per_device_train_batch_size=16)
-    split = one_step(random_model, tmp_path / "two", num_generations=16, per_device_train_batch_size=8, processes=2)
-    assert (split["update"] - whole["update"]).norm() / whole["update"].norm() < 2e-6
-
-
-def graded_by(values):
-    """A reward that gives the rows of every batch these values in turn."""
-
-    def reward(completions, **kwargs):
-        return [values[i % len(values)] for i in range(len(completions))]
-
-    return reward
+    split = one_step(random_model, tmp_path / "two", num_generations=16, per_device_train_batch_size=8, ranks=2)
+    assert distance(split, whole) < 2e-6
 
 
 def scored(make_trainer, values, reward_funcs=None, **config):
-    """The trainer and the batch it makes of 8 completions with these rewards, groups of 4."""
-    trainer = make_trainer(reward_funcs=reward_funcs or graded_by(values), **config)
+    """The trainer and its scored batch of 8 completions with these rewards, in groups of 4."""
+    trainer = make_trainer(reward_funcs=reward_funcs or in_turn(values), **config)
     trainer.model.train()
     rows = [{"prompt": "1+1="}] * 4 + [{"prompt": "2+2="}] * 4
     return trainer, trainer._generate_and_score_completions(rows)
@@ -113,12 +115,12 @@ def scored(make_trainer, values, reward_funcs=None, **config):
 
 @pytest.mark.parametrize("baseline", ["median", "exact", "mean"])
 def test_ungraded_rows_move_neither_policy_nor_target(make_trainer, baseline):
-    """Group one: 1, 0, 0 and an ungraded row. As 0 (its advantage in TRL) it would enter median and knapsack."""
+    """The first group has the rewards 1, 0, 0 and None. Read as advantage 0, which TRL gives it, None would count."""
     trainer, batch = scored(make_trainer, [1.0, 0.0, 0.0, None, 2.0, 1.0, None, 0.5], target_baseline=baseline)
     target = batch["target_ratio"]
     expected = {
         "median": [1.2, 1.0, 1.0, 1.0, 1.2, 1.0, 1.0, 0.8],  # medians 0 and 1
-        "exact": [1.2, 0.9, 0.9, 1.0, 1.2, 1.0, 1.0, 0.8],  # 1.5 lifts to three rows
+        "exact": [1.2, 0.9, 0.9, 1.0, 1.2, 1.0, 1.0, 0.8],  # 1.5 lifts for the three graded rows: 1 + 1/4 + 1/4
         "mean": [1.2, 0.8, 0.8, 1.0, 1.2, 0.8, 1.0, 0.8],  # means 1/3 and 7/6
     }[baseline]
     assert target.tolist() == pytest.approx(expected, abs=1e-5)
@@ -126,7 +128,7 @@ def test_ungraded_rows_move_neither_policy_nor_target(make_trainer, baseline):
     assert trainer._metrics["train"]["gbpo/target_ratio_mean"][0] == pytest.approx((sum(expected) - 2) / 6, rel=1e-5)
 
 
-def test_a_batch_without_any_grade_is_no_step(make_trainer, gradient):
+def test_a_batch_without_any_grade_has_a_zero_gradient(make_trainer, gradient):
     trainer, batch = scored(make_trainer, [None])
     loss, grads = gradient(trainer, batch)
     assert loss == 0 and grads.abs().max() == 0
@@ -135,12 +137,12 @@ def test_a_batch_without_any_grade_is_no_step(make_trainer, gradient):
 @pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
 def test_target_follows_the_aggregated_reward(make_trainer, aggregation, scale):
-    """Two rewards, the first weighted 2, the second partly ungraded: the order is that of the aggregate."""
+    """Two rewards with the weights 2 and 1, the second partly ungraded: the target follows the order of their sum."""
     first, second = [10.0, 0.0, 0.0, 1.0], [0.0, 1.0, None, 0.0]
     _, batch = scored(
         make_trainer,
         None,
-        reward_funcs=[graded_by(first), graded_by(second)],
+        reward_funcs=[in_turn(first), in_turn(second)],
         reward_weights=[2.0, 1.0],
         multi_objective_aggregation=aggregation,
         scale_rewards=scale,
@@ -148,18 +150,14 @@ def test_target_follows_the_aggregated_reward(make_trainer, aggregation, scale):
     )
     if aggregation == "sum_then_normalize":  # 20, 1, 0, 2: median 1.5
         assert batch["target_ratio"].tolist() == pytest.approx([1.2, 0.8, 0.8, 1.2] * 2)
-    else:  # 2·(1.49, -0.57, -0.57, -0.36) + (-0.58, 1.15, none, -0.58) = 2.40, 0.02, -1.13, -1.30
+    else:  # 2·(1.49, -0.57, -0.57, -0.36) + (-0.58, 1.15, None, -0.58) = 2.40, 0.02, -1.13, -1.30
         assert batch["target_ratio"].tolist() == pytest.approx([1.2, 1.2, 0.8, 0.8] * 2)
-
-
-def digits(completions, **kwargs):
-    return [float(sum(c.isdigit() for c in completion)) for completion in completions]
 
 
 @pytest.mark.parametrize("baseline", ["median", "exact"])
 def test_training_raises_the_reward(make_trainer, baseline):
     trainer = make_trainer(
-        reward_funcs=digits,
+        reward_funcs=count_digits,
         dataset=Dataset.from_dict({"prompt": ["1+1="] * 64}),
         target_baseline=baseline,
         per_device_train_batch_size=32,
@@ -169,7 +167,7 @@ def test_training_raises_the_reward(make_trainer, baseline):
     )
     trainer.train()
     rewards = [log["reward"] for log in trainer.state.log_history if "reward" in log]
-    assert sum(rewards[-6:]) / 6 > sum(rewards[:6]) / 6 + 1.0  # of 6 characters
+    assert sum(rewards[-6:]) / 6 > sum(rewards[:6]) / 6 + 1.0  # a completion has 6 characters
     logged = trainer.state.log_history[4]  # a step that generated
     for name in (
         "target_ratio_mean",
@@ -185,9 +183,9 @@ def test_training_raises_the_reward(make_trainer, baseline):
 
 
 def test_evaluation_uses_its_own_group_size(make_trainer):
-    """Groups of 8, where training has 4: the upper half rises. In groups of 4 half of each half would."""
+    """Evaluation has groups of 8 and training of 4. In groups of 4, half of each four completions would rise."""
     trainer = make_trainer(
-        reward_funcs=graded_by([0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.2, 0.1]),
+        reward_funcs=in_turn([0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.2, 0.1]),
         num_generations_eval=8,
         per_device_eval_batch_size=8,
         epsilon=0.2,
@@ -203,8 +201,14 @@ def test_evaluation_uses_its_own_group_size(make_trainer):
 
 
 def test_save_resume_and_model_card(make_trainer, tmp_path):
-    """A run of 4 steps and one resumed after 2 end with the same weights: the same prompts, seeds and optimiser."""
-    config = {"reward_funcs": digits, "max_steps": 4, "save_strategy": "steps", "save_steps": 2, "num_iterations": 1}
+    """A run of 4 steps and one that is resumed after step 2 end with the same weights."""
+    config = {
+        "reward_funcs": count_digits,
+        "max_steps": 4,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "num_iterations": 1,
+    }
     whole = make_trainer(**config)
     whole.train()
     folder = Path(whole.args.output_dir)
@@ -218,9 +222,9 @@ def test_save_resume_and_model_card(make_trainer, tmp_path):
         torch.testing.assert_close(a, b)
 
 
-def test_lora_trains_the_adapter_alone_with_the_base_as_reference(make_trainer, random_model):
+def test_lora_trains_only_the_adapter_and_the_base_is_the_reference(make_trainer, random_model):
     trainer = make_trainer(
-        reward_funcs=digits,
+        reward_funcs=count_digits,
         max_steps=3,
         beta=0.1,
         trainer={"peft_config": LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")},
@@ -238,20 +242,20 @@ def test_lora_trains_the_adapter_alone_with_the_base_as_reference(make_trainer, 
         torch.testing.assert_close(base(ids).logits, adapted(ids).logits)
 
 
-def test_one_update_per_generation_is_warned_of(make_trainer, caplog):
-    make_trainer(num_iterations=1)
-    assert "num_iterations" in caplog.text and "steps_per_generation" in caplog.text
-    caplog.clear()
-    make_trainer(num_iterations=2)
-    make_trainer(num_iterations=1, steps_per_generation=2)
-    assert "steps_per_generation" not in caplog.text
+def test_one_update_per_generation_gives_a_warning(make_trainer):
+    with pytest.warns(GBPOHazard, match="set num_iterations above 1, or steps_per_generation above"):
+        make_trainer(num_iterations=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GBPOHazard)
+        make_trainer(num_iterations=2)
+        make_trainer(num_iterations=1, steps_per_generation=2)
 
 
 def test_a_grpo_config_is_refused(random_model, tmp_path):
     from trl import GRPOConfig
 
     with pytest.raises(TypeError, match="GBPOConfig"):
-        GBPOTrainer(random_model, digits, GRPOConfig(str(tmp_path), use_cpu=True, bf16=False))
+        GBPOTrainer(random_model, count_digits, GRPOConfig(str(tmp_path), use_cpu=True, bf16=False))
 
 
 def test_default_arguments_name_the_method(random_model, monkeypatch, tmp_path):
@@ -262,9 +266,9 @@ def test_default_arguments_name_the_method(random_model, monkeypatch, tmp_path):
         made.append(GBPOConfig(output_dir, use_cpu=True, bf16=False))
         return made[0]
 
-    # the default is meant for a machine with a GPU
+    # The default configuration needs a GPU.
     monkeypatch.setattr(
         "gbpo.trainer.gbpo.GBPOConfig", type("Config", (GBPOConfig,), {"__new__": lambda cls, d: config(d)})
     )
-    GBPOTrainer(random_model, digits, train_dataset=Dataset.from_dict({"prompt": ["1+1="]}))
+    GBPOTrainer(random_model, count_digits, train_dataset=Dataset.from_dict({"prompt": ["1+1="]}))
     assert made[0].output_dir.endswith("-GBPO")

@@ -1,7 +1,7 @@
-"""Tools and environments: TRL's loop calls real Python functions, and what they answer carries no loss.
+"""Tools and environments: TRL calls Python functions, and the tokens of their answers have no loss.
 
-The model is random, so its call is written for it: what it samples first in every second completion is replaced by one.
-Parsing, calling, the second turn and the masks are TRL's; the second turn is the model's own.
+A random model never writes a tool call, so in every second completion the first turn is replaced by one. TRL parses and
+calls it and masks the answer. The model samples the second turn itself.
 """
 
 import pytest
@@ -16,12 +16,12 @@ QUESTIONS = [f"What is {i} plus 2?" for i in range(2)]
 
 @pytest.fixture(scope="module")
 def calling_model(tmp_path_factory):
-    """Folder of the tiny decoder with Qwen2.5's chat template, which has tools, and the end token it writes."""
+    """Folder of the tiny decoder with Qwen2.5's chat template, which supports tools, and its end token."""
     from gbpo.run.models.tiny import character_tokenizer, tiny_decoder
 
     tokenizer = character_tokenizer()
     tokenizer.add_special_tokens({"eos_token": "<|im_end|>"})
-    tokenizer.add_tokens(TAGS, special_tokens=True)  # as Qwen has them; the conversations get shorter
+    tokenizer.add_tokens(TAGS, special_tokens=True)  # single tokens, as in Qwen
     tokenizer.chat_template = qwen2_5_chat_template
     folder = tmp_path_factory.mktemp("calling_model")
     tiny_decoder(tokenizer).save_pretrained(folder)
@@ -31,7 +31,7 @@ def calling_model(tmp_path_factory):
 
 @pytest.fixture
 def with_calls(make_trainer, calling_model, monkeypatch):
-    """`with_calls(**trainer)`: a trainer whose even completions begin with a call of `add` on their place and 2."""
+    """`with_calls(**trainer)`: a trainer; its completions i = 0, 2, 4 and 6 begin with the call `add(i, 2)`."""
 
     def make(reward_funcs=None, **trainer):
         made = make_trainer(
@@ -42,7 +42,7 @@ def with_calls(make_trainer, calling_model, monkeypatch):
             max_completion_length=120,
             loss_type="bnpo",
             max_steps=2,
-            exact_speedups=["none"],  # the old log-probs are read before the first pass
+            exact_speedups=["none"],  # the tests read the old log-probs before the first pass
         )
         single_turn = made._generate_single_turn
 
@@ -62,7 +62,7 @@ def with_calls(make_trainer, calling_model, monkeypatch):
 
 @pytest.fixture
 def adding():
-    """A tool and the calls it got."""
+    """A tool, and the list of its calls."""
     calls = []
 
     def add(a: int, b: int) -> int:
@@ -85,7 +85,7 @@ def adding():
 
 
 def used_the_tool(completions, **kwargs):
-    """1 for a call that was answered, 0.5 for one that failed, less for none."""
+    """1 for a call with an answer, 0.5 for a call that failed, 0 or 0.1 without a call."""
     contents = [[m["content"] for m in completion if m["role"] == "tool"] for completion in completions]
     return [0.1 * (i % 4 == 1) if not c else 0.5 if "error" in c[0] else 1.0 for i, c in enumerate(contents)]
 
@@ -94,7 +94,7 @@ def rows():
     return [{"prompt": [{"role": "user", "content": question}]} for question in QUESTIONS for _ in range(4)]
 
 
-def test_the_tool_is_called_and_its_answer_masked(with_calls, adding):
+def test_the_tool_is_called_and_its_answer_is_masked(with_calls, adding):
     tool, calls = adding
     trainer = with_calls(used_the_tool, tools=[tool])
     trainer.model.train()
@@ -108,7 +108,7 @@ def test_the_tool_is_called_and_its_answer_masked(with_calls, adding):
         assert text == (ANSWER.format(answers[i]) if i in answers else "")
         own = batch["completion_ids"][i][written & ~masked]
         assert len(own) > 0
-        if i in answers:  # the call, and what the model went on with
+        if i in answers:  # the call and the second turn
             assert trainer.processing_class.decode(own).startswith("<tool_call>")
             assert masked.nonzero().max() < written.nonzero().max()
     # groups of rewards 1, 0.1, 1, 0 and 1, 0.1, 0.5, 0
@@ -118,7 +118,7 @@ def test_the_tool_is_called_and_its_answer_masked(with_calls, adding):
 
 
 def reference(trainer, batch, mask):
-    """Loss and gradient of the tokens in `mask` from the plain logits and the formula in the README."""
+    """Loss and gradient over the tokens in `mask`, from the logits and the formula in the README."""
     model = trainer.model
     model.zero_grad()
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
@@ -133,7 +133,7 @@ def reference(trainer, batch, mask):
     return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
-def test_the_tools_tokens_carry_no_loss(with_calls, adding, gradient, distance):
+def test_tokens_of_the_tool_have_no_loss(with_calls, adding, gradient, distance):
     trainer = with_calls(used_the_tool, tools=[adding[0]])
     trainer.model.train()
     batch = trainer._generate_and_score_completions(rows())
@@ -148,7 +148,7 @@ def test_the_tools_tokens_carry_no_loss(with_calls, adding, gradient, distance):
     assert distance(actual, expected) < 1e-5
     _, with_answers = reference(trainer, batch, batch["completion_mask"])
     assert distance(with_answers, expected) > 1e-2
-    # whatever the sampler thought of the answer's tokens, the loss is the same number
+    # Log-probs of the answer's tokens do not change the loss.
     batch["old_per_token_logps"] = batch["old_per_token_logps"] + 3.0 * (1 - batch["tool_mask"])
     assert gradient(trainer, batch)[0] == loss
 
@@ -163,7 +163,7 @@ def test_training_with_tools(with_calls, adding):
 
 
 class Counter:
-    """An environment: it counts, and pays what it has counted."""
+    """An environment whose reward is the sum of what was added."""
 
     def reset(self, **kwargs):
         self.total = 0.0
@@ -187,7 +187,7 @@ class Counter:
 
 
 def test_an_environment_gives_its_own_reward(with_calls):
-    """Each completion has its own environment: of four, two count 2 and 4, then 6 and 8."""
+    """Each completion has its own environment: the sums are 2 and 4 in the first group, 6 and 8 in the second."""
     trainer = with_calls(environment_factory=Counter)
     trainer.model.train()
     batch = trainer._generate_and_score_completions(rows())
@@ -196,3 +196,10 @@ def test_an_environment_gives_its_own_reward(with_calls):
     assert trainer.processing_class.decode(answer) == ANSWER.format("counted 4")
     # rewards 2, 0, 4, 0 and 6, 0, 8, 0: the medians are 1 and 3
     assert batch["target_ratio"].tolist() == pytest.approx([1.2, 0.8, 1.2, 0.8, 1.2, 0.8, 1.2, 0.8], abs=1e-5)
+
+
+def test_extra_votes_are_refused(with_calls, adding):
+    """Extra rounds of generation would call the tools again, which may keep the changes of the first round."""
+    used_the_tool_with_votes = type("Reward", (), {"votes": 8, "__name__": "votes", "__call__": used_the_tool})()
+    with pytest.raises(ValueError, match=r"asks for 1 more round\(s\) of votes.* Remove the votes or the tools"):
+        with_calls(used_the_tool_with_votes, tools=[adding[0]])

@@ -1,6 +1,6 @@
-"""What this project relies on in TRL, transformers and TRL's vLLM client.
+"""The parts of TRL, transformers and TRL's vLLM client that this project relies on.
 
-When one of them is upgraded, these tests fail and say what to read again.
+When an upgrade changes one of them, these tests fail and say what to check.
 """
 
 import hashlib
@@ -17,32 +17,32 @@ from trl.trainer import grpo_trainer, utils
 
 from gbpo import GBPOConfig
 
-# What is overridden, wrapped or re-implemented, with the SHA-256 of its source in the tested version and what to check.
+# Overridden, wrapped or re-implemented methods: the SHA-256 of their source in the tested version, and what to check.
 SOURCES = {
     (GRPOTrainer, "_compute_loss"): (
         "80295546bbdbf6f7",
-        "gbpo/trainer/gbpo.py re-implements it: honour or refuse what is new",
+        "gbpo/trainer/gbpo.py re-implements it: support or refuse every new option",
     ),
     (GRPOTrainer, "_generate_and_score_completions"): (
         "1fa48922792dcd5c",
-        "the target is added to its output: advantages are (B,) and local; old log-probs are asked for first",
+        "the target is added to its output; advantages are (B,) of this rank; it requests old log-probs first",
     ),
     (GRPOTrainer, "_calculate_rewards"): (
         "736ae29b083840b5",
         "returns (B_global, n_funcs) with NaN for None; columns are inputs[0]'s",
     ),
-    (GRPOTrainer, "_generate"): ("2a27fdf8f5e6f356", "extra votes repeat it: completions come fourth"),
+    (GRPOTrainer, "_generate"): ("2a27fdf8f5e6f356", "extra votes repeat it; completions are the fourth result"),
     (GRPOTrainer, "_generate_single_turn"): ("e0f02e4fc094cefd", "calls `generate` of the unwrapped model by keywords"),
-    (GRPOTrainer, "_tokenize_prompts"): ("d2d27f7c9bfda85f", "one entry per prompt in all that it returns"),
+    (GRPOTrainer, "_tokenize_prompts"): ("d2d27f7c9bfda85f", "every result has one entry per prompt"),
     (GRPOTrainer, "_prepare_inputs"): (
         "f824e7fb07147956",
         "shuffles and splits tensors and lists of length B; fills _buffered_inputs",
     ),
     (GRPOTrainer, "_get_per_token_logps_and_entropies"): (
         "ea73c3909275851d",
-        "arguments and labels are those of passes/run.py",
+        "passes/run.py and passes/unpadded.py use the same arguments and labels",
     ),
-    (GRPOTrainer, "compute_loss"): ("a2d6ef8bd29c3e26", "calls _compute_loss alone"),
+    (GRPOTrainer, "compute_loss"): ("a2d6ef8bd29c3e26", "calls nothing but _compute_loss"),
     (GRPOTrainer, "training_step"): ("9e18632f7dd8e8d8", "one call is one micro-batch; _step counts them"),
     (GRPOTrainer, "get_train_dataloader"): ("2bffe5a57c539e17", "the loader is accelerate's"),
     (GRPOTrainer, "_get_train_sampler"): ("36497afb4d311dc9", "each iteration of the sampler draws one epoch"),
@@ -76,7 +76,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize(("owner", "name"), SOURCES)
-def test_source_is_the_one_we_read(owner, name):
+def test_the_source_is_unchanged(owner, name):
     digest, check = SOURCES[owner, name]
     actual = hashlib.sha256(inspect.getsource(getattr(owner, name)).encode()).hexdigest()[:16]
     assert actual == digest, f"{owner.__name__}.{name} has changed (TRL {trl.__version__}). Check: {check}."
@@ -153,8 +153,8 @@ def test_attributes_set_by_the_constructor(make_trainer):
         assert hasattr(trainer, name), f"gbpo/trainer reads GRPOTrainer.{name}"
 
 
-def test_no_new_option_acts_unseen():
-    """A field that TRL adds may act in the loss: read it, honour or refuse it, then list it here."""
+def test_every_option_is_known():
+    """A field that TRL adds may act in the loss. Support or refuse it, then list it here."""
     own = {f.name for f in fields(GRPOConfig)} - {f.name for f in fields(trl.trainer.base_config._BaseConfig)}
     assert own == KNOWN_FIELDS, f"new: {sorted(own - KNOWN_FIELDS)}, gone: {sorted(KNOWN_FIELDS - own)}"
     assert {f.name for f in fields(GBPOConfig)} - {f.name for f in fields(GRPOConfig)} == {

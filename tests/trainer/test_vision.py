@@ -1,4 +1,4 @@
-"""A tiny vision-language model with random weights: images go through generation and loss, and reach the gradient."""
+"""A tiny vision-language model with random weights: generation, loss, gradient and the weight check see its images."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGener
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from gbpo.run.models.tiny import character_tokenizer, tiny_decoder
+from rollouts import count_digits
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}{% for part in message['content'] %}"
@@ -19,7 +20,7 @@ SIZE, PATCH = 28, 14
 
 @pytest.fixture(scope="module")
 def vision_model(tmp_path_factory):
-    """Folder of a LLaVA of 0.1 M parameters, and its processor, which needs Pillow and no torchvision."""
+    """Folder of a LLaVA with 0.1 M parameters, and its processor, which needs Pillow but not torchvision."""
     tokenizer = character_tokenizer()
     tokenizer.add_tokens(["<image>"], special_tokens=True)
     processor = LlavaProcessor(
@@ -51,8 +52,8 @@ def vision_model(tmp_path_factory):
 
 
 @pytest.fixture
-def with_pictures(make_trainer, vision_model):
-    """A trainer on two prompts of the same words, each with an image of its own."""
+def with_images(make_trainer, vision_model):
+    """A trainer on two prompts with equal text and different images."""
     model, processor = vision_model
     dataset = Dataset.from_dict(
         {
@@ -62,30 +63,26 @@ def with_pictures(make_trainer, vision_model):
     )
     return make_trainer(
         model=model,
-        reward_funcs=digits,
+        reward_funcs=count_digits,
         dataset=dataset,
         loss_type="bnpo",
         max_steps=1,
-        exact_speedups=["none"],  # the old log-probs are read before the first pass
+        exact_speedups=["none"],  # the tests read the old log-probs before the first pass
         trainer={"processing_class": processor},
     )
 
 
-def digits(completions, **kwargs):
-    return [float(sum(c.isdigit() for c in completion[0]["content"])) for completion in completions]
-
-
-def test_a_step_trains_what_sees(with_pictures):
-    before = {name: p.detach().clone() for name, p in with_pictures.model.named_parameters()}
-    with_pictures.train()
-    moved = {name for name, p in with_pictures.model.named_parameters() if (p != before[name]).any()}
+def test_a_step_trains_the_vision_tower_too(with_images):
+    before = {name: p.detach().clone() for name, p in with_images.model.named_parameters()}
+    with_images.train()
+    moved = {name for name, p in with_images.model.named_parameters() if (p != before[name]).any()}
     for part in ("vision_tower.embeddings", "vision_tower.encoder", "multi_modal_projector", "language_model"):
         assert any(part in name for name in moved), part
 
 
-def test_the_loss_is_that_of_the_image_of_its_row(with_pictures, gradient, distance):
-    """Against the plain logits of the model on each row's own image, and on the other's."""
-    trainer = with_pictures
+def test_the_loss_of_a_row_is_computed_with_its_image(with_images, gradient, distance):
+    """The loss equals that of plain logits with each row's image, and differs from that with the other image."""
+    trainer = with_images
     trainer.model.train()
     batch = trainer._generate_and_score_completions([row for row in trainer.train_dataset for _ in range(4)])
     assert batch["pixel_values"].shape == (8, 3, SIZE, SIZE)
@@ -111,3 +108,32 @@ def test_the_loss_is_that_of_the_image_of_its_row(with_pictures, gradient, dista
     assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
     assert distance(actual, expected) < 1e-5
     assert distance(reference(batch["pixel_values"].flip(0))[1], expected) > 1e-3
+
+
+def test_the_weight_check_scores_the_images(with_images):
+    """vLLM's log-probs are compared with those of the policy given the images, not with those of a blank image."""
+    trainer = with_images
+    batch = trainer._generate_and_score_completions([row for row in trainer.train_dataset for _ in range(4)])
+    mask = batch["completion_mask"].bool()
+    torch.testing.assert_close(trainer._policy_logps(batch)[mask], plain_logps(trainer, batch)[mask], atol=2e-6, rtol=0)
+    blank = batch | {"pixel_values": torch.zeros_like(batch["pixel_values"])}
+    assert (trainer._policy_logps(batch) - plain_logps(trainer, blank))[mask].abs().max() > 1e-3
+
+
+def test_the_rows_that_the_weight_check_keeps_have_their_images(with_images):
+    trainer = with_images
+    batch = trainer._generate_and_score_completions([row for row in trainer.train_dataset for _ in range(4)])
+    rows = trainer._first_micro_batch(batch)
+    mask = rows["completion_mask"].bool()
+    assert len(rows["pixel_values"]) == len(mask)
+    torch.testing.assert_close(trainer._policy_logps(rows)[mask], plain_logps(trainer, rows)[mask], atol=2e-6, rtol=0)
+
+
+@torch.no_grad()
+def plain_logps(trainer, batch):
+    """Log-probs of the completions from the logits of the model."""
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    logits = trainer.model(input_ids=ids, attention_mask=attention, pixel_values=batch["pixel_values"]).logits
+    logps = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+    return logps[:, -batch["completion_ids"].size(1) :]

@@ -43,6 +43,7 @@ def check_machine(found, printed):
     assert f"torch {torch.__version__}" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bench", [bench for bench in BENCHES if bench not in ("train", "generate")])
 def test_a_benchmark_runs_and_describes_its_machine(bench, quick):
     found, printed = quick(bench)
@@ -62,6 +63,7 @@ def test_generate_reports_methods_that_are_not_available(quick):
     assert any("vLLM" in note for note in found["notes"])
 
 
+@pytest.mark.slow
 def test_train_measures_cases_with_equal_gradients(quick):
     found, printed = quick("train")
     assert isinstance(found, list)

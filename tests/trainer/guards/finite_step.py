@@ -1,4 +1,4 @@
-"""Run in two processes: three optimiser steps, the second of them spoilt on the second rank alone.
+"""Take three optimiser steps in two processes; in the second step the loss of the second rank is NaN.
 
 Usage: finite_step.py MODEL FOLDER
 """
@@ -13,26 +13,23 @@ from transformers import TrainerCallback
 
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.processes.group import leave_together
-
-
-def reward(completions, **kwargs):
-    return [float(sum(map(ord, text)) % 3) for text in completions]
+from rollouts import character_sum
 
 
 class Record(TrainerCallback):
-    """This rank's share of the weights, before training and after each optimiser step."""
+    """Keeps this rank's part of the weights, before training and after each optimiser step."""
 
     def __init__(self):
         self.weights = []
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        self.weights.append(torch.cat([share(p).detach().flatten().clone() for p in model.parameters()]))
+        self.weights.append(torch.cat([local_part(p).detach().flatten().clone() for p in model.parameters()]))
 
     on_step_end = on_train_begin
 
 
-def share(parameter):
-    """What this rank holds of a parameter, under ZeRO-3, FSDP2 or neither."""
+def local_part(parameter):
+    """The part of a parameter that this rank holds, under ZeRO-3, FSDP2 or neither."""
     if hasattr(parameter, "ds_tensor"):
         return parameter.ds_tensor
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
@@ -54,17 +51,17 @@ def main(model: str, folder: str) -> None:
         disable_tqdm=True,
     )
     dataset = Dataset.from_dict({"prompt": [f"{i}+1=" for i in range(8)]})
-    trainer = GBPOTrainer(model, reward, args, train_dataset=dataset)
+    trainer = GBPOTrainer(model, character_sum, args, train_dataset=dataset)
     if trainer.accelerator.num_processes != 2:
         raise SystemExit(f"wanted 2 processes, got {trainer.accelerator.num_processes}")
     rank = trainer.accelerator.process_index
 
-    def spoil(module, inputs, output):
+    def make_nan(module, inputs, output):
         if rank == 1 and torch.is_grad_enabled() and trainer.state.global_step == 1:
             return output * float("nan")
         return output
 
-    trainer.model.get_input_embeddings().register_forward_hook(spoil)
+    trainer.model.get_input_embeddings().register_forward_hook(make_nan)
     record = Record()
     trainer.add_callback(record)
     trainer.train()

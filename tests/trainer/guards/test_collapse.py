@@ -1,4 +1,4 @@
-"""Collapse is seen when it is there and not before, on logs as a run writes them."""
+"""Collapse is found in the logs of a run when it happens and not before."""
 
 import random
 
@@ -48,24 +48,24 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_kinds(case):
+def test_the_kinds_of_collapse(case):
     history, kinds = CASES[case]
     assert set(find(history)) == kinds
 
 
-def test_noise_is_no_drawdown_at_any_moment():
+def test_noise_is_never_a_drawdown():
     rng = random.Random(1)
     rewards = [0.5 + 0.2 * rng.gauss(0, 1) for _ in range(300)]
     assert not any(find(named(reward=rewards[:n])) for n in range(300))
 
 
-def test_logs_without_a_generation_count_for_the_entropy_alone():
+def test_logs_without_a_generation_count_only_for_the_entropy():
     within = [{"loss": 0.1, "entropy": 0.01}] * 3
     assert set(find([*named(entropy=[1.0]), *within])) == {"entropy"}
     assert not find([*named(reward=[None, None], entropy=[0.01, 0.01]), *within, {"eval_reward": 0.5}])
 
 
-def test_lines_give_numbers():
+def test_the_lines_contain_the_numbers():
     assert "from 1 to 0.04" in find(CASES["entropy gone"][0])["entropy"]
     history = named(reward=[0.5, None, None, None])
     history[-1]["rewards/code/error"] = 1.0
@@ -90,6 +90,6 @@ def test_warns_once_and_stops_when_asked(capsys):
         run(history, stop=True)
 
 
-def test_a_run_without_grades_ends_in_any_case():
+def test_a_run_without_grades_ends_even_if_it_should_only_warn():
     with pytest.raises(TrainingStopped, match="No completion was graded"):
         run(named(reward=[0.5, None, None, None]), stop=False)

@@ -1,26 +1,15 @@
-"""Prompts that are run once for their completions: the same log-probs, entropies and gradients as row by row."""
+"""A prompt that is run once for its completions gives the same log-probs, entropies and gradients as one per row."""
 
-import random
 from dataclasses import replace
 
 import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import (
-    FalconH1Config,
-    Gemma3Config,
-    Gemma3nTextConfig,
-    Gemma3TextConfig,
-    Llama4TextConfig,
-    MistralConfig,
-    Qwen2Config,
-    Qwen3NextConfig,
-)
 from trl import GRPOTrainer
 
-from gbpo.trainer.passes.capabilities import shares
 from gbpo.trainer.passes.speedups import Speedups
+from rollouts import random_rollout, token_sum
 
 WIDTH, COMPLETION = 15, 8  # columns of prompts and completions
 LONGEST = 6  # tokens of a completion
@@ -28,7 +17,7 @@ LONGEST = 6  # tokens of a completion
 
 @pytest.fixture
 def rows():
-    """Prompts of 1, 15 and 9 tokens with 4 completions each of 1 to 6 tokens, their order mixed; ids and mask."""
+    """Ids and mask of 12 shuffled rows: prompts of 1, 15 and 9 tokens, each with 4 completions of 1 to 6 tokens."""
     rng = torch.Generator().manual_seed(0)
     prompts = torch.randint(6, 100, (3, WIDTH), generator=rng)
     prompt_mask = (torch.arange(WIDTH) >= WIDTH - torch.tensor([[1], [15], [9]])).long()
@@ -41,7 +30,7 @@ def rows():
 
 
 def recorded(model):
-    """Rows and width of every pass from now on, as a list that grows, and the hook that sees them."""
+    """A list that records rows and width of every later pass, and the hook that fills it."""
     run = []
     see = lambda module, inputs, output: run.append(tuple(inputs[0].shape))  # noqa: E731
     return run, model.get_input_embeddings().register_forward_hook(see)
@@ -49,7 +38,7 @@ def recorded(model):
 
 @pytest.fixture
 def scored(rows):
-    """`scored(trainer, ids, mask)`: log-probs, entropies and gradient of a random sum of both, and rows run."""
+    """`scored(trainer, ids, mask)` → log-probs, entropies, the gradient of a random sum of both, and the passes."""
 
     def score(trainer, ids=rows[0], mask=rows[1]):
         run, hook = recorded(trainer.model)
@@ -75,7 +64,7 @@ def test_same_scores_and_gradient_as_trl(make_trainer, save_model, scored, dista
         "LoRA": {"trainer": {"peft_config": LoraConfig(target_modules="all-linear", r=4, lora_dropout=0.0)}},
     }.get(case, {})
     trainer = make_trainer(**options)
-    if case == "LoRA":  # from zero, half of an adapter has no gradient
+    if case == "LoRA":  # one matrix of an adapter starts at 0, so the other has no gradient
         for p in trainer.model.parameters():
             if p.requires_grad:
                 torch.nn.init.normal_(p, std=0.02)
@@ -87,8 +76,8 @@ def test_same_scores_and_gradient_as_trl(make_trainer, save_model, scored, dista
         assert one.norm() > 1e-3 and distance(one, other) < 2e-6
 
 
-def test_prompts_that_differ_in_padding_alone_are_two(make_trainer, scored, distance):
-    """A prompt may begin with the token that pads others; one that ends like another has other positions."""
+def test_prompts_that_differ_only_in_padding_are_distinguished(make_trainer, scored, distance):
+    """A prompt may begin with the padding token. It differs from a shorter prompt with the same end."""
     trainer = make_trainer()
     ids = torch.full((4, WIDTH + COMPLETION), trainer.processing_class.pad_token_id)
     ids[:, WIDTH - 8 :] = torch.randint(6, 100, (4, 8 + COMPLETION), generator=torch.Generator().manual_seed(0))
@@ -114,7 +103,7 @@ def test_prompts_that_differ_in_padding_alone_are_two(make_trainer, scored, dist
         "absolute positions",
     ],
 )
-def test_where_a_prompt_is_run_with_each_completion(make_trainer, save_model, scored, rows, case):
+def test_prompts_that_are_not_shared(make_trainer, save_model, scored, rows, case):
     ids, mask = (part.clone() for part in rows)
     options = {"pad to a multiple": {"pad_to_multiple_of": 4}, "absolute positions": {"model": save_model("gpt2")}}
     trainer = make_trainer(**options.get(case, {}))
@@ -122,7 +111,7 @@ def test_where_a_prompt_is_run_with_each_completion(make_trainer, save_model, sc
         mask[:, : WIDTH - 1] = 0
     if case == "all different":
         ids[:, WIDTH - 3] = torch.arange(6, 18)
-    if case == "of two completions and short":  # would save 1 × 1 of 2 × 8 tokens
+    if case == "of two completions and short":  # sharing would save 1 of 16 tokens
         ids, mask = ids[:2], mask[:2]
         ids[1, :WIDTH] = ids[0, :WIDTH]
         mask[:], mask[:, : WIDTH - 2] = 1, 0
@@ -132,7 +121,7 @@ def test_where_a_prompt_is_run_with_each_completion(make_trainer, save_model, sc
     assert [count for count, _ in run] == [len(ids)]
 
 
-def test_gradient_checkpointing_keeps_no_keys(make_trainer, scored, distance):
+def test_with_gradient_checkpointing_prompts_are_not_shared(make_trainer, scored, distance):
     trainer = make_trainer()
     *expected, _ = scored(trainer)
     trainer.model.train()
@@ -143,16 +132,6 @@ def test_gradient_checkpointing_keeps_no_keys(make_trainer, scored, distance):
         assert distance(one, other) < 1e-5
 
 
-def rollout(prompts, trainer):
-    rng = random.Random(" ".join(prompts))
-    torch.manual_seed(0)  # the shuffle
-    return {
-        "prompt_ids": [trainer.processing_class(prompt)["input_ids"] for prompt in prompts],
-        "completion_ids": [[rng.randrange(6, 100) for _ in range(rng.randint(1, 5))] + [1] for _ in prompts],
-        "logprobs": None,
-    }
-
-
 @pytest.mark.parametrize(
     "config",
     [
@@ -160,23 +139,23 @@ def rollout(prompts, trainer):
         {"beta": 0.1},
         {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "steps_per_generation": 8},
         {"importance_sampling_level": "sequence", "loss_type": "grpo"},
-        # shared in the passes without gradients alone; a row at the median, whose target is the ratio of 1 that it has,
-        # has a gradient of either sign there by the rounding of its old log-probs, and the mean leaves no such row
+        # Prompts are shared only in passes without gradients. With the median baseline, a row at the median has ratio 1
+        # and target 1, so rounding of its old log-probs would decide the sign of its gradient; "mean" has no such rows.
         {"activation_checkpointing": True, "left_out": ["reuse_first_pass"], "target_baseline": "mean"},
     ],
     ids=str,
 )
 def test_training_is_the_same(make_trainer, distance, without, config):
-    """Two generations of two updates each."""
+    """Two generations with two updates each."""
     config = dict(config)
     left_out = config.pop("left_out", [])
     updates = {"steps_per_generation": 2, "num_iterations": 1, "max_steps": 4, "optim": "sgd", "learning_rate": 0.1}
     changes, prompts_run, tokens = [], [], []
     for share in (True, False):
         trainer = make_trainer(
-            reward_funcs=lambda completion_ids, **kwargs: [float(sum(ids) % 3) for ids in completion_ids],
+            reward_funcs=token_sum,
             dataset=Dataset.from_dict({"prompt": [f"{i}+{10**i}+{10**12}=" for i in range(8)]}),
-            trainer={"rollout_func": rollout},
+            trainer={"rollout_func": random_rollout(1, 2, 3, 4, 5)},
             **updates | config | without(*left_out, *([] if share else ["share_prompts"])),
         )
         before = torch.cat([p.detach().flatten().clone() for p in trainer.model.parameters()])
@@ -191,18 +170,18 @@ def test_training_is_the_same(make_trainer, distance, without, config):
         tokens.append(sum(count for count, _ in run))
     assert changes[1].norm() > 1e-3 and distance(*changes) < 1e-5
     assert prompts_run[0] and not prompts_run[1] and tokens[0] < tokens[1]
-    if "gradient_accumulation_steps" in config:  # the rows of a prompt lie in different micro-batches of TRL
+    if "gradient_accumulation_steps" in config:  # TRL puts rows of one prompt into different micro-batches
         assert tokens[0] < 0.7 * tokens[1]
 
 
-def test_dropout_is_drawn_for_every_row(make_trainer, scored):
+def test_with_dropout_prompts_are_not_shared(make_trainer, scored):
     peft = {"peft_config": LoraConfig(target_modules="all-linear", r=4, lora_dropout=0.1)}
     *_, run = scored(make_trainer(trainer=peft))
     assert [count for count, _ in run] == [12]
 
 
 @pytest.mark.parametrize("case", ["qwen", "sliding windows", "LoRA", "checkpointing"])
-def test_generation_draws_the_same_tokens(make_trainer, save_model, case):
+def test_generation_samples_the_same_tokens(make_trainer, save_model, case):
     options = {
         "sliding windows": {"model": save_model("gemma")},
         "LoRA": {"trainer": {"peft_config": LoraConfig(target_modules="all-linear", r=4, lora_dropout=0.0)}},
@@ -243,7 +222,7 @@ def test_each_prompt_is_tokenized_once(make_trainer, monkeypatch, conversational
 
     monkeypatch.setattr(type(trainer.processing_class), method, counted)
     tokenized = trainer._tokenize_prompts(prompts)
-    assert texts[0] == 4  # the template calls the tokenizer in its turn
+    assert texts[0] == 4  # the chat template calls the tokenizer again
     assert tokenized == expected
     assert len({id(ids) for ids in tokenized[0]}) == len(prompts)
 
@@ -259,26 +238,17 @@ def test_each_prompt_is_tokenized_once(make_trainer, monkeypatch, conversational
     ],
     ids=str,
 )
-def test_generation_with_another_cache_or_nothing_to_share_runs_all(make_trainer, kwargs, prompts):
+def test_generations_that_do_not_share_prompts(make_trainer, kwargs, prompts):
     trainer = make_trainer(generation_kwargs=kwargs)
     run, _ = recorded(trainer.model)
     trainer._generate_single_turn([trainer.processing_class(prompt)["input_ids"] for prompt in prompts], None, {}, 4)
     assert run[0] == (4 * kwargs.get("num_beams", 1), len(prompts[0]))
 
 
-def test_generate_of_another_library_is_left_alone(make_trainer):
+def test_a_generate_of_another_library_is_not_replaced(make_trainer):
     trainer = make_trainer()
     theirs = trainer.model.generate
     trainer.model.generate = lambda **inputs: theirs(**inputs)
     mine = trainer.model.generate
     trainer._generate_single_turn([trainer.processing_class("123+456+789=")["input_ids"]] * 4, None, {}, 4)
     assert trainer.model.generate is mine
-
-
-def test_models_whose_past_can_be_shared():
-    shared = [Qwen2Config, MistralConfig, Gemma3TextConfig]
-    assert all(shares(config(attn_implementation="sdpa")) for config in shared)
-    assert not shares(Qwen2Config(attn_implementation="flash_attention_2"))
-    # chunks that depend on the padding, linear attention, a hybrid, layers that read the keys of others, images
-    others = [Llama4TextConfig, Qwen3NextConfig, FalconH1Config, Gemma3nTextConfig, Gemma3Config]
-    assert not any(shares(config(attn_implementation="sdpa")) for config in others)

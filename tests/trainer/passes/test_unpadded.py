@@ -1,4 +1,4 @@
-"""Passes without padding: the same log-probs, entropies and gradients as TRL's, from fewer tokens and no mask."""
+"""Passes without padding have TRL's log-probs, entropies and gradients, with fewer tokens and no attention mask."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def rows():
 
 @pytest.fixture
 def scored(rows):
-    """`scored(trainer)`: log-probs and entropies, the gradient of a random sum of both, and the model's inputs."""
+    """`scored(trainer)` → log-probs and entropies, the gradient of a random sum of both, and the model's inputs."""
 
     def score(trainer, ids=rows[0], mask=rows[1]):
         calls = []
@@ -65,7 +65,7 @@ def test_padding_on_the_right_needs_no_mask(make_trainer, save_model, scored, di
         assert one.norm() > 1e-3 and distance(one, other) < 2e-6
 
 
-def test_a_row_with_a_gap_is_left_to_trl(make_trainer, rows, scored, distance):
+def test_a_row_with_a_gap_is_run_by_trl(make_trainer, rows, scored, distance):
     trainer = make_trainer()
     ids, mask = rows
     gap = mask.clone()
@@ -78,7 +78,7 @@ def test_a_row_with_a_gap_is_left_to_trl(make_trainer, rows, scored, distance):
     assert torch.equal(ours[1], trl[1]) and distance(whole[1], trl[1]) > 1e-3
 
 
-def test_attention_that_looks_ahead_needs_a_mask(make_trainer, scored, monkeypatch):
+def test_bidirectional_attention_needs_a_mask(make_trainer, scored, monkeypatch):
     monkeypatch.setattr("gbpo.trainer.passes.run.attends_backwards_only", lambda config: False)
     *_, given = scored(make_trainer())
     assert "attention_mask" in given[0]

@@ -1,32 +1,66 @@
-"""Votes beyond the completions that are trained on: they reach the reward, and nothing else notices them."""
+"""Extra votes: completions that only the reward sees, and that change nothing else in a step."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from gbpo import GBPOConfig, GBPOTrainer
+import processes
 from gbpo.run import train
 from gbpo.trainer.base import BaseTrainer
-from gbpo.trainer.sampling.extra_votes import vote_rounds
+from gbpo.trainer.config import BaseConfig
+from gbpo.trainer.sampling.extra_votes import ExtraVotes, vote_rounds
+from rollouts import count_digits, ended, rollout_of, text_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 TINY = ROOT / "recipes" / "tiny_ttrl.yaml"
-ALGORITHMS = {"gbpo": (GBPOTrainer, GBPOConfig), "grpo": (BaseTrainer, GRPOConfig)}
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+ALGORITHMS = ("gbpo", "grpo")
+
+
+# --- the part alone
+
+
+ROWS = [{"prompt": "a", "solution": "1"}, {"prompt": "a", "solution": "1"}, {"prompt": "b", "solution": "2"}]
+
+
+def test_each_row_gets_one_vote_per_round():
+    rounds = iter(("x", "y"))
+
+    def generate(prompts):
+        mark = next(rounds)
+        return [f"{prompt}{i}{mark}" for i, prompt in enumerate(prompts)]
+
+    rows = ExtraVotes(2).add(ROWS, ["a", "a", "b"], generate)
+    assert [row["extra_votes"] for row in rows] == [["a0x", "a0y"], ["a1x", "a1y"], ["b2x", "b2y"]]
+    assert [row["solution"] for row in rows] == ["1", "1", "2"]
+    assert all("extra_votes" not in row for row in ROWS)
+
+
+def test_the_lists_of_votes_are_empty_without_rounds_and_in_evaluation():
+    for rounds, generate in ((0, lambda prompts: pytest.fail("generated")), (2, None)):
+        rows = ExtraVotes(rounds).add(ROWS, ["a", "a", "b"], generate)
+        assert [row["extra_votes"] for row in rows] == [[], [], []]
+
+
+def test_rows_are_unchanged_if_no_reward_asks_for_votes():
+    assert ExtraVotes(None).add(ROWS, ["a", "a", "b"], None) is ROWS
+
+
+@pytest.mark.parametrize(("votes", "rounds"), [([], None), ([None], None), ([4], 0), ([12], 2), ([12, None, 12], 2)])
+def test_rounds(votes, rounds):
+    assert vote_rounds([SimpleNamespace(votes=v) for v in votes], num_generations=4) == rounds
+
+
+# --- in a trainer
 
 
 class Spy:
-    """A reward that asks for votes and keeps what it is given."""
+    """A reward that asks for votes and records its arguments."""
 
     __name__ = "spy"
 
@@ -40,41 +74,20 @@ class Spy:
 
 
 @pytest.fixture
-def make(random_model, tmp_path):
-    def make(algorithm, reward, *, trainer_class=None, trainer=None, **config):
-        default_class, config_class = ALGORITHMS[algorithm]
-        args = config_class(
-            str(tmp_path / algorithm),
-            use_cpu=True,
-            bf16=False,
-            num_generations=4,
-            per_device_train_batch_size=8,
-            max_completion_length=6,
-            activation_checkpointing=False,
-            disable_tqdm=True,
-            save_strategy="no",
-            logging_steps=1,
-            learning_rate=1e-2,
-            **config,
-        )
-        dataset = Dataset.from_dict({"prompt": [f"{i}+1=" for i in range(8)]})
-        return (trainer_class or default_class)(random_model, reward, args, train_dataset=dataset, **(trainer or {}))
+def make(make_trainer):
+    def make(algorithm, reward, **config):
+        base = BaseTrainer if algorithm == "grpo" else None
+        return make_trainer(algorithm, **{"base": base, "reward_funcs": reward, "num_iterations": 1} | config)
 
     return make
 
 
 def scripted(prompts, trainer):
-    """In round k of a trainer every completion is the question and k + 1 marks."""
+    """In round k of a trainer, every completion is its question followed by k + 1 exclamation marks."""
     trainer.rounds = getattr(trainer, "rounds", -1) + 1
-    encode = trainer.processing_class
-    questions = [prompt if isinstance(prompt, str) else prompt[-1]["content"] for prompt in prompts]
-    return {
-        "prompt_ids": [encode(question)["input_ids"] for question in questions],
-        "completion_ids": [
-            [*encode(question + "!" * (trainer.rounds + 1))["input_ids"], encode.eos_token_id] for question in questions
-        ],
-        "logprobs": None,
-    }
+    questions = [text_of(prompt) for prompt in prompts]
+    answers = [question + "!" * (trainer.rounds + 1) for question in questions]
+    return rollout_of(trainer, questions, ended(trainer, answers))
 
 
 def rows(form):
@@ -86,7 +99,7 @@ def rows(form):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("form", ["text", "messages"])
-def test_two_rounds_of_votes_reach_the_reward_and_the_first_is_trained_on(make, algorithm, form):
+def test_two_extra_rounds_reach_the_reward_and_the_first_round_is_trained_on(make, algorithm, form):
     spy = Spy(votes=12)
     trainer = make(algorithm, spy, trainer={"rollout_func": scripted})
     trainer.model.train()
@@ -101,15 +114,15 @@ def test_two_rounds_of_votes_reach_the_reward_and_the_first_is_trained_on(make, 
     (call,) = spy.calls
     assert call["completions"] == [written(question, 0) for question in questions]
     assert call["extra_votes"] == [[written(question, 1), written(question, 2)] for question in questions]
-    assert batch["completion_ids"].shape == (8, 6)  # four characters, a mark and the end
-    assert all("extra_votes" not in row for row in inputs)  # rows of the data set
+    assert batch["completion_ids"].shape == (8, 6)  # four characters, an exclamation mark and the end token
+    assert all("extra_votes" not in row for row in inputs)  # rows of the data set are not changed
     metrics = trainer._metrics["train"]
     assert metrics["completions/mean_length"] == metrics["completions/max_length"] == [6.0]
     assert metrics["num_tokens"] == [8 * (3 * 4 + 6 + 7 + 8)]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_votes_are_drawn_anew_from_the_model(make, algorithm):
+def test_votes_are_new_samples_of_the_model(make, algorithm):
     spy = Spy(votes=8)
     trainer = make(algorithm, spy)
     trainer.model.train()
@@ -117,11 +130,11 @@ def test_votes_are_drawn_anew_from_the_model(make, algorithm):
     (call,) = spy.calls
     first, second = call["completions"], [votes[0] for votes in call["extra_votes"]]
     assert all(len(votes) == 1 and isinstance(votes[0], str) for votes in call["extra_votes"])
-    assert len(set(first + second)) > 12  # an untrained model repeats itself rarely
+    assert len(set(first + second)) > 12  # an untrained model rarely repeats a completion
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_as_many_votes_as_completions_need_no_more(make, algorithm):
+def test_no_extra_round_for_as_many_votes_as_completions(make, algorithm):
     spy = Spy(votes=4)
     trainer = make(algorithm, spy, trainer={"rollout_func": scripted})
     trainer.model.train()
@@ -130,7 +143,7 @@ def test_as_many_votes_as_completions_need_no_more(make, algorithm):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_evaluation_draws_none(make, algorithm):
+def test_no_extra_round_in_evaluation(make, algorithm):
     spy = Spy(votes=12)
     trainer = make(algorithm, spy, trainer={"rollout_func": scripted})
     trainer.model.eval()
@@ -138,39 +151,27 @@ def test_evaluation_draws_none(make, algorithm):
     assert spy.calls[0]["extra_votes"] == [[]] * 8 and trainer.rounds == 0
 
 
-def test_a_run_without_votes_is_trls_to_the_bit(make):
-    ends = []
-    for trainer_class in (GRPOTrainer, BaseTrainer):
+def test_a_run_without_votes_is_bitwise_equal_to_trl(make):
+    weights = []
+    for base, config_class in ((GRPOTrainer, GRPOConfig), (BaseTrainer, BaseConfig)):
         spy = Spy()
-        trainer = make("grpo", [spy, digits], trainer_class=trainer_class, max_steps=3)
+        config = {"base": base, "config_class": config_class, "exact_speedups": ["none"], "max_steps": 3}
+        trainer = make("grpo", [spy, count_digits], **config)
         trainer.train()
         assert all("extra_votes" not in call for call in spy.calls)
-        ends.append([p.detach().clone() for p in trainer.model.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
-
-
-def digits(completions, **kwargs):
-    return [float(sum(c.isdigit() for c in completion)) for completion in completions]
+        weights.append([p.detach().clone() for p in trainer.model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("votes", "mend"),
+    ("votes", "fix"),
     [([10], "votes=8"), ([2], "votes=4"), ([0], "votes=4"), ([15], "votes=16"), ([8, 12], "one number")],
 )
-def test_votes_that_do_not_fit_are_refused(make, votes, mend):
-    with pytest.raises(ValueError, match=f"{votes[0]} .*{mend}"):
+def test_votes_that_do_not_fit_are_refused(make, votes, fix):
+    with pytest.raises(ValueError, match=f"{votes[0]} .*{fix}"):
         vote_rounds([SimpleNamespace(votes=v) for v in votes], num_generations=4)
-    with pytest.raises(ValueError, match=mend):
+    with pytest.raises(ValueError, match=fix):
         make("gbpo", [Spy(v) for v in votes])
-
-
-def test_tools_are_refused(monkeypatch):
-    def init(self):
-        self.__dict__.update(reward_funcs=[Spy(8)], num_generations=4, tools=[len])
-
-    monkeypatch.setattr(GRPOTrainer, "__init__", init)
-    with pytest.raises(ValueError, match=r"1 more round.* tools"):
-        BaseTrainer()
 
 
 def test_the_command_refuses_votes_before_any_model(monkeypatch, tmp_path, capsys):
@@ -183,53 +184,44 @@ def test_the_command_refuses_votes_before_any_model(monkeypatch, tmp_path, capsy
     assert not (tmp_path / "cache").exists() and not (tmp_path / "run").exists()
 
 
-def subprocess_of(command, **kwargs):
-    done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=300, check=False, **kwargs
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 def test_the_recipe_as_it_stands(random_model, tmp_path):
-    """Only the model, which answers anything at all, the batch and the number of steps are others."""
+    """The recipe runs with a smaller model and batch and for fewer steps."""
     flags = ("--model_name_or_path", random_model, "--per_device_train_batch_size", 16, "--logging_steps", 1)
-    command = [*TORCHRUN, 2, ROOT / "launch" / "gbpo.py", TINY, "--max_steps", 2, *flags]
-    subprocess_of(command, cwd=tmp_path)
+    processes.run(*processes.python(2), ROOT / "launch" / "gbpo.py", TINY, "--max_steps", 2, *flags, cwd=tmp_path)
     folder = tmp_path / "runs" / "tiny_ttrl"
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in logged] == [1, 2]
     for name in ("majority_ratio", "label_accuracy", "reward_accuracy", "ok", "mean"):
         assert 0.0 <= logged[0][f"rewards/majority_vote/{name}"] <= 1.0
-    assert logged[0]["reward"] == logged[0]["rewards/majority_vote/mean"]  # the golds train nothing
+    assert logged[0]["reward"] == logged[0]["rewards/majority_vote/mean"]
     assert "gbpo/ratio_error" in logged[0]
 
 
-# what 16 rows answer in three rounds; in groups of 8 the labels are 0 and 1, of all 16 it is 1
+# The answers of 16 rows in three rounds. The majority is 0 and 1 in groups of 8, and 1 in the group of 16.
 ANSWERS = ["11102210" + "02222212", "00012000" + "11122111", "02001100" + "11211120"]
 
 
-def voting_step(model, folder, processes, algorithm, num_generations):
-    launcher = [*TORCHRUN, processes] if processes > 1 else [sys.executable]
-    output = folder / f"{processes}.json"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    arguments = (model, output, processes, algorithm, num_generations, json.dumps(ANSWERS))
-    subprocess_of([*launcher, HERE / "voting_step.py", *arguments], env=environment)
+def voting_step(model, folder, ranks, algorithm, num_generations):
+    """What voting_step.py writes."""
+    output = folder / f"{ranks}.json"
+    arguments = (model, output, ranks, algorithm, num_generations, json.dumps(ANSWERS))
+    processes.run(*processes.python(ranks), HERE / "voting_step.py", *arguments)
     return json.loads(output.read_text())
 
 
-# with 16 the one prompt lies on both ranks
+# A group of 16 spans both ranks.
 @pytest.mark.parametrize(("algorithm", "num_generations"), [("gbpo", 16), ("grpo", 8)])
-def test_two_processes_vote_as_one(random_model, tmp_path, algorithm, num_generations):
-    paid = []
+def test_two_processes_give_the_rewards_of_one(random_model, tmp_path, algorithm, num_generations):
+    rewards = []
     for first in range(0, 16, num_generations):
         group = slice(first, first + num_generations)
         label = Counter("".join(answers[group] for answers in ANSWERS)).most_common(1)[0][0]
-        assert label != Counter(ANSWERS[0][group]).most_common(1)[0][0]  # the extra votes decide
-        paid += [float(answer == label) for answer in ANSWERS[0][group]]
+        assert label != Counter(ANSWERS[0][group]).most_common(1)[0][0]  # without extra votes it would differ
+        rewards += [float(answer == label) for answer in ANSWERS[0][group]]
     one = voting_step(random_model, tmp_path, 1, algorithm, num_generations)
     two = voting_step(random_model, tmp_path, 2, algorithm, num_generations)
-    assert one["paid"] == [paid]
-    assert two["paid"] == [paid[:8], paid[8:]]
+    assert one["rewards"] == [rewards]
+    assert two["rewards"] == [rewards[:8], rewards[8:]]
     assert one["rounds"] == two["rounds"] == 3
     for name in ("majority_ratio", "label_accuracy", "reward_accuracy", "mean"):
         name = f"rewards/majority_vote/{name}"

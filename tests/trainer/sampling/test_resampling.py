@@ -1,4 +1,4 @@
-"""Groups without signal are replaced by groups of other prompts, with all their tensors, and the cost is on record."""
+"""Groups without signal are replaced by groups of other prompts, with all their tensors; metrics record the cost."""
 
 import pytest
 import torch
@@ -7,33 +7,29 @@ from datasets import Dataset, IterableDataset
 from gbpo import GBPOTrainer
 from gbpo.trainer.base import BaseTrainer
 from gbpo.trainer.config import BaseConfig
+from rollouts import ended, rollout_of
 
-LOUD = {0, 2, 4, 6}  # prompts whose groups have a signal
+WITH_SIGNAL = {0, 2, 4, 6}  # prompts whose groups have a signal
 
 
 class Rewards:
-    """Pays the completions of some prompts differently, those of others alike; counts what it is asked."""
+    """Different rewards for completions of the prompts `with_signal`, equal ones for the rest; records its calls."""
 
     __name__ = "rewards"
 
-    def __init__(self, loud=LOUD):
-        self.loud, self.calls = loud, []
+    def __init__(self, with_signal=WITH_SIGNAL):
+        self.with_signal, self.calls = with_signal, []
 
     def __call__(self, prompts, completions, **columns):
         self.calls.append(list(prompts))
-        return [float(i % 4 == 1) if int(prompt[0]) in self.loud else 1.0 for i, prompt in enumerate(prompts)]
+        return [float(i % 4 == 1) if int(prompt[0]) in self.with_signal else 1.0 for i, prompt in enumerate(prompts)]
 
 
 def ragged(prompts, trainer):
-    """Prompts and completions of lengths that differ from draw to draw, so that their batches are of other widths."""
-    trainer.draws = getattr(trainer, "draws", -1) + 1
-    encode = trainer.processing_class
-    texts = ["1" * (1 + (i + trainer.draws) % 4 + 3 * trainer.draws) for i in range(len(prompts))]
-    return {
-        "prompt_ids": [encode(prompt)["input_ids"] for prompt in prompts],
-        "completion_ids": [[*encode(text)["input_ids"], encode.eos_token_id] for text in texts],
-        "logprobs": None,
-    }
+    """Completions whose lengths differ between generations, so that their batches have different widths."""
+    trainer.generations = getattr(trainer, "generations", -1) + 1
+    texts = ["1" * (1 + (i + trainer.generations) % 4 + 3 * trainer.generations) for i in range(len(prompts))]
+    return rollout_of(trainer, prompts, ended(trainer, texts))
 
 
 @pytest.fixture(params=["gbpo", "grpo"])
@@ -54,19 +50,19 @@ def make(request, make_trainer, random_model):
 
 
 def scored(trainer, *numbers):
-    """The batch of groups of 4 of these prompts, and the prompts that its rows hold."""
+    """The scored batch of groups of 4 of these prompts, and the prompt of each of its rows."""
     rows = [row for number in numbers for row in [dict(trainer.train_dataset[number])] * 4]
     batch = trainer._generate_and_score_completions(rows)
     texts = trainer.processing_class.batch_decode(batch["prompt_ids"], skip_special_tokens=True)
     return batch, [int(text.strip()[0]) for text in texts]
 
 
-def test_silent_groups_give_way_to_others_with_a_signal(make):
+def test_groups_without_signal_are_replaced(make):
     rewards = Rewards()
     trainer = make(rewards)
     batch, prompts = scored(trainer, 1, 2, 3)
     groups = [prompts[i : i + 4] for i in range(0, 12, 4)]
-    assert all(len(set(group)) == 1 and group[0] in LOUD for group in groups), groups
+    assert all(len(set(group)) == 1 and group[0] in WITH_SIGNAL for group in groups), groups
     assert groups[1] == [2] * 4, "a group with a signal stays where it is"
     advantages = batch["advantages"].view(3, 4)
     assert (advantages.amax(1) > advantages.amin(1)).all()
@@ -76,7 +72,7 @@ def test_silent_groups_give_way_to_others_with_a_signal(make):
         assert ((batch["target_ratio"] > 1) == (batch["advantages"] > 0)).all()
 
 
-def test_metrics_are_those_of_the_first_draw_and_the_cost(make):
+def test_metrics_describe_the_first_generation_and_the_cost(make):
     rewards = Rewards()
     trainer = make(rewards)
     scored(trainer, 1, 2)
@@ -92,10 +88,10 @@ def test_metrics_are_those_of_the_first_draw_and_the_cost(make):
 
 
 def test_every_tensor_of_a_row_moves_with_it(make, without):
-    """Old log-probs and masks of all rows, from batches of other widths, are those of their tokens."""
+    """The rows come from batches of different widths. Their log-probs and masks still belong to their tokens."""
     trainer = make(Rewards(), **without("reuse_first_pass"), beta=0.1)
     batch, _ = scored(trainer, 1, 2, 3)
-    assert trainer.draws >= 1
+    assert trainer.generations >= 1
     tokens = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
     with torch.no_grad():
@@ -108,7 +104,7 @@ def test_every_tensor_of_a_row_moves_with_it(make, without):
     assert (tokens[mask == 0] == trainer.processing_class.pad_token_id).all()
 
 
-def test_a_generation_with_signals_everywhere_costs_nothing(make):
+def test_a_generation_with_signal_in_every_group_is_not_changed(make):
     rewards = Rewards()
     trainer = make(rewards)
     batch, prompts = scored(trainer, 0, 2)
@@ -120,8 +116,8 @@ def test_a_generation_with_signals_everywhere_costs_nothing(make):
         torch.testing.assert_close(batch[name], value, atol=0, rtol=0)
 
 
-def test_it_gives_up_where_no_prompt_has_a_signal(make, caplog):
-    rewards = Rewards(loud=set())
+def test_resampling_stops_if_no_prompt_has_a_signal(make, caplog):
+    rewards = Rewards(with_signal=set())
     trainer = make(rewards)
     _, prompts = scored(trainer, 1, 2)
     assert prompts == [1] * 4 + [2] * 4
@@ -130,7 +126,7 @@ def test_it_gives_up_where_no_prompt_has_a_signal(make, caplog):
     assert "too easy or too hard" in caplog.text
 
 
-def test_draws_follow_the_seed_and_the_step_and_differ_by_round(make):
+def test_resampled_prompts_depend_on_step_and_round(make):
     trainer = make(Rewards())
 
     def drawn(*which):
@@ -142,7 +138,7 @@ def test_draws_follow_the_seed_and_the_step_and_differ_by_round(make):
     assert first != drawn(3, 1, 1)
 
 
-def test_evaluation_is_left_alone(make):
+def test_no_resampling_in_evaluation(make):
     rewards = Rewards()
     trainer = make(rewards, num_generations_eval=4)
     trainer.model.eval()
@@ -160,7 +156,7 @@ def test_training_runs_and_every_row_is_run(make):
         assert {row["gbpo/rows_run"] for row in steps if "gbpo/rows_run" in row} == {1}
 
 
-def test_prompts_that_cannot_be_drawn_again_are_refused(make):
+def test_data_sets_that_cannot_be_resampled_are_refused(make):
     with pytest.raises(ValueError, match="resample_zero_signal_groups.*'image'"):
         make(Rewards(), dataset=Dataset.from_dict({"prompt": ["1+1="], "image": [None]}))
     endless = IterableDataset.from_generator(lambda: iter([{"prompt": "1+1="}]))
@@ -169,8 +165,8 @@ def test_prompts_that_cannot_be_drawn_again_are_refused(make):
 
 
 @pytest.mark.parametrize(("prompts", "groups"), [((0, 2, 4, 1), 2), ((0, 1, 3, 5), 4)], ids=["1 of 4", "3 of 4"])
-def test_as_many_are_drawn_as_are_likely_to_fill_the_gaps(make, prompts, groups):
-    """1 gap at a share of 3/4 with a signal, 3 gaps at 1/4, of which a batch is the most."""
+def test_the_number_of_resampled_groups_follows_the_rate_of_signals(make, prompts, groups):
+    """1 missing group at a rate of 3/4 needs 2 groups; 3 missing at 1/4 need 12, limited to 4, the generation batch."""
     rewards = Rewards()
     scored(make(rewards), *prompts)
     assert len(rewards.calls[1]) == 4 * groups

@@ -1,14 +1,14 @@
-"""Run by test_voting.py, alone or under torchrun: one generation with more votes than completions, then what was paid.
+"""Take one optimiser step with more votes than completions, in one process or under torchrun; write the rewards.
 
 Usage: voting_step.py MODEL OUTPUT.json NUM_PROCESSES ALGORITHM NUM_GENERATIONS '["<16 digits>", …]'
 
-The last argument says what the 16 rows of the global batch answer in each round of generation.
+The last argument holds, for each round of generation, the answers of the 16 rows of the global batch.
 """
 
 import json
 import sys
 
-import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from trl import GRPOConfig
 
@@ -16,16 +16,17 @@ from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.processes.group import leave_together
 from gbpo.trainer.base import BaseTrainer
 from rewards.answers.majority_vote import MajorityVote
+from rollouts import ended, rollout_of
 
 
 class Recorded(MajorityVote):
-    """Keeps what this rank was paid."""
+    """Keeps the rewards of this rank."""
 
-    paid: list[float] = []
+    rewards: list[float] = []
 
     def __call__(self, *args, **columns):
-        self.paid += super().__call__(*args, **columns)
-        return self.paid
+        self.rewards += super().__call__(*args, **columns)
+        return self.rewards
 
 
 def main(model: str, output: str, num_processes: str, algorithm: str, num_generations: str, answers: str) -> None:
@@ -50,25 +51,15 @@ def main(model: str, output: str, num_processes: str, algorithm: str, num_genera
         first = trainer.accelerator.process_index * len(prompts)
         texts = script[len(rounds)][first : first + len(prompts)]
         rounds.append(texts)
-        encode = trainer.processing_class
-        return {
-            "prompt_ids": [encode(prompt)["input_ids"] for prompt in prompts],
-            "completion_ids": [[*encode(text)["input_ids"], encode.eos_token_id] for text in texts],
-            "logprobs": None,
-        }
+        return rollout_of(trainer, prompts, ended(trainer, texts))
 
     reward = Recorded(votes=len(script) * generations, boxed=False)
     dataset = Dataset.from_dict({"prompt": ["1+2=", "30+4="], "solution": ["1", "1"]})
     trainer = trainer_class(model, reward, args, train_dataset=dataset, rollout_func=rollout)
     trainer.train()
-    everything = [None]
-    if trainer.accelerator.num_processes > 1:
-        everything *= trainer.accelerator.num_processes
-        torch.distributed.all_gather_object(everything, reward.paid)
-    else:
-        everything = [reward.paid]
+    rewards = gather_object([reward.rewards])  # of each rank
     if trainer.accelerator.is_main_process:
-        result = {"paid": everything, "rounds": len(rounds), "metrics": trainer.state.log_history[0]}
+        result = {"rewards": rewards, "rounds": len(rounds), "metrics": trainer.state.log_history[0]}
         with open(output, "w") as file:
             json.dump(result, file)
 
