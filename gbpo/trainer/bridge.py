@@ -327,7 +327,7 @@ class BridgeTrainer(GRPOTrainer):
         )
 
     def _planned(self, plan: PassPlan, micro_batches: list[Batch], slot: int) -> list[list[Pass]]:
-        """The passes of a generation, with old log-probs except for the passes of the optimiser step that begins now."""
+        """The passes of a generation, with old log-probs except in passes of the optimiser step that begins now."""
         shares = self.scorer is not None and self.scorer.shares_in(self.model)
         passes, rows_run = plan.passes([self.as_pass(b) for b in micro_batches], shares_prompts=shares)
         if rows_run is not None:

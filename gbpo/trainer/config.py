@@ -118,7 +118,8 @@ class GBPOConfig(BaseConfig):
     target_temperature: float = field(
         default=1e-4,
         metadata={
-            "help": "Temperature T of the target's sigmoid, in units of the advantage; at 0 the target is a step function."
+            "help": "Temperature T of the target's sigmoid, in units of the advantage; 0 makes the target a step "
+            "function."
         },
     )
     overshoot_slope: float = field(

@@ -226,13 +226,13 @@ class GBPOTrainer(BaseTrainer):
         return weights
 
     def _per_token_kl(self, logps: torch.Tensor, ref_logps: Any, ratio: torch.Tensor) -> torch.Tensor:
-        """k3 estimate of the KL divergence to the reference; with `use_bias_correction_kl`, multiplied by ρ as in TRL."""
+        """k3 estimate of the KL divergence to the reference. `use_bias_correction_kl` multiplies it by ρ, as in TRL."""
         difference = ref_logps - logps
         per_token_kl = difference.exp() - difference - 1
         return per_token_kl * ratio if self.args.use_bias_correction_kl else per_token_kl
 
     def _applied_entropy_coef(self) -> float:
-        """The coefficient of the entropy bonus. With `use_adaptive_entropy` it is 0 while entropy exceeds its target."""
+        """The entropy bonus's coefficient. With `use_adaptive_entropy` it is 0 while entropy exceeds its target."""
         if self.use_adaptive_entropy and self._last_world_entropy > self.args.entropy_target:
             return 0.0
         return self.entropy_coef
@@ -258,7 +258,7 @@ class GBPOTrainer(BaseTrainer):
     def _ratio_means(
         self, ratio: torch.Tensor, policy_term: torch.Tensor, weights: torch.Tensor, one: Pass
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """GBPO's own metrics. `ratio` and `policy_term` are (B, T), or (B, 1) at sequence level. `weights` is (B, T)."""
+        """GBPO's own metrics. `ratio` and `policy_term` are (B, T), or (B, 1) at sequence level; `weights` (B, T)."""
         weights = weights * one.policy_mask
         if self.loss_type == "grpo":  # each completion counts once
             weights = weights / one.policy_mask.sum(-1, keepdim=True).clamp(min=1.0)

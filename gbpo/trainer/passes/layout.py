@@ -103,7 +103,7 @@ def split(lengths: Lengths, budget: int, at_most: int) -> list[list[int]]:
 
 
 def _cheapest(lengths: Lengths, order: np.ndarray, budget: int, overhead: float) -> list[tuple[int, int]]:
-    """Find the cheapest passes by dynamic programming: begin and (exclusive) end of each in `order`, last pass first."""
+    """Begin and (exclusive) end in `order` of the cheapest passes, last pass first, found by dynamic programming."""
     least, begins = np.zeros(len(order) + 1), np.zeros(len(order) + 1, dtype=int)
     for end in range(1, len(order) + 1):
         tokens = lengths.tokens(order[:end])  # (end,), by begin

@@ -80,7 +80,7 @@ class Scorer:
     def score(
         self, model: nn.Module, ids: torch.Tensor, prompt_width: int, rows: Sequence[Row], *, entropy: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Log-probs and, on request, entropies of the completions, each (B, T), 0 in padding. Arguments: see `inputs`."""
+        """Log-probs and, on request, entropies of the completions, (B, T), 0 in padding. For arguments see `inputs`."""
         inputs = self.inputs(model, ids, prompt_width, rows)
         with self.accelerator.autocast():
             outputs = model(**inputs.tokens, fused_lm_head=True)

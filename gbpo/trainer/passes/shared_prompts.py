@@ -66,7 +66,7 @@ def pays(rows: Sequence[Row]) -> bool:
 
 
 def numbers_where_it_pays(rows: Sequence[Row]) -> np.ndarray | None:
-    """Index of each row's prefix, (B,), or None if sharing prompts cannot save enough tokens in passes of these rows."""
+    """Index of each row's prefix, (B,), or None if sharing prompts cannot save enough tokens over all these rows."""
     different = {row.prefix: row.prompt for row in rows}
     shared = sum(different.values()) + sum(shared_cost(0, row.prompt, 1, row.completion) for row in rows)
     if not is_cheaper(shared, sum(row.prompt + row.completion for row in rows)):

@@ -99,7 +99,7 @@ def packed(ids: torch.Tensor, prompt_width: int, rows: Sequence[Row]) -> ModelIn
 
 
 def after_prefix(ids: torch.Tensor, prompt_width: int, rows: Sequence[Row], past: Any) -> ModelInputs:
-    """Rows that begin at the last token of their prompt and attend to the cached keys and values of the prompt's prefix.
+    """Rows that begin at the last token of their prompt and attend to the cached keys and values of the earlier ones.
 
     The arguments are those of `aligned_left`. `past` is a cache with the same number of rows, as wide as the longest
     prefix.

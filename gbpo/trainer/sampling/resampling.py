@@ -116,7 +116,7 @@ class Resampling:
         return _stacked(gather_object([local]), self._pad)
 
     def _with_groups(self, batch: Batch, slots: Sequence[int], more: Batch, found: Sequence[int]) -> Batch:
-        """A copy of `batch` in which groups `found` of `more` replace the groups at `slots`, as far as there are any."""
+        """A copy of `batch` in which the groups `found` of `more` replace the first of the groups at `slots`."""
         both = _stacked([batch, more], self._pad)
         groups = torch.arange(len(both["advantages"])).view(-1, self._group)
         kept = len(batch["advantages"]) // self._group
