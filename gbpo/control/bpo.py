@@ -257,7 +257,7 @@ class BPO(PPO):
         self.logger.record("train/clip_fraction", outside.float().mean().item())
         self.logger.record("train/target_ratio", target.mean().item())
         self.logger.record("train/ratio_error", (ratio - target).abs().mean().item())
-        # of the last epoch only, as in PPO
+        # the KL divergence of the last epoch and the loss of the last minibatch, as in PPO
         self.logger.record("train/approx_kl", _approx_kl(torch.cat([loss.log_ratio for loss in last_epoch])).item())
         self.logger.record("train/loss", losses[-1].total.item())
         values, returns = self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten()

@@ -19,8 +19,8 @@ class Evaluation:
     """The result of one evaluation.
 
     Args:
-        steps: Environment steps trained before it.
-        seconds: Training time before it, in seconds, without evaluations and checkpoints.
+        steps: Environment steps trained before this evaluation.
+        seconds: Training time before this evaluation, in seconds, without evaluations and checkpoints.
         eval_returns: Undiscounted return of each episode.
         train_return_mean: Mean return of the last 100 training episodes; None if no episode has ended yet.
     """
@@ -41,7 +41,7 @@ class Evaluation:
 
 @dataclass
 class Progress:
-    """All evaluations of a seed, oldest first. A checkpoint is written with each of them."""
+    """All evaluations of a seed, oldest first. A checkpoint is written after each evaluation."""
 
     curve: list[Evaluation] = field(default_factory=list)
 

@@ -14,7 +14,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_nor
 from . import agents, environments
 from .recipe import Plan
 
-# the same for all runs, so that episode k always has the same start; far from the seeds of training
+# Seed of the first evaluation episode. It is the same for all runs, so that episode k always has the same start, and it
+# is far from the seeds of training.
 _EVALUATION_SEED = 1_000_000
 
 
@@ -36,7 +37,7 @@ def evaluate(
     """Run one episode in each environment. The starts are the same in every call.
 
     Args:
-        agent: The agent. If it normalises observations, its statistics are used.
+        agent: The agent. If the agent normalises observations, its running statistics are used.
         envs: The environments that `make_environments` created.
         deterministic: Take the most likely action if true, else sample it.
         before_step: Called before each step.

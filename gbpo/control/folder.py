@@ -44,7 +44,7 @@ def check(output: Path, plan: Plan) -> None:
         if existing.get(name) != value:
             raise ValueError(
                 f"output={str(output)!r} holds a run with {name}={existing.get(name)}, but this run has {value}. Give "
-                "another folder, or the same settings to resume that run."
+                "another folder, or give the same settings to resume that run."
             )
 
 
@@ -55,7 +55,7 @@ def claim(command: Command) -> list[FileLock]:
         command: The command line, with seeds and output folder.
 
     Returns:
-        One lock per seed. Each is released by `release()`, or when the process ends.
+        One lock per seed. A lock is released by its method `release()`, or when the process ends.
 
     Raises:
         ValueError: The folder cannot be written, or another process holds one of the locks.

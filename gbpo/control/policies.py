@@ -58,7 +58,7 @@ class MedianCritic(ActorCriticPolicy):
         )
 
     def _build(self, lr_schedule: Schedule) -> None:
-        super()._build(lr_schedule)  # first, so that policy and value start with the same weights as in PPO
+        super()._build(lr_schedule)  # before the median critic, so that policy and value get the same weights as in PPO
         layers = self.net_arch.get("vf", []) if isinstance(self.net_arch, dict) else self.net_arch
         self.median_net = nn.Sequential(*create_mlp(self.features_dim, 1, layers, self.activation_fn))
         self.median_features_extractor = (

@@ -29,7 +29,7 @@ _NOT_SETTINGS |= {"rollout_buffer_class", "rollout_buffer_kwargs", "_init_setup_
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the result of a run.
+    """All settings that affect the result of a run.
 
     Args:
         env: Gymnasium id.

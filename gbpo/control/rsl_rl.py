@@ -133,7 +133,7 @@ class BPO(PPO):
         Returns:
             The means of |A| · |ρ - ρ*|, of (R - v)², of the median loss and of the entropy, each ().
         """
-        self.actor(batch.observations, stochastic_output=True)  # sets the distribution used below
+        self.actor(batch.observations, stochastic_output=True)  # stores the distribution that is used below
         log_ratio = self.actor.get_output_log_prob(batch.actions) - batch.old_actions_log_prob.squeeze(-1)
         returns = batch.returns.squeeze(-1)  # (B,)
         values, medians = (model(batch.observations).squeeze(-1) for model in (self.critic, self.median))

@@ -1,4 +1,4 @@
-"""How TRL's `loss_type` weighs the tokens of a micro-batch, as one weight per row."""
+"""One weight per row, so that the weighted sum of token losses equals the average that TRL's `loss_type` defines."""
 
 import torch
 
@@ -13,19 +13,19 @@ def row_weights(
     num_processes: int,
     max_completion_length: int,
 ) -> torch.Tensor:
-    """Factor of the summed token losses of each row of one micro-batch.
+    """Weight of each row of one of TRL's micro-batches.
 
-    The loss of the micro-batch is `Σ_rows weight · Σ_tokens loss`. The weights are known from the micro-batch as TRL
-    draws it, so rows may then be run in any order and company.
+    The loss of the micro-batch is `Σ_rows weight · Σ_tokens loss`. The weights are computed before the rows are
+    rearranged, so rows may then be run in any order and together with any other rows.
 
     Args:
         loss_type: `"dapo"`, mean over the tokens of all ranks and micro-batches; `"grpo"`, mean over rows of the mean
             over tokens; `"bnpo"`, mean over the tokens of the micro-batch; `"dr_grpo"`, sum over tokens divided by
             `max_completion_length`, mean over rows.
-        tokens: Tokens of each row that the policy sampled, (B,), int64.
-        tokens_of_all_ranks: Their number in the whole generation batch, scalar.
-        num_processes: Number of ranks; gradients are averaged over them.
-        max_completion_length: The longest completion that may be sampled, in tokens.
+        tokens: Number of tokens in each row that the policy sampled, (B,), int64.
+        tokens_of_all_ranks: Number of sampled tokens in the whole generation batch of all ranks, scalar.
+        num_processes: Number of ranks. Gradients are averaged over the ranks.
+        max_completion_length: Maximum length of a completion, in tokens.
 
     Returns:
         Weights, (B,), float32.
@@ -47,5 +47,5 @@ def row_weights(
 
 
 def token_mean(tokens: torch.Tensor) -> torch.Tensor:
-    """Factor of each token in the mean over all tokens of a micro-batch, scalar; `tokens` as in `row_weights`."""
+    """Weight of each token in the mean over all tokens of a micro-batch, a scalar. `tokens` is as in `row_weights`."""
     return 1.0 / tokens.sum().clamp(min=1)

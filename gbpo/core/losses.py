@@ -54,7 +54,7 @@ def probability_ratio(log_ratio: torch.Tensor, max_log_ratio: float) -> torch.Te
 def ratio_loss(
     ratio: torch.Tensor, target_ratio: torch.Tensor, advantages: torch.Tensor, *, overshoot_slope: float
 ) -> torch.Tensor:
-    """`bounded_ratio_loss` of a ratio ρ that is already known; arguments and result as there."""
+    """`bounded_ratio_loss` for a ratio ρ that is already computed. Other arguments and the result are the same."""
     target = at_least_float32(target_ratio.detach())
     weight = at_least_float32(advantages.detach()).abs()
     error = ratio - target
@@ -70,7 +70,7 @@ def median_loss(
     epsilon_low: float = 1.0,
     epsilon_high: float = 1.0,
 ) -> torch.Tensor:
-    """Smooth quantile loss. Its minimiser is the baseline of the BRRL optimum, the median for equal bounds.
+    """Smooth quantile loss. Its minimiser is the baseline of the BRRL optimum, which is the median for equal bounds.
 
     `l = τ · softplus(x / τ) - x · ε_low / (ε_low + ε_high)` with `x = R - u`. At the minimum
     `E[σ((R - u) / τ)] = ε_low / (ε_low + ε_high)`, which is the condition `E[ρ*] = 1`. As τ → 0, u tends to the
@@ -104,7 +104,7 @@ def check_loss_options(overshoot_slope: float, max_log_ratio: float) -> None:
     if not 0.0 <= overshoot_slope < math.inf:
         raise ValueError(
             f"overshoot_slope={overshoot_slope} would push the ratio further past its target, or make the loss "
-            "infinite. Write 0 for no slope there, 1 for the published loss, or another number ≥ 0."
+            "infinite. Write 0 for a flat loss past the target, 1 for the published loss, or another number ≥ 0."
         )
     if not 0.0 < max_log_ratio <= _LARGEST_LOG_RATIO:
         raise ValueError(

@@ -2,8 +2,9 @@
 
 The BRRL problem: maximise `E_{a~π0}[ρ A]` over ratios `ρ = π/π0` with `1 - ε_low ≤ ρ ≤ 1 + ε_high` and `E[ρ] = 1`.
 
-The lift of a sample is `(ρ* - 1 + ε_low) / (ε_low + ε_high)`: 0 at the lower bound, 1 at the upper bound. The lifts of
-a group of n samples sum to `n · ε_low / (ε_low + ε_high)` if and only if the mean of ρ* is 1.
+The lift of a sample says where ρ* lies between the bounds: `(ρ* - 1 + ε_low) / (ε_low + ε_high)` is 0 at the lower
+bound and 1 at the upper bound. The lifts of a group of n samples sum to `n · ε_low / (ε_low + ε_high)` if and only if
+the mean of ρ* is 1.
 """
 
 import torch
@@ -45,7 +46,7 @@ def target_ratio(centred: torch.Tensor, *, epsilon_low: float, epsilon_high: flo
     check_temperature(temperature)
     centred = at_least_float32(centred.detach())
     if temperature < torch.finfo(centred.dtype).tiny:
-        lift = torch.where(centred.isnan(), centred, (torch.sign(centred) + 1) / 2)  # keep NaN, whose sign is 0
+        lift = torch.where(centred.isnan(), centred, (torch.sign(centred) + 1) / 2)  # torch.sign maps NaN to 0
     else:
         lift = torch.sigmoid(centred / temperature)
     return _lifted(lift, epsilon_low, epsilon_high)
@@ -119,8 +120,8 @@ def group_target_ratio(
         baseline: `"median"`, the published method; `"exact"`, the optimum of `exact_target_ratio`; or `"mean"`, the
             baseline of GRPO.
         temperature: T ≥ 0, in units of the scaled reward.
-        scale_rewards: Divide the rewards by the standard deviation of the `"group"`, of the `"batch"`, or by none
-            (`"none"`).
+        scale_rewards: Divide the rewards by the standard deviation of the `"group"` or of the `"batch"`, or do not
+            scale them (`"none"`).
 
     Returns:
         Target ratios, (N,), at least float32, without gradient. They are 1 where the reward is NaN.
@@ -181,7 +182,7 @@ def _std(groups: torch.Tensor) -> torch.Tensor:
 
 
 def _lifted(lift: torch.Tensor, epsilon_low: float, epsilon_high: float) -> torch.Tensor:
-    """The ratio for a lift in [0, 1]. This order of operations gives exactly 1 for a lift of ½ and equal bounds."""
+    """The ratio for a lift in [0, 1]. With equal bounds, a lift of ½ gives exactly 1 in this order of operations."""
     return 1 + ((epsilon_low + epsilon_high) * lift - epsilon_low)
 
 
@@ -190,8 +191,9 @@ def _regularised_lift(
 ) -> torch.Tensor:
     """Solve for μ by bisection, for all groups at once, and return σ((v - μ) / T), whose sum per group is `lifts`.
 
-    μ is searched around the pivot, the value at which the total lift is used up at T = 0. The root is within
-    ± `_ROOT_BRACKET` · T of it: far below the pivot the sum is at least `lifts`, far above it is smaller.
+    The pivot is the value at which the total lift is used up at T = 0. The bisection searches μ within
+    ± `_ROOT_BRACKET` · T of the pivot. At the lower end the sum of σ((v - μ) / T) is at least `lifts`, and at the upper
+    end the sum is smaller, so the solution lies in between.
     """
     pivot_value = values.masked_fill(~pivot, -torch.inf).amax(-1, keepdim=True)  # (..., 1)
     distance = (values - pivot_value) / temperature

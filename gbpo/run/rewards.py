@@ -40,7 +40,7 @@ def load_rewards(run: RunArguments, dataset: Dataset) -> list[Callable[..., Any]
             if column not in dataset.column_names:
                 raise ValueError(
                     f"The reward {name!r} reads the column {column!r}, but {run.dataset_name!r} has "
-                    f"{', '.join(dataset.column_names)}. Rename one, for example "
+                    f"{', '.join(dataset.column_names)}. Rename a column, for example "
                     f"dataset_columns: {{answer: {column}}}."
                 )
         rewards.append(reward)
@@ -51,7 +51,7 @@ def named_rewards(run: RunArguments) -> dict[str, dict[str, Any]]:
     """The options of each reward, by its name. A reasoning-gym task has its own reward as the default.
 
     Raises:
-        ValueError: No reward is named, or `reward_kwargs` names one that `reward_funcs` does not list.
+        ValueError: No reward is named, or `reward_kwargs` names a reward that `reward_funcs` does not list.
     """
     names, options = run.reward_funcs, dict(run.reward_kwargs)
     if not names and run.dataset_name.startswith(REASONING_GYM):

@@ -1,4 +1,4 @@
-"""One run: a recipe in; a model, metrics and curves out."""
+"""Runs a recipe: trains a model, and writes the model, its metrics and curves to the output folder."""
 
 import os
 import sys
@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: `RECIPE [--field value …]`; by default the arguments of this process.
 
     Raises:
-        SystemExit: With status 2 and one printed line for bad input, with status 3 if the run stops itself.
+        SystemExit: With status 2, after one printed line, for bad input. With status 3 if a check such as
+            `CollapseWatch` ends the run.
     """
     quiet()
     try:
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         agreed(lambda: check_server(recipe.training))
         model = catalogue.local_model(recipe.model.model_name_or_path)
         description = describe(model, recipe)
-        memory.skeleton(recipe, description)  # refuses adapters, attention and model_init_kwargs that do not fit
+        memory.skeleton(recipe, description)  # raises an error if adapters, attention or model_init_kwargs do not fit
         agreed(lambda: lock_output(inputs.output))
     except (ValueError, ImportError) as error:
         _refuse(error)
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             leave_together()
     except LaunchError as error:
         _refuse(error)
-    except TrainingStopped:  # the watcher has printed its reason
+    except TrainingStopped:  # the watcher has printed the reason
         raise SystemExit(3) from None
 
 
@@ -96,7 +97,7 @@ def check_inputs(recipe: Recipe) -> Inputs:
     check_enough_prompts(recipe, len(train_set))
     rewards = load_rewards(recipe.run, train_set)
     check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
-    vote_rounds(rewards, recipe.training.num_generations)  # refuses a number of votes that does not fit the groups
+    vote_rounds(rewards, recipe.training.num_generations)  # raises an error if `votes` does not fit num_generations
     agreed(lambda: _check_references(rewards, train_set))
     catalogue.check_model_name(recipe.model.model_name_or_path)
     output = agreed(lambda: folder.choose(recipe))
@@ -110,7 +111,7 @@ def train(inputs: Inputs, model: str, description: Description, step_report: Tra
     Args:
         inputs: What `check_inputs` returned.
         model: Folder or Hub id of the model.
-        description: Its configuration and tokenizer.
+        description: Configuration and tokenizer of the model.
         step_report: Callback that tells the watcher the current step.
     """
     recipe, output = inputs.recipe, inputs.output
@@ -202,7 +203,7 @@ def _refuse(error: Exception) -> NoReturn:
 
 
 def _check_references(rewards: list[Callable[..., Any]], train_set: datasets.Dataset) -> None:
-    """Raise `ValueError` if a reference answer in a sample of the data set does not grade itself as correct."""
+    """Raise `ValueError` if too many reference answers in a sample of the data do not grade themselves as correct."""
     check_sample = rewards_module("check").check_sample
     for reward in rewards:
         check_sample(get_callable_name(reward), reward, train_set)

@@ -29,7 +29,7 @@ def read_yaml(path: Path, example: str) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses duplicate keys. PyYAML would use the last one."""
+    """Raises an error for a key that is given twice. PyYAML would use the last value."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()

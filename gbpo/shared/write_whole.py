@@ -1,4 +1,4 @@
-"""Writes files completely or not at all, also if the process is killed or the disk is full."""
+"""Writes files completely or not at all, even if the process is killed or the disk is full."""
 
 import os
 from pathlib import Path

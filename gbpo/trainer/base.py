@@ -22,9 +22,9 @@ _WHOLE_MODELS = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.
 
 
 class BaseTrainer(BridgeTrainer):
-    """TRL's GRPOTrainer, its loss untouched, with the parts of this project; see `BridgeTrainer` for their order.
+    """TRL's GRPOTrainer with TRL's loss and with the parts of this project. `BridgeTrainer` lists the parts in order.
 
-    Takes `trl.GRPOConfig`, or `BaseConfig` for the options of the parts.
+    The configuration is a `trl.GRPOConfig`, or a `BaseConfig` to set the options of the parts.
     """
 
     bounded_loss = False
@@ -39,7 +39,7 @@ class BaseTrainer(BridgeTrainer):
         if self.extra_votes.rounds and self.tools:
             raise ValueError(
                 f"A reward asks for {self.extra_votes.rounds} more round(s) of votes, but tools and environments keep "
-                "the changes of the first round, which would change these votes. Remove the votes or the tools."
+                "their state from the first round, which would change the later votes. Remove the votes or the tools."
             )
         if isinstance(self.args, BaseConfig) and self.args.resample_zero_signal_groups:
             self.resampling = Resampling(

@@ -36,23 +36,24 @@ Batch = dict[str, Any]
 
 
 class BridgeTrainer(GRPOTrainer):
-    """TRL's GRPOTrainer, which calls the parts of this project at the places where TRL would need them.
+    """TRL's GRPOTrainer with calls to the parts of this project, for example to `resampling`.
 
-    The parts are plain objects. `BaseTrainer` sets them; the defaults here do nothing, so that without them every
-    method is TRL's. Each method below states their order by its lines. For one generation it is:
+    The parts are plain objects. `BaseTrainer` sets them. The defaults here do nothing. For one generation, the methods
+    below call the parts in this order:
 
     1. `phase_times` starts its clock; it runs for the whole training step.
     2. `sampling_seeds` seeds the vLLM engine, prompts are tokenized once per group, and prompts are shared.
     3. `extra_votes` generates further completions for rewards that vote.
     4. TRL calculates the rewards and the advantages.
-    5. vLLM's correction is logged, and `weight_check` compares its log-probs.
+    5. vLLM's correction is logged, and `weight_check` compares vLLM's log-probs with the trainer's.
     6. `add_targets` (GBPO) reads the advantages of all ranks.
-    7. `resampling` replaces groups without signal; steps 2 to 6 run for each draw.
+    7. `resampling` replaces groups without signal; steps 2 to 6 run for each draw of new prompts.
     8. `pass_plan` (GBPO) arranges the rows into passes.
-    9. `scorer` computes old log-probs that no pass will find.
+    9. `scorer` computes old log-probs, if TRL has not, for all passes except those of the next optimiser step. The
+       passes of that step compute their old log-probs themselves.
 
-    And for one optimiser step: the passes are scored by `scorer`, `pass_loss` (GBPO) gives their loss, and after the
-    last backward `ratio_metrics`, `finish_step` (GBPO) and `finite_steps` read what was run.
+    For one optimiser step, `scorer` computes the log-probs of each pass, and `pass_loss` (GBPO) computes its loss.
+    After the last backward, `ratio_metrics`, `finish_step` (GBPO) and `finite_steps` read the results of all passes.
     """
 
     phase_times = PhaseTimes()
@@ -68,10 +69,10 @@ class BridgeTrainer(GRPOTrainer):
     # passes that were run since the last optimiser step, with their log-probs and ratios
     _ran: tuple[tuple[Pass, torch.Tensor, torch.Tensor], ...] = ()
     _unfinished: Path | None = None  # folder of the checkpoint that is being saved
-    _train_sampler: Any = ()  # none for an iterable data set
+    _train_sampler: Any = ()  # stays empty for an iterable data set
     _not_restored: str | None = None  # checkpoint whose random states transformers has not loaded yet
     _leave_out_old_logps = False
-    _last_logps: Any = None  # of the forward pass that TRL's own loss has just run
+    _last_logps: Any = None  # log-probs from the forward pass that TRL's own loss has just run
     _buffered_inputs: Any
 
     def __init__(self, *args, **kwargs):
@@ -81,37 +82,37 @@ class BridgeTrainer(GRPOTrainer):
             dtype = engine_dtype(self.model.dtype, self.accelerator.mixed_precision)
             return llm(dtype=str(dtype).removeprefix("torch."), **options)
 
-        # TRL passes no dtype to the engine, which would take that of the checkpoint
+        # TRL passes no dtype to the engine, so the engine would use the dtype of the checkpoint
         with _replaced(vllm_generation, LLM=start_engine), readable_errors():
             super().__init__(*args, **kwargs)
         if self.use_vllm:
-            set_seed(self.args.seed, device_specific=True)  # as TRL did before the engine set its own
+            set_seed(self.args.seed, device_specific=True)  # TRL did this before the engine, which set another seed
             if getattr(self.vllm_generation, "vllm_client", None) is not None:
                 self.vllm_generation.vllm_client = SeededClient(self.vllm_generation.vllm_client)
 
     # --- what GBPO adds
 
     def add_targets(self, batch: Batch, advantages: torch.Tensor) -> Batch:
-        """A scored generation with what the loss needs beside TRL's tensors.
+        """Add the tensors that the loss needs beside TRL's to a scored generation.
 
         Args:
-            batch: Of this rank.
-            advantages: Of all ranks, (B_global,); NaN for completions that no reward function scored.
+            batch: The generation of this rank.
+            advantages: Advantages of all ranks, (B_global,); NaN for completions that no reward function scored.
         """
         return batch
 
     def as_pass(self, batch: Batch) -> Pass:
-        """All rows of a micro-batch of TRL as one pass."""
+        """One pass with all rows of one of TRL's micro-batches."""
         return Pass.from_batch(batch)
 
     def pass_loss(
         self, one: Pass, logps: torch.Tensor, entropies: torch.Tensor, aux_loss: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss of a pass, a scalar, and its probability ratios, (B, T), or (B, 1) at sequence level."""
+        """The loss of a pass (a scalar) and its probability ratios, (B, T), or (B, 1) at sequence level."""
         raise NotImplementedError
 
     def finish_step(self) -> None:
-        """Log what the passes of an optimiser step, or of an evaluation batch, have collected."""
+        """Log the metrics that the passes of an optimiser step, or of an evaluation batch, have collected."""
 
     # --- data
 
@@ -144,7 +145,7 @@ class BridgeTrainer(GRPOTrainer):
         return batch
 
     def _scored(self, inputs: list[dict[str, Any]]) -> tuple[Batch, Any]:
-        """One generation of this rank, scored, and the advantages of all ranks where a part needs them."""
+        """One scored generation of this rank, and the advantages of all ranks (None if no part needs them)."""
         updates = self.args.steps_per_generation * self.num_iterations
         asks_for_old_logps = self.args.gradient_accumulation_steps % updates != 0
         self._leave_out_old_logps = asks_for_old_logps and self._finds_old_logps
@@ -160,7 +161,7 @@ class BridgeTrainer(GRPOTrainer):
 
     @property
     def _finds_old_logps(self) -> bool:
-        """Whether the first optimiser step on a generation gives the old log-probs, so that TRL need not."""
+        """Whether old log-probs come from the first optimiser step on a generation. TRL then does not compute them."""
         return self.pass_plan is not None and "reuse_first_pass" in self.speedups
 
     def _scored_unrecorded(self, inputs: list[dict[str, Any]]) -> Batch:
@@ -188,7 +189,7 @@ class BridgeTrainer(GRPOTrainer):
                 self._log(name, value)
 
     def _first_micro_batch(self, batch: Batch) -> Batch:
-        """The rows of the first micro-batch, as TRL splits them."""
+        """The rows of the first of the micro-batches into which TRL splits a generation."""
         chunks = split_tensor_dict(split_pixel_values_by_grid(batch), self.args.steps_per_generation)
         return unsplit_pixel_values_by_grid(chunks[0])
 
@@ -228,9 +229,9 @@ class BridgeTrainer(GRPOTrainer):
 
     @contextmanager
     def _shared_prefill(self) -> Iterator[None]:
-        """Inside, the model's `generate` runs each prompt once for all of its completions."""
+        """Within this context, the model's `generate` runs each prompt once for all of its completions."""
         model = self.accelerator.unwrap_model(self.model_wrapped) if "share_prompts" in self.speedups else None
-        if model is None or "generate" in vars(model):  # another library's, which may keep a cache of its own
+        if model is None or "generate" in vars(model):  # replaced by another library, which may have its own cache
             yield
             return
         model.generate = generate_after_prefixes(model.generate, decoder_of(model))
@@ -254,7 +255,7 @@ class BridgeTrainer(GRPOTrainer):
 
     @contextmanager
     def _unrecorded(self) -> Iterator[None]:
-        """Inside, generations enter no metric and no log of completions except `num_tokens`."""
+        """Within this context, generations change no log of completions and no metric except `num_tokens`."""
         metrics, logs = self._metrics["train"], self._logs
         self._metrics["train"] = defaultdict(list)
         self._logs = {name: _copied(log) for name, log in logs.items()}
@@ -277,7 +278,7 @@ class BridgeTrainer(GRPOTrainer):
         compute_aux_loss=False,
         **images,
     ):
-        if self._leave_out_old_logps:  # TRL's first question of a generation; the first pass will answer it
+        if self._leave_out_old_logps:  # TRL's first call for a generation; the first optimiser step computes these
             self._leave_out_old_logps = False
             return input_ids.new_zeros((len(input_ids), logits_to_keep), dtype=torch.float32), None, None
         with self.phase_times.measure("loss" if torch.is_grad_enabled() else "old", counts=self.model.training):
@@ -309,7 +310,7 @@ class BridgeTrainer(GRPOTrainer):
         return scores
 
     def score(self, model: Any, one: Pass, *, entropy: bool) -> tuple[torch.Tensor, Any, Any]:
-        """Log-probs and entropies of the completions of a pass, (B, T), and the loss of the experts' balance."""
+        """Log-probs and entropies of a pass's completions, (B, T), and the load-balancing loss of experts or None."""
         ids = torch.cat([one.prompt_ids, one.completion_ids], dim=1)
         left_to_trl = one.images or self.aux_loss_enabled or any(row.prompt == 0 for row in one.rows)
         if self.scorer is not None and not left_to_trl:
@@ -326,7 +327,7 @@ class BridgeTrainer(GRPOTrainer):
         )
 
     def _planned(self, plan: PassPlan, micro_batches: list[Batch], slot: int) -> list[list[Pass]]:
-        """The passes of a generation, with old log-probs for all but the first optimiser step, which begins now."""
+        """The passes of a generation, with old log-probs except in passes of the optimiser step that begins now."""
         shares = self.scorer is not None and self.scorer.shares_in(self.model)
         passes, rows_run = plan.passes([self.as_pass(b) for b in micro_batches], shares_prompts=shares)
         if rows_run is not None:
@@ -344,9 +345,9 @@ class BridgeTrainer(GRPOTrainer):
         return replace(one, old_logps=self.score(self.model, one, entropy=False)[0])
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """TRL's loss of its micro-batch or, with a `pass_plan`, the sum over the passes that are run in its place.
+        """The loss of one micro-batch: TRL's loss or, with a `pass_plan`, the sum of the losses of its passes.
 
-        The gradients of all passes but the last are added on the way.
+        This method runs the backward of every pass except the last, whose backward TRL runs.
         """
         if self.pass_plan is None:
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -355,7 +356,7 @@ class BridgeTrainer(GRPOTrainer):
                 logps, self._last_logps = self._last_logps, None
                 self._ran += ((one, logps, self.log_ratio(logps, one).exp()),)
             return loss
-        if not inputs:  # another micro-batch of the step runs these rows
+        if not inputs:  # the passes of another micro-batch of this optimiser step hold these rows
             return torch.zeros((), device=self.accelerator.device, requires_grad=True)
         others = torch.zeros((), device=self.accelerator.device)
         options = {"scale_wrt_gas": False} if self.accelerator.distributed_type == DistributedType.DEEPSPEED else {}
@@ -377,7 +378,7 @@ class BridgeTrainer(GRPOTrainer):
         return loss
 
     def log_ratio(self, logps: torch.Tensor, one: Pass) -> torch.Tensor:
-        """log ρ: of each token, (B, T), or its mean over the sequence, (B, 1)."""
+        """log ρ of each token, (B, T), or the mean of log ρ over each sequence, (B, 1)."""
         log_ratio = logps - (logps.detach() if one.old_logps is None else one.old_logps)
         if self.importance_sampling_level == "token":
             return log_ratio
@@ -386,7 +387,10 @@ class BridgeTrainer(GRPOTrainer):
 
     @contextmanager
     def _accumulating(self, model: Any) -> Iterator[None]:
-        """Inside, gradients stay on their rank, as in every micro-batch but the last of an optimiser step."""
+        """Within this context, a backward does not reduce gradients across ranks.
+
+        Every micro-batch except the last of an optimiser step does the same.
+        """
         if not self.accelerator.sync_gradients:
             yield
             return
@@ -403,7 +407,7 @@ class BridgeTrainer(GRPOTrainer):
             self.accelerator.gradient_state._set_sync_gradients(True)
 
     def training_step(self, model, inputs, num_items_in_batch):
-        if self._not_restored:  # the checkpoint was of the end of an epoch, from which no batch was left
+        if self._not_restored:  # the resumed epoch had no batch left, so transformers has not loaded the random states
             self._load_rng_state(self._not_restored)
         already_ran = len(self._ran)
         with self.phase_times.measure("loss"):
@@ -432,12 +436,12 @@ class BridgeTrainer(GRPOTrainer):
     def _get_grad_norm(self, model, grad_norm=None):
         norm = super()._get_grad_norm(model, grad_norm)
         skips = False
-        if self.accelerator.scaler is None:  # fp16's scaler skips such steps itself, to find its scale
+        if self.accelerator.scaler is None:  # with fp16, the gradient scaler skips non-finite steps itself
             ran = [(one, logps) for one, logps, _ in self._ran]
             skips = self.finite_steps.skips(norm, ran, self.state.global_step + 1)
         self._log("skipped_steps", float(skips))
-        if skips and self.accelerator.distributed_type != DistributedType.DEEPSPEED:  # which has skipped it by now
-            self.optimizer.zero_grad()  # to None: no weight and no moment changes
+        if skips and self.accelerator.distributed_type != DistributedType.DEEPSPEED:  # DeepSpeed has skipped it already
+            self.optimizer.zero_grad()  # sets gradients to None, so the optimiser changes no weight and no moment
         self._ran = ()
         return norm
 
@@ -481,7 +485,7 @@ class BridgeTrainer(GRPOTrainer):
         save_rollout_state(Path(output_dir), self.args.process_index, state)
 
     def _load_rng_state(self, checkpoint):
-        super()._load_rng_state(checkpoint)  # the last that transformers restores before the first step
+        super()._load_rng_state(checkpoint)  # transformers restores this last, before the first step
         self._not_restored = None
         state = load_rollout_state(Path(checkpoint), self.args.process_index, self.args.device)
         if state is None:
@@ -510,17 +514,17 @@ class BridgeTrainer(GRPOTrainer):
         )
         self._not_restored = resume_from_checkpoint
         if resume_from_checkpoint and not self._train_sampler and not self.args.ignore_data_skip:
-            # transformers takes an iterable data set, whose length it does not know, for one endless epoch
+            # transformers does not know the length of an iterable data set, and counts it as one endless epoch
             epochs, steps_in_epoch = int(self.state.epoch), self.state.max_steps * self.args.gradient_accumulation_steps
             steps = round((self.state.epoch - epochs) * steps_in_epoch)
-        for _ in range(epochs):  # each iteration of the sampler draws the order of one epoch
+        for _ in range(epochs):  # draw the orders of the past epochs, so that the sampler's random state is right
             next(iter(self._train_sampler), None)
         return epochs, steps
 
 
 @contextmanager
 def _replaced(module: Any, **members: Any) -> Iterator[None]:
-    """Inside, a module has other members."""
+    """Within this context, the given members of a module are replaced."""
     before = {name: vars(module)[name] for name in members if name in vars(module)}
     vars(module).update(members)
     try:

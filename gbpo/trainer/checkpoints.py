@@ -1,8 +1,8 @@
-"""Checkpoints that are whole, and that hold all that the next optimiser step depends on.
+"""Writes checkpoints that are never half-written and that hold everything the next optimiser step depends on.
 
-A checkpoint of transformers holds weights, optimiser, schedule, step and random states. `save_rollout_state` adds, in a
-file for each rank, what GRPO keeps beside them: the place within the generation and its completions, the loss and the
-metrics that the next log averages, and the completions that it shows.
+A checkpoint of transformers holds weights, optimiser, schedule, step and random states. `save_rollout_state` adds one
+file per rank with the state of GRPO: the current generation with its completions and the position within it, the loss
+and metrics that the next log will average, and the completions that the next log will show.
 """
 
 import shutil
@@ -26,15 +26,15 @@ _UNFINISHED = "_saving"  # uploads to the Hub leave out names that begin with an
 
 @contextmanager
 def written_whole(final: Path, name: str, state: TrainerState, accelerator: Accelerator, save: bool) -> Iterator[Path]:
-    """Give a folder to write a checkpoint into, and move it to its place when it is whole on all ranks.
+    """Yield a temporary folder for a checkpoint, and move the checkpoint to `final` when all ranks have written it.
 
-    A run that is killed or finds the disk full while it saves leaves the last good checkpoint.
+    If the run is killed or the disk fills up during the save, the previous checkpoint stays intact.
 
     Args:
-        final: Folder of the checkpoints.
+        final: Folder of all checkpoints.
         name: Name of this checkpoint.
-        state: Corrected where it names the best checkpoint.
-        accelerator: The trainer's.
+        state: State of the trainer. If it names this checkpoint as the best, the path is set to the final folder.
+        accelerator: The accelerator of the trainer.
         save: Whether this process writes `trainer_state.json`.
     """
     unfinished = final / _UNFINISHED
@@ -61,19 +61,19 @@ def written_whole(final: Path, name: str, state: TrainerState, accelerator: Acce
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename a folder, over another of that name; nothing if it has been renamed already."""
+    """Rename a folder and replace any folder at `target`. Do nothing if another process has renamed it already."""
     if source.is_dir():
-        shutil.rmtree(target, ignore_errors=True)  # of a run that was resumed from an earlier checkpoint
+        shutil.rmtree(target, ignore_errors=True)  # exists if the run was resumed from an earlier checkpoint
         source.rename(target)
 
 
 def save_rollout_state(folder: Path, rank: int, state: Mapping[str, Any]) -> None:
-    """Write the rollout state of a rank into a checkpoint; tensors, passes and plain data only."""
+    """Write the rollout state of a rank into a checkpoint. It may hold only tensors, passes and plain Python data."""
     torch.save(dict(state), folder / _STATE.format(rank=rank))
 
 
 def load_rollout_state(folder: Path, rank: int, device: torch.device) -> dict[str, Any] | None:
-    """The rollout state of a rank; None for a checkpoint without one."""
+    """The rollout state of a rank, or None if the checkpoint has none."""
     path = folder / _STATE.format(rank=rank)
     if not path.is_file():
         return None
@@ -89,7 +89,7 @@ def plain_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Values of a log as Python's own types; a reward may have logged NumPy's or its own."""
+    """Convert a logged value to plain Python types. A reward may have logged NumPy values or objects of its own."""
     if isinstance(value, np.generic | np.ndarray | torch.Tensor):
         return value.tolist()
     if isinstance(value, Mapping):

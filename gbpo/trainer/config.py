@@ -1,4 +1,4 @@
-"""`GBPOConfig`: the configuration of GRPO with the options of GBPO and of its speed."""
+"""`GBPOConfig`: the configuration of GRPO with the options of GBPO and of the speedups."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from ..core.losses import check_loss_options
 from ..core.targets import BASELINES
 from .passes.speedups import SPEEDUPS, requested_speedups
 
-# Values that TRL itself refuses only after the first generation, or never.
+# Fields with a fixed set of values. TRL refuses other values only after the first generation, or never.
 CHOICES = {
     "target_baseline": BASELINES,
     "loss_type": LOSS_TYPES,
@@ -26,7 +26,7 @@ CHOICES = {
 
 # Fields of GRPOConfig that change its loss and mean nothing in the bounded-ratio loss.
 _REFUSED = {
-    "delta": "it caps the ratio, which the bounded loss pulls back; max_log_ratio keeps the ratio finite",
+    "delta": "it caps the ratio, but the bounded loss already pulls the ratio back, and max_log_ratio keeps it finite",
     **dict.fromkeys(("sapo_temperature_neg", "sapo_temperature_pos"), "it belongs to the SAPO loss"),
     **dict.fromkeys(
         ("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg"), "it belongs to the VESPO loss"
@@ -43,19 +43,19 @@ class BaseConfig(GRPOConfig):
     """`trl.GRPOConfig` with the options that both algorithms share.
 
     Args:
-        exact_speedups: Speed-ups that leave the gradient as it is: `["all"]`, `["none"]` or a list of names, for
-            debugging. One that is not exact in a run does not act there; the log says why.
+        exact_speedups: Speed-ups that do not change the gradient: `["all"]`, `["none"]` or, for debugging, a list of
+            names. A speed-up that would change the gradient in a run is turned off there, and the log says why.
         resample_zero_signal_groups: Replace groups without signal by groups of other prompts (DAPO's dynamic sampling).
 
     Raises:
-        TypeError: For a field of an earlier version, with its new name.
+        TypeError: A field of an earlier version is used. The message gives the new name.
     """
 
     exact_speedups: list[str] = field(
         default_factory=lambda: ["all"],
         metadata={
-            "help": "Speed-ups that leave the gradient as it is: all, none, or a list of "
-            f"{', '.join(SPEEDUPS)} (for debugging)."
+            "help": "Speed-ups that do not change the gradient: all, none, or (for debugging) a list of "
+            f"{', '.join(SPEEDUPS)}."
         },
     )
     resample_zero_signal_groups: bool = field(
@@ -80,45 +80,54 @@ class BaseConfig(GRPOConfig):
 def renamed_speedup(name: str) -> str:
     """The error for a former field that is now a name in `exact_speedups`."""
     return (
-        f"{name} is now a name in exact_speedups: write exact_speedups: none, or list the ones to keep: "
+        f"{name} is now a name in exact_speedups: write exact_speedups: none, or list the speed-ups to keep: "
         f"exact_speedups: [{', '.join(other for other in SPEEDUPS if other != name)}]."
     )
 
 
 @dataclass
 class GBPOConfig(BaseConfig):
-    """Configuration of `GBPOTrainer`; only what changes from `BaseConfig` and `trl.GRPOConfig` is documented here.
+    """Configuration of `GBPOTrainer`. It documents only what differs from `BaseConfig` and `trl.GRPOConfig`.
 
-    The bounds are TRL's `epsilon` (below, in (0, 1]) and `epsilon_high` (above, > 0, by default the same). `loss_type`
-    names the aggregation over tokens: `"dapo"`, `"grpo"`, `"bnpo"` or `"dr_grpo"`, each with TRL's normaliser. Options
-    of GRPO's loss without a meaning here (`delta`, the other loss types and their parameters) raise ValueError.
+    The bounds of the ratio are 1 - `epsilon`, with `epsilon` in (0, 1], and 1 + `epsilon_high`, with `epsilon_high` > 0
+    and by default equal to `epsilon`. `loss_type` selects how token losses are averaged: `"dapo"`, `"grpo"`, `"bnpo"`
+    or `"dr_grpo"`, as in TRL. Options of GRPO's loss that have no meaning here (`delta`, the other loss types and their
+    parameters) raise ValueError.
 
     Args:
-        target_baseline: Baseline of the target ratio in each group: `"median"`, the published method; `"exact"`, the
-            optimum with shared ties, whose mean is 1; `"mean"`, the sign of GRPO's advantage.
-        target_temperature: T of σ(Ã / T), in units of the advantage; 0 is the sign.
-        overshoot_slope: Slope of the loss past the target relative to |A|: 1 is the published loss, 0 is flat there, as
-            GRPO's clipped loss is.
+        target_baseline: Baseline that the target subtracts in each group: `"median"`, the published method; `"exact"`,
+            the optimum in which tied completions share a target and the mean target is 1; `"mean"`, the baseline of
+            GRPO.
+        target_temperature: T in the target's σ(Ã / T), in units of the advantage. At 0 the target depends only on the
+            sign of Ã.
+        overshoot_slope: Slope of the loss past the target, relative to |A|. 1 is the published loss. With 0 the loss is
+            flat past the target, as GRPO's clipped loss is.
         max_log_ratio: The log-ratio is clamped to ± this value, in (0, 80].
-        max_tokens_per_micro_batch: Maximum tokens of one forward pass, padding included, a shared prompt counted once.
-            By default those of TRL's micro-batch: `per_device_train_batch_size` rows of the widest prompt and
-            completion. Needs the speed-up `arrange_rows`.
+        max_tokens_per_micro_batch: Maximum tokens of one forward pass, including padding. A shared prompt counts once.
+            The default is the size of TRL's micro-batch: `per_device_train_batch_size` rows, each as wide as the
+            longest prompt and the longest completion together. Needs the speed-up `arrange_rows`.
     """
 
     target_baseline: str = field(
         default="median",
         metadata={
-            "help": "Baseline of the target ratio in each group: 'median' (the published method), 'exact' (the optimum "
-            "with shared ties, mean exactly 1) or 'mean' (the sign of GRPO's advantage)."
+            "help": "Baseline that the target subtracts in each group: 'median' (the published method), 'exact' (the "
+            "optimum in which tied completions share a target and the mean target is 1) or 'mean' (as in GRPO)."
         },
     )
     target_temperature: float = field(
         default=1e-4,
-        metadata={"help": "Temperature T of the target's sigmoid, in units of the advantage; 0 is the sign."},
+        metadata={
+            "help": "Temperature T of the target's sigmoid, in units of the advantage; 0 makes the target a step "
+            "function."
+        },
     )
     overshoot_slope: float = field(
         default=1.0,
-        metadata={"help": "Slope of the loss past the target relative to |A|: 1 is the published loss, 0 is flat."},
+        metadata={
+            "help": "Slope of the loss past the target, relative to |A|: 1 is the published loss, with 0 the loss is "
+            "flat past the target."
+        },
     )
     max_log_ratio: float = field(
         default=20.0,
@@ -127,7 +136,7 @@ class GBPOConfig(BaseConfig):
     max_tokens_per_micro_batch: int | None = field(
         default=None,
         metadata={
-            "help": "Maximum tokens of one forward pass, padding included; by default those of TRL's micro-batch."
+            "help": "Maximum tokens of one forward pass, including padding; by default the size of TRL's micro-batch."
         },
     )
 
@@ -152,8 +161,8 @@ class GBPOConfig(BaseConfig):
                 raise ValueError(f"{name}={value!r} would be ignored by GBPO: {reason}. Remove it.")
         if self.num_generations is None or self.num_generations < 2:
             raise ValueError(
-                f"num_generations={self.num_generations} gives every completion advantage 0, because a group of one is "
-                "its own baseline. Nothing would be learnt. Write at least 2; 8 is usual."
+                f"num_generations={self.num_generations} gives every completion advantage 0, because the baseline of a "
+                "group of one is its own reward. Nothing would be learnt. Write at least 2; 8 is usual."
             )
         if not 0.0 <= self.top_entropy_quantile <= 1.0:
             raise ValueError(
@@ -170,7 +179,8 @@ class GBPOConfig(BaseConfig):
         ):
             raise ValueError(
                 f"max_tokens_per_micro_batch={self.max_tokens_per_micro_batch} would be ignored, because "
-                f"exact_speedups={self.exact_speedups!r} leaves out arrange_rows. Add it, or remove one of the two."
+                f"exact_speedups={self.exact_speedups!r} leaves out arrange_rows. Add arrange_rows, or remove one of "
+                "the two options."
             )
         check_bounds(self.epsilon, self.epsilon if self.epsilon_high is None else self.epsilon_high)
         check_temperature(self.target_temperature)
@@ -196,15 +206,15 @@ class GBPOConfig(BaseConfig):
         if high != self.epsilon and self.target_baseline != "exact":
             found.append(
                 f"epsilon={self.epsilon} and epsilon_high={high} with target_baseline={self.target_baseline!r}: the "
-                f"mean target of a group is near {1 + (high - self.epsilon) / 2:g} instead of 1, which no policy "
-                f"can reach. Unequal bounds belong to the {high / (high + self.epsilon):.2g} quantile. Write "
-                "target_baseline: exact, which uses it, or equal bounds."
+                f"mean target of a group is near {1 + (high - self.epsilon) / 2:g}, but the mean ratio of any policy "
+                f"is 1. With these bounds the right baseline is the {high / (high + self.epsilon):.2g} quantile, not "
+                "the median or mean. Write target_baseline: exact, which uses this quantile, or equal bounds."
             )
         return found
 
 
 def reward_scale(value: bool | str) -> str:
-    """`scale_rewards` by name; TRL's booleans may arrive as text from a YAML file or a command line."""
+    """`scale_rewards` as one of TRL's names. TRL also allows booleans, which a command line gives as text."""
     return {"true": "group", "false": "none"}.get(str(value).lower(), str(value))
 
 
@@ -228,7 +238,7 @@ def _eval_batch_does_not_split(args: GRPOConfig) -> ValueError:
 
 
 def _batch_does_not_split(args: GRPOConfig) -> ValueError:
-    """TRL's error for a batch that does not hold whole groups, with its numbers and the fix."""
+    """The error for a generation batch that is not a whole number of groups; it names the sizes and a fix."""
     batch, group = args.generation_batch_size, args.num_generations
     divisors = [d for d in range(2, batch + 1) if batch % d == 0]
     nearest = min(divisors, key=lambda d: abs(d - group), default=2)

@@ -19,11 +19,12 @@ from .passes.speedups import is_aligned
 
 
 class GBPOTrainer(BaseTrainer):
-    """Group-relative Bounded Policy Optimization (arXiv 2604.18578), on everything that TRL's GRPOTrainer does.
+    """Trainer for Group-relative Bounded Policy Optimization (arXiv 2604.18578), based on TRL's GRPOTrainer.
 
-    Used like `trl.GRPOTrainer`, with a `GBPOConfig`. It adds the target ratio ρ* of each completion and regresses the
-    probability ratio towards it: `|A| · |ρ - ρ*|`. Generation, rewards, KL to the reference, entropy bonus, masks,
-    importance weights of vLLM, logging, saving and resuming are TRL's. `BridgeTrainer` lists what else is added.
+    Use it like `trl.GRPOTrainer`, with a `GBPOConfig`. It computes a target ratio ρ* for each completion and regresses
+    the probability ratio ρ towards ρ* with the loss `|A| · |ρ - ρ*|`. Generation, rewards, KL to the reference, entropy
+    bonus, masks, importance weights of vLLM, logging, saving and resuming come from TRL. `BridgeTrainer` lists the
+    other additions.
 
     Example:
 
@@ -100,13 +101,13 @@ class GBPOTrainer(BaseTrainer):
     def targets(self, advantages: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Target ratio ρ* and centred signal Ã of every completion of the global batch, each (B_global,).
 
-        Within a group the advantage is an increasing affine function of the reward, whatever `scale_rewards` and
-        `multi_objective_aggregation` are. So it has the reward's order and ties, and `(r - median) / std = A -
-        median(A)`.
+        The targets are computed from the advantages. Within a group the advantage is an increasing affine function of
+        the reward, whatever `scale_rewards` and `multi_objective_aggregation` are. So advantages have the same order
+        and ties as rewards, and `(r - median) / std = A - median(A)`.
 
         Args:
-            advantages: A, (B_global,). NaN marks a completion that no reward function scored; it counts in no median
-                and gets ρ* = 1 and Ã = 0.
+            advantages: A, (B_global,). NaN marks a completion that no reward function scored. The median leaves this
+                completion out, and the completion gets ρ* = 1 and Ã = 0.
         """
         num_generations = self.num_generations if self.model.training else self.num_generations_eval
         bounds = {
@@ -114,7 +115,7 @@ class GBPOTrainer(BaseTrainer):
             "epsilon_high": self.epsilon_high,
             "temperature": self.args.target_temperature,
         }
-        if self.args.target_baseline == "mean":  # which TRL has subtracted
+        if self.args.target_baseline == "mean":  # TRL has subtracted the mean already
             return target_ratio(advantages, **bounds).nan_to_num(nan=1.0), advantages.nan_to_num(nan=0.0)
         target = group_target_ratio(
             advantages, num_generations, baseline=self.args.target_baseline, scale_rewards="none", **bounds
@@ -123,7 +124,7 @@ class GBPOTrainer(BaseTrainer):
         return target, (groups - group_median(groups)).nan_to_num(nan=0.0).view(-1)
 
     def _log_targets(self, target: torch.Tensor, centred: torch.Tensor, advantages: torch.Tensor) -> None:
-        """Log metrics of one generation over the completions that were scored, each argument (N,)."""
+        """Log target metrics of one generation. Each argument holds the N scored completions, (N,)."""
         if not target.numel():
             return
         self._log("gbpo/target_ratio_mean", target.mean().item())
@@ -166,7 +167,7 @@ class GBPOTrainer(BaseTrainer):
 
         accumulation = self.current_gradient_accumulation_steps if mode == "train" else 1.0
         share = 1 / accumulation
-        if self.loss_type == "dapo" and mode == "train":  # whose token count is that of the whole generation batch
+        if self.loss_type == "dapo" and mode == "train":  # DAPO counts the tokens of the whole generation batch
             share = self.args.steps_per_generation / accumulation
         loss = share * (one.row_weights @ (per_token_loss * mask).sum(1))
         metrics = self._step_metrics[mode]
@@ -208,7 +209,7 @@ class GBPOTrainer(BaseTrainer):
     def _token_weights(
         self, one: Pass, logps: torch.Tensor, old_logps: torch.Tensor, entropy_mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """Factors of the policy term besides |A|: off-policy mask, entropy quantile, vLLM's ratio; (B, T)."""
+        """Product of the off-policy mask, the entropy mask and vLLM's importance ratio, (B, T)."""
         weights = torch.ones_like(logps)
         if self.off_policy_mask_threshold is not None:
             weights = weights * self.get_off_policy_mask(
@@ -225,21 +226,21 @@ class GBPOTrainer(BaseTrainer):
         return weights
 
     def _per_token_kl(self, logps: torch.Tensor, ref_logps: Any, ratio: torch.Tensor) -> torch.Tensor:
-        """k3 estimate of the KL divergence to the reference, times ρ where TRL corrects its bias."""
+        """k3 estimate of the KL divergence to the reference. `use_bias_correction_kl` multiplies it by ρ, as in TRL."""
         difference = ref_logps - logps
         per_token_kl = difference.exp() - difference - 1
         return per_token_kl * ratio if self.args.use_bias_correction_kl else per_token_kl
 
     def _applied_entropy_coef(self) -> float:
-        """The coefficient of the entropy bonus; under adaptive control 0 while the entropy is above its target."""
+        """The entropy bonus's coefficient. With `use_adaptive_entropy` it is 0 while entropy exceeds its target."""
         if self.use_adaptive_entropy and self._last_world_entropy > self.args.entropy_target:
             return 0.0
         return self.entropy_coef
 
     def _update_entropy_coef(self) -> None:
-        """Log the coefficient of the step; adaptive control then changes it for the next one.
+        """Log the entropy coefficient. With `use_adaptive_entropy`, first adapt it to the entropy of this step.
 
-        The measured entropy is the token mean over all passes and ranks of the step.
+        The entropy of the step is its mean over the tokens of all passes and ranks.
         """
         if self.use_adaptive_entropy:
             total, count = self.accelerator.reduce(self._entropy_window_stats, reduction="sum").tolist()
@@ -252,12 +253,12 @@ class GBPOTrainer(BaseTrainer):
                 self.entropy_coef = max(self.entropy_coef - step, self.args.entropy_coef_min)
         self._log("entropy_coef", self.entropy_coef)
 
-    # --- metrics of a pass, as values and weights; the README defines them
+    # --- metrics of a pass, as values and weights; the README defines each metric
 
     def _ratio_means(
         self, ratio: torch.Tensor, policy_term: torch.Tensor, weights: torch.Tensor, one: Pass
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """GBPO's own metrics; `ratio` and `policy_term` are (B, T), or (B, 1) at sequence level; `weights` (B, T)."""
+        """GBPO's own metrics. `ratio` and `policy_term` are (B, T), or (B, 1) at sequence level; `weights` (B, T)."""
         weights = weights * one.policy_mask
         if self.loss_type == "grpo":  # each completion counts once
             weights = weights / one.policy_mask.sum(-1, keepdim=True).clamp(min=1.0)
@@ -274,7 +275,7 @@ class GBPOTrainer(BaseTrainer):
     def _clip_means(
         self, metrics: StepMetrics, ratio: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """TRL's `clip_ratio/*`: what GRPO would clip at these ratios. GBPO clips nothing."""
+        """TRL's metrics `clip_ratio/*`: the share of ratios that GRPO would clip. GBPO clips none."""
         weights = mask
         if self.importance_sampling_level == "sequence":  # each sequence counts once
             weights = mask.any(1, keepdim=True).to(ratio.dtype)

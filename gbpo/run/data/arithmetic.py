@@ -11,7 +11,7 @@ def question(left: int, right: int) -> str:
 
 
 def arithmetic(size: int = 2048, seed: int = 0, max_operand: int = 49) -> Dataset:
-    """Additions with the columns `prompt` and `solution`.
+    """Generate the data set of additions, with the columns `prompt` and `solution`.
 
     Args:
         size: Number of additions.

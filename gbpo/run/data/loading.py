@@ -32,7 +32,7 @@ def quiet() -> None:
 
 
 def is_generated(name: str) -> bool:
-    """Whether the name means a generated task."""
+    """Whether `name` is the name of a generated task."""
     return _task(name) is not None
 
 
@@ -129,8 +129,8 @@ def _load_split(run: RunArguments, split: str) -> Dataset:
         return _generated(make, run)
     if run.dataset_kwargs:
         raise ValueError(
-            f"dataset_kwargs={run.dataset_kwargs} would be ignored: {name!r} is not a generated task. Remove them, or "
-            "name arithmetic, programs or reasoning_gym:<task>."
+            f"dataset_kwargs={run.dataset_kwargs} would be ignored: {name!r} is not a generated task. Remove "
+            "dataset_kwargs, or write dataset_name: arithmetic, programs or reasoning_gym:<task>."
         )
     path, files = Path(name).expanduser(), rewards_module("shared.data_files")
     if path.suffix in files.FILE_FORMATS or name.startswith((".", "/", "~")) or path.exists():
@@ -186,7 +186,7 @@ def _renamed(dataset: Dataset, run: RunArguments) -> Dataset:
         if source not in columns:
             raise ValueError(
                 f"dataset_columns names {source!r}, but {run.dataset_name!r} has the columns {', '.join(columns)}. "
-                f"Write one of these for {name!r}."
+                f"Write one of these columns for {name!r}."
             )
         if name in columns and name != source:
             dataset = dataset.remove_columns(name)
@@ -217,7 +217,7 @@ def _renamed(dataset: Dataset, run: RunArguments) -> Dataset:
 
 
 def _zero_rows(name: str) -> ValueError:
-    return ValueError(f"dataset_name={name!r} has zero rows: there is nothing to train on. Give one with prompts.")
+    return ValueError(f"dataset_name={name!r} has zero rows: there is nothing to train on. Give a set with prompts.")
 
 
 def _one_line(error: Exception) -> str:

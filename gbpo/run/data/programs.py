@@ -20,7 +20,9 @@ def program(factor: int, summand: int) -> str:
 
 
 def programs(size: int = 512, seed: int = 0) -> Dataset:
-    """Functions of one number with the columns `prompt`, `tests` (assert statements) and `reference` (a program).
+    """Generate the data set. Each row asks for a function of one number, such as x → 3x + 5.
+
+    The columns are `prompt`, `tests` (assert statements) and `reference` (a correct program).
 
     Args:
         size: Number of functions.

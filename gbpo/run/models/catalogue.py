@@ -24,7 +24,7 @@ def check_model_name(name: str | None) -> None:
     """Check that a name can be a model, without loading anything.
 
     Raises:
-        ValueError: It is neither a builtin model, nor a folder with a config.json, nor a possible Hub id.
+        ValueError: The name is neither a builtin model, nor a folder with a config.json, nor a possible Hub id.
     """
     if not name:
         raise ValueError("model_name_or_path is missing: write a Hub id, a local folder or builtin:tiny_math.")

@@ -41,12 +41,12 @@ _NOT_FOR_RECIPES = {"pretrained_model_name_or_path", "model_args", "config", "kw
 
 @dataclass(frozen=True)
 class Description:
-    """What is known about a model without its weights.
+    """The configuration, class and tokenizer of a model.
 
     Args:
-        config: Its transformers configuration.
-        architecture: The class that loads it.
-        tokenizer: Its tokenizer, which pads on the left.
+        config: The transformers configuration of the model.
+        architecture: The class that loads the model.
+        tokenizer: The tokenizer of the model, which pads on the left.
     """
 
     config: Any

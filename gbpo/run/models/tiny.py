@@ -1,7 +1,7 @@
 """The builtin models: tiny decoders, trained on noisy demonstrations of additions, one-line programs or words.
 
-They need neither the Hub nor a GPU. One or two minutes on one core give a policy that knows the answer format and
-samples correct answers some of the time, which reinforcement learning needs to start from.
+They need neither the Hub nor a GPU. After one or two minutes of training on one core, the policy knows the answer
+format and samples correct answers some of the time. Reinforcement learning needs such a policy to start from.
 """
 
 import itertools

@@ -19,7 +19,8 @@ _PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "
 AUTO = "auto"  # for resume_from_checkpoint: continue from the last checkpoint, or start if there is none
 CONFIG, METRICS, CURVES, MODEL, MERGED = "config.json", "metrics.jsonl", "curves.png", "model", "model-merged"
 
-# a checkpoint can hold completions that are not trained on yet; these fields say how they are split
+# A checkpoint can hold completions that are not trained on yet. These fields decide how completions are split into
+# micro-batches and groups, so they must not change on a resume.
 _LAYOUT = (
     "num_generations",
     "per_device_train_batch_size",
@@ -34,7 +35,7 @@ def choose(recipe: Recipe) -> Path:
     """Choose the output folder: `output_dir` if it is given, else the first unused `runs/<recipe>[-N]`.
 
     Raises:
-        ValueError: The run would overwrite another one, or cannot be resumed as the recipe says.
+        ValueError: The run would overwrite another run, or cannot resume from the checkpoint that the recipe asks for.
     """
     resume = recipe.training.resume_from_checkpoint
     if "output_dir" in recipe.given:
@@ -91,9 +92,9 @@ def _check_layout(checkpoint: Path, recipe: Recipe) -> None:
         now = getattr(recipe.training, name)
         if before.get(name, now) != now:
             raise ValueError(
-                f"{name}={now}, but {str(checkpoint)!r} was saved with {before[name]}: its completions and its "
-                f"position in the data would not fit. Write {name}={before[name]}, or start a new run from its weights "
-                f"with --model_name_or_path {checkpoint}."
+                f"{name}={now}, but {str(checkpoint)!r} was saved with {before[name]}: the completions and the "
+                f"position in the data that the checkpoint holds would not fit. Write {name}={before[name]}, or start "
+                f"a new run from the weights of the checkpoint with --model_name_or_path {checkpoint}."
             )
 
 
@@ -141,7 +142,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def rewind_metrics(folder: Path, step: int) -> None:
-    """Remove the rows after `step`, so that a resumed run does not log them twice."""
+    """Remove the rows of later steps than `step`, so that a resumed run does not log these steps twice."""
     rows = [row for row in read_metrics(folder) if row["step"] <= step]
     write_whole(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
 

@@ -29,8 +29,8 @@ _SHOWN = {
 class MetricsFile(TrainerCallback):
     """Writes `metrics.jsonl`, one object per logging step, and prints the main metrics in one line.
 
-    TRL logs rewards, lengths and targets only at steps that generate. They are repeated in the objects of all steps
-    that train on that generation. `elapsed` is the training time so far in seconds, including the time before a
+    TRL logs rewards, lengths and targets only at steps that generate. The file repeats these values for all steps that
+    train on the same generation. `elapsed` is the training time so far in seconds, including the time before a
     resume. `peak_memory_gb` is the peak memory of this process, on the GPU if there is one, else in main memory.
     """
 

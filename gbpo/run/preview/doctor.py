@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def packages() -> list[Row]:
-    """The requirements of gbpo: whether each package is installed, in the required range."""
+    """The packages that gbpo requires: whether each is installed, and whether its version is in the required range."""
     rows, tested = [], _tested()
     for text in requires("gbpo") or []:
         requirement = Requirement(text)
@@ -136,7 +136,7 @@ def engines() -> list[Row]:
 
 
 def sandbox() -> list[Row]:
-    """The layers of the sandbox for the code reward. Canary programs test each layer."""
+    """The layers of the sandbox for the code reward. Small programs that try to break out test each layer."""
     found = _in_process(_sandbox)
     return found if isinstance(found, list) else [(OPTIONAL, "box", str(found))]
 
@@ -150,7 +150,7 @@ def hub() -> list[Row]:
 
 
 def needs(recipe: Any) -> list[Row]:
-    """The data, rewards, model and memory that a recipe needs. Each is checked even if another one is missing."""
+    """Check the data, rewards, model and memory that a recipe needs. Each check runs even if another one fails."""
     from ..data.loading import load, longest_prompt
     from ..models import catalogue
     from ..models.description import describe

@@ -44,8 +44,8 @@ def find(
     found = args.hazards() if isinstance(args, GBPOConfig) else []
     if args.num_generations == 2:
         found.append(
-            "num_generations=2: a group only shows which of two completions is better, and nothing if both get the "
-            "same reward. Write 8 or more."
+            "num_generations=2: a group only shows which of two completions is better. If both get the same reward, "
+            "nothing is learnt from the group. Write 8 or more."
         )
     found += _window(args, description, prompt_tokens)
     found += _temperature(args)
@@ -100,7 +100,7 @@ def _window(args: GRPOConfig, description: Description, prompt_tokens: int) -> l
         return []
     return [
         f"the longest prompt has {prompt_tokens:,} tokens, and with max_completion_length={args.max_completion_length} "
-        f"it exceeds {name} of {window:,}: tokens after that are noise, or an error. Drop long prompts, or "
+        f"it exceeds {name} of {window:,}: later tokens are noise or raise an error. Drop long prompts, or "
         + (
             f"write max_completion_length: {window - prompt_tokens}."
             if prompt_tokens < window
@@ -110,7 +110,7 @@ def _window(args: GRPOConfig, description: Description, prompt_tokens: int) -> l
 
 
 def _temperature(args: GRPOConfig) -> list[str]:
-    """TRL scores at the sampling temperature. A vLLM server does so only if it is started with an option."""
+    """Warn if the vLLM server may compute log-probs at another temperature than TRL, which uses that of sampling."""
     server = args.use_vllm and args.vllm_mode == "server" and args.vllm_importance_sampling_correction
     if args.temperature == 1.0 or not server:
         return []
@@ -122,7 +122,10 @@ def _temperature(args: GRPOConfig) -> list[str]:
 
 
 def _rounded_away(recipe: Recipe, description: Description) -> list[str]:
-    """Adam changes a weight by about the learning rate. bfloat16 has only 128 values per power of two."""
+    """Warn if updates are too small to change bfloat16 weights.
+
+    Adam changes a weight by about the learning rate, and bfloat16 has only 128 values per power of two.
+    """
     args = recipe.training
     sharding = Sharding.of(args)
     low = recipe.model.dtype == "bfloat16" and not recipe.model.use_peft
@@ -145,7 +148,7 @@ def _dropout(recipe: Recipe) -> list[str]:
         return []
     return [
         f"lora_dropout={model.lora_dropout}: two forward passes over the same tokens differ by the dropout noise, and "
-        "the ratio would treat it as a change of the policy. Write lora_dropout: 0.0."
+        "the ratio would treat this noise as a change of the policy. Write lora_dropout: 0.0."
     ]
 
 
@@ -158,12 +161,12 @@ def _cancelling_weights(recipe: Recipe) -> list[str]:
             if names[j] == name and weights[i] == -weights[j] != 0:
                 return [
                     f"reward_weights={weights}: {name!r} is given twice, with {weights[j]:g} and {weights[i]:g}, "
-                    "which cancel. Remove one."
+                    "which cancel each other. Remove one."
                 ]
     if sum(weights) <= 0:
         return [
-            f"reward_weights={weights} sum to {sum(weights):g}: a completion with every reward gets no more than one "
-            "without any. Write larger positive weights."
+            f"reward_weights={weights} sum to {sum(weights):g}: a completion that gets every reward scores no higher "
+            "than a completion that gets none. Write larger positive weights."
         ]
     return []
 
@@ -176,5 +179,5 @@ def overlap(train_set: Dataset, eval_set: Dataset) -> list[str]:
         return []
     return [
         f"{count} of {len(eval_set)} prompts of the evaluation set are also in the training set, so the evaluation "
-        "also measures memorization. Remove them from one of the two."
+        "also measures memorization. Remove these prompts from one of the two sets."
     ]

@@ -54,7 +54,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Sharding:
-    """Over how many ranks weights, gradients and optimiser states are split, and which are offloaded."""
+    """The number of ranks over which weights, gradients and optimiser states are split, and what is offloaded."""
 
     name: str
     weights: int = 1
@@ -158,15 +158,15 @@ def _changed(module: Any, changes: dict[str, Any], build: Callable[..., Any]) ->
         changed = build(type(module.config).from_dict(module.config.to_dict(), **changes))
     except Exception as error:  # models raise many types of errors for unexpected values
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{given}: the model cannot be built ({reason}). Remove it.") from None
+        raise ValueError(f"{given}: the model cannot be built ({reason}). Remove this option.") from None
     shapes = {name: tuple(weight.shape) for name, weight in module.named_parameters()}
     for name, weight in changed.named_parameters():
         if name not in shapes:
-            raise ValueError(f"{given}: the checkpoint has no {name}, so it would be random. Remove it.")
+            raise ValueError(f"{given}: the checkpoint has no {name}, so {name} would be random. Remove this option.")
         if (shape := tuple(weight.shape)) != shapes[name]:
             raise ValueError(
                 f"{given}: {name} would have the shape {shape}, but the checkpoint has {shapes[name]}, so it could "
-                "not be loaded. Remove it."
+                "not be loaded. Remove this option."
             )
     return changed
 
@@ -203,7 +203,7 @@ def _with_adapters(module: nn.Module, recipe: Recipe) -> nn.Module:
 
 
 def _runnable(module: Any, mode: FakeTensorMode) -> Any:
-    """Replace "meta" tensors by fake ones, which operations accept. Return the model inside its adapters."""
+    """Replace "meta" tensors by fake tensors, on which operations run. Return the model inside its adapters."""
     replaced: dict[Any, Any] = {}  # keys compare by identity, so tied weights stay tied
 
     def fake(tensor: Any) -> Any:

@@ -8,7 +8,7 @@ from ..recipe.parsing import Recipe
 
 @dataclass(frozen=True)
 class StepPlan:
-    """How many completions are generated at a time, how many optimiser steps use them, and how long the run is.
+    """Number of completions of a generation, number of optimiser steps on each generation, and length of the run.
 
     Args:
         prompts: Prompts per generation, over all ranks.

@@ -39,7 +39,7 @@ class StepReport(TrainerCallback):
 
 @contextlib.contextmanager
 def watched(output: Path) -> Iterator[StepReport]:
-    """Run a block beside a watcher process, which writes `report.txt` at the end, also if this process is killed.
+    """Run a block beside a watcher process. The watcher writes `report.txt` at the end, even if this process is killed.
 
     All ranks must enter the block together.
 
@@ -58,7 +58,7 @@ def watched(output: Path) -> Iterator[StepReport]:
         "command": command_to_continue(output),
     }
     process = subprocess.Popen(
-        [sys.executable, "-P", watcher.__file__, json.dumps(about)],  # -P: files beside it shadow no standard module
+        [sys.executable, "-P", watcher.__file__, json.dumps(about)],  # -P: never import a file beside the watcher
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # signals sent to the rank's process group must not end the watcher
@@ -82,12 +82,13 @@ def watched(output: Path) -> Iterator[StepReport]:
             pipe.close()
         until_closed.read()
         until_closed.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it may still wait for the watcher of rank 0 to report
+        # The watcher may still be waiting for the watcher of rank 0, which writes the report. Do not wait for that.
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1)
 
 
 def _new_watchers_folder(output: Path) -> str:
-    """A new name per run: watchers of an earlier run may still be ending."""
+    """A folder with a new name for each run, because watchers of an earlier run may still use their folder."""
     shutil.rmtree(output / watcher.FOLDER, ignore_errors=True)
     return str(output / watcher.FOLDER / uuid.uuid4().hex)
 

@@ -32,7 +32,7 @@ def agreed(choose: Callable[[], T]) -> T:
         try:
             result = choose()
             message = [(_picklable(result), None)]
-        except BaseException as error:  # a process that is not told waits for ever
+        except BaseException as error:  # without this message, the other processes would wait for ever
             broadcast_object_list([(None, _picklable_error(error))])
             raise
     broadcast_object_list(message)

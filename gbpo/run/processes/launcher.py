@@ -1,4 +1,4 @@
-"""Checks that the processes of a run are what the launcher was asked for."""
+"""Checks that the launcher started the number of processes and the sharding strategy that it was asked for."""
 
 import os
 from pathlib import Path
@@ -16,14 +16,14 @@ _FALLBACKS = {DistributedType.NO: "a single process", DistributedType.MULTI_CPU:
 
 
 class LaunchError(ValueError):
-    """The processes differ from what the launcher was asked for."""
+    """The number of processes or the sharding strategy differs from what the launcher was asked for."""
 
 
 def check_launcher() -> None:
     """Check that `accelerate launch` started the number of processes it was asked for. Call it first.
 
-    Without enough accelerators, accelerate starts one process and ignores the number. The environment does not show
-    this; only the command line of the parent process does.
+    Without enough accelerators, accelerate starts one process and ignores the number that was asked for. Environment
+    variables do not show this number, so it is read from the command line of the parent process.
 
     Raises:
         LaunchError: Several processes were asked for and one was started.
@@ -33,15 +33,15 @@ def check_launcher() -> None:
     asked = _processes_asked_of_accelerate()
     if asked > 1:
         raise LaunchError(
-            f"accelerate was asked for {asked} processes and started one: it starts several only on accelerators, and "
-            "never with --cpu, use_cpu or MULTI_CPU. Use torchrun --nproc-per-node "
+            f"accelerate was asked for {asked} processes and started one: accelerate starts several processes only on "
+            "accelerators, and never with --cpu, use_cpu or MULTI_CPU. Use torchrun --nproc-per-node "
             f"{asked}, or accelerate launch --config_file launch/accelerate/ddp.yaml --num_processes {asked}. Both "
             "also work on a CPU."
         )
 
 
 def _processes_asked_of_accelerate() -> int:
-    """The number on the parent's command line or in its config file; 1 if neither can be read."""
+    """The number of processes on the parent's command line or in its config file; 1 if neither can be read."""
     command = parent_command()
     starts = [i for i, word in enumerate(command) if word.endswith("launch")]  # or accelerate-launch
     if not starts:
@@ -72,9 +72,9 @@ def check_group() -> None:
     started, together = int(os.environ.get("WORLD_SIZE", "1")), PartialState().num_processes
     if started != together:
         raise LaunchError(
-            f"The launcher started {started} processes, but this one is in a group of {together}: each would train "
-            "alone and overwrite the others' files. Without an accelerator write use_cpu: true. Otherwise launch with "
-            "torchrun or accelerate launch, which set RANK, LOCAL_RANK and WORLD_SIZE."
+            f"The launcher started {started} processes, but this one is in a group of {together}: each process would "
+            "train alone and overwrite the files of the others. Without an accelerator write use_cpu: true. Otherwise "
+            "launch with torchrun or accelerate launch, which set RANK, LOCAL_RANK and WORLD_SIZE."
         )
 
 

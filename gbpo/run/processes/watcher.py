@@ -1,14 +1,14 @@
-"""A small process beside each rank. It outlives a killed rank, ends ranks that would hang, and writes the report.
+"""The watcher: a small process beside each rank. It outlives a killed rank, ends a hanging rank and writes the report.
 
 `ending.watched` starts this file as a script. It imports the standard library only. The rank writes JSON lines to the
 watcher's standard input: `{"step": N}` after each optimiser step and `{"ended": why}` at its end, where `why` is null
 if the run finished. If the input ends without an `ended` line, the rank was killed. The rank exits when the watcher
 has closed its standard output.
 
-The watchers of a run share one folder. `<rank>.beat` changes every few seconds, `<rank>.ended` says why a rank ended,
-and `reported` is created by the one watcher that writes the report. Each watcher reads one beat: that of the nearest
-lower rank which still runs (rank 0 reads the highest one). Every rank is therefore watched by exactly one other, and
-the number of reads grows linearly with the number of ranks.
+The watchers of a run share one folder. Each watcher rewrites its file `<rank>.beat` every few seconds, which shows that
+it is alive. `<rank>.ended` says why a rank ended, and `reported` is created by the one watcher that writes the report.
+Each watcher reads the beat of one other rank: the nearest lower rank that still runs, or for rank 0 the highest rank.
+So exactly one watcher reads each beat, and the number of reads grows linearly with the number of ranks.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ import time
 from pathlib import Path
 
 POLL, BEAT = 0.5, 5.0
-SETTLE = 3.0  # after an end is noticed, wait this long for reports of an earlier end
-GRACE = 10.0  # between SIGTERM and SIGKILL for a rank that waits for one that ended
-SILENT = 120.0  # a rank whose beat does not change for this long is lost with its machine
-PATIENCE = 2 * (SETTLE + GRACE) + 4.0  # rank 0 reports within this time, or another rank does
+SETTLE = 3.0  # after one rank ended, wait this long for other ranks that may have ended earlier
+GRACE = 10.0  # time between SIGTERM and SIGKILL for a rank that hangs because another rank ended
+SILENT = 120.0  # if a rank's beat does not change for this long, its machine counts as lost
+PATIENCE = 2 * (SETTLE + GRACE) + 4.0  # if rank 0 does not write the report within this time, another rank does
 
 KILLED = "killed"
 FOLDER, REPORT = ".ranks", "report.txt"
@@ -51,10 +51,10 @@ class Watcher:
         self._name = f"rank {rank} ({host}, process {pid})"
         self._step, self._buffer = 0, b""
         self._next_beat = 0.0
-        self._watched_beat, self._changed = "", 0.0  # the other rank's beat, and when it last changed
+        self._watched_beat, self._changed = "", 0.0  # the beat of the rank that is watched, and when it last changed
 
     def run(self) -> None:
-        """Watch until the rank has ended; then write the report, or leave it to another watcher."""
+        """Watch until the rank has ended. Then write the report, unless another watcher writes it."""
         ended = None
         while ended is None:
             cause = self.look()
@@ -72,15 +72,16 @@ class Watcher:
             self._write("ended", {"time": time.time(), "killed": why == KILLED, "why": f"{self._name}: {why}"})
             time.sleep(SETTLE)
             if self._rank != 0:
-                os.dup2(2, 1)  # let the rank exit: other ranks may wait for its connections to close
+                os.dup2(2, 1)  # closes standard output, so the rank exits; others may wait for its connections to close
             if self._claim_report():
                 self._report(self._first_end() or why)
 
     def look(self) -> str | None:
-        """Write the own beat and look at the other ranks.
+        """Write this rank's beat and check the other ranks.
 
         Returns:
-            Why the own rank would wait for ever: another rank ended, or its machine is lost. None if all is well.
+            Why this rank would hang: another rank has ended, or the machine of another rank is lost. None if neither
+            has happened.
         """
         if self._ranks == 1:
             return None
@@ -89,7 +90,7 @@ class Watcher:
         return self._first_end()
 
     def _read(self, timeout: float) -> dict | None:
-        """How the rank ended, or None while it runs."""
+        """The line that says how the rank ended, or None while the rank runs."""
         if not select.select([0], [], [], timeout)[0]:
             return None
         data = os.read(0, 65536)
@@ -127,7 +128,7 @@ class Watcher:
             except FileNotFoundError:  # not started, or finished: look at the next lower one
                 continue
             now = time.monotonic()
-            if beat != self._watched_beat:  # also if another rank is watched from now on: a beat names its rank
+            if beat != self._watched_beat:  # also true when the watched rank changes, because a beat names its rank
                 self._watched_beat, self._changed = beat, now
             elif now - self._changed > SILENT:
                 why = f"{json.loads(beat)['name']}: no sign of life for {SILENT:.0f} s, its machine may be down"
@@ -135,9 +136,9 @@ class Watcher:
             return
 
     def _first_end(self) -> str | None:
-        """Why the first rank ended. A killed rank comes first among ends at about the same time.
+        """Why the first rank ended. If several ranks ended within `SETTLE` seconds, a killed rank counts as the first.
 
-        Other ranks notice the broken connection at once, and the watcher of the killed rank may be a little later.
+        The other ranks may notice the broken connection before the watcher of the killed rank notices the end.
         """
         ends = sorted((json.loads(path.read_text()) for path in self._folder.glob("*.ended")), key=lambda e: e["time"])
         near = [end for end in ends if end["time"] < ends[0]["time"] + SETTLE]
@@ -159,7 +160,7 @@ class Watcher:
                 print(f"gbpo: {self._name} ends because of {why}", file=sys.stderr, flush=True)
 
     def _claim_report(self) -> bool:
-        """Whether this watcher writes the report. Rank 0 goes first; if it is lost, any other may."""
+        """Whether this watcher writes the report: that of rank 0 or, if rank 0 is lost, the first other one."""
         if self._ranks == 1:
             return True
         claim = self._folder / "reported"
@@ -172,12 +173,12 @@ class Watcher:
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL))  # succeeds for one watcher only
         except FileExistsError:
             return False
-        except OSError:  # the disk is full, or the next run has already removed the folder
+        except OSError:  # the disk is full, or the next run has removed the folder; then only rank 0 reports
             return self._rank == 0
         return True
 
     def _leave(self) -> None:
-        """Remove the own beat; the last watcher of a finished run removes the folder."""
+        """Remove this rank's beat. The last watcher of a finished run removes the folder."""
         self._file("beat", self._rank).unlink(missing_ok=True)
         if not any(self._folder.glob("*.beat")):
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -100,7 +100,7 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
         value: A mapping, or a mapping as JSON or YAML text. None and empty text are an empty mapping.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: `value` is none of these.
     """
     if isinstance(value, str):
         with contextlib.suppress(yaml.YAMLError):

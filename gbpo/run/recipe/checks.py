@@ -1,4 +1,7 @@
-"""Refuses values that have the right type but would fail hours later or have no effect, before a model is loaded."""
+"""Checks the values of a recipe before a model is loaded.
+
+A value is refused if it has the right type but would have no effect, or would make the run fail later.
+"""
 
 import math
 import os
@@ -68,7 +71,7 @@ _RANGES = {
 }
 
 
-# former field → what to write now
+# field of an earlier version → the error that says what to write now
 RENAMED = {name: renamed_speedup(name) for name in SPEEDUPS}
 
 # losses that algorithm: grpo can use
@@ -93,12 +96,12 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
 
     Args:
         given: Names of the fields that the recipe or the command line sets.
-        run: Its `RunArguments`.
-        args: Its configuration of the trainer.
-        model: Its configuration of the model.
+        run: The `RunArguments` of the recipe.
+        args: The recipe's configuration of the trainer.
+        model: The recipe's configuration of the model.
 
     Raises:
-        ValueError: For the first value that cannot be used.
+        ValueError: A value cannot be used. The message names the first such value.
     """
     if run.algorithm == "grpo":
         own = {"target_baseline", "loss_type"}
@@ -113,8 +116,8 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
         raise ValueError("max_steps=0 would take no step. Write 1 or more, or -1 and num_train_epochs.")
     if args.load_best_model_at_end and args.eval_strategy == "no":
         raise ValueError(
-            "load_best_model_at_end=True has no evaluations to compare: eval_strategy is 'no'. Write eval_strategy: "
-            "steps, or remove load_best_model_at_end."
+            "load_best_model_at_end=True has no evaluations to compare, because eval_strategy is 'no'. Write "
+            "eval_strategy: steps, or remove load_best_model_at_end."
         )
     if args.fp16 and args.device.type == "cpu":
         raise ValueError("fp16=True does not run on the CPU. Write bf16: true, or neither.")
@@ -135,7 +138,7 @@ _GENERATION = GenerationConfig()
 
 
 def _check_needed(given: set[str]) -> None:
-    """Fields of LoRA, vLLM and evaluation have no effect unless the field that enables the feature is given too."""
+    """Raise `ValueError` for a field of LoRA, vLLM or evaluation whose feature is not enabled."""
     needs = {name: "use_peft" for name in given if name.startswith("lora_") or name in ("use_dora", "use_rslora")}
     needs |= {name: "use_vllm" for name in given if name.startswith("vllm_")}
     needs |= dict.fromkeys(("eval_steps", "num_generations_eval", "eval_dataset_name"), "eval_strategy")
@@ -151,9 +154,10 @@ def _check_checkpointing(args: GRPOConfig) -> None:
     if args.resume_from_checkpoint and args.sync_ref_model:
         raise ValueError(
             f"resume_from_checkpoint={args.resume_from_checkpoint!r} with sync_ref_model: true would continue with "
-            "another reference model, because checkpoints do not store the synced one. Remove one of them."
+            "another reference model, because checkpoints do not store the synced reference model. Remove one of the "
+            "two fields."
         )
-    for name in ("every_n_layers", "offload"):  # TRL passes them to torch after it has generated
+    for name in ("every_n_layers", "offload"):  # TRL passes these on to torch only after the first generation
         if name in (args.activation_checkpointing_kwargs or {}):
             raise ValueError(
                 f"activation_checkpointing_kwargs={args.activation_checkpointing_kwargs}: {name} fails after the first "
@@ -169,8 +173,8 @@ def _check_adapters(run: Any, model: ModelConfig) -> None:
         )
     if run.merge_adapter and model.load_in_8bit:
         raise ValueError(
-            "merge_adapter=True with load_in_8bit=True would not save the trained model: 8-bit training also rounds "
-            "activations. Write load_in_4bit: true, or remove merge_adapter."
+            "merge_adapter=True with load_in_8bit=True would save a model that differs from the trained one, because "
+            "8-bit training also rounds activations. Write load_in_4bit: true, or remove merge_adapter."
         )
     if model.use_peft and model.lora_task_type != "CAUSAL_LM":
         raise ValueError(f"lora_task_type={model.lora_task_type!r} does not build a language model. Write CAUSAL_LM.")
@@ -188,7 +192,8 @@ def _check_adapters(run: Any, model: ModelConfig) -> None:
 def check_deepspeed(config: str | dict[str, Any] | None) -> None:
     """Raise `ValueError` if the recipe or the launcher asks for DeepSpeed and it cannot be used.
 
-    Call it before the trainer's configuration is built, because that changes the state of accelerate in this process.
+    Call this before the trainer's configuration is built, because building the configuration changes accelerate's state
+    in this process.
     """
     launched = str_to_bool(os.environ.get("ACCELERATE_USE_DEEPSPEED", "false"))
     asked = f"deepspeed={config!r}" if config else "accelerate launch asks for DeepSpeed"
@@ -216,7 +221,7 @@ def _check_packages(args: GRPOConfig, model: ModelConfig) -> None:
                 f"{nearest(logger, INTEGRATION_TO_CALLBACK)!r}?"
             )
         if logger not in get_available_reporting_integrations():
-            raise ValueError(f"report_to={logger!r} is not installed: pip install {logger}, or remove it.")
+            raise ValueError(f"report_to={logger!r} is not installed: pip install {logger}, or remove {logger!r}.")
 
 
 def check_reward_weights(weights: Sequence[float] | None, names: Sequence[str]) -> None:

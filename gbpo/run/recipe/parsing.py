@@ -1,4 +1,4 @@
-"""From a recipe and the command line to checked configuration objects."""
+"""Parses a recipe and the command line into checked configuration objects."""
 
 import argparse
 import re
@@ -56,7 +56,7 @@ def parse(argv: Sequence[str]) -> Recipe:
     parser = _Parser(_dataclasses(recipe, flags))
     overrides = parser.from_command_line(flags)
     if "dataset_name" in overrides:
-        recipe.pop("dataset_kwargs", None)  # they belong to the data set that the recipe names
+        recipe.pop("dataset_kwargs", None)  # these arguments belong to the recipe's own data set
     values = {**parser.from_recipe(recipe), **overrides}
     given = set(values)
     if not torch.accelerator.is_available():
@@ -94,7 +94,7 @@ class _Parser(TrlParser):
 
     def __init__(self, classes: list[type]):
         super().__init__(classes, allow_abbrev=False, prog="launch/gbpo.py RECIPE.yaml")
-        self._negative_number_matcher = _NEGATIVE_NUMBER  # argparse takes -1e-6 for an option
+        self._negative_number_matcher = _NEGATIVE_NUMBER  # argparse would read -1e-6 as an option
         hints = {name: hint for kind in classes for name, hint in get_type_hints(kind).items()}
         self._mappings = {name for name, hint in hints.items() if "dict" in str(hint)}
         self._fields: dict[str, argparse.Action] = {}
@@ -139,7 +139,7 @@ class _Parser(TrlParser):
             self.error(str(error))
 
     def _scalar(self, action: argparse.Action, value: Any) -> Any:
-        """Convert a YAML value as on the command line. PyYAML reads 1e-6 as text, and 3 can be meant as a text."""
+        """Convert a YAML value like text on the command line, because PyYAML reads 1e-6 as text and 3 as a number."""
         converted = self._get_value(action, str(value))
         self._check_value(action, converted)
         return converted
@@ -165,7 +165,8 @@ class _Parser(TrlParser):
         before = [flag for flag in flags[: flags.index(unknown[0])] if flag.startswith("--")]
         field_name = _field_name(before[-1]) if before else "the recipe"
         raise ValueError(
-            f"{unknown[0]!r} follows {field_name}, which takes one value. Remove it, or put the whole value in quotes."
+            f"{unknown[0]!r} follows {field_name}, which takes one value. Remove {unknown[0]!r}, or put the whole "
+            "value in quotes."
         )
 
 
@@ -174,9 +175,9 @@ def _field_name(flag: str) -> str:
 
 
 def _naming_fields(error: Exception, values: dict[str, Any]) -> ValueError:
-    """An error from the configuration of TRL or transformers, with the values of the given fields it mentions."""
+    """Add the values of the given fields that are mentioned to an error of TRL or transformers."""
     text = " ".join(str(error).split())
-    if re.search(r"\w+=", text):  # it already gives a field with its value
+    if re.search(r"\w+=", text):  # the error already names a field and its value
         return ValueError(text)
     named = [f"{name}={value}" for name, value in values.items() if re.search(rf"\b{name}\b", text)]
     return ValueError(f"{', '.join(named)}: {text} Change or remove it." if named else text)

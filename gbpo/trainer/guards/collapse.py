@@ -1,4 +1,4 @@
-"""Collapse of a run, detected in its log: no graded completion, no signal, low entropy or length, lost reward."""
+"""Detects the collapse of a run in its logs: no graded completion, no signal, low entropy or length, lost reward."""
 
 import math
 import sys
@@ -21,18 +21,19 @@ DRAWDOWN_SHARE = 0.5
 
 
 def find(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The collapses that the last logs show, each with a line: its numbers, what they mean and what to try.
+    """Find the kinds of collapse that the last logs show.
 
     Args:
         history: The logs of a run so far, as in `TrainerState.log_history`. A log averages over several optimiser
             steps. Logs of steps without a generation are used for the entropy only.
 
     Returns:
-        A line for each kind of collapse that is found:
+        For each kind of collapse that is found, one line with its numbers, what they mean and what to try:
 
         - `"ungraded"`: `reward` is None in the last `UNGRADED_LOGS` logs, so no completion was graded.
         - `"signal"`: all completions of every prompt had the same reward in the last `NO_SIGNAL_LOGS` logs.
-        - `"entropy"`, `"length"`: the value is below `LOW_SHARE` of the first log in the last `LOW_LOGS` logs.
+        - `"entropy"`, `"length"`: in each of the last `LOW_LOGS` logs the value is below `LOW_SHARE` times its value in
+          the first log.
         - `"drawdown"`: the mean reward of `SMOOTHED_LOGS` logs has lost more than `DRAWDOWN_SHARE` of its rise. The
           rise is from the first such mean to the best one. It counts only if it exceeds twice the noise, which is the
           mean absolute difference between successive logs.
@@ -50,7 +51,8 @@ def find(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         "length": _low(
             generations,
             "completions/mean_length",
-            "tokens: the completions are nearly empty. Read some, and check whether a reward favours short ones",
+            "tokens: the completions are nearly empty. Read some of them, and check whether a reward favours short "
+            "completions",
         ),
         "drawdown": _drawdown([row["reward"] for row in generations if row["reward"] is not None]),
     }

@@ -1,4 +1,4 @@
-"""`FiniteSteps`: optimiser steps whose loss or gradient is not finite are skipped and explained."""
+"""`FiniteSteps`: skips optimiser steps whose loss or gradient is not finite, and names the completions at fault."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,14 +20,14 @@ _PER_ROW = {
 
 
 class FiniteSteps:
-    """Decides whether an optimiser step is taken, and names the completions at fault.
+    """Decides whether an optimiser step is skipped, and names the completions at fault.
 
-    The gradient's norm is that of all ranks, so they decide alike.
+    All ranks make the same decision, because the gradient norm covers all ranks.
 
     Args:
-        decode: From token ids to text.
-        rank: Of this process.
-        max_skipped: The run ends after so many skipped steps in a row.
+        decode: Converts token ids to text.
+        rank: Rank of this process.
+        max_skipped: The run ends after this number of skipped steps in a row.
     """
 
     def __init__(self, decode: Callable[[list[int]], str] = str, rank: int = 0, max_skipped: int = 5):
@@ -38,8 +38,8 @@ class FiniteSteps:
         """Whether the step must be skipped.
 
         Args:
-            norm: Norm of the gradient over all ranks; None if there is none.
-            passes: What this rank ran for the step, each with its log-probs, (B, T).
+            norm: Norm of the gradient over all ranks; None if it was not computed.
+            passes: The passes that this rank ran for the step, each with its log-probs, (B, T).
             step: Number of the step, from 1.
 
         Raises:
@@ -60,7 +60,10 @@ class FiniteSteps:
         return True
 
     def _suspects(self, passes: Sequence[tuple[Pass, torch.Tensor]], step: int) -> list[str]:
-        """One line for each completion of this rank whose loss cannot be finite; if there is none, what is known."""
+        """One line for each completion of this rank whose loss cannot be finite.
+
+        If there is no such completion, one line names the completion whose log-probs have changed most.
+        """
         where = f"Optimiser step {step}, rank {self._rank}"
         lines, furthest = [], (-1.0, "")
         for one, logps in passes:
@@ -82,7 +85,7 @@ class FiniteSteps:
             return [f"{line}. The step is skipped." for line in lines]
         line = f"{where}: the gradient is not finite, but this rank's log-probabilities are. The step is skipped."
         if furthest[1]:
-            line += f" The completion furthest from its sampling policy (|log ratio| {furthest[0]:.3g}): {furthest[1]}"
+            line += f" The completion with the largest |log ratio| ({furthest[0]:.3g}): {furthest[1]}"
         return [line]
 
     def _text(self, one: Pass, row: int) -> str:

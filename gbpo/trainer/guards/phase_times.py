@@ -1,4 +1,4 @@
-"""`PhaseTimes`: where the time of an optimiser step goes."""
+"""`PhaseTimes`: how long each phase of an optimiser step takes."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,10 +12,11 @@ PHASES = ("generate", "reward", "old", "loss", "optimiser")
 class PhaseTimes(TrainerCallback):
     """Logs `time/<phase>` for each optimiser step: seconds on this process.
 
-    `generate`: completions. `reward`: all rewards, without completions that they ask for. `old`: forward passes for old
-    and reference log-probs. `loss`: the rest of the training steps: forward, backward and metrics. `optimiser`: from
-    the last backward to the end of the step. Their sum is the step without loading prompts, logging, checkpoints and
-    evaluation. An accelerator works asynchronously: its work counts in the phase that waits for it.
+    `generate`: generating completions. `reward`: computing all rewards, without the extra completions that rewards ask
+    for. `old`: forward passes for old and reference log-probs. `loss`: the rest of the training steps, which is
+    forward, backward and metrics. `optimiser`: from the last backward to the end of the step. The sum of the phases is
+    the time of the step without loading prompts, logging, checkpoints and evaluation. A GPU works asynchronously, so
+    its work counts in the phase that waits for the result.
 
     Args:
         log: Called with the name and the value of each metric.
@@ -29,7 +30,7 @@ class PhaseTimes(TrainerCallback):
 
     @contextmanager
     def measure(self, phase: str, *, counts: bool = True) -> Iterator[None]:
-        """Time a block as part of a phase; a block that does not count stops the clock of the phase around it."""
+        """Time a block as part of a phase. With `counts=False`, the time of the block counts in no phase."""
         self._tick()
         self._running.append(phase if counts else "")
         try:

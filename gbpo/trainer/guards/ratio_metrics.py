@@ -1,4 +1,4 @@
-"""How far the policy has moved from the one that sampled, for either loss."""
+"""Metrics of the probability ratios between the policy and the policy that sampled, for GBPO and GRPO."""
 
 import torch
 from accelerate import Accelerator
@@ -11,18 +11,18 @@ _MOST_VALUES = 2**24  # torch.quantile takes no more
 def ratio_metrics(
     ratios: list[torch.Tensor], epsilon_low: float, epsilon_high: float, accelerator: Accelerator
 ) -> dict[str, float]:
-    """Where the probability ratios ρ of one optimiser step lie. All ranks call this together.
+    """Metrics of the probability ratios ρ of one optimiser step. All ranks call this together.
 
     Args:
-        ratios: The ρ of this rank's passes, each (N,): one per token that the policy sampled, or one per sequence.
+        ratios: For each pass of this rank its ratios, (N,): one per token that the policy sampled, or one per sequence.
         epsilon_low: Distance of the lower bound from 1.
         epsilon_high: Distance of the upper bound from 1.
-        accelerator: The trainer's.
+        accelerator: The accelerator of the trainer.
 
     Returns:
-        `gbpo/outside_bounds`, the share outside [1 - ε_low, 1 + ε_high] over all ranks, and the percentiles
-        `gbpo/ratio_p01`, `gbpo/ratio_p50` and `gbpo/ratio_p99`, means over the ranks that have any ratio. Empty where
-        no rank has one.
+        `gbpo/outside_bounds`, the share of ratios of all ranks outside [1 - ε_low, 1 + ε_high], and the percentiles
+        `gbpo/ratio_p01`, `gbpo/ratio_p50` and `gbpo/ratio_p99`. Each rank computes its percentiles, which are then
+        averaged over the ranks that have ratios. Empty if no rank has ratios.
     """
     ratio = torch.cat([torch.empty(0, device=accelerator.device), *ratios]).float()  # (N,)
     sums = torch.zeros(2 + len(_PERCENTILES) + 1, device=accelerator.device)

@@ -1,4 +1,4 @@
-"""The proof that vLLM samples from the policy that is trained."""
+"""Checks that vLLM samples from the policy that is trained, not from outdated weights."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,36 +15,38 @@ logger = get_logger(__name__)
 
 Batch = Mapping[str, Any]
 
-# Maximum mean |difference of log-probs| that rounding explains, by the dtype of the engine. Two implementations of a
-# model differ by less than 1e-4 in float32, and in half precision by 1e-3 (small models) to 0.05 (large ones and
-# mixtures of experts). A bfloat16 engine under a float32 trainer differs by 0.02 and more; weights that never arrive
-# by 0.2 after an update of some size.
+# Maximum mean |engine - trainer| of the log-probs that rounding explains, by the dtype of the engine. Two
+# implementations of a model differ by less than 1e-4 in float32, and in half precision by 1e-3 (small models) to 0.05
+# (large models and mixtures of experts). A bfloat16 engine differs from a float32 trainer by 0.02 or more. An engine
+# that never receives weights differs by 0.2 after an update of some size.
 TOLERANCE = {torch.float32: 0.01, torch.float16: 0.1, torch.bfloat16: 0.1}
-_FLOOR = 0.01  # of the tolerance; a difference that grows below it means nothing
-# With the embedded model a synced bfloat16 engine stayed between 0.005 and 0.0075 for ten generations, whatever the
-# movement. An engine without the weights showed 0.7 to 1.1 of the movement at every sync, at both learning rates tried.
-_FACTOR = 5  # a number that is this many times another differs from it by more than chance
-_MISSING = 0.05  # a gap of this fraction of the movement: some weights, or only rounded ones, arrive
+_FLOOR = 0.01  # as a fraction of the tolerance; differences below it are rounding, even when they grow
+# Measured with the embedded model: the log-probs of a synced bfloat16 engine differed from the trainer's by 0.005 to
+# 0.0075 for ten generations, however far the policy moved. Without a weight sync, the difference was 0.7 to 1.1 times
+# the movement of the policy at every sync, at both learning rates tried.
+_FACTOR = 5  # one number is significantly larger than another if it exceeds this multiple of the other
+_MISSING = 0.05  # if the gap exceeds this fraction of the movement, some weights do not arrive, or arrive rounded
 
 
 def engine_dtype(weights: torch.dtype, mixed_precision: str) -> torch.dtype:
-    """The dtype in which the trainer computes: that of mixed precision, or else of the weights."""
+    """The dtype in which the trainer computes: that of mixed precision if it is on, otherwise that of the weights."""
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(mixed_precision, weights)
 
 
 @dataclass
 class WeightCheck:
-    """Compares the engine's log-probs of its samples with the trainer's, until its weights are proven.
+    """Compares vLLM's log-probs of its samples with the trainer's, until it is proven that vLLM has the weights.
 
-    The first sync proves little: the engine loaded the same weights by itself. From the second sync on, the first
-    generation shows what would be seen if no weights arrived: how far the trainer's log-probs of it have moved since.
-    A gap far below that movement is the proof.
+    The gap is the mean |engine - trainer| of the log-probs. A small gap after the first sync proves little, because the
+    engine loaded the same weights from disk. So the check keeps rows of the first generation. From the second sync on,
+    it measures the movement: how far the trainer's log-probs of these rows have changed since. If no weights arrived,
+    the gap would be about as large as the movement. A gap far below the movement proves that the weights arrived.
 
     Args:
-        accelerator: The trainer's.
-        dtype: Of the engine.
-        biased: The sampler changes the distribution by design, so only a growing gap counts.
-        fix: How to repair the weight sync, for the error.
+        accelerator: The accelerator of the trainer.
+        dtype: The dtype of the engine.
+        biased: Whether the sampler changes the distribution by design. Then only a growing gap is an error.
+        fix: How to repair the weight sync, for the error message.
     """
 
     accelerator: Accelerator
@@ -53,7 +55,7 @@ class WeightCheck:
     fix: str
     proven: bool = False
     first_gap: float = 0.0  # mean |engine - trainer| of the log-probs, after the first sync
-    first_rows: Batch | None = field(default=None, repr=False)  # of the first generation, with old_per_token_logps
+    first_rows: Batch | None = field(default=None, repr=False)  # rows of the first generation, with old_per_token_logps
 
     def check(
         self,
@@ -63,17 +65,17 @@ class WeightCheck:
         policy_logps: Callable[[Any], torch.Tensor],
         step: int,
     ) -> dict[str, float]:
-        """Compare one generation; all ranks call this together.
+        """Compare the log-probs of one generation. All ranks call this together.
 
         Args:
-            batch: The generation, with `sampling_per_token_logps` of the engine, (B, T).
+            batch: The generation, with the engine's log-probs `sampling_per_token_logps`, (B, T).
             mask: Tokens that the policy sampled, (B, T).
-            first_rows: Some rows of a generation, to keep.
-            policy_logps: The trainer's log-probs of the completions of a batch, (B, T), images included.
-            step: Optimiser steps taken.
+            first_rows: Called with a generation; returns the rows to keep.
+            policy_logps: Called with a batch; returns the trainer's log-probs of the completions, (B, T).
+            step: Number of optimiser steps taken.
 
         Returns:
-            `gbpo/vllm_logp_gap` and `gbpo/vllm_logp_movement`; empty where the weights were proven before.
+            `gbpo/vllm_logp_gap` and `gbpo/vllm_logp_movement`. Empty if the weights are already proven.
 
         Raises:
             TrainingStopped: The engine does not sample from the policy.
@@ -103,11 +105,11 @@ class WeightCheck:
         return {"gbpo/vllm_logp_gap": gap, "gbpo/vllm_logp_movement": movement}
 
     def judge(self, gap: float, movement: float) -> bool:
-        """Whether the run may go on; sets `proven` when nothing more needs to be compared.
+        """Whether the run may continue. Sets `proven` once the weights are proven to arrive.
 
         Args:
             gap: Mean |engine - trainer| of the log-probs of the tokens that the engine just sampled.
-            movement: Mean |now - then| of the trainer's own log-probs of the first generation.
+            movement: Mean |now - then| of the trainer's log-probs of the first generation.
         """
         tolerance = TOLERANCE[self.dtype]
         floor = _FLOOR * tolerance
@@ -122,17 +124,19 @@ class WeightCheck:
 def correction_fraction(
     batch: Batch, mask: torch.Tensor, mode: str, low: float | None, high: float | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which importance ratios vLLM's correction masks or truncates: those outside [low, high].
+    """Which importance ratios TRL's correction for vLLM masks or truncates: the ratios outside [low, high].
 
     Args:
         batch: A generation, with `old_per_token_logps` and `sampling_per_token_logps`, (B, T).
         mask: Tokens that the policy sampled, (B, T).
         mode: TRL's `vllm_importance_sampling_mode`.
-        low: Lower end of the range, None for no end.
-        high: Upper end of the range.
+        low: Smallest allowed ratio, or None for no limit.
+        high: Largest allowed ratio, or None for no limit.
 
     Returns:
-        Whether each ratio lies outside, and the mask of the ratios: of tokens, (B, T), or of sequences, (B,).
+        Two tensors with one entry per ratio: (B, T) for token modes, (B,) for sequence modes. The first is 1 where the
+        ratio lies outside [low, high]. The second is the mask of the ratios that count: those of sampled tokens, or of
+        sequences with a sampled token.
     """
     log_ratio = ((batch["old_per_token_logps"] - batch["sampling_per_token_logps"]) * mask).nan_to_num(nan=0.0)
     if mode.startswith("sequence"):
@@ -143,7 +147,7 @@ def correction_fraction(
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor, accelerator: Accelerator) -> float:
-    """Mean over the masked entries of all ranks, without the NaN entries, which vLLM could not score."""
+    """Mean over the masked entries of all ranks. NaN entries, which vLLM could not score, are left out."""
     mask = mask.bool() & ~values.isnan()
     sums = torch.stack([values[mask].double().sum(), mask.sum().double()]).float()
     total, count = accelerator.reduce(sums, reduction="sum").tolist()

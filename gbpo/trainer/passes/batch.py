@@ -1,6 +1,6 @@
-"""`Pass`: the rows of one forward pass, with what the model and the loss need of them.
+"""`Pass`: the rows of one forward pass, with the tensors that the model and the loss need.
 
-TRL passes a generation on as a dict of tensors. That dict ends at `Pass.from_batch`.
+TRL stores a generation in a dict of tensors. `Pass.from_batch` converts this dict.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ import torch
 
 Batch = Mapping[str, Any]
 
-# What TRL hands to a vision-language model beside the tokens.
+# Inputs of a vision-language model, beside the tokens, by the names that TRL uses.
 IMAGE_KEYS = (
     "pixel_values",
     "image_grid_thw",
@@ -27,13 +27,14 @@ IMAGE_KEYS = (
 
 
 class Row(NamedTuple):
-    """What the host knows of one completion, so that no tensor has to be read back before a forward pass.
+    """Facts about one completion with its prompt, kept in CPU memory so that a pass reads nothing back from the device.
 
     Args:
-        prompt: Tokens of its prompt.
-        completion: Tokens of its completion that the model attends to.
-        has_signal: Its advantage is not 0 and the policy sampled at least one of its tokens.
-        prefix: Number of its prompt without the last token; rows with the same one can share it.
+        prompt: Number of tokens of the prompt.
+        completion: Number of tokens of the completion that the model attends to.
+        has_signal: Whether the advantage is not 0 and the policy sampled at least one of the tokens.
+        prefix: An index that identifies the prefix, which is the prompt without its last token. Rows with equal
+            prefixes have the same index and can share the prefix.
     """
 
     prompt: int
@@ -43,7 +44,7 @@ class Row(NamedTuple):
 
 
 def rows_of(batch: Batch) -> list[Row]:
-    """The rows of a generation; reads its lengths, advantages and prompts back from the device once.
+    """The rows of a generation. This reads lengths, advantages and prompts back from the device once.
 
     Args:
         batch: Tensors of TRL: `prompt_ids` and `prompt_mask` (B, P), padded left; `completion_ids` and
@@ -64,11 +65,11 @@ def rows_of(batch: Batch) -> list[Row]:
 
 
 def prefix_numbers(prompts: Sequence[Sequence[int]], lengths: Iterable[int]) -> list[int]:
-    """Which prefix each prompt has: all its tokens but the last. Equal prefixes have equal numbers.
+    """Number the prefixes of prompts. A prefix is a prompt without its last token; equal prefixes get equal numbers.
 
     Args:
-        prompts: Token ids, all of one width, padded left.
-        lengths: Tokens of each prompt without the padding.
+        prompts: Token ids of the prompts, padded left to one width.
+        lengths: Number of tokens of each prompt, without padding.
 
     >>> prefix_numbers([[0, 5, 7], [4, 5, 7], [0, 5, 8]], [2, 3, 2])
     [0, 1, 0]
@@ -82,33 +83,33 @@ def prefix_numbers(prompts: Sequence[Sequence[int]], lengths: Iterable[int]) -> 
 
 
 def policy_mask(batch: Batch) -> torch.Tensor:
-    """The tokens that the policy sampled, (B, T): those of the completion that no tool wrote."""
+    """Mask of the tokens that the policy sampled, (B, T): the completion's tokens without those that a tool wrote."""
     mask = batch["completion_mask"]
     return mask * batch["tool_mask"] if "tool_mask" in batch else mask
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Rows that go through the model together.
+    """Rows that go through the model in one forward pass.
 
     Args:
-        rows: Lengths and signal of each row, on the host.
+        rows: Lengths and signal of each row, in CPU memory.
         prompt_ids: (B, P), padded left.
         prompt_mask: (B, P).
         completion_ids: (B, T), padded right.
         completion_mask: (B, T), the tokens that the model attends to.
         policy_mask: (B, T), the tokens that the policy sampled; the loss runs over them.
         advantages: A, (B,).
-        target_ratio: ρ*, (B,). TRL's own loss does not use it or the next three: 1, 0, 1 and 1.
+        target_ratio: ρ*, (B,). With TRL's own loss this and the next three fields are unused and hold 1, 0, 1 and 1.
         centred_advantages: Ã, (B,).
-        row_weights: Factor of the summed token losses of each row, (B,).
-        entropy_weights: Factor of the summed entropies of each row, (B,).
-        old_logps: Log-probs under the policy that sampled, (B, T); None before the first forward pass finds them.
+        row_weights: Weight of each row's sum of token losses in the loss, (B,).
+        entropy_weights: Weight of each row's sum of token entropies in the entropy bonus, (B,).
+        old_logps: Log-probs under the policy that sampled, (B, T). None until the first forward pass computes them.
         ref_logps: Log-probs under the reference model, (B, T), or None.
         sampling_logps: Log-probs that vLLM reported, (B, T), or None.
-        importance_ratio: vLLM's correction, (B, T) or (B, 1), or None.
-        images: What a vision-language model needs beside the tokens, by TRL's names.
-        idle: The pass only keeps this rank in step with the others. It counts in no loss and in no metric.
+        importance_ratio: TRL's importance ratio between trainer and vLLM, (B, T) or (B, 1), or None.
+        images: Inputs of a vision-language model beside the tokens, by TRL's names.
+        idle: The pass exists only so that all ranks run the same number of passes. No loss and no metric counts it.
     """
 
     rows: tuple[Row, ...]
@@ -133,7 +134,7 @@ class Pass:
     def from_batch(
         cls, batch: Batch, row_weights: torch.Tensor | None = None, entropy_weights: torch.Tensor | None = None
     ) -> "Pass":
-        """All rows of a micro-batch of TRL; for GBPO it has `rows` and the targets beside TRL's own entries."""
+        """A pass with all rows of one of TRL's micro-batches. For GBPO, `batch` also holds `rows` and the targets."""
         ones = torch.ones_like(batch["advantages"])
         return cls(
             rows=tuple(batch.get("rows", ())),
@@ -155,11 +156,11 @@ class Pass:
         )
 
     def to(self, device: torch.device, **options: Any) -> "Pass":
-        """The pass with its tensors on another device; `options` are those of `Tensor.to`."""
+        """A copy of the pass on another device; `options` are passed to `Tensor.to`."""
         return self._with_tensors(lambda name, tensor: tensor.to(device, **options))
 
     def take(self, numbers: Sequence[int], *, trim: bool) -> "Pass":
-        """Some of the rows; where trimmed, as wide as the longest of their completions."""
+        """A pass with some of the rows. With `trim`, it is only as wide as the longest of their completions."""
         rows = tuple(self.rows[number] for number in numbers)
         available = self.completion_ids.size(1)
         width = max(1, *(row.completion for row in rows)) if trim else available
@@ -171,7 +172,7 @@ class Pass:
         return replace(self._with_tensors(taken), rows=rows)
 
     def as_idle(self, *, trim: bool) -> "Pass":
-        """The shortest row, of which no token counts."""
+        """An idle pass: the shortest row with an empty `policy_mask`, so that no token counts."""
         lengths = [row.prompt + row.completion for row in self.rows]
         row = self.take([lengths.index(min(lengths))], trim=trim)
         return replace(row, idle=True, policy_mask=torch.zeros_like(row.policy_mask))
@@ -184,6 +185,6 @@ class Pass:
 
     @staticmethod
     def joined(passes: "Sequence[Pass]") -> "Pass":
-        """The rows of several passes of one generation as one pass."""
+        """One pass with the rows of several passes of the same generation."""
         one = passes[0]._with_tensors(lambda name, _: torch.cat([vars(some)[name] for some in passes]))
         return replace(one, rows=tuple(row for some in passes for row in some.rows))

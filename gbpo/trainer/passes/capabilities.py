@@ -8,14 +8,14 @@ from torch.nn.modules.dropout import _DropoutNd
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-# Rotary embeddings whose frequencies depend on the longest position of the batch. A narrower batch changes the result.
+# Rotary embeddings whose frequencies depend on the longest position of the batch. Less padding changes the result.
 _LENGTH_DEPENDENT = {"dynamic", "longrope"}
 # Attention that depends only on the distance of two tokens.
 _RELATIVE_LAYERS = {"full_attention", "sliding_attention"}
 
 
 def has_rotary_embeddings(config: Any) -> bool:
-    """Whether positions are known to be relative.
+    """Whether the model has rotary embeddings, so that positions are relative.
 
     >>> from transformers import GPT2Config, Qwen2Config
     >>> has_rotary_embeddings(Qwen2Config()), has_rotary_embeddings(GPT2Config())
@@ -30,7 +30,7 @@ def depends_on_width(config: Any) -> bool:
 
 
 def attends_backwards_only(config: Any) -> bool:
-    """Whether text tokens are known to attend to no token after them.
+    """Whether no text token attends to a later token; False if this is unknown.
 
     >>> from transformers import Gemma3TextConfig, GPT2Config
     >>> attends_backwards_only(Gemma3TextConfig())
@@ -50,7 +50,7 @@ def trims(model: Any) -> bool:
 
 
 def packs(config: Any) -> bool:
-    """Whether rows may be concatenated: FlashAttention distinguishes them by their positions."""
+    """Whether rows may be concatenated. This needs FlashAttention, which separates rows by their position ids."""
     text = config.get_text_config()
     return "flash" in str(text._attn_implementation) and _has_relative_layers(text) and has_rotary_embeddings(config)
 
@@ -58,7 +58,7 @@ def packs(config: Any) -> bool:
 def shares(config: Any) -> bool:
     """Whether rows may read keys and values, with gradients, of a prompt that was run separately.
 
-    False for vision-language models, which keep positions of their own between two calls.
+    False for vision-language models, because they store positions from one call to the next.
 
     >>> from transformers import MambaConfig, Qwen2Config
     >>> shares(Qwen2Config(attn_implementation="sdpa")), shares(MambaConfig(attn_implementation="sdpa"))
@@ -72,7 +72,7 @@ def shares(config: Any) -> bool:
 
 
 def decoder_of(model: Any) -> Any:
-    """The model that `generate` of a model, with or without adapters, calls."""
+    """The model that `generate` calls: the base model of a PEFT model, otherwise the model itself."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
@@ -82,7 +82,7 @@ def is_prompt_tuned(model: Any) -> bool:
 
 
 def has_dropout(model: Any) -> bool:
-    """Whether two passes in training mode differ."""
+    """Whether the model has dropout, so that two equal passes in training mode give different results."""
     modules = any(isinstance(part, _DropoutNd) and part.p > 0 for part in model.modules())
     config = model.config.get_text_config().to_dict()  # attention's dropout is not a module
     return modules or any("drop" in name and isinstance(value, float) and value > 0 for name, value in config.items())

@@ -1,45 +1,47 @@
-"""Which rows share a forward pass, by their lengths alone. NumPy only; nothing here knows a model or a tensor."""
+"""Decides from the lengths of the rows which rows share a forward pass. Depends on NumPy only."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-# Overhead of an extra pass, as a fraction of a full one. A pass is split only if that saves more padding than this.
+# Overhead of an extra pass, as a fraction of a full pass. A pass is split only if the split saves more padding.
 _OVERHEAD = 1 / 64
-# A shared prompt is a forward pass of its own. It must save at least this fraction of the tokens.
+# Sharing a prompt needs an extra forward pass over the prompt alone. So prompts are shared only if that saves at least
+# this fraction of the tokens of the pass.
 _WORTH = 1 / 8
-# Cost of one row's copy of a prompt token's keys and values, relative to running the token. A layer keeps about 17
-# activations of its width per token (arXiv 2205.05198), the copy is two, and fewer where heads share them.
+# With a shared prompt, each row gets a copy of the prompt's keys and values. This is the cost of the copy for one
+# token, relative to running the token. A layer stores about 17 activations of its width per token (arXiv 2205.05198).
+# The copy stores 2, or fewer with grouped-query attention.
 _COPY = 1 / 8
 
 
 def shared_cost(prompts, prompt, rows, completion):
-    """Cost, in tokens run, of rows that share their prompts; numbers or arrays.
+    """Cost, in tokens, of a pass whose rows share their prompts. The arguments are numbers or arrays.
 
     Args:
         prompts: Number of different prompts.
-        prompt: Tokens of the longest of them.
-        rows: Number of rows. Each begins with the last token of its prompt.
-        completion: Tokens of the longest completion.
+        prompt: Number of tokens of the longest prompt.
+        rows: Number of rows. Each row begins with the last token of its prompt.
+        completion: Number of tokens of the longest completion.
     """
     before = prompt - 1
     return prompts * before + rows * (1 + completion + _COPY * before)
 
 
 def is_cheaper(shared, alone):
-    """Whether running `shared` tokens is worth it where rows with a prompt each would run `alone`."""
+    """Whether `shared`, the cost with shared prompts, is low enough compared with `alone`, the cost without sharing."""
     return shared <= (1 - _WORTH) * alone
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Lengths of rows, and what decides the cost of running them together.
+    """Lengths of rows and the options that determine the cost of a pass over them.
 
     Args:
-        prompts: Tokens of each row's prompt, (B,).
-        completions: Tokens of each row's completion, (B,).
-        packed: Rows are concatenated without padding.
-        prompt_of: Number of each row's prompt, (B,), where a prompt is run once for its rows; else None.
+        prompts: Number of tokens of each row's prompt, (B,).
+        completions: Number of tokens of each row's completion, (B,).
+        packed: Whether rows are concatenated without padding.
+        prompt_of: Index of each row's prompt, (B,), if rows share prompts; None if they do not.
     """
 
     prompts: np.ndarray
@@ -48,16 +50,16 @@ class Lengths:
     prompt_of: np.ndarray | None = None
 
     def orders(self) -> list[np.ndarray]:
-        """Orders in which the rows may be cut into passes: by length, and by prompt where prompts are shared."""
+        """Orders of the rows to cut into passes: by length, and also by prompt if prompts are shared."""
         orders = [np.argsort(self.prompts + self.completions, kind="stable")]
         if self.prompt_of is not None:
-            longest = np.zeros(self.prompt_of.max() + 1, dtype=int)  # completion of each prompt
+            longest = np.zeros(self.prompt_of.max() + 1, dtype=int)  # longest completion of each prompt
             np.maximum.at(longest, self.prompt_of, self.completions)
             orders.append(np.lexsort((self.completions, self.prompt_of, longest[self.prompt_of])))
         return orders
 
     def tokens(self, rows: np.ndarray) -> np.ndarray:
-        """Tokens, with padding, of the pass that holds `rows[i:]`, for every i; (B,)."""
+        """For every i, the tokens, including padding, of a pass over `rows[i:]`; (B,)."""
         prompts, completions = self.prompts[rows][::-1], self.completions[rows][::-1]
         if self.packed:
             return (prompts + completions).cumsum()[::-1]
@@ -72,16 +74,16 @@ class Lengths:
 
 
 def split(lengths: Lengths, budget: int, at_most: int) -> list[list[int]]:
-    """Divide rows into the passes that cost least: their tokens with padding, plus an overhead per pass.
+    """Divide rows into passes at the lowest cost. A pass costs its tokens, including padding, plus an overhead.
 
     Args:
-        lengths: The rows.
-        budget: Maximum tokens of a pass, padding included. A longer row is a pass of its own.
+        lengths: The lengths of the rows.
+        budget: Maximum tokens of a pass, including padding. A row longer than this gets its own pass.
         at_most: Maximum number of passes, unless the budget needs more.
 
     Returns:
-        Row numbers of each pass. Every row is in one pass. The longest rows come first or, where it costs less, rows
-        with the same prompt stay together.
+        Row numbers of each pass. Every row is in exactly one pass. Rows are sorted from long to short or, if that costs
+        less, rows with the same prompt stay together.
 
     >>> split(Lengths(np.array([1, 1, 1, 1, 1]), np.array([2, 89, 3, 99, 2])), budget=200, at_most=2)
     [[3, 1], [2, 4, 0]]
@@ -101,7 +103,7 @@ def split(lengths: Lengths, budget: int, at_most: int) -> list[list[int]]:
 
 
 def _cheapest(lengths: Lengths, order: np.ndarray, budget: int, overhead: float) -> list[tuple[int, int]]:
-    """Begin and end, exclusive, of each pass in `order`, the last pass first; by dynamic programming."""
+    """Begin and (exclusive) end in `order` of the cheapest passes, last pass first, found by dynamic programming."""
     least, begins = np.zeros(len(order) + 1), np.zeros(len(order) + 1, dtype=int)
     for end in range(1, len(order) + 1):
         tokens = lengths.tokens(order[:end])  # (end,), by begin
@@ -118,7 +120,7 @@ def _cheapest(lengths: Lengths, order: np.ndarray, budget: int, overhead: float)
 
 
 def as_many(passes: list[list[int]], count: int) -> list[list[int]]:
-    """Halve the pass with the most rows until there are `count` passes, or none has two rows.
+    """Halve the pass with the most rows until there are `count` passes or every pass has one row.
 
     >>> as_many([[5, 4], [3, 2, 1, 0]], 3)
     [[5, 4], [3, 2], [1, 0]]

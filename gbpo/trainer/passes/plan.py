@@ -1,4 +1,4 @@
-"""`PassPlan`: from TRL's micro-batches to the passes that are run in their place, at the same gradient."""
+"""`PassPlan`: replaces TRL's micro-batches by passes that cost less and give the same gradient."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from .shared_prompts import numbers_where_it_pays
 
 @dataclass(frozen=True)
 class PassPlan:
-    """Rows of one optimiser step and rank, arranged by length; rows whose loss is exactly zero are left out.
+    """Arranges the rows of one optimiser step and rank by length, and leaves out rows whose loss is exactly zero.
 
-    For losses that are sums over rows with a weight each. Which rows share an optimiser step stays as TRL decided. All
-    ranks run the same number of passes, some of them idle where a rank has too few rows.
+    This needs a loss that is a weighted sum over rows. TRL decides which rows share an optimiser step, and the plan
+    keeps this. All ranks run the same number of passes. A rank with too few rows runs idle passes.
 
     Args:
-        accelerator: The trainer's.
-        window: Micro-batches of TRL that are certain to share an optimiser step.
-        budget: Maximum tokens of a pass, padding included; None for those of TRL's micro-batch.
-        micro_batch_size: Rows of TRL's micro-batch.
-        arrange: Arrange rows by length; otherwise each micro-batch is one pass.
-        skip: Leave out rows without signal.
-        trim: Passes are as wide as their longest completion.
-        pack: Rows of a pass are concatenated.
+        accelerator: The accelerator of the trainer.
+        window: Number of consecutive micro-batches that always belong to the same optimiser step.
+        budget: Maximum tokens of a pass, including padding. None uses the size of TRL's micro-batch.
+        micro_batch_size: Number of rows of TRL's micro-batch.
+        arrange: Whether to arrange rows by length. Otherwise each micro-batch is one pass.
+        skip: Whether to leave out rows without signal.
+        trim: Whether a pass is only as wide as its longest completion.
+        pack: Whether the rows of a pass are concatenated without padding.
     """
 
     accelerator: Accelerator
@@ -44,12 +44,12 @@ class PassPlan:
         """The passes that are run in place of each micro-batch of one generation.
 
         Args:
-            micro_batches: All rows of each micro-batch of this rank.
-            shares_prompts: Rows of a pass share their prompts where that runs fewer tokens.
+            micro_batches: The micro-batches of this rank, each as one pass with all rows.
+            shares_prompts: Whether rows of a pass share their prompts where that runs fewer tokens.
 
         Returns:
-            For each micro-batch a list of passes, which may be empty; the fraction of rows that are run on all ranks,
-            None if every micro-batch is run as it is.
+            A list of passes for each micro-batch, which may be empty, and the fraction of rows that run, over all
+            ranks. The fraction is None if every micro-batch runs unchanged.
         """
         if micro_batches[0].images or not (self.arrange or self.skip):
             return [[one] for one in micro_batches], None
@@ -57,11 +57,11 @@ class PassPlan:
         windows = [Pass.joined(micro_batches[i : i + size]) for i in range(0, len(micro_batches), size)]
         kept = [self._kept(window) for window in windows]
         plans = [self._plan(window, rows, size, shares_prompts) for window, rows in zip(windows, kept, strict=True)]
-        # DeepSpeed counts micro-batches by their backward passes
+        # DeepSpeed counts backward passes to find the end of a step, so every micro-batch needs at least one pass
         least = size if self.accelerator.distributed_type == DistributedType.DEEPSPEED else 1
         own = [*(max(least, len(plan)) for plan in plans), sum(map(len, kept)), sum(len(one.rows) for one in windows)]
         ranks = self.accelerator.gather(torch.tensor(own, device=self.accelerator.device)).view(-1, len(own))
-        counts = ranks[:, :-2].amax(0).tolist()  # FSDP runs in step
+        counts = ranks[:, :-2].amax(0).tolist()  # FSDP needs the same number of forward passes on all ranks
         rows_run, rows = ranks[:, -2:].sum(0).tolist()
         passes = []
         for window, plan, count in zip(windows, plans, counts, strict=True):

@@ -16,15 +16,15 @@ from .unpadded import ModelInputs, after_prefix, aligned_left, packed
 
 @dataclass(frozen=True)
 class Scorer:
-    """Runs the model on the tokens of the rows and not on their padding. The scores are TRL's up to rounding.
+    """Runs the model on the rows without TRL's padding. Log-probs and entropies equal TRL's up to rounding.
 
     Args:
-        accelerator: The trainer's.
-        pack: Concatenate the rows of a pass (FlashAttention).
-        share: Run a prompt once for all of its rows.
-        relative_positions: The model's positions are relative, so rows may begin at their first token.
-        causal: Tokens attend to nothing that follows them, so padding on the right needs no mask.
-        multiple: Round the width up to a multiple of this.
+        accelerator: The accelerator of the trainer.
+        pack: Whether to concatenate the rows of a pass (needs FlashAttention).
+        share: Whether to run a prompt once for all of its rows.
+        relative_positions: Whether the model's positions are relative, so that rows may begin at their first token.
+        causal: Whether no token attends to a later token, so that padding on the right needs no mask.
+        multiple: The width of a pass is rounded up to a multiple of this number.
     """
 
     accelerator: Accelerator
@@ -36,7 +36,7 @@ class Scorer:
 
     @classmethod
     def of(cls, accelerator: Accelerator, config: Any, *, pack: bool, share: bool, multiple: int | None) -> "Scorer":
-        """The scorer of a model with this configuration; it shares prompts where the layout allows it."""
+        """The scorer of a model with this configuration. It shares prompts only if the layout of the rows allows it."""
         relative_positions, multiple = has_rotary_embeddings(config), multiple or 1
         return cls(
             accelerator,
@@ -48,7 +48,7 @@ class Scorer:
         )
 
     def shares_in(self, model: nn.Module) -> bool:
-        """Whether passes of this model share prompts now: checkpointed layers keep no keys and values."""
+        """Whether passes share prompts now. They do not during activation checkpointing, which keeps no cache."""
         return self.share and not self.accelerator.unwrap_model(model).is_activation_checkpointing
 
     def inputs(self, model: nn.Module, ids: torch.Tensor, prompt_width: int, rows: Sequence[Row]) -> ModelInputs:
@@ -58,14 +58,14 @@ class Scorer:
             model: The model, wrapped or not.
             ids: Token ids, (B, P + T): prompts padded left, completions padded right.
             prompt_width: P.
-            rows: Lengths of the rows, which have at least one token of a prompt each.
+            rows: Lengths of the rows. Every row has at least one prompt token.
         """
         if self.pack:
             return packed(ids, prompt_width, rows)
         if self.shares_in(model) and shared_prompts.pays(rows):
             width = max(row.prompt for row in rows) - 1
             prefixes = shared_prompts.prefixes_of(ids[:, :prompt_width], rows, width)
-            with self.accelerator.autocast():  # not through DDP, whose ranks need not share alike
+            with self.accelerator.autocast():  # not through DDP, because some ranks may run this and others not
                 past = shared_prompts.past(decoder_of(self.accelerator.unwrap_model(model)), *prefixes)
             return after_prefix(ids, prompt_width, rows, past)
         return aligned_left(
@@ -80,7 +80,7 @@ class Scorer:
     def score(
         self, model: nn.Module, ids: torch.Tensor, prompt_width: int, rows: Sequence[Row], *, entropy: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Log-probs and, on request, entropies of the completions, each (B, T), 0 in padding; arguments as `inputs`."""
+        """Log-probs and, on request, entropies of the completions, (B, T), 0 in padding. For arguments see `inputs`."""
         inputs = self.inputs(model, ids, prompt_width, rows)
         with self.accelerator.autocast():
             outputs = model(**inputs.tokens, fused_lm_head=True)
@@ -89,20 +89,20 @@ class Scorer:
     def score_in_batches(
         self, model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, width: int, batch_size: int, *, entropy: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
-        """Scores of rows that TRL asks for, of which only tensors are known, in passes of similar lengths.
+        """Score the rows that TRL passes as tensors, in passes of rows with similar lengths.
 
-        Reads the lengths back from the device once.
+        This reads the lengths back from the device once.
 
         Args:
             model: The model, wrapped or not.
             ids: Token ids, (B, P + T).
-            mask: Tokens that are attended to, (B, P + T).
+            mask: Attention mask, (B, P + T).
             width: T.
-            batch_size: Rows of a pass.
-            entropy: Compute entropies too.
+            batch_size: Number of rows of a pass.
+            entropy: Whether to compute entropies too.
 
         Returns:
-            Log-probs and entropies as `score`, or None if a row has no prompt or a gap between its tokens.
+            Log-probs and entropies as from `score`, or None if a row has no prompt or has padding between its tokens.
         """
         prompt_width = ids.size(1) - width
         rows = _rows_of(ids, mask, prompt_width)
@@ -121,7 +121,7 @@ class Scorer:
 
 
 def _rows_of(ids: torch.Tensor, mask: torch.Tensor, prompt_width: int) -> list[Row] | None:
-    """The lengths of rows; None if a row has no prompt, or other tokens than the last of P and the first of T."""
+    """The lengths of rows; None if a row has no prompt or has padding between its tokens."""
     attended = mask.bool()
     prompt, completion = attended[:, :prompt_width], attended[:, prompt_width:]
     whole = (prompt.int().diff(dim=1) >= 0).all(1) & (completion.int().diff(dim=1) <= 0).all(1)

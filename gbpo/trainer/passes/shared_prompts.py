@@ -1,4 +1,4 @@
-"""Prompts that are run once for all of their completions, which attend to their keys and values."""
+"""Runs each prompt once. All completions of the prompt then attend to its cached keys and values."""
 
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -17,15 +17,16 @@ from .layout import is_cheaper, shared_cost
 def prefixes_of(
     prompt_ids: torch.Tensor, rows: Sequence[Row], width: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The different prefixes of some rows: prompts without their last token.
+    """The distinct prefixes of some rows. A prefix is a prompt without its last token.
 
     Args:
         prompt_ids: Prompts of the rows, (B, P), padded left.
-        rows: Their lengths and the numbers of their prefixes.
-        width: Columns W of the result, at least those of the longest prefix.
+        rows: Lengths and prefix indices of the rows.
+        width: Number of columns W of the result, at least the length of the longest prefix.
 
     Returns:
-        Token ids of the prefixes, (U, W), padded left; their mask, (U, W); the prefix of each row, (B,).
+        Token ids of the prefixes, (U, W), padded left; the attention mask of the prefixes, (U, W); the index of each
+        row's prefix, (B,).
     """
     _, examples, prefix_of = np.unique([row.prefix for row in rows], return_index=True, return_inverse=True)
     lengths = np.array([rows[example].prompt - 1 for example in examples])
@@ -36,16 +37,16 @@ def prefixes_of(
 
 
 def past(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, prefix_of: torch.Tensor) -> DynamicCache:
-    """Keys and values of each row's prefix, every prefix run once.
+    """Run every prefix once and return the keys and values of each row's prefix.
 
     Args:
         model: Causal language model, not sharded.
-        ids: Different prefixes, (U, W), padded left.
-        mask: Their attention mask, (U, W).
-        prefix_of: The prefix of each row, (B,).
+        ids: Distinct prefixes, (U, W), padded left.
+        mask: Attention mask of the prefixes, (U, W).
+        prefix_of: Index of each row's prefix, (B,).
 
     Returns:
-        Cache of B rows and W tokens, with gradients.
+        A cache with B rows and W tokens. Gradients flow through the cache.
     """
     cache = DynamicCache(config=model.config)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -56,7 +57,7 @@ def past(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, prefix_of: tor
 
 
 def pays(rows: Sequence[Row]) -> bool:
-    """Whether one pass over these rows runs enough fewer tokens if prompts are shared."""
+    """Whether sharing prompts saves enough tokens in one pass over these rows."""
     longest, completion = max(row.prompt for row in rows), max(row.completion for row in rows)
     if longest < 2:
         return False
@@ -65,7 +66,7 @@ def pays(rows: Sequence[Row]) -> bool:
 
 
 def numbers_where_it_pays(rows: Sequence[Row]) -> np.ndarray | None:
-    """Number of each row's prefix, (B,), if sharing could save enough over all passes of these rows; else None."""
+    """Index of each row's prefix, (B,), or None if sharing prompts cannot save enough tokens over all these rows."""
     different = {row.prefix: row.prompt for row in rows}
     shared = sum(different.values()) + sum(shared_cost(0, row.prompt, 1, row.completion) for row in rows)
     if not is_cheaper(shared, sum(row.prompt + row.completion for row in rows)):
@@ -74,10 +75,10 @@ def numbers_where_it_pays(rows: Sequence[Row]) -> np.ndarray | None:
 
 
 def generate_after_prefixes(generate: Callable[..., Any], decoder: nn.Module) -> Callable[..., Any]:
-    """A model's `generate` that is given the keys and values of all prompts, each of them run once.
+    """Wrap a model's `generate`: run each distinct prompt once and pass the keys and values of all prompts to it.
 
     Args:
-        generate: The model's own.
+        generate: The model's `generate`.
         decoder: The model that `generate` calls.
     """
 
@@ -97,7 +98,10 @@ def generate_after_prefixes(generate: Callable[..., Any], decoder: nn.Module) ->
 
 
 def _decodes_plainly(*configs: GenerationConfig) -> bool:
-    """Whether each row is continued once, with a cache that grows with it; Hub models may still name `hybrid`."""
+    """Whether `generate` continues each row once, without beams, and uses the default, growing cache.
+
+    The cache name `hybrid`, which some models on the Hub still give, counts as the default.
+    """
     return all(
         config.num_beams in (None, 1)
         and config.use_cache is not False
@@ -109,11 +113,11 @@ def _decodes_plainly(*configs: GenerationConfig) -> bool:
 def once_per_group(
     tokenize: Callable[[list[Any]], tuple[Any, Any, dict[str, Any]]], prompts: list[Any]
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """Tokenize equal prompts that follow each other once.
+    """Tokenize a run of equal consecutive prompts only once.
 
     Args:
-        tokenize: TRL's `_tokenize_prompts`: prompts to token ids, images and multimodal fields.
-        prompts: One for each completion.
+        tokenize: TRL's `_tokenize_prompts`, which returns token ids, images and multimodal fields of prompts.
+        prompts: One prompt for each completion.
     """
     different, counts = zip(*((prompt, len(list(same))) for prompt, same in groupby(prompts)), strict=True)
     prompt_ids, images, multimodal_fields = tokenize(list(different))

@@ -1,4 +1,4 @@
-"""Which exact speed-ups act in a run, and why the others do not."""
+"""Decides which exact speed-ups act in a run, and gives the reason why each of the others does not."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ from trl import GRPOConfig
 
 from . import capabilities
 
-# Each leaves the gradient as TRL would compute it, up to rounding.
+# With each of these, the gradient equals TRL's up to rounding.
 SPEEDUPS = {
-    "trim_padding": "forward passes run the tokens of the rows and not TRL's padding",
-    "arrange_rows": "rows of one optimiser step and similar length share a forward pass",
+    "trim_padding": "forward passes run without TRL's padding",
+    "arrange_rows": "rows of similar length in one optimiser step share a forward pass",
     "skip_zero_signal": "rows whose loss is exactly zero are not run",
     "pack_rows": "rows of a pass are concatenated without padding",
     "share_prompts": "a prompt is run once for all of its completions",
     "reuse_first_pass": "old log-probs come from the first optimiser step on a generation",
 }
 
-# Arguments of a forward pass that continues from keys and values.
+# Arguments of a forward pass that continues from cached keys and values.
 _CONTINUES = {"input_ids", "attention_mask", "position_ids", "past_key_values", "logits_to_keep"}
 
 
 def requested_speedups(exact_speedups: str | Iterable[str]) -> frozenset[str]:
-    """The names that the field `exact_speedups` stands for.
+    """The names of the speed-ups that the field `exact_speedups` asks for.
 
     Raises:
-        ValueError: It is neither `"all"`, `"none"` nor a list of known names.
+        ValueError: The field is neither `"all"`, `"none"` nor a list of known names.
 
     >>> sorted(requested_speedups(["pack_rows", "trim_padding"]))
     ['pack_rows', 'trim_padding']
@@ -49,7 +49,7 @@ class Speedups:
     """The speed-ups of a run.
 
     Args:
-        inactive: Why a speed-up does not act, by its name.
+        inactive: Name of each speed-up that does not act, and the reason.
         without_sharing_in_passes: Why prompts are shared in generation only; None if they are shared in passes too.
     """
 
@@ -60,14 +60,14 @@ class Speedups:
         return name not in self.inactive
 
     def state(self, name: str) -> str:
-        """Whether a speed-up acts, with what it does or why it does not."""
+        """One line: "on" and what the speed-up does, or "off" and the reason."""
         if name not in self:
             return f"off: {self.inactive[name]}"
         only = self.without_sharing_in_passes if name == "share_prompts" else None
         return f"on: {SPEEDUPS[name]}" + (f", in generation only ({only})" if only else "")
 
     def line(self) -> str:
-        """One sentence for a log: what acts, and why the rest does not."""
+        """A line for the log: which speed-ups act, and why the others do not."""
         active = [name for name in SPEEDUPS if name in self]
         text = f"Exact speed-ups: {', '.join(active) or 'none'}."
         if self.without_sharing_in_passes and "share_prompts" in self:
@@ -78,13 +78,13 @@ class Speedups:
 
 
 def decide(args: GRPOConfig, model: Any, *, bounded_loss: bool, whole_model: bool) -> Speedups:
-    """Which speed-ups are exact in this run.
+    """Decide which speed-ups are exact in this run.
 
     Args:
-        args: The configuration of the trainer; one without the field `exact_speedups` asks for all.
+        args: The configuration of the trainer. If the configuration has no field `exact_speedups`, all are requested.
         model: The model, with or without its weights.
-        bounded_loss: The loss is GBPO's, which weighs each row by itself. TRL's own is computed per micro-batch.
-        whole_model: Every process holds the whole model.
+        bounded_loss: Whether the loss is GBPO's, a weighted sum over rows. TRL's loss is computed per micro-batch.
+        whole_model: Whether every process holds the whole model.
     """
     requested = requested_speedups(getattr(args, "exact_speedups", "all"))
     inactive = {name: "not in exact_speedups" for name in SPEEDUPS if name not in requested}
@@ -128,9 +128,9 @@ def _sharing(model: Any, whole_model: bool) -> str | None:
     if capabilities.has_dropout(model):
         return "the model has dropout, which would be the same for all completions of a prompt"
     if not signature(type(capabilities.decoder_of(model)).forward).parameters.keys() >= _CONTINUES:
-        return "the model does not take keys and values"
+        return "the model does not accept cached keys and values"
     if not capabilities.shares(model.config):
-        return "attention or layers of this model do not allow it"
+        return "this model's attention or layers do not allow shared prompts"
     return None
 
 
@@ -153,7 +153,7 @@ def _rows(args: GRPOConfig, model: Any, name: str) -> str | None:
         if args.use_vllm and args.vllm_importance_sampling_correction:
             return "vLLM's importance sampling correction needs old log-probs"
         if not is_aligned(args):
-            return "optimiser steps and generations do not divide each other"
+            return "neither of steps_per_generation and gradient_accumulation_steps divides the other"
         return "dropout makes two passes differ" if capabilities.has_dropout(model) else None
     if args.top_entropy_quantile < 1.0:
         return "top_entropy_quantile compares the tokens of a micro-batch"
@@ -168,7 +168,7 @@ def _rows(args: GRPOConfig, model: Any, name: str) -> str | None:
 
 
 def _has_balance_loss(args: GRPOConfig, config: Any) -> bool:
-    """Whether TRL adds the load-balancing loss of experts: its coefficient may come from the model."""
+    """Whether TRL adds the load-balancing loss of experts. Its coefficient comes from `args` or from the model."""
     coefficient = args.router_aux_loss_coef
     if coefficient is None:
         coefficient = getattr(config, "router_aux_loss_coef", 0.0)
@@ -176,6 +176,6 @@ def _has_balance_loss(args: GRPOConfig, config: Any) -> bool:
 
 
 def is_aligned(args: GRPOConfig) -> bool:
-    """Whether a generation is some whole optimiser steps, or an optimiser step some whole generations."""
+    """Whether a generation covers a whole number of optimiser steps, or an optimiser step of generations."""
     small, large = sorted((args.steps_per_generation, args.gradient_accumulation_steps))
     return large % small == 0

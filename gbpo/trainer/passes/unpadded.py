@@ -1,7 +1,7 @@
 """The inputs of a forward pass without TRL's padding: rows that begin at their first token, or packed rows.
 
-TRL pads all rows to the widest prompt and the widest completion of a generation. The lengths of the rows are known on
-the host, so all indices are computed there and nothing is read back from the device.
+TRL pads all rows to the longest prompt and the longest completion of a generation. The lengths of the rows are known on
+the CPU, so the CPU computes all indices, and nothing is read back from the device.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ _IGNORED = -100  # label of a token that is not scored
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """What the model is called with, and where its scores belong.
+    """Inputs of the model, and the position of each completion token in the model's output.
 
     Args:
         tokens: Keyword arguments of the model: `input_ids`, `labels` and what else the layout needs.
         places: Index of each completion token in the flattened log-probs of the model, (B, T).
-        scored: Whether the completion has a token there, (B, T); False in padding.
+        scored: True for tokens of a completion, False for padding, (B, T).
     """
 
     tokens: dict[str, Any]
@@ -31,9 +31,9 @@ class ModelInputs:
     scored: torch.Tensor
 
     def placed(self, values: torch.Tensor) -> torch.Tensor:
-        """Scores of the model, of any shape, as scores of the completions, (B, T); 0 in padding."""
+        """Rearrange the model's log-probs or entropies, of any shape, into (B, T), with 0 in padding."""
         values = values.flatten()
-        if not len(values):  # no token has one before it
+        if not len(values):  # every row has a single token, so the model predicts none
             return values.sum() + values.new_zeros(self.places.shape)
         return values[self.places].masked_fill(~self.scored, 0.0)
 
@@ -41,17 +41,17 @@ class ModelInputs:
 def aligned_left(
     ids: torch.Tensor, prompt_width: int, rows: Sequence[Row], *, masked: bool, from_column: int | None, multiple: int
 ) -> ModelInputs:
-    """One row of the model for each row, as wide as the longest.
+    """Inputs of shape (B, width), where every row begins at its first token and the width is that of the longest row.
 
     Args:
-        ids: Token ids of prompts and completions, (B, P + T); prompts end and completions begin at column P.
+        ids: Token ids of prompts and completions, (B, P + T). Prompts end before column P, where completions begin.
         prompt_width: P.
-        rows: Their lengths.
-        masked: Pass an attention mask. Left-aligned rows of a causal model need none: padding lies to their right, and
-            attention then runs its fastest kernel.
-        from_column: Begin all rows at this column instead of at their first token, and keep the padding before it; for
-            models with absolute positions.
-        multiple: Round the width up to a multiple of this.
+        rows: Lengths of the rows.
+        masked: Whether to pass an attention mask. A causal model needs none, because all padding is to the right of
+            the tokens. Without a mask, attention can run its fastest kernel.
+        from_column: Begin all rows at this column of `ids` instead of at their first token, and keep the padding
+            between this column and the first token. Models with absolute positions need this.
+        multiple: The width is rounded up to a multiple of this number.
     """
     prompts, completions = _lengths(rows)
     first = prompt_width - prompts if from_column is None else np.full(len(rows), from_column)
@@ -71,10 +71,10 @@ def aligned_left(
 
 
 def packed(ids: torch.Tensor, prompt_width: int, rows: Sequence[Row]) -> ModelInputs:
-    """All rows concatenated into one, without padding; FlashAttention keeps them apart by their positions.
+    """All rows concatenated into one, without padding. FlashAttention separates the rows by their position ids.
 
-    Arguments as those of `aligned_left`. The borders of the rows are passed on too, so that transformers does not look
-    for them in every layer.
+    The arguments are those of `aligned_left`. The model also gets the borders of the rows, so that transformers does
+    not compute the borders in every layer.
     """
     prompts, completions = _lengths(rows)
     totals = prompts + completions
@@ -99,9 +99,10 @@ def packed(ids: torch.Tensor, prompt_width: int, rows: Sequence[Row]) -> ModelIn
 
 
 def after_prefix(ids: torch.Tensor, prompt_width: int, rows: Sequence[Row], past: Any) -> ModelInputs:
-    """Rows from the last token of their prompt on, which attend to the keys and values of the prefix before it.
+    """Rows that begin at the last token of their prompt and attend to the cached keys and values of the earlier ones.
 
-    Arguments as those of `aligned_left`; `past` is a cache of as many rows, as wide as the longest prefix.
+    The arguments are those of `aligned_left`. `past` is a cache with the same number of rows, as wide as the longest
+    prefix.
     """
     prompts, completions = _lengths(rows)
     device, longest, width = ids.device, int(prompts.max()), 1 + int(completions.max())
@@ -127,7 +128,7 @@ def _lengths(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _placed(tokens: dict[str, Any], first: np.ndarray, completions: np.ndarray, width: int) -> ModelInputs:
-    """The inputs, with the places of completion tokens that begin at `first`, (B, 1)."""
+    """`ModelInputs` whose completions begin at the indices `first`, (B, 1), of the flattened log-probs."""
     device, columns = tokens["input_ids"].device, np.arange(width)
     scored = columns < completions[:, None]
     places = np.where(scored, first + columns, 0)

@@ -1,1 +1,1 @@
-"""Where completions come from: extra votes, resampled groups, a vLLM server."""
+"""How completions are sampled: extra votes, resampled groups, random seeds, a vLLM server."""

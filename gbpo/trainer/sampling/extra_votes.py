@@ -1,18 +1,18 @@
-"""Completions beyond those that are trained on, for rewards that vote."""
+"""Generates extra completions that are not trained on, for rewards that take a majority vote."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 
 def vote_rounds(reward_funcs: Sequence[Any], num_generations: int) -> int | None:
-    """Extra rounds of generation that the rewards ask for by their attribute `votes`.
+    """Number of extra rounds of generation that the rewards ask for with their attribute `votes`.
 
     Args:
-        reward_funcs: The rewards. One without `votes`, or with None, asks for nothing.
+        reward_funcs: The rewards. A reward whose `votes` is missing or None asks for no extra rounds.
         num_generations: Completions of a prompt in one round.
 
     Returns:
-        `votes / num_generations - 1`, or None if no reward asks.
+        `votes / num_generations - 1`, or None if no reward has `votes`.
 
     Raises:
         ValueError: `votes` is not a multiple of `num_generations`, or differs between rewards.
@@ -26,23 +26,24 @@ def vote_rounds(reward_funcs: Sequence[Any], num_generations: int) -> int | None
         return None
     if len(asked) > 1:
         raise ValueError(
-            f"Rewards ask for {' and '.join(map(str, sorted(asked)))} votes, but all get the same. Write one number."
+            f"Rewards ask for {' and '.join(map(str, sorted(asked)))} votes, but all rewards get the same votes. Write "
+            "the same number for each."
         )
     (votes,) = asked
     if votes < 1 or votes % num_generations:
         nearest = max(1, round(votes / num_generations)) * num_generations
         raise ValueError(
             f"votes={votes} is not a multiple of num_generations={num_generations}: each round of generation gives "
-            f"every prompt {num_generations} of them. Write votes={nearest}."
+            f"every prompt {num_generations} votes. Write votes={nearest}."
         )
     return votes // num_generations - 1
 
 
 class ExtraVotes:
-    """Generates the other votes of a generation and hands them to the rewards as the column `extra_votes`.
+    """Generates the extra votes of a generation and passes them to the rewards as the column `extra_votes`.
 
-    For each row the column holds a list of completions in the form of `completions`. They are not trained on. In
-    evaluation the lists are empty.
+    For each row the column holds a list of completions of the row's prompt, in the same form as TRL's `completions`.
+    These are not trained on. In evaluation the lists are empty.
 
     Args:
         rounds: Extra rounds of generation; None if no reward asks for votes.
@@ -54,12 +55,12 @@ class ExtraVotes:
     def add(
         self, inputs: list[dict[str, Any]], prompts: list[Any], generate: Callable[[list[Any]], list[Any]] | None
     ) -> list[dict[str, Any]]:
-        """The rows with their column of votes.
+        """Add the column `extra_votes` to the rows.
 
         Args:
             inputs: Rows of the data set, one per completion.
-            prompts: Their prompts.
-            generate: From prompts to one completion each; None in evaluation.
+            prompts: Prompts of the rows.
+            generate: Generates one completion per prompt; None in evaluation.
         """
         if self.rounds is None:
             return inputs

@@ -1,4 +1,4 @@
-"""DAPO's dynamic sampling (arXiv 2503.14476): groups of other prompts replace those without signal."""
+"""DAPO's dynamic sampling (arXiv 2503.14476): groups without signal are replaced by groups of other prompts."""
 
 import math
 import random
@@ -21,27 +21,27 @@ _LEFT_PADDED = ("prompt_ids", "prompt_mask")
 
 
 class Resampling:
-    """Fills a generation with groups that have a signal: a group whose advantages are all equal teaches nothing.
+    """Replaces the groups of a generation that have no signal, which are those whose advantages are all equal.
 
-    It draws as many prompts of the training set as are likely to fill the gaps, at most a generation batch at a time
-    and at most ten times. Groups that could not be replaced stay.
+    In each round it draws as many prompts from the training set as are likely to replace all groups without signal, but
+    at most one generation batch. There are at most ten rounds. Groups that could not be replaced stay.
 
     Args:
-        dataset: Prompts to draw from.
-        accelerator: The trainer's.
+        dataset: Training set, from which prompts are drawn.
+        accelerator: The accelerator of the trainer.
         num_generations: Completions of a group.
-        pad_token_id: Fills token ids.
-        seed: Of the run.
+        pad_token_id: Token id for padding.
+        seed: Seed of the run.
 
     Raises:
-        ValueError: The prompts of the data set cannot be drawn again.
+        ValueError: Prompts cannot be drawn by index, or the data set has images.
     """
 
     def __init__(self, dataset: Any, accelerator: Accelerator, num_generations: int, pad_token_id: int, seed: int):
         _check_prompts(dataset)
         self._dataset, self._accelerator = dataset, accelerator
         self._group, self._pad, self._seed = num_generations, pad_token_id, seed
-        self._gave_up = False  # said once
+        self._gave_up = False  # the warning is given only once
 
     def fill(
         self,
@@ -55,9 +55,9 @@ class Resampling:
 
         Args:
             batch: One scored generation of this rank.
-            advantages: Of all ranks, (B_global,); groups may span ranks.
-            score: Generates and scores completions of some rows of the data set.
-            step: Number of the micro-batch; decides which prompts are drawn.
+            advantages: Advantages of all ranks, (B_global,). A group may span ranks.
+            score: Generates and scores completions of rows of the data set.
+            step: Number of the micro-batch. It seeds the choice of prompts.
             log: Called with the name and the value of each metric.
         """
         silent = self._silent_groups(advantages)
@@ -76,8 +76,8 @@ class Resampling:
             self._gave_up = True
             logger.warning(
                 f"{len(silent)} of {groups} groups have no signal after {rounds} rounds of resampling, which cost "
-                f"{drawn - groups} groups: the prompts are too easy or too hard for this model, or the reward is "
-                "wrong. See gbpo/groups_without_signal for later steps."
+                f"{drawn - groups} further groups: the prompts are too easy or too hard for this model, or the reward "
+                "is wrong. The metric gbpo/groups_without_signal shows this number for later steps."
             )
         log("gbpo/resampled_groups", float(drawn - groups))
         log("gbpo/resampling_rounds", float(rounds))
@@ -92,7 +92,7 @@ class Resampling:
         }
 
     def further_prompts(self, count: int, step: int, round_number: int) -> list[dict[str, Any]]:
-        """The rows of this rank of `count` groups of prompts drawn from the training set."""
+        """Draw the prompts of `count` groups from the training set, and return the rows of this rank."""
         draw = random.Random(f"{self._seed} {step} {round_number}")
         chosen = draw.sample(range(len(self._dataset)), count)
         rows = [index for index in chosen for _ in range(self._group)]
@@ -105,7 +105,7 @@ class Resampling:
         return (groups.amax(1) == groups.amin(1)).nonzero().flatten().tolist()
 
     def _even(self, groups: int) -> int:
-        """The next number of groups whose completions divide evenly among the ranks."""
+        """Round a number of groups up until the completions divide evenly among the ranks."""
         ranks = self._accelerator.num_processes
         multiple = ranks // math.gcd(ranks, self._group)
         return -(-groups // multiple) * multiple
@@ -116,7 +116,7 @@ class Resampling:
         return _stacked(gather_object([local]), self._pad)
 
     def _with_groups(self, batch: Batch, slots: Sequence[int], more: Batch, found: Sequence[int]) -> Batch:
-        """The batch with the groups `found` of another in as many of its `slots`."""
+        """A copy of `batch` in which the groups `found` of `more` replace the first of the groups at `slots`."""
         both = _stacked([batch, more], self._pad)
         groups = torch.arange(len(both["advantages"])).view(-1, self._group)
         kept = len(batch["advantages"]) // self._group
@@ -129,7 +129,7 @@ class Resampling:
 
 
 def _stacked(batches: Sequence[Mapping[str, Any]], pad_token_id: int) -> Batch:
-    """Rows of several batches, padded to one width; scalars are those of the first."""
+    """Concatenate the rows of several batches, padded to one width. Scalars come from the first batch."""
 
     def padded(name: str, value: torch.Tensor) -> torch.Tensor:
         if value.ndim < 2:
@@ -145,7 +145,7 @@ def _stacked(batches: Sequence[Mapping[str, Any]], pad_token_id: int) -> Batch:
 
 
 def _check_prompts(dataset: Any) -> None:
-    """Raise `ValueError` for a training set whose prompts cannot be drawn again."""
+    """Raise `ValueError` if prompts cannot be drawn from the training set by index, or if it has images."""
     if not isinstance(dataset, Dataset):
         raise ValueError(
             f"resample_zero_signal_groups draws prompts by their index, which a {type(dataset).__name__} does not "
@@ -153,6 +153,6 @@ def _check_prompts(dataset: Any) -> None:
         )
     if images := {"image", "images"} & set(dataset.column_names):
         raise ValueError(
-            f"resample_zero_signal_groups cannot resample images, but the data set has {images.pop()!r}. Remove one "
-            "of them."
+            f"resample_zero_signal_groups cannot resample images, but the data set has the column {images.pop()!r}. "
+            "Remove the option or the column."
         )

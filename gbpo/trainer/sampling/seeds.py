@@ -1,4 +1,4 @@
-"""Random states of a vLLM engine, which samples in the trainer's process and reseeds it."""
+"""Seeds for sampling with vLLM, which samples in the trainer's process and would change the trainer's random state."""
 
 import random
 from collections import Counter
@@ -11,13 +11,14 @@ from accelerate.utils import set_seed
 
 
 class SamplingSeeds:
-    """One random stream for each generation, from the seed, the optimiser step, the mode and the replica.
+    """One random stream per generation. It depends on the seed, the optimiser step, "train" or "eval", and the engine.
 
-    Two seeds give two samples, and a resumed run draws what the uninterrupted one would have drawn.
+    So runs with different seeds sample differently, and a resumed run samples the same completions as an uninterrupted
+    run.
 
     Args:
-        seed: The run's.
-        replica: Number of the engine; the processes of one tensor-parallel group sample the same prompts together.
+        seed: Seed of the run.
+        replica: Number of the engine. The processes of one tensor-parallel group are one engine and share this number.
     """
 
     def __init__(self, seed: int, replica: int):
@@ -34,7 +35,7 @@ class SamplingSeeds:
 
 @contextmanager
 def random_state(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed all random states that an engine draws from, and restore them afterwards."""
+    """Within this context, all random states that an engine uses are seeded. They are restored afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = [] if device.type == "cpu" else [device]
     with torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type):

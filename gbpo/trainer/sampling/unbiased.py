@@ -1,4 +1,4 @@
-"""Whether completions are sampled from the policy that is trained."""
+"""Checks that the sampling options do not change the distribution from which completions are sampled."""
 
 from typing import Any
 
@@ -20,8 +20,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 def biased_sampling(args: GRPOConfig) -> str | None:
     """A warning if completions are sampled from another distribution than the policy that is trained, else None.
 
-    Training computes π(token) over the whole vocabulary at `temperature`. If the sampler changes the distribution in
-    another way, it samples some tokens more often than the ratio assumes, and never samples others.
+    Training computes π(token) over the whole vocabulary at `temperature`. Options such as `top_p` make the sampler
+    choose some tokens more often than the ratio assumes, and others never.
     """
     sampler = {
         "top_p": args.top_p,
@@ -51,5 +51,5 @@ def check_sampling(args: GRPOConfig) -> None:
     if args.use_vllm and "seed" in (args.generation_kwargs or {}):
         raise ValueError(
             f"generation_kwargs has seed={args.generation_kwargs['seed']!r}: all prompts of all generations would be "
-            "sampled with the same noise. Remove it: the sampler gets the trainer's seed."
+            "sampled with the same noise. Remove this seed. The sampler then uses the trainer's seed."
         )

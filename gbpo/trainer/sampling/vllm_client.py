@@ -22,12 +22,12 @@ START = (
 
 
 def server_url(args: GRPOConfig) -> str:
-    """Where the vLLM server is expected."""
+    """The URL of the vLLM server in the configuration."""
     return (args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}").rstrip("/")
 
 
 def check_server(args: GRPOConfig) -> None:
-    """Wait for the vLLM server of the recipe, if it has one; one process of a run calls this.
+    """Wait until the vLLM server answers, if the recipe uses a server. Only one process of a run calls this.
 
     Raises:
         ValueError: The server did not answer within `vllm_server_timeout` seconds.
@@ -53,7 +53,7 @@ def check_server(args: GRPOConfig) -> None:
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Inside, a vLLM server that no longer answers ends the run with one line.
+    """Within this context, a vLLM server that no longer answers ends the run with a one-line error.
 
     Raises:
         TrainingStopped: A request failed after all retries.
@@ -66,21 +66,21 @@ def readable_errors() -> Iterator[None]:
         asked = getattr(getattr(error, "request", None), "url", None) or "a request"
         raise TrainingStopped(
             f"The vLLM server is gone: {asked} failed after all retries ({type(error).__name__}). Restart it with "
-            f"{START}, then resume this run from its last checkpoint, which sends it the trained weights."
+            f"{START}, then resume this run from its last checkpoint, which sends the trained weights to the server."
         ) from None
 
 
 class SeededClient:
-    """TRL's client with one seed per prompt; prompts of one request would share their noise.
+    """TRL's client with one request and one seed per prompt. Prompts in a single request would share the same noise.
 
     Args:
-        client: TRL's. Attributes that are not defined here are its own.
+        client: TRL's client. It provides all attributes that are not defined here.
     """
 
     def __init__(self, client: VLLMClient):
         self._client = client
         self._outages = 0
-        self.stream = random.Random()  # of the generation in progress
+        self.stream = random.Random()  # random stream of the current generation
         client.session.hooks["response"].append(self._count_outage)
 
     def __getattr__(self, name: str) -> Any:
@@ -90,7 +90,7 @@ class SeededClient:
         self._outages += bool(response.raw.retries is not None and response.raw.retries.history)
 
     def was_gone(self) -> bool:
-        """Whether a request had to be repeated since the last call."""
+        """Whether a request had to be repeated since the last call of this method."""
         outages, self._outages = self._outages, 0
         return outages > 0
 
