@@ -15,8 +15,11 @@ from ..shared.boxed import boxed
 from .math_answer import Math
 from .plain_numbers import parse_number, to_latex
 
-MAX_PASSES = 8  # groups of a prompt, in addition to its most common number, that are compared with all other groups
-CHUNK = 8  # comparisons before an answer that makes most of them time out is given up
+# For each prompt, the most common number and at most MAX_PASSES other groups are compared with all other groups.
+MAX_PASSES = 8
+# An answer is compared with CHUNK answers at a time. If most of these comparisons time out, the answer is compared with
+# no further answers.
+CHUNK = 8
 
 _TOO_SLOW = ("timeout", "died")
 
@@ -29,14 +32,15 @@ class VoteResult:
     ratio: float  # votes for the label, as a fraction of all votes
     statuses: dict[str, str]  # answer -> status
     reference_known: bool  # whether there is a reference answer that can be read
-    correct: frozenset[str]  # the label and the trained answers, as far as they equal the reference answer
+    # The answers that equal the reference answer, among the label and the answers of the completions to train on.
+    correct: frozenset[str]
 
     def status(self, answer: str | None) -> str:
         """The status of an answer, a key of `rewards.shared.batch.REWARDS`."""
         return "unparsed" if answer is None else self.statuses[answer]
 
     def is_correct(self, answer: str | None) -> bool:
-        """Whether a trained answer, or the label, equals the reference answer."""
+        """Whether an answer equals the reference answer. It must be the label or come from a completion to train on."""
         return answer in self.correct
 
 
@@ -117,7 +121,11 @@ class _Group:
 
 
 class _Groups:
-    """The votes on one prompt in groups: first by equal text and equal plain numbers, then by equal mathematics."""
+    """The votes on one prompt, in groups of equal answers.
+
+    At first, a group contains equal text and equal plain numbers. `merge_equal` merges groups that are equal as
+    mathematics.
+    """
 
     def __init__(self, votes: Sequence[str]):
         self.disqualified: dict[str, str] = {}  # answer whose votes do not count -> its status
@@ -153,8 +161,8 @@ class _Groups:
         for _ in range(MAX_PASSES):
             if self._is_decided(remaining):
                 break
-            # Largest first, so that the winner is compared with all others. Numbers come last among groups of equal
-            # votes, because different numbers cannot be equal to each other.
+            # The largest group comes first, so that the winner is compared with all others. Among groups with the same
+            # number of votes, numbers come last, because different numbers cannot be equal to each other.
             current = max(remaining, key=lambda group: (group.votes, group.value is None, -group.first))
             remaining.remove(current)
             self._compare_with(current, remaining)
@@ -172,9 +180,10 @@ class _Groups:
     def _compare_with(self, current: _Group, remaining: list[_Group]) -> None:
         """Merge the remaining groups that equal `current` into it, and disqualify those that cannot be compared.
 
-        Comparing with a number is safe. An answer that is too slow or unreadable next to a number is therefore itself
-        at fault and is disqualified. An answer that is too slow next to another answer is disqualified as well, unless
-        most of a chunk are too slow: then `current` is at fault, and it is compared no further.
+        Comparing with a number is safe. If comparing an answer with a number is too slow or fails, the answer itself is
+        at fault and is disqualified. If comparing two other answers is too slow, the answer of the remaining group is
+        disqualified. If most comparisons of a chunk are too slow, however, `current` is at fault. It is then compared
+        with no further groups, and no answer of this chunk is disqualified.
         """
         is_number = current.value is not None
         others = [group for group in remaining if not (is_number and group.value is not None)]

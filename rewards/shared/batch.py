@@ -1,4 +1,4 @@
-"""Reading TRL's batch: completions and reference answers. Reporting on it: statuses, metrics and rewards."""
+"""Read the completions and reference answers of TRL's batch, and report statuses, metrics and rewards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 Completion = str | list[dict[str, Any]]
 
-# The reward of each status. 0.0: the model is at fault. None: the completion cannot be graded, and TRL leaves it out.
+# The reward of each status. 0.0: the model is at fault. None: the completion cannot be graded, and TRL leaves
+# this reward out for it.
 REWARDS: dict[str, float | None] = {
     "ok": 1.0,
     "wrong": 0.0,
@@ -67,8 +68,8 @@ def report(
         log_extra: TRL's function that logs a column, or None.
         log_metric: TRL's function that logs a scalar, or None.
         failure_hint: What to check if the grader fails. It is added to the error.
-        values: One reward per completion, used instead of the reward of the status. A status whose reward is None
-            still gives None.
+        values: One reward per completion, used instead of `REWARDS[status]`. Where `REWARDS[status]` is None, the
+            reward is still None.
 
     Returns:
         One reward or None per completion.
