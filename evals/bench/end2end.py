@@ -5,7 +5,8 @@ other. GBPO runs with the recipe's target, and with the exact target and an over
 significantly from GRPO in the stability study. Each repeat uses another seed, starting from 0.
 
 A run ends when the mean reward of the last 20 optimiser steps exceeds 0.8. `training` is the time since the first step
-began, `whole` the time since the process started, including imports. A run that never gets there counts as infinite.
+began, `whole` the time since the process started, including imports. A run that never reaches this reward counts as
+infinite.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class _Time:
     Args:
         training: Seconds since the training began.
         whole: Seconds since the process started.
-        steps: Optimiser steps, or None if the run ended before.
+        steps: Optimiser steps, or None if the run ended before reaching the reward.
     """
 
     training: float

@@ -61,7 +61,7 @@ class Point:
         setting: The grid point: value of each field.
         flags: Command-line flags that select the algorithm and the grid point.
         recipe: The recipe, parsed with these flags.
-        same_as: First point with identical training steps, whose runs are used for this one too. None if there is no
+        same_as: First point with identical training steps. Its runs are also used for this point. None if there is no
             earlier one.
     """
 
