@@ -7,7 +7,7 @@ The command writes `<recipe>.json` and `<recipe>.png` to `--output`. They contai
 evaluation episodes with 95 % intervals, the difference between the algorithms, and the curves. Run the same command
 again to continue an interrupted study.
 
-Exit code: 0 if every run finished, 1 if a run failed, 2 for bad input.
+Exit status: 0 if every run finished, 1 if a run failed, 2 for bad input.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ If a reference answer is not graded as correct, no correct completion of its row
 
     python -m rewards.check problems.jsonl --reward math --columns '{"answer": "solution"}'
 
-The command prints the number and the status of every row whose reference answer fails. If any row fails, the command
-exits with code 1. Reference answers are graded, not compared as text: `math` parses each one twice, as the reference
+The command prints the number and the status of every row whose reference answer fails. If any row fails, the exit
+status is 1. Reference answers are graded, not compared as text: `math` parses each one twice, as the reference
 answer and as an answer. `code` reads the tests and, if the data set has a column `reference` with correct programs,
 runs them.
 """

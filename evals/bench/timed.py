@@ -59,7 +59,7 @@ class Case:
 
 @dataclass
 class Batch:
-    """The fixed completions and rewards of a case. An instance is both the `rollout_func` and the reward of a trainer."""
+    """The fixed completions and rewards of a case. An instance is both `rollout_func` and reward of a trainer."""
 
     case: Case
     prompt_ids: list[list[int]] = field(init=False)

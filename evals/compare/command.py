@@ -10,7 +10,7 @@ model and the best checkpoint of each run and writes `report.html`, `summary.md`
 Run the same command again to continue an interrupted comparison. To extend a comparison, add seeds, algorithms or grid
 values to its command.
 
-Exit code: 0 if every run is done, 1 if a run failed, 2 for bad input, 130 if the command was interrupted.
+Exit status: 0 if every run is done, 1 if a run failed, 2 for bad input, 130 if the command was interrupted.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _parser() -> OneLineErrorParser:
     )
     add = parser.add_argument
     add("recipe", type=Path, help="recipe of all runs")
-    add("--algorithms", nargs="+", required=True, help="grpo or gbpo, perhaps with fields: gbpo:target_baseline=exact")
+    add("--algorithms", nargs="+", required=True, help="grpo or gbpo, also with fields: gbpo:target_baseline=exact,…")
     add("--seeds", nargs="+", type=int, required=True, help="seeds of the runs; use five or more")
     add("--output", type=Path, required=True, help="folder of the comparison")
     add("--grid", nargs="+", default=[], metavar="FIELD=V,V", help="fields to vary, with their values")
@@ -83,7 +83,7 @@ def _parser() -> OneLineErrorParser:
     add("--launcher", help="command to start launch/gbpo.py with, such as 'accelerate launch --num_processes 8'")
     add("--eval_dataset_name", help="held-out questions: a file or a Hub id (default: the recipe's test split)")
     add("--eval_steps", type=float, help="steps between validations (default: the recipe's, or 20 validations per run)")
-    add("--eval_questions", type=int, default=512, help="maximum number of held-out questions; half are the test (512)")
+    add("--eval_questions", type=int, default=512, help="maximum number of held-out questions, half for the test (512)")
     add("--eval_reward", help="name of the reward for the test (default: the recipe's first reward)")
     add("--eval_samples", type=int, default=16, help="completions per test question (16)")
     add("--eval_temperature", type=float, help="sampling temperature of the test (default: the recipe's)")

@@ -6,7 +6,7 @@ draws random finite decision processes and compares the targets and losses of `g
 SciPy's linear programming and convex optimisation, exact linear solves, PPO's loss under autograd, and sorting.
 
 The command prints one line per check: the number of cases, the largest error, the tolerance, and the meaning of the
-check. Exit code: 0 if all checks pass, 1 if a check fails, 2 for bad input.
+check. Exit status: 0 if all checks pass, 1 if a check fails, 2 for bad input.
 """
 
 from __future__ import annotations
