@@ -1,6 +1,6 @@
 """Check that a reward grades the reference answers of a data set as correct.
 
-If a reference answer is not graded as correct, no correct completion of its row can be either.
+If a reference answer is not graded as correct, correct completions of the same row get no reward.
 
     python -m rewards.check problems.jsonl --reward math --columns '{"answer": "solution"}'
 
@@ -73,7 +73,7 @@ def check_sample(name: str, reward: Callable[..., Any], dataset: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Grade the reference answers of a data set and print those that fail."""
+    """Grade the reference answers of a data set and print the rows whose reference answer fails."""
     parser = argparse.ArgumentParser(prog="python -m rewards.check", description=main.__doc__)
     parser.add_argument("dataset", help="a jsonl, json, parquet or csv file, or the name of a data set on the Hub")
     parser.add_argument("--reward", required=True, help="name or dotted path of the reward")

@@ -1,6 +1,6 @@
 """Seconds until the demo task is solved by `GBPOTrainer` and by `trl.GRPOTrainer`.
 
-All contenders train recipes/tiny_math.yaml with the same settings from the same starting model, one process after the
+All trainers train recipes/tiny_math.yaml with the same settings from the same starting model, one process after the
 other. GBPO runs with the recipe's target, and with the exact target and an overshoot slope of 0.2, which did not differ
 significantly from GRPO in the stability study. Each repeat uses another seed, starting from 0.
 

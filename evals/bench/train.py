@@ -167,7 +167,7 @@ def _throughput(model: Any, batch: Batch, medians: dict[str, float]) -> dict[str
     weights = model.num_parameters()  # the embedding is tied to the LM head, so it counts once
     attention = (
         6 * config.num_hidden_layers * config.hidden_size
-    )  # half of 12 · layers · width · length, because it is causal
+    )  # half of 12 · layers · width · length, because attention is causal
     operations = sum(6 * weights * length + attention * length**2 for length in lengths)
     device = torch.cuda.get_device_name()
     peak = next((flops for name, flops in _PEAK_FLOPS.items() if name in device), None)

@@ -94,7 +94,7 @@ def read_assignment(text: str, option: str) -> tuple[str, str]:
 
     Args:
         text: The assignment.
-        option: Command-line option it comes from, for the message.
+        option: Command-line option that contains the assignment, for the error message.
 
     Raises:
         ValueError: The field or the value is missing.

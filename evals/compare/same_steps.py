@@ -43,8 +43,8 @@ def shared_run_notes(found: Sequence[Point]) -> list[str]:
         if runs == other_runs:
             raise ValueError(
                 f"{name} and {another} take the same steps{' at every grid point' * (len(runs) > 1)}, so the "
-                "comparison cannot show a difference. With one optimiser step per generation, epsilon and the slope "
-                "have no effect. Set num_iterations above 1, or remove one of the two."
+                "comparison cannot show a difference. With one optimiser step per generation, epsilon and "
+                "overshoot_slope have no effect. Set num_iterations above 1, or remove one of the two."
             )
     names = [[point.name for point in group] for group in groups.values() if len(group) > 1]
     return [f"These take identical training steps and share one run per seed: {'; '.join(group)}." for group in names]

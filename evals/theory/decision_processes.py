@@ -42,7 +42,7 @@ class MDPs:
     def occupancy(self, policy: np.ndarray) -> np.ndarray:
         """State distribution d, (n, S), discounted and not normalised: `d = Σ_t γ^t P(s_t = s)`.
 
-        Its sum is 1 / (1 − γ), and `η(π) = Σ_s d(s) Σ_a π(a|s) r(s, a)`.
+        The sum of d is 1 / (1 − γ), and `η(π) = Σ_s d(s) Σ_a π(a|s) r(s, a)`.
         """
         return np.linalg.solve(self._resolvent(policy).swapaxes(-1, -2), self.start[..., None])[..., 0]
 

@@ -23,7 +23,7 @@ class ExactMatch:
     [1.0, 0.0, None]
     """
 
-    __name__ = "exact_match"  # the name under which TRL logs an instance
+    __name__ = "exact_match"  # TRL logs an instance under this name
 
     def __call__(
         self,

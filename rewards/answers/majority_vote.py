@@ -18,16 +18,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MajorityVote:
-    r"""1.0 if the completion's answer is the most common one among all votes on its prompt, on all ranks.
+    r"""1.0 if the completion's answer is the most common answer among the votes on the same prompt, on all ranks.
 
     The answer is the content of the last `\boxed{}`. Answers that are equal as mathematics form a group, and the group
     with the most votes is the label. A tie goes to the group whose first vote came first. A prompt without a readable
     vote has no label.
 
-    Plain numbers (digits, a decimal point, a simple fraction) are compared exactly. Other answers are compared by
-    `math_answer`, first with the most common number and then group by group, the largest first, until no group can
-    overtake the best one. The rank that has the first completion of a prompt counts the votes on this prompt, and sends
-    the result to all ranks.
+    Plain numbers (digits, a decimal point, a simple fraction) are compared exactly. `math_answer` compares
+    the other answers: first with the most common number, then with the other groups, beginning with the largest. It
+    stops when no further merge can change the winner. The rank that has the first completion of a prompt counts the
+    votes on this prompt, and sends the result to all ranks.
 
     Args:
         votes: Votes per prompt, a multiple of `num_generations`. The completions to train on vote too. The trainer
@@ -36,12 +36,12 @@ class MajorityVote:
             stripped. Then only equal text and equal plain numbers are equal, and no worker is started.
 
     Columns read:
-        solution: The reference answers, if available. They are used for metrics only, never for the reward.
+        solution: The reference answers, if available. The reward does not use them; only the metrics do.
         extra_votes: Additional completions of each row's prompt. They vote and get no reward.
 
     Returns:
         Per completion: 1.0 (`ok`) or 0.0 (`wrong`; `unparsed`: no box, a box over 400 characters, or one that cannot be
-        read; `timeout` and `died`: comparing this answer failed, so its votes do not count).
+        read; `timeout` and `died`: comparing this answer failed, so the votes for it do not count).
 
     Raises:
         ValueError: An option is out of range, columns differ in length, or `votes` is set without `extra_votes`.
@@ -70,7 +70,7 @@ class MajorityVote:
     votes: int | None = None
     boxed: bool = True
 
-    __name__ = "majority_vote"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "majority_vote"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
         if self.votes is not None and self.votes < 2:

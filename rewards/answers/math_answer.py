@@ -75,7 +75,7 @@ class Math:
     hard_limit: float = 8.0
     memory_mb: int = 1024
 
-    __name__ = "math"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "math"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:

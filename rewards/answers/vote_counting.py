@@ -1,4 +1,4 @@
-r"""Counting the votes on one prompt: which answers are equal, and which group of equal answers has the most votes.
+r"""Count the votes on one prompt: which answers are equal, and which group of equal answers has the most votes.
 
 Answers are compared in two stages. Equal text and equal plain numbers are found in this process, exactly and without a
 parser. All other answers are hostile input, so the reward `math` compares them in worker processes that can be killed.
@@ -40,7 +40,7 @@ class VoteResult:
         return "unparsed" if answer is None else self.statuses[answer]
 
     def is_correct(self, answer: str | None) -> bool:
-        """Whether an answer equals the reference answer. It must be the label or come from a completion to train on."""
+        """Whether the label, or an answer of a completion to train on, equals the reference answer."""
         return answer in self.correct
 
 
@@ -51,7 +51,8 @@ def count_votes(
 
     Args:
         votes: One answer per vote; None for a completion without a readable answer.
-        trained: The answers of the completions to train on. They are compared with the reference answer.
+        trained: The answers of the completions to train on, without extra votes. They are compared with the reference
+            answer.
         reference: The reference answer; empty if there is none.
         as_mathematics: Compare answers as mathematics. False: only equal text and equal plain numbers are equal.
 
@@ -178,7 +179,7 @@ class _Groups:
         return not not_numbers or best >= highest_rank
 
     def _compare_with(self, current: _Group, remaining: list[_Group]) -> None:
-        """Merge the remaining groups that equal `current` into it, and disqualify those that cannot be compared.
+        """Merge the groups that equal `current` into `current`, and disqualify answers that cannot be compared.
 
         Comparing with a number is safe. If comparing an answer with a number is too slow or fails, the answer itself is
         at fault and is disqualified. If comparing two other answers is too slow, the answer of the remaining group is

@@ -85,7 +85,8 @@ def parse_assertions(suite: str, entry_point: str | None = None) -> list[Asserti
     therefore refuses a suite that passes a list, dict or set to a call as a variable and reads the variable afterwards.
 
     Args:
-        suite: Python source: `assert` statements as in MBPP, or a `def check(candidate)` with them as in HumanEval.
+        suite: Python source: `assert` statements as in MBPP, or a `def check(candidate)` that
+            contains them as in HumanEval.
         entry_point: The solution's function. Needed if the suite does not call its `check`, or if the function has the
             name of a builtin.
 
@@ -202,7 +203,7 @@ class _Parser:
             self.refuse("it calls no function of the solution", "call one, or name it in entry_point")
 
     def run_check(self, check: ast.FunctionDef, name: str) -> None:
-        """Parse the body of `check`. Its parameter refers to the function `name`."""
+        """Parse the body of `check`. The parameter of `check` refers to the function `name`."""
         if self.entry_point not in (None, name):
             self.refuse(f"{name} is not the entry point {self.entry_point}", "check the solution's function")
         outer, self.scope = self.scope, {**self.scope, check.args.args[0].arg: _Alias(name)}

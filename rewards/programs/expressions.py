@@ -73,7 +73,7 @@ def measure(value: Any, known: frozenset[type] = EXPRESSION_TYPES) -> int:
 
     Args:
         value: The value.
-        known: The types that may occur in it.
+        known: The types that may occur in the value.
 
     Raises:
         TypeError: Another type occurs in the value.

@@ -40,8 +40,8 @@ class Code:
 
     Columns read:
         tests: One of
-            - `{"type": "stdin", "cases": [{"input": text, "output": text}]}`: compared line by line, without white
-              space at line ends and blank lines at the end;
+            - `{"type": "stdin", "cases": [{"input": text, "output": text}]}`: the output is compared line by
+              line. White space at line ends and blank lines at the end are ignored;
             - `{"type": "call", "fn_name": name, "cases": [{"args": [...], "expected": value}], "tol": 1e-6}`: calls a
               function, or a method of the class `Solution`. Results are compared as in Python, except that lists equal
               tuples, and numbers may differ by `tol` (relative or absolute) if it is given;
@@ -74,7 +74,7 @@ class Code:
     total_seconds: float = 60.0
     memory_mb: int = 1024
 
-    __name__ = "code"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "code"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:

@@ -56,7 +56,7 @@ class Format:
 
     pattern: str = THINK_ANSWER
 
-    __name__ = "format"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "format"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
         try:
@@ -64,7 +64,7 @@ class Format:
         except (regex.error, TypeError, ValueError) as error:
             raise ValueError(
                 f"pattern={self.pattern!r} is not a valid regular expression, so no completion could match it: "
-                f"{error}. Correct it, or leave it out for <think>…</think><answer>…</answer>."
+                f"{error}. Correct the pattern, or leave it out to use <think>…</think><answer>…</answer>."
             ) from error
 
     def __call__(
@@ -101,7 +101,7 @@ class Boxed:
     [1.0, 0.0, 0.0, 0.0]
     """
 
-    __name__ = "boxed"  # the name under which TRL logs an instance
+    __name__ = "boxed"  # TRL logs an instance under this name
 
     def __call__(
         self,

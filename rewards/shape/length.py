@@ -29,8 +29,8 @@ class Length:
     Completions that cannot be graded are ignored. The ranks exchange their rows, so the reward is synchronous.
 
     Args:
-        grader: Decides whether a completion is correct. It shares the workers of an equal reward `math`, but it grades
-            the completions again.
+        grader: Decides whether a completion is correct. If the run also uses the reward
+            `math` with equal options, both use the same worker processes, but each grades the completions itself.
 
     Columns read:
         solution: The reference answer, in any form that the reward `math` accepts.
@@ -52,7 +52,7 @@ class Length:
 
     grader: Math = field(default_factory=Math)
 
-    __name__ = "length"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "length"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def check_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
         """The status of each reference answer, graded as an answer to itself by the grader."""
@@ -105,7 +105,7 @@ def length_rewards(correct: Sequence[bool], lengths: Sequence[int]) -> list[floa
 
 @dataclass(frozen=True)
 class Cosine:
-    r"""The cosine reward: longer correct completions get a lower reward, longer wrong ones a smaller penalty.
+    r"""The cosine reward: longer correct completions get a lower reward, longer wrong completions a smaller penalty.
 
     With correctness C, length L and limit L_max (arXiv 2502.03373, section 4.2):
 
@@ -127,8 +127,8 @@ class Cosine:
         short_wrong: r_0^w, the reward of a wrong completion of length 0.
         long_wrong: r_L^w, the reward that long wrong completions approach.
         exceeded: r_e, the reward of every completion of length L_max or more.
-        grader: Decides whether a completion is correct. It shares the workers of an equal reward `math`, but it grades
-            the completions again.
+        grader: Decides whether a completion is correct. If the run also uses the reward
+            `math` with equal options, both use the same worker processes, but each grades the completions itself.
 
     Columns read:
         solution: The reference answer, in any form that the reward `math` accepts.
@@ -141,8 +141,8 @@ class Cosine:
         ValueError: Columns differ in length, or an option is out of range.
         RuntimeError: More than 1 % of a batch is `infra`.
 
-    Departs from the paper: the paper's code applies `r_e` 16 tokens before the limit. Here it applies at the limit, as
-    in the paper's formula.
+    Departs from the paper: the paper's code applies `r_e` 16 tokens before the limit. Here `r_e` applies at the limit,
+    as in the paper's formula.
 
     The reward is asynchronous, like the reward `math`. In a script:
 
@@ -160,7 +160,7 @@ class Cosine:
     exceeded: float = -10.0
     grader: Math = field(default_factory=Math)
 
-    __name__ = "cosine"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "cosine"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
         if self.max_completion_length < 1:
@@ -237,14 +237,14 @@ class SoftOverlong:
     max_completion_length: int
     soft_buffer: int
 
-    __name__ = "soft_overlong"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "soft_overlong"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
         if not 1 <= self.soft_buffer <= self.max_completion_length:
             raise ValueError(
                 f"soft_buffer={self.soft_buffer} with max_completion_length={self.max_completion_length} would "
                 "penalize no completion, or even empty ones; give a buffer from 1 to max_completion_length, for "
-                "example a fifth of it."
+                "example a fifth of max_completion_length."
             )
 
     def __call__(

@@ -41,7 +41,7 @@ class Repetition:
     ngram_size: int = 40
     max_penalty: float = -1.0
 
-    __name__ = "repetition"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "repetition"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
         if self.ngram_size < 1:

@@ -67,7 +67,7 @@ def report(
         statuses: One key of `REWARDS` per completion.
         log_extra: TRL's function that logs a column, or None.
         log_metric: TRL's function that logs a scalar, or None.
-        failure_hint: What to check if the grader fails. It is added to the error.
+        failure_hint: What to check if the grader fails. The error contains this hint.
         values: One reward per completion, used instead of `REWARDS[status]`. Where `REWARDS[status]` is None, the
             reward is still None.
 
@@ -91,7 +91,7 @@ def report(
     if counts["infra"] > 0.01 * total:
         raise RuntimeError(
             f"The reward {reward_name!r} could not grade {counts['infra']} of {total} completions because the grader "
-            f"itself failed. Training stops here, because these completions would be left out of it. {failure_hint}"
+            f"itself failed. Training stops here, because it would go on without these completions. {failure_hint}"
         )
     rewards = [REWARDS[status] for status in statuses]
     if values is None:

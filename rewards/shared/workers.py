@@ -36,12 +36,12 @@ logger = logging.getLogger(__name__)
 class Workers:
     """A pool of worker processes. Equal instances share one pool per process.
 
-    The pool starts with the first batch and ends with `close` or at exit. If it breaks, the next batch starts a new
-    one. Each process grades one batch at a time; its threads wait for each other.
+    The pool starts with the first batch and ends with `close` or at exit. If the pool breaks, the next batch
+    starts a new pool. Each process grades one batch at a time; its threads wait for each other.
 
     A script that uses workers needs `if __name__ == "__main__":`, because every worker imports the main module again.
     Imports above that line slow down each worker: if they include torch and trl, a worker takes 475 MB of memory
-    instead of 65 MB, and starts in several seconds instead of one.
+    instead of 65 MB, and starts in several seconds instead of one second.
 
     Args:
         count: Number of worker processes. None: the result of `default_workers()`.

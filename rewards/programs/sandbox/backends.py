@@ -120,7 +120,7 @@ def e2b(request: Request, total_seconds: float, line_bytes: int) -> Lines:
 
 
 def _filters() -> Request:
-    """The system-call filters in base64. They are empty if they cannot be compiled; the canaries then report it."""
+    """The system-call filters in base64. They are empty if they cannot be compiled; the canaries then report this."""
     try:
         filters = {"box_filter": seccomp.box_filter(), "test_filter": seccomp.test_filter()}
     except ImportError:
@@ -142,7 +142,7 @@ def _with_thread_limit(request: Request, user: int | None) -> Request:
 
 @contextlib.contextmanager
 def _folder(user: int | None) -> Iterator[str]:
-    """A temporary folder of the user. It is removed even if a program locks folders or nests them deeply."""
+    """A temporary folder of the user. It is removed even if a program has locked or deeply nested folders."""
     try:
         folder = tempfile.mkdtemp(prefix="gbpo-box-")
     except OSError as error:

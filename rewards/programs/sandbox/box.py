@@ -200,7 +200,7 @@ def _tested(box: Box) -> Readiness:
             raise BoxError(f"{box.backend}: the canaries did not finish ({outcome.end})")
         return outcome.data.decode()
 
-    # The canaries try to reach this machine, but e2b runs programs on another one. So run only an empty program.
+    # The canaries try to reach this machine, but e2b runs programs elsewhere. So run only an empty program.
     if box.backend == "e2b":
         run("")
         return Readiness(box.backend, (), ())

@@ -119,7 +119,7 @@ def _read(out, cap, deadline, files):
 
 
 def _reap(child, deadline, files):
-    """Wait for a child that has closed its output. Returns its status (None if killed here) and resource usage."""
+    """Wait for a child that has closed its output. Returns the child's status (None if killed here) and usage."""
     pause = 0.0002
     while time.monotonic() < deadline and not _too_many_files(files):
         pid, status, usage = os.wait4(child, os.WNOHANG)
@@ -167,7 +167,7 @@ def _solve(program, test):
         stream = open(fd, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # a bare interpreter does not define them
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # a bare interpreter defines neither
     calls = test.get("calls")
     if calls is None:
         os.close(3)
