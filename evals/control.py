@@ -3,11 +3,11 @@
     python -m evals.control recipes/control/hopper.yaml --seeds 0 1 2 3 4 --workers 2
 
 trains every recipe with both algorithms on every seed. Each run is a `python -m gbpo.control` process on one thread.
-The command writes `<recipe>.json` and `<recipe>.png` to `--output`: interquartile means over seeds and evaluation
-episodes with 95 % intervals, their difference, and the curves. Run the same command again to continue an interrupted
-study.
+The command writes `<recipe>.json` and `<recipe>.png` to `--output`. They contain interquartile means over seeds and
+evaluation episodes with 95 % intervals, the difference between the algorithms, and the curves. Run the same command
+again to continue an interrupted study.
 
-Exit status: 0 if every run finished, 1 if one failed, 2 for bad input.
+Exit status: 0 if every run finished, 1 if a run failed, 2 for bad input.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .shared.estimates import Interval, iqm_difference, iqm_interval, probabilit
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the missing trainings and write the comparison of each recipe."""
     options = _parser().parse_args(argv)
-    jobs = []  # by recipe, seed, algorithm, so that an interrupted study has pairs
+    jobs = []  # both algorithms of a seed come together, so that an interrupted study has pairs
     try:
         for recipe in options.recipes:
             for seed in options.seeds:
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def compare(results: dict[str, Any]) -> dict[str, Any]:
-    """Compare the runs of both algorithms, over the seeds that both finished.
+    """Compare the runs of both algorithms on the seeds for which both runs finished.
 
     Args:
         results: Content of `results.json` of `python -m gbpo.control`, by algorithm.
@@ -91,7 +91,7 @@ def compare(results: dict[str, Any]) -> dict[str, Any]:
         return comparison
     last: list[list[list[float]]] = []
     for name, runs in zip(ALGORITHMS, finished, strict=True):
-        curves = [runs[seed]["curve"] for seed in seeds]  # all have the same plan and therefore the same steps
+        curves = [runs[seed]["curve"] for seed in seeds]  # with the same steps, because all runs have the same plan
         last.append([curve[-1]["eval_returns"] for curve in curves])
         comparison[name] = {
             "iqm": dataclasses.asdict(iqm_interval(last[-1])),
@@ -116,7 +116,7 @@ def describe(comparison: dict[str, Any]) -> str:
     """One line with the task, both interquartile means, their difference and the relative speed."""
     head = f"{comparison['env']}, {comparison['steps']} steps, {_seeds(comparison)}"
     if not comparison["seeds"]:
-        return f"{head}: no seed was finished by both"
+        return f"{head}: no seed was finished by both algorithms"
     parts = [f"{name} {_text(comparison[name]['iqm'])}" for name in ALGORITHMS]
     speed = comparison["bpo"]["steps_per_second"] / comparison["ppo"]["steps_per_second"]
     return f"{head}: {', '.join(parts)}, difference {_text(comparison['difference'])}, speed {speed:.2f}"
@@ -125,7 +125,8 @@ def describe(comparison: dict[str, Any]) -> str:
 def draw(comparison: dict[str, Any]) -> Figure:
     """Draw the interquartile mean of the evaluation returns over environment steps, with its interval.
 
-    Wide intervals, as with two seeds, are cut off at one height of the curves above and below them.
+    Intervals may be very wide, for example with two seeds. The plot therefore ends above and below the curves at a
+    distance equal to the height of the curves.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.subplots()

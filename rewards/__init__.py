@@ -1,7 +1,7 @@
 r"""Verifiable rewards with TRL's signature.
 
 A reward is a picklable callable `(completions, *, <columns>, log_extra=None, log_metric=None, **kwargs)` that returns
-one `float` or `None` per completion. `0.0` means that the completion is wrong, `None` that it cannot be graded.
+one `float` or `None` per completion. `0.0` means a wrong completion. `None` means that the completion cannot be graded.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def get_reward(name: str, **config: Any) -> Callable[..., Any]:
         A picklable callable with TRL's signature.
 
     Raises:
-        ValueError: The name is unknown, the path is not the path of a callable, an option is unknown, or a required
+        ValueError: The name is unknown, nothing that can be called has this path, an option is unknown, or a required
             option of a class is missing.
 
     >>> get_reward("exact_match")(["57", " 58 "], solution=[57, 57])

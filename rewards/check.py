@@ -1,10 +1,13 @@
-"""Check that the reference answers of a data set grade themselves as correct. If one does not, no completion can.
+"""Check that a reward grades the reference answers of a data set as correct.
+
+If a reference answer is not graded as correct, correct completions of the same row get no reward.
 
     python -m rewards.check problems.jsonl --reward math --columns '{"answer": "solution"}'
 
-The command prints every row whose reference answer fails, with its status, and exits with status 1 if there is one.
-Reference answers are graded, not compared as text: `math` parses each one twice, as the reference answer and as an
-answer. `code` reads the tests and, if the data set has a column `reference` with correct programs, runs them.
+The command prints the number and the status of every row whose reference answer fails. If any row fails, the exit
+status is 1. Reference answers are graded, not compared as text: `math` parses each one twice, as the reference
+answer and as an answer. `code` reads the tests and, if the data set has a column `reference` with correct programs,
+runs them.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import Any
 from . import get_reward
 from .shared.data_files import FILE_FORMATS, load_file
 
-SAMPLE = 256  # rows that are checked before a run
+SAMPLE = 256  # number of random rows that are checked before a run
 TOLERATED = 0.01  # fraction of these rows that may fail
 
 _SHOWN_COLUMNS = ("solution", "tests", "reference")
@@ -29,7 +32,7 @@ def failing_references(reward: Callable[..., Any], columns: Mapping[str, Sequenc
     """Find the rows whose reference answer does not grade itself as correct.
 
     Args:
-        reward: A reward. It is checked by its method `check_references(**columns) -> statuses`, if it has one.
+        reward: A reward. If it has a method `check_references(**columns) -> statuses`, this function calls the method.
         columns: The data set's columns by name, all of the same length.
 
     Returns:
@@ -70,7 +73,7 @@ def check_sample(name: str, reward: Callable[..., Any], dataset: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Grade the reference answers of a data set and print those that fail."""
+    """Grade the reference answers of a data set and print the rows whose reference answer fails."""
     parser = argparse.ArgumentParser(prog="python -m rewards.check", description=main.__doc__)
     parser.add_argument("dataset", help="a jsonl, json, parquet or csv file, or the name of a data set on the Hub")
     parser.add_argument("--reward", required=True, help="name or dotted path of the reward")

@@ -1,6 +1,6 @@
-"""Environment steps per second of BPO and of Stable-Baselines3's PPO, with PPO's networks, rollouts and epochs.
+"""Environment steps per second of BPO and of Stable-Baselines3's PPO, both with PPO's networks, rollouts and epochs.
 
-Both run on one core. Time is processor time, so that other jobs on the machine do not affect the comparison.
+Both run on one core. The time is processor time, so that other jobs on the machine do not affect the comparison.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .measuring import BenchResult, Measurement, bench_result, one_core
 
 
 def run(options: argparse.Namespace) -> BenchResult:
-    """Measure both alternately, and their ratio."""
+    """Measure both algorithms alternately, and the ratio of their speeds."""
     from stable_baselines3 import PPO
 
     from gbpo.control import BPO

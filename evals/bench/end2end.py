@@ -1,11 +1,12 @@
 """Seconds until the demo task is solved by `GBPOTrainer` and by `trl.GRPOTrainer`.
 
-All contenders train recipes/tiny_math.yaml with the same settings from the same starting model, one process after the
+All trainers train recipes/tiny_math.yaml with the same settings from the same starting model, one process after the
 other. GBPO runs with the recipe's target, and with the exact target and an overshoot slope of 0.2, which did not differ
 significantly from GRPO in the stability study. Each repeat uses another seed, starting from 0.
 
 A run ends when the mean reward of the last 20 optimiser steps exceeds 0.8. `training` is the time since the first step
-began, `whole` the time since the process started, including imports. A run that never gets there counts as infinite.
+began, `whole` the time since the process started, including imports. A run that never reaches this reward counts as
+infinite.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class _Time:
     Args:
         training: Seconds since the training began.
         whole: Seconds since the process started.
-        steps: Optimiser steps, or None if the run ended before.
+        steps: Optimiser steps, or None if the run ended before reaching the reward.
     """
 
     training: float

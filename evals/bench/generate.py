@@ -1,9 +1,9 @@
 """Tokens per second of the trainer's generation, with the methods of transformers and vLLM.
 
-The model is random and uses the character tokenizer. It ends a completion by chance, so the lengths are skewed. The
-time is that of the trainer's `_generate`, from prompts to completions as tokens and text. The methods are measured
-alternately, after one generation each as a warm-up. Prompt caches are
-empty, as after an update of the weights.
+The model has random weights and the character tokenizer. Completions therefore end by chance and have skewed lengths.
+The measured time is that of the trainer's `_generate`, from prompts to completions as tokens and text. The
+methods are measured alternately, after one generation each as a warm-up. Prompt caches are empty, as after an update of
+the weights.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _methods(case: Case, folder: str, **config: Any) -> dict[str, Callable[[], f
         engine = trainer(
             use_vllm=True, vllm_mode="colocate", vllm_gpu_memory_utilization=0.3, vllm_max_model_length=length
         )
-        engine._last_loaded_step = 0  # the engine has these weights already, and they never change
+        engine._last_loaded_step = 0  # the engine already has these weights, which never change
         methods |= {name: partial(_vllm_tokens_per_second, engine, sampling) for name, sampling in _VLLM.items()}
     return methods
 

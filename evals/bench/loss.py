@@ -1,10 +1,11 @@
 """Time of the loss as a fraction of a step's forward and backward pass, for GBPO and for TRL.
 
-The loss is `_compute_loss` without the model. Each optimiser step is run twice on the same batch: completely, and with
-the log-probs detached from the model, so that the backward pass covers only the loss. The time of the loss is the
-second time minus the model's forward pass. It includes ratio, target, mask, aggregation, their gradients, all metrics
-and the overhead of transformers' `training_step`. The fraction is relative to the complete forward and backward pass,
-without generation, rewards and optimiser. It is smaller for larger models.
+The loss is `_compute_loss` without the model. Each optimiser step is run twice on the same batch: once
+completely, and once with the log-probs detached from the model, so that the backward pass covers only the loss. The
+time of the loss is the time of the second run minus the time of the model's forward pass. This time includes ratio,
+target, mask, aggregation, their gradients, all metrics and the overhead of transformers' `training_step`. The benchmark
+divides it by the time of the complete forward and backward pass, without generation, rewards and optimiser. Larger
+models have a smaller fraction.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ class _Cut(Timed):
     cut = False
 
     def _scores(self, score: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
-        """Log-probs and entropies from `score`, timed and, if the model is cut off, without their graph."""
+        """Log-probs and entropies from `score`, timed. With `cut`, the log-probs are detached from the model."""
         with self._clock("model"):
             logps, *others = score()
         return logps.detach().requires_grad_() if self.cut else logps, *others
 
     def forward_and_backward(self, *, cut: bool) -> float:
-        """Seconds of one optimiser step. With `cut`, only of the loss."""
+        """Seconds of one optimiser step or, with `cut`, of the loss alone."""
         self.cut = cut
         self.seconds.clear()
         self.train()  # type: ignore[attr-defined]

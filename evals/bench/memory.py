@@ -1,9 +1,10 @@
 """Peak memory of one optimiser step, measured in a separate process.
 
-On a CPU, it is the growth of the resident memory from the start of `train()` to its peak. glibc normally keeps freed
-memory and reuses it, which changes the result by up to 5 %. Here `mallopt` makes every block of 64 KiB or more a
+On a CPU, the result is the growth of the resident memory from the start of `train()` to its peak. glibc normally keeps
+freed memory and reuses it, which changes the result by up to 5 %. Here `mallopt` makes every block of 64 KiB or more a
 separate allocation that is returned when freed. The result then repeats to within 0.2 %, but the step takes several
-times longer, so it is not timed. On a GPU, it is the maximum memory allocated by torch, including the weights.
+times longer, so this step is not timed. On a GPU, the result is the maximum memory allocated by torch, including the
+weights.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .timed import MICRO_BATCH, Batch, Case, TimedGBPO, TimedGRPO, make_trainer
 _M_MMAP_THRESHOLD = -3
 _OWN_BLOCK = 64 * 1024  # bytes
 
-_CLEAR_PEAK = "5"  # written to /proc/self/clear_refs, it resets the peak of the resident memory
+_CLEAR_PEAK = "5"  # this value, written to /proc/self/clear_refs, resets the peak of the resident memory
 
 
 def peaks(case: Case, model: Any) -> dict[str, int]:

@@ -21,10 +21,10 @@ from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.models.tiny import character_tokenizer
 from gbpo.run.preview.hazards import without_config_warnings
 
-GROUP = 4  # completions per prompt; of 16 groups (64 completions), 13 are 81 %
+GROUP = 4  # completions per prompt
 MICRO_BATCH = 8  # completions
 
-# settings with which GBPO has the gradient of GRPO
+# with these settings, GBPO has the gradient of GRPO
 _GRPO_END = {"target_baseline": "mean", "target_temperature": 0.0, "overshoot_slope": 0.0}
 
 # Lognormal completion lengths. With 64 completions, the mean is 115 tokens and the longest has 354.
@@ -40,7 +40,7 @@ class Case:
     Args:
         lengths: Completion lengths: `"skewed"` (lognormal) or `"uniform"`. Both have a mean of `mean_length` tokens.
         zero_signal: Fraction of the groups whose completions all have the same reward, so that their advantage is 0.
-            Rounded to whole groups.
+            The number of groups is rounded, so that 80 % of 16 groups are 13 groups.
         completions: Number of completions, a multiple of `MICRO_BATCH`.
         mean_length: Mean completion length in tokens.
         loss_type: TRL's `loss_type`.
@@ -59,7 +59,7 @@ class Case:
 
 @dataclass
 class Batch:
-    """The fixed completions and rewards of a case. It is both a `rollout_func` and a reward."""
+    """The fixed completions and rewards of a case. An instance is both `rollout_func` and reward of a trainer."""
 
     case: Case
     prompt_ids: list[list[int]] = field(init=False)

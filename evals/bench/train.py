@@ -1,14 +1,15 @@
 """Forward and backward pass of one optimiser step, for `GBPOTrainer` and TRL's `GRPOTrainer` on the same batch.
 
 Both run with `train()`, one optimiser step per call. A `rollout_func` supplies the completions and a list the rewards.
-The optimiser is SGD with learning rate 0, so all steps have the same weights. GBPO's settings give it GRPO's gradient
-(`target_baseline: mean`, `target_temperature: 0`, `overshoot_slope: 0`).
+The optimiser is SGD with learning rate 0, so all steps have the same weights. GBPO runs with settings that make its
+gradient equal to GRPO's (`target_baseline: mean`, `target_temperature: 0`, `overshoot_slope: 0`).
 
 - Seconds: all `training_step`s of the step, without generation, rewards and optimiser. The trainers and the limit are
   measured alternately, after one step each as a warm-up.
-- Limit: forward and backward pass of only the useful tokens, with TRL's log-probs and entropies. It has as many rows as
-  have a signal, all with the mean length of these rows, in micro-batches of the same size, without padding, loss and
-  metrics. It is corrected for rounding the length.
+- Limit: the time that the useful tokens alone need. These are the tokens of rows with a signal, that is of groups whose
+  rewards differ. The limit is the time of a forward and backward pass over as many rows, all with the mean length of
+  the original rows. The micro-batches have the same size as in the step, and there is no padding, loss or metric. TRL's
+  code computes the log-probs and entropies. The time is corrected for rounding the mean length.
 - Gradient error: ‖ours - TRL's‖ / ‖TRL's‖ of the accumulated gradient before the optimiser, in float64.
 - Memory: see memory.py.
 """
@@ -33,9 +34,9 @@ _CASES = [Case(lengths, zero_signal) for lengths in ("skewed", "uniform") for ze
 _GROWN = Case("skewed", 0.5)
 _QUICK = Case("skewed", 0.5, completions=16, mean_length=12)
 
-_LONG = 4  # factor of the completion length for the large model
+_LONG = 4  # the large model gets completions that are longer by this factor
 
-# peak dense bfloat16 operations per second, by a part of the device name
+# peak of dense bfloat16 operations per second; the key is a part of the device name
 _PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 
 
@@ -166,7 +167,7 @@ def _throughput(model: Any, batch: Batch, medians: dict[str, float]) -> dict[str
     weights = model.num_parameters()  # the embedding is tied to the LM head, so it counts once
     attention = (
         6 * config.num_hidden_layers * config.hidden_size
-    )  # half of 12 · layers · width · length, because it is causal
+    )  # half of 12 · layers · width · length, because attention is causal
     operations = sum(6 * weights * length + attention * length**2 for length in lengths)
     device = torch.cuda.get_device_name()
     peak = next((flops for name, flops in _PEAK_FLOPS.items() if name in device), None)

@@ -1,4 +1,4 @@
-"""The command line of a cell."""
+"""The command line of a cell, that is of one run: one algorithm at one grid point with one seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def cell_command(plan: ComparisonPlan, point: Point, seed: int) -> list[str]:
-    """Command that runs a cell, or the cell whose run it shares."""
+    """Command that runs a cell. If the cell shares the run of an earlier cell, the command of the earlier cell."""
     point = point.same_as or point
     return [
         *plan.launcher,
@@ -28,14 +28,14 @@ def cell_command(plan: ComparisonPlan, point: Point, seed: int) -> list[str]:
 def cell_flags(point: Point, eval_steps: float | None) -> list[str]:
     """Flags that every cell needs in addition to its recipe.
 
-    They make the run validate before its first step and then every `eval_steps` (by default as in the recipe, or 20
-    times), keep its last and its best checkpoint, and resume after an interruption. A collapse does not stop the run,
-    because it is a result.
+    With these flags, the run validates before its first step and then every `eval_steps`. The default of `eval_steps`
+    is the recipe's value, or 20 validations per run. The run keeps its last and its best checkpoint, and resumes after
+    an interruption. A collapse does not stop the run, because a collapse is a result of the comparison.
     """
     args, given = point.recipe.training, point.recipe.given
     group = args.num_generations_eval or args.num_generations
     batch = max(args.per_device_train_batch_size // group, 1) * group
-    every = eval_steps or (args.eval_steps if "eval_steps" in given else 0.05)  # below 1 it is a fraction of all steps
+    every = eval_steps or (args.eval_steps if "eval_steps" in given else 0.05)  # below 1: a fraction of all steps
     return [
         *point.flags,
         *("--eval_strategy=steps", f"--eval_steps={every}", "--eval_on_start=true"),

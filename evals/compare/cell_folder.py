@@ -1,4 +1,4 @@
-"""The files of one cell, that is of one run and its evaluation."""
+"""The files of one cell. A cell is one run (one algorithm at one grid point with one seed) and its evaluation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CellFolder:
 
     @property
     def record(self) -> dict[str, Any]:
-        """`status` (`"done"`, `"failed"` or `"missing"`), `seconds` over all attempts, and `reason` of a failure."""
+        """`status` (`"done"`, `"failed"` or `"missing"`), `seconds` (of all attempts) and `reason` (of a failure)."""
         path = self.path / "cell.json"
         return json.loads(path.read_text()) if path.is_file() else {"status": "missing", "seconds": 0.0}
 

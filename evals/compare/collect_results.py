@@ -102,13 +102,13 @@ def _cell(plan: ComparisonPlan, point: Point, seed: int) -> Cell:
 
 
 def _from_checkout(command: list[str]) -> str:
-    """The command as typed in a checkout, without the paths of the checkout and of the interpreter."""
+    """The command as a user types it in a checkout: the paths of the checkout and of the interpreter are removed."""
     typed = ["python" if word == sys.executable else word.replace(f"{ROOT}/", "") for word in command]
     return shlex.join(typed)
 
 
 def _read_evaluations(path: Path, steps: list[int]) -> tuple[list[Evaluation], dict[str, Any]]:
-    """Evaluations in an output file of `evals.evaluate`, with the given steps, and their settings."""
+    """The evaluations in an output file of `evals.evaluate`, and their settings. `steps` are written into them."""
     if not path.is_file():
         return [], {}
     found = json.loads(path.read_text())

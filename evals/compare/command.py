@@ -7,10 +7,10 @@ runs the recipe once for every algorithm, grid point and seed. Each run is a pro
 prompts in the same order, the same starting model and the same held-out questions. The command then evaluates the final
 model and the best checkpoint of each run and writes `report.html`, `summary.md`, `figures/` and `results.json`.
 
-Run the same command again to continue an interrupted comparison. More seeds, algorithms or grid values can be added to
-a comparison.
+Run the same command again to continue an interrupted comparison. To extend a comparison, add seeds, algorithms or grid
+values to its command.
 
-Exit status: 0 if every run is done, 1 if one failed, 2 for bad input, 130 if interrupted.
+Exit status: 0 if every run is done, 1 if a run failed, 2 for bad input, 130 if the command was interrupted.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             results.save(plan.folder)
     except Timeout:
         parser.error(
-            f"{str(options.output)!r} is in use by another comparison, and both would write the same files. Wait for "
-            "it, or give another --output."
+            f"{str(options.output)!r} is in use by another comparison, and both would write the same files. Wait until "
+            "the other comparison ends, or give another --output."
         )
     except (ValueError, ImportError, OSError, CellError) as error:
         parser.error(error)
@@ -75,16 +75,16 @@ def _parser() -> OneLineErrorParser:
     )
     add = parser.add_argument
     add("recipe", type=Path, help="recipe of all runs")
-    add("--algorithms", nargs="+", required=True, help="grpo, gbpo, or with fields: gbpo:target_baseline=exact,…")
+    add("--algorithms", nargs="+", required=True, help="grpo or gbpo, also with fields: gbpo:target_baseline=exact,…")
     add("--seeds", nargs="+", type=int, required=True, help="seeds of the runs; use five or more")
     add("--output", type=Path, required=True, help="folder of the comparison")
     add("--grid", nargs="+", default=[], metavar="FIELD=V,V", help="fields to vary, with their values")
-    add("--jobs", type=int, default=1, help="runs at the same time; with several GPUs, each run gets one (1)")
+    add("--jobs", type=int, default=1, help="number of parallel runs; with several GPUs, each run gets one GPU (1)")
     add("--launcher", help="command to start launch/gbpo.py with, such as 'accelerate launch --num_processes 8'")
     add("--eval_dataset_name", help="held-out questions: a file or a Hub id (default: the recipe's test split)")
     add("--eval_steps", type=float, help="steps between validations (default: the recipe's, or 20 validations per run)")
     add("--eval_questions", type=int, default=512, help="maximum number of held-out questions, half for the test (512)")
-    add("--eval_reward", help="name of the reward for the test (default: the recipe's first)")
+    add("--eval_reward", help="name of the reward for the test (default: the recipe's first reward)")
     add("--eval_samples", type=int, default=16, help="completions per test question (16)")
     add("--eval_temperature", type=float, help="sampling temperature of the test (default: the recipe's)")
     add("--eval_top_p", type=float, help="top_p of the test (default: the recipe's)")

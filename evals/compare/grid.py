@@ -1,4 +1,4 @@
-"""The grid of a comparison: every algorithm at every grid point, and the check that they are comparable."""
+"""The grid of a comparison: every algorithm at every grid point, and the check that the algorithms are comparable."""
 
 from __future__ import annotations
 
@@ -61,14 +61,15 @@ def grid_points(
         recipe: Path of the recipe.
         algorithms: Entries of `--algorithms`.
         grid: Values of each field of the grid.
-        flags: Flags for all of them.
+        flags: Flags for all algorithms and grid points.
 
     Raises:
         ValueError: The recipe cannot be parsed with these fields, or the algorithms are not comparable.
     """
     if len(set(algorithms)) < len(algorithms):
         raise ValueError(
-            f"--algorithms {' '.join(algorithms)} names one twice, so runs would be repeated. Write each only once."
+            f"--algorithms {' '.join(algorithms)} names an algorithm twice, so runs would be repeated. Write each only "
+            "once."
         )
     parsed = [Algorithm.parse(text) for text in algorithms]
     given = {flag.removeprefix("--").partition("=")[0] for flag in flags if flag.startswith("--")}
@@ -101,7 +102,7 @@ def _point(recipe: Path, algorithm: Algorithm, setting: dict[str, Any], flags: S
 
 
 def _run_every_row(recipe: Recipe) -> list[str]:
-    """Flags that turn off skip_zero_signal, so that entropy and ratios cover all rows, as GRPO's do."""
+    """Flags that turn off skip_zero_signal. The logged entropy and ratios then cover all rows, as with GRPO."""
     requested = requested_speedups(recipe.training.exact_speedups)
     kept = [name for name in SPEEDUPS if name in requested and name != "skip_zero_signal"]
     return ["--exact_speedups", *(kept or ["none"])]

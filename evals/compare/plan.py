@@ -22,15 +22,16 @@ class ComparisonPlan:
     Args:
         folder: Folder of the comparison.
         recipe: Path of the recipe.
-        overrides: Fields set for every cell, as on the command line.
+        overrides: Fields set for every run, as on the command line.
         algorithms: Names of the algorithms. The first is the baseline.
         grid: Values of each field of the grid.
         seeds: Seeds that every algorithm is run with at every grid point.
         points: The algorithms at the grid points.
-        eval_steps: Optimiser steps between validations. None for the recipe's, or 20 validations per run.
+        eval_steps: Optimiser steps between validations. None: the recipe's value, or 20 validations per run if the
+            recipe has none.
         evaluation: Flags of `evals.evaluate`, without models, data and output.
         launcher: Command that starts `launch/gbpo.py`.
-        jobs: Number of cells that run at the same time.
+        jobs: Number of runs at the same time.
         notes: Notes for the reader of the report.
         command: Command line of the comparison.
     """

@@ -61,7 +61,7 @@ class Point:
         setting: The grid point: value of each field.
         flags: Command-line flags that select the algorithm and the grid point.
         recipe: The recipe, parsed with these flags.
-        same_as: First point with identical training steps, whose runs are used for this one too. None if there is no
+        same_as: First point with identical training steps. Its runs are also used for this point. None if there is no
             earlier one.
     """
 
@@ -94,7 +94,7 @@ def read_assignment(text: str, option: str) -> tuple[str, str]:
 
     Args:
         text: The assignment.
-        option: Command-line option it comes from, for the message.
+        option: Command-line option that contains the assignment, for the error message.
 
     Raises:
         ValueError: The field or the value is missing.

@@ -106,7 +106,7 @@ def _evaluation_flags(options: argparse.Namespace, recipe: Recipe) -> list[str]:
     """Flags of `evals.evaluate`, without models, data and output.
 
     Raises:
-        ValueError: `evals.evaluate` would not accept them.
+        ValueError: `evals.evaluate` would not accept these flags.
     """
     run, args = _with_test_reward(options, recipe.run), recipe.training
     assert run.reward_funcs is not None

@@ -36,12 +36,12 @@ def run_cells(plan: ComparisonPlan) -> bool:
     """Run and evaluate every cell that is not done.
 
     Returns:
-        Whether the user interrupted it.
+        Whether the user interrupted the comparison.
 
     Raises:
         CellError: The starting model cannot be evaluated.
     """
-    model = models.local_model(plan.base.model.model_name_or_path)  # built once, before parallel runs need it
+    model = models.local_model(plan.base.model.model_name_or_path)  # built before parallel runs need it
     cells = [(point, seed) for point, seed in plan.cells if point.same_as is None]
     todo = [cell for cell in cells if not plan.cell_folder(*cell).is_done]
     runner = _Runner(plan, model)
@@ -96,7 +96,7 @@ class _Runner:
 
     def _train(self, cell: CellFolder, command: list[str], slot: int) -> None:
         seconds = cell.record["seconds"]
-        if cell.run.is_dir():  # after a comparison was killed, its run may still be alive
+        if cell.run.is_dir():  # a run of a killed comparison may still be active, so wait for its end
             with FileLock(cell.run / ".lock"):
                 pass
         if not _is_finished(cell.run):
@@ -116,7 +116,7 @@ class _Runner:
         Args:
             names: The models.
             output: File for the results.
-            slot: Slot of the job, which selects its GPU.
+            slot: Number of the parallel job, from 0 to `jobs` - 1. It selects the GPU.
 
         Raises:
             CellError: The evaluation failed.
@@ -138,7 +138,7 @@ class _Runner:
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     env=self._environment(slot),
-                    start_new_session=True,  # so that its child processes can be ended with it
+                    start_new_session=True,  # so that `end` also reaches the child processes
                 )
             self._running.add(process)
         status = process.wait()
@@ -159,7 +159,7 @@ class _Runner:
         return env
 
     def end(self) -> None:
-        """End all running processes: with SIGTERM, so that they can report, and later with SIGKILL."""
+        """End all running processes. SIGTERM lets them write their reports; SIGKILL ends those that do not stop."""
         with self._lock:
             self._ended = True
             running = list(self._running)

@@ -9,14 +9,14 @@ from typing import Any
 
 from .point import GBPO_FIELDS, Point
 
-# Rewards that are 0 or 1. For these, the exact target moves a completion in the direction of its GRPO advantage.
+# Rewards that are 0 or 1. With such a reward, the exact target and GRPO move every completion in the same direction.
 _BINARY_REWARDS = {"math", "exact_match", "majority_vote", "boxed"}
 
 _BOUNDS = {"epsilon", "epsilon_high"}
 
 
 def share_runs(found: Sequence[Point]) -> list[Point]:
-    """Set `same_as` of each point that takes the same steps as an earlier one."""
+    """Set `same_as` of each point that takes the same training steps as an earlier point."""
     first: dict[Any, Point] = {}
     for point in found:
         first.setdefault(_steps(point), point)
@@ -43,8 +43,8 @@ def shared_run_notes(found: Sequence[Point]) -> list[str]:
         if runs == other_runs:
             raise ValueError(
                 f"{name} and {another} take the same steps{' at every grid point' * (len(runs) > 1)}, so the "
-                "comparison cannot show a difference. With one optimiser step per generation, epsilon and the slope "
-                "have no effect. Set num_iterations above 1, or remove one of the two."
+                "comparison cannot show a difference. With one optimiser step per generation, epsilon and "
+                "overshoot_slope have no effect. Set num_iterations above 1, or remove one of the two."
             )
     names = [[point.name for point in group] for group in groups.values() if len(group) > 1]
     return [f"These take identical training steps and share one run per seed: {'; '.join(group)}." for group in names]
@@ -53,14 +53,14 @@ def shared_run_notes(found: Sequence[Point]) -> list[str]:
 def _steps(point: Point) -> tuple[Any, ...]:
     """Everything that determines the optimiser steps. Points with equal values take the same steps."""
     args = point.recipe.training
-    run = dataclasses.replace(point.recipe.run, algorithm="grpo")  # the loss is compared separately
+    run = dataclasses.replace(point.recipe.run, algorithm="grpo")  # `loss` describes the algorithm
     everything = {name: str(value) for name, value in args.to_dict().items()}
     if point.algorithm.base == "gbpo" and args.target_baseline == "mean":
         is_clipped = args.target_temperature == 0 and args.overshoot_slope == 0
     else:
         is_clipped = point.algorithm.base == "grpo"
     loss = ("clipped",) if is_clipped else ("bounded", *(everything[name] for name in sorted(GBPO_FIELDS)))
-    ignored = {*GBPO_FIELDS, "exact_speedups"}  # these leave the gradient as it is
+    ignored = {*GBPO_FIELDS, "exact_speedups"}  # the speedups do not change the gradient; `loss` covers GBPO's fields
     if args.steps_per_generation * args.num_iterations <= args.gradient_accumulation_steps:  # every ratio is 1
         loss = _direction(point)
         ignored |= _BOUNDS
@@ -69,7 +69,7 @@ def _steps(point: Point) -> tuple[Any, ...]:
 
 
 def _direction(point: Point) -> tuple[str, ...]:
-    """Everything that determines the direction of the gradient at ratio 1."""
+    """Everything that determines the direction of the gradient when every ratio is 1."""
     rewards, args = point.recipe.run.reward_funcs, point.recipe.training
     if point.algorithm.base == "grpo" or args.target_baseline == "mean":
         return ("advantage",)

@@ -1,4 +1,4 @@
-"""The cache of evaluations: a file per evaluation, named after everything that its result depends on."""
+"""The cache of evaluations: one file each, whose name is a hash of everything that the result depends on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cache_file(
 ) -> Path:
     """Cache file of an evaluation.
 
-    Its name is a hash of the weights, tokenizers, questions, settings, code, package versions and device.
+    The file name is a hash of the weights, tokenizers, questions, settings, code, package versions and device.
     """
     parts = {
         "models": [checkpoint and _fingerprint(checkpoint) for checkpoint in (policy, reference)],
@@ -62,8 +62,8 @@ def read(path: Path) -> Any:
 def source_files(reward: Callable[..., Any]) -> list[Path]:
     """Source files that the result of an evaluation depends on.
 
-    They are this package, the results format, the loading of data and models, all rewards, and the file that defines
-    the given reward.
+    These are the files of this package, the results format, the loading of data and models, all rewards, and the file
+    that defines the given reward.
     """
     modules = [results.__file__, data.__file__, models.__file__, description.__file__]
     packages = [Path(__file__).parent, Path(rewards.__file__).parent]

@@ -1,4 +1,4 @@
-"""The models to evaluate: where their files are, and how they are loaded."""
+"""The models to evaluate: find their files and load them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Checkpoint:
     """A model whose weights are not loaded yet.
 
     Args:
-        base: Folder or Hub id of the weights. For an adapter, those of its base model.
+        base: Folder or Hub id of the weights; for an adapter, of the weights of its base model.
         adapter: Folder of the adapter, or None.
         tokenizer_folder: Folder or Hub id of the tokenizer. An adapter's own tokenizer takes precedence.
         description: Configuration, class and tokenizer of the model.

@@ -2,10 +2,10 @@
 
     python -m evals.evaluate MODEL [MODEL ...] DATASET --reward math --columns '{"problem": "prompt"}' --samples 16
 
-prints for each model mean@k, unbiased pass@k, majority@k, the score of greedy decoding, the mean length, the fraction
-of samples cut off by the token limit and, with `--reference MODEL`, the KL divergence from that model. A model is a
-folder, an adapter folder, a Hub id or a builtin model. Results are cached: a repeated evaluation with the same weights,
-questions, settings and code is read from the cache.
+prints for each model mean@k, unbiased pass@k, majority@k, the score of greedy decoding, the mean length and the
+fraction of samples cut off by the token limit. With `--reference MODEL`, it also prints the KL divergence from the
+reference model. A model is a folder, an adapter folder, a Hub id or a builtin model. Results are cached: a repeated
+evaluation with the same weights, questions, settings and code reads its result from the cache.
 """
 
 from __future__ import annotations

@@ -22,12 +22,13 @@ def divergence(
 ) -> float:
     r"""KL divergence of the policy from a reference model along given completions, in nats per completion.
 
-    It is the mean over completions y of Σ_t KL(π(· | x, y_<t) ‖ π_ref(· | x, y_<t)), at temperature 1 and over the
-    whole vocabulary.
+    The result is the mean over completions y of Σ_t KL(π(· | x, y_<t) ‖ π_ref(· | x, y_<t)), at temperature 1 and over
+    the whole vocabulary.
 
-    If the completions were sampled from π at temperature 1 and top_p 1, its expectation is the KL divergence between
-    the distributions of completions (chain rule), with less variance than log π(y) − log π_ref(y). Otherwise it is the
-    same sum over the prefixes that the sampling visited.
+    If the completions were sampled from π at temperature 1 and top_p 1, the expected result is the KL divergence
+    between the distributions of completions (chain rule). This estimate has less variance than log π(y) − log π_ref(y).
+    With other sampling settings, the result is the same sum over the prefixes of the sampled completions, but not the
+    KL divergence between the distributions of completions.
 
     Args:
         policy: Model π.

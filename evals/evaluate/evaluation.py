@@ -48,7 +48,7 @@ def evaluate(
         settings: Reward and sampling.
         reference: Model to measure the KL divergence from; see `evals.evaluate.divergence`.
         step: Optimiser step of the checkpoint, copied to the result.
-        use_cache: Read the result from the cache if it is there. The result is always written to the cache.
+        use_cache: Read the result from the cache if the cache contains it. A new result is always written to the cache.
 
     Raises:
         ValueError: The model cannot be read, a column is missing, or reference answers do not grade themselves as

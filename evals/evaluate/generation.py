@@ -16,7 +16,7 @@ Completions = tuple[list[list[int]], list[list[int]]]  # token ids: sampled, gre
 
 
 def complete(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: Settings) -> Completions:
-    """Sample `settings.samples` completions of each prompt, and decode one greedily.
+    """Sample `settings.samples` completions of each prompt, and decode another completion greedily.
 
     Of the model's own generation_config, only the end tokens are used.
 
@@ -26,8 +26,8 @@ def complete(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: Set
         settings: The sampling.
 
     Returns:
-        Token ids of the sampled completions (those of one prompt in a row) and of the greedy completions. They include
-        the end token.
+        Token ids of the sampled completions and of the greedy completions, including the end token. Sampled completions
+        of the same prompt follow each other.
     """
     engine = _with_vllm if settings.engine == "vllm" else _with_transformers
     with memory_released():
@@ -75,7 +75,7 @@ def _with_vllm(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: S
     common = {"max_tokens": settings.max_tokens, "stop_token_ids": checkpoint.end_tokens, "detokenize": False}
     samples = settings.samples
     sampler = {"n": samples, "temperature": settings.temperature, "top_p": settings.top_p, **common}
-    # vLLM gives the n completions of a request consecutive seeds, so requests are n seeds apart
+    # vLLM gives the n completions of a request the seeds seed, …, seed + n - 1, so the next request starts at seed + n
     seeds = [(settings.seed * len(prompts) + i) * samples for i in range(len(prompts))]
     requests = [{"prompt_token_ids": ids} for ids in prompts]
     with checkpoint.merged() as folder:

@@ -22,13 +22,13 @@ class Settings:
         run: Data set, prompt and reward, as in a recipe. Exactly one reward.
         samples: Completions per question, k.
         temperature: Sampling temperature.
-        top_p: Nucleus sampling. No other option shapes the distribution.
+        top_p: Probability mass of nucleus sampling. Top-k, min-p and penalties are not used.
         max_tokens: Maximum number of tokens per completion.
         seed: Seed of the sampling. The same seed gives the same completions on the same machine with the same
             `batch_size`.
         batch_size: Completions per batch with transformers. vLLM chooses its own batches.
         engine: `"vllm"`, `"transformers"` or `"auto"`: vLLM if it is installed and there is an accelerator, otherwise
-            transformers. `"auto"` is replaced by the engine it stands for.
+            transformers. After creation, the field contains the chosen engine instead of `"auto"`.
 
     Raises:
         ValueError: A value is out of range, or the engine is not installed.
@@ -50,7 +50,7 @@ class Settings:
         if not 0 < self.temperature < math.inf:
             raise ValueError(
                 f"temperature={self.temperature:g} does not define a sampling distribution. Write a positive number. "
-                "The score of greedy decoding is always printed too."
+                "The score of greedy decoding is printed at any temperature."
             )
         if not 0 < self.top_p <= 1:
             raise ValueError(

@@ -41,9 +41,10 @@ class PointSummary:
         pass_at: k → unbiased pass@k of the final models, averaged over seeds and questions.
         majority: Majority@k of the final models.
         greedy: Greedy accuracy of the final models.
-        area: Area under the validation curve divided by its width: its mean height.
+        area: Area under the validation curve divided by its width, that is the mean validation reward over the steps.
         reached: Number of seeds whose validation reward reached the threshold.
-        steps_to_threshold: Optimiser steps to the threshold; median over seeds. None unless at least half reached it.
+        steps_to_threshold: Optimiser steps to the threshold; median over seeds. None unless at least half of the
+            seeds reached the threshold.
         tokens_to_threshold: Tokens processed up to the threshold; median over seeds.
         seconds_to_threshold: Seconds of training up to the threshold; median over seeds.
         train_seconds: Seconds of training; median over seeds.
@@ -89,13 +90,15 @@ class PointSummary:
 class PointDifference:
     """Difference of one algorithm to the baseline at one grid point, over the seeds that both finished.
 
-    The intervals are not corrected for multiple comparisons: without any true difference, one in twenty excludes 0.
+    The intervals are not corrected for multiple comparisons: without any true difference, one in
+    twenty intervals excludes 0.
 
     Args:
         setting: The grid point.
         algorithm: The algorithm. The baseline is the first of `Results.algorithms`.
         last: Difference of mean@k of the final models, paired by seed.
-        best: Difference of mean@k of the best checkpoints, paired by seed. None if no seed has both.
+        best: Difference of mean@k of the best checkpoints, paired by seed. None if no seed has a best
+            checkpoint of both.
         iqm: Difference of the interquartile means.
         area: Difference of the areas under the validation curves, paired by seed.
         improvement: Probability that a run of the algorithm beats a run of the baseline. Ties count half.
@@ -118,8 +121,8 @@ class GridDifference:
 
     Args:
         algorithm: The algorithm.
-        grid: Difference of mean@k of the final models, averaged over the grid and paired by seed. It uses the seeds
-            that both finished at every grid point; None if there are none.
+        grid: Difference of mean@k of the final models, averaged over the grid and paired by seed. Only seeds that
+            both algorithms finished at every grid point are used; None if there are no such seeds.
         setting: Best grid point of the algorithm: highest final validation reward, averaged over seeds.
         baseline_setting: Best grid point of the baseline.
         tuned: Difference of mean@k of the final models, each at its best grid point, paired by seed.
@@ -158,7 +161,8 @@ class Analysis:
 def analyse(results: Results) -> Analysis:
     """Compute the numbers of a report.
 
-    The threshold of a grid point is the final validation reward of the baseline there, averaged over its seeds.
+    The threshold of a grid point is the final validation reward of the baseline at this grid point, averaged over
+    seeds.
     """
     baseline, *others = results.algorithms
     found = {cell.folder: signs(cell.series) for cell in results.cells}
@@ -276,7 +280,7 @@ def _grid_difference(results: Results, algorithm: str, baseline: str) -> GridDif
 
 
 def _inside(sentence: str) -> str:
-    """The sentence as the second part of another one."""
+    """The sentence with a small first letter, to continue another sentence."""
     return sentence[0].lower() + sentence[1:]
 
 
@@ -303,7 +307,7 @@ def _logged(cell: Cell, column: str) -> list[float]:
 
 
 def _validation(cell: Cell, column: str) -> tuple[list[float], list[float]]:
-    """The latest value of a column at each validation (0 if it was not logged yet), and the validation rewards."""
+    """The last value of a column up to each validation (0 if there is none), and the validation rewards."""
     rewards, values = cell.series.get("eval_reward", []), cell.series.get(column, [])
     latest: Iterable[float | None] = accumulate(values, lambda known, value: known if value is None else value)
     points = [(at or 0.0, reward) for at, reward in zip(latest, rewards, strict=False) if reward is not None]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..shared.estimates import is_finite
 from ..shared.results import Cell
 
-MAX_POINTS = 300  # per curve; more are not visible and enlarge the page
+MAX_POINTS = 300  # per curve; more points would not be visible and would enlarge the page
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ MAX_CHARACTERS = 1500  # per text
 
 
 def differing_samples(results: Results, analysis: Analysis) -> dict[str, Any] | None:
-    """Choose the questions on which the final models of the first seed differ most.
+    """Choose the questions on which the scores of the algorithms differ most.
 
-    They are taken from the grid point with the largest difference between the algorithms.
+    The scores are those of the final models of the first seed, at the grid point with the largest difference between
+    the algorithms. If completions are missing there, the next seed or grid point is used.
 
     Returns:
         For the template: `point`, `seed`, `samples` (per question), `differing` (number of questions with different

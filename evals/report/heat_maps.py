@@ -59,7 +59,7 @@ class HeatMaps:
         maps: One map per algorithm and facet.
         low: Value at the low end of the colour scale.
         high: Value at the high end.
-        diverging: Whether the colour scale diverges from 0.
+        diverging: Whether the scale has two colours, one for values below 0 and one for values above 0.
     """
 
     name: str
@@ -70,14 +70,14 @@ class HeatMaps:
     diverging: bool
 
     def strength(self, value: float) -> float:
-        """Colour strength of a value, from 0 to 1. On a diverging scale it grows with the distance from 0."""
+        """Colour strength of a value, from 0 to 1. On a diverging scale, it is the distance from 0."""
         if self.diverging:
             return abs(value) / self.high if self.high else 0.0
         return (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
 
 
 def heat_maps(results: Results, analysis: Analysis, mean_name: str) -> list[HeatMaps]:
-    """Draw final reward, fraction of collapsed seeds and difference to the baseline over the grid.
+    """Make heat maps of the final reward, the fraction of collapsed seeds and the difference to the baseline.
 
     The axes are the two fields with the most values.
 

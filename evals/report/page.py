@@ -47,7 +47,7 @@ def write(results: Results, analysis: Analysis, folder: Path) -> None:
 
     Args:
         results: The comparison.
-        analysis: Its numbers.
+        analysis: The numbers of the comparison.
         folder: Folder to write to. It is created if it does not exist.
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def _mean_name(results: Results) -> str:
 
 
 def _fields(algorithms: list[str]) -> list[tuple[str, list[str]]]:
-    """The fields that differ between the algorithms, each with its value per algorithm."""
+    """The fields that differ between the algorithms, and the value of each field for each algorithm."""
     parsed = []
     for algorithm in algorithms:
         name, _, options = algorithm.partition(":")

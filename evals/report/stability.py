@@ -1,7 +1,8 @@
 """Signs of trouble in a run, and when each of them appeared.
 
 A run has **collapsed** if it shows one of the signs in `COLLAPSES`. The other signs may precede a collapse, but they
-also appear in successful runs: a solved task has little entropy and leaves no signal. `SIGNS` defines each sign.
+also appear in successful runs: on a solved task, the entropy is low, and all completions of a prompt get the same
+reward. `SIGNS` defines each sign.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ SPIKE = 10
 SIGNS = {
     "ungraded": f"No completion was graded in the last {UNGRADED_LOGS} logs.",
     "drawdown": f"The mean reward of the last {SMOOTHED_LOGS} logs has lost more than {DRAWDOWN_SHARE:.0%} of its rise "
-    "from the first such mean to the best one. The rise must exceed twice the noise, which is the mean absolute "
-    "difference between successive logs.",
+    "from the first to the best of these means. The rise must exceed twice the noise, which is the mean "
+    "absolute difference between the rewards of successive logs.",
     "fall": f"The mean reward of the last {SMOOTHED_LOGS} logs has lost more than {DRAWDOWN_SHARE:.0%} of its best "
     f"value, and more than twice the noise. Or the validation reward was below {1 - DRAWDOWN_SHARE:.0%} of its best "
     f"value at {LOW_VALIDATIONS} validations in a row. This sign also covers runs whose reward never rose.",
@@ -46,7 +47,7 @@ SIGNS = {
 }
 COLLAPSES = ("ungraded", "drawdown", "fall")
 
-_GENERATION = ("reward", "completions/mean_length", "frac_reward_zero_std")  # logged where there was a generation
+_GENERATION = ("reward", "completions/mean_length", "frac_reward_zero_std")  # metrics of logs that cover a generation
 _READ = ("step", "entropy", "grad_norm", "gbpo/outside_bounds", "eval_reward", *_GENERATION)
 
 Series = Mapping[str, Sequence[float | None]]
@@ -88,7 +89,7 @@ def collapsed(found: Iterable[Sign]) -> bool:
 
 
 def max_drawdown(rewards: Sequence[float | None]) -> float | None:
-    """Largest fall of the reward from its peak so far, smoothed over `SMOOTHED_LOGS` logs. None if there are fewer."""
+    """Largest fall of the smoothed reward (mean of `SMOOTHED_LOGS` logs) below its peak so far; None for fewer logs."""
     graded = [reward for reward in rewards if reward is not None]
     return max((log.peak - log.mean for log in _smoothed(graded)), default=None)
 
@@ -114,7 +115,7 @@ _Row = dict[str, Any]
 
 
 class _Smoothed(NamedTuple):
-    """Mean reward of the last `SMOOTHED_LOGS` logs, the first and the highest such mean so far, and the noise."""
+    """Mean reward of the last `SMOOTHED_LOGS` logs, the first and the highest of these means so far, and the noise."""
 
     mean: float
     first: float
@@ -131,7 +132,7 @@ def _smoothed(rewards: Sequence[float]) -> list[_Smoothed]:
 
 
 def _rows(series: Series) -> list[_Row]:
-    """The logs as the trainer wrote them. A log with a generation but without grades has the reward None."""
+    """The logs as the trainer wrote them. The reward is None for a log with a generation but without graded rows."""
     columns = {name: series[name] for name in _READ if name in series}
     rows = [
         {name: column[i] for name, column in columns.items() if column[i] is not None}

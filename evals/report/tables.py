@@ -13,7 +13,7 @@ from .formatting import NOTHING, amount, bounds, duration, number, signed
 
 
 class Text(NamedTuple):
-    """A cell of a table: the value, a small line below it, and whether it is a difference that is significant."""
+    """A cell of a table: the value, a small line below the value, and whether the value is a significant difference."""
 
     value: str
     below: str = ""
@@ -30,7 +30,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table. `groups` holds, for each grid point, its rows: an algorithm and its cells."""
+    """A table. `groups` has an entry per grid point: its name and its rows. A row is an algorithm and its cells."""
 
     name: str
     title: str
@@ -88,7 +88,7 @@ def tables(analysis: Analysis, mean: str) -> dict[str, Table]:
         ),
         Column("majority", "Reward of the most common answer to each question.", lambda s, _: _estimate(s.majority)),
         Column("greedy", "Reward of greedy decoding.", lambda s, _: _estimate(s.greedy)),
-        Column("area", "Mean height of the validation curve over the steps.", lambda s, _: _estimate(s.area)),
+        Column("area", "Validation reward averaged over the optimiser steps.", lambda s, _: _estimate(s.area)),
     ]
     versus = [
         Column(
@@ -135,7 +135,7 @@ def tables(analysis: Analysis, mean: str) -> dict[str, Table]:
         Column("collapsed", "Seeds that collapsed.", lambda s, _: _of(s.collapsed, s)),
         Column(
             "first sign",
-            "Sign of trouble that appeared first, with the number of collapsed seeds.",
+            "Sign of trouble that appeared first in a collapsed seed, with the number of such seeds.",
             lambda s, _: Text(", ".join(f"{sign} {n}" for sign, n in s.first_signs.items()) or NOTHING),
         ),
         Column(
@@ -155,12 +155,12 @@ def tables(analysis: Analysis, mean: str) -> dict[str, Table]:
         ),
         Column(
             "ratio",
-            "Lowest 1st … highest 99th percentile of π/π_old during the run, mean over seeds.",
+            "Lowest 1st percentile … highest 99th percentile of π/π_old during the run, mean over seeds.",
             lambda s, _: _pair(s.ratio, " … ", 2),
         ),
         Column(
             "outside",
-            "Fraction of tokens whose ratio is outside the bounds, mean over seeds.",
+            "Fraction of tokens whose ratio π/π_old is outside the bounds, mean over seeds.",
             lambda s, _: Text(number(s.outside_bounds)),
         ),
         Column(

@@ -1,7 +1,7 @@
 """Estimates over a few seeds, with confidence intervals.
 
 Each kind of interval has its name (`STUDENT_T`, `BOOTSTRAP_T`, `CLOPPER_PEARSON`) beside the functions that compute
-it. The report prints these names, so that its text and the code cannot disagree.
+it. The report prints these names, so that the report always names the method that the code uses.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def probability_of_improvement(x: Sequence[float], y: Sequence[float]) -> Interv
 
     The estimate uses all pairs of a run of x and a run of y: the Mann-Whitney U statistic divided by the number of
     pairs. The interval treats the runs of the smaller side as that many independent pairs and rounds the number of wins
-    outwards. It assumes no distribution of the runs. It also stays wide if every x beats every y, where a bootstrap
-    would give [1, 1]. As a consequence, five runs per side never exclude ½ (at best [0.48, 1]); six can.
+    outwards. It assumes no distribution of the runs. The interval also stays wide if every x beats every y; a
+    bootstrap would then give [1, 1]. As a consequence, five runs per side never exclude ½ (at best [0.48, 1]); six can.
 
     Args:
         x: One number per run.

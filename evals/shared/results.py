@@ -66,10 +66,11 @@ class Cell:
         train_seconds: Wall time of training in seconds, including validation.
         tokens: Tokens processed in training (TRL's `num_tokens`).
         peak_memory_gb: Peak memory of the accelerator; without an accelerator, peak resident memory of the process.
-        series: Logged metrics by name. Each is a list over the logs, with None where a log lacks the metric. `"step"`
-            is the optimiser step, `"elapsed"` the seconds since training began, `"eval_reward"` the validation reward.
-        last: Final model on the test questions.
-        best: Checkpoint with the highest validation reward on the test questions. Ties go to the earliest.
+        series: Logged metrics by name. Each metric is a list with one entry per log, and None where a log lacks the
+            metric. `"step"` is the optimiser step, `"elapsed"` the seconds since training began, `"eval_reward"` the
+            validation reward.
+        last: Scores of the final model on the test questions.
+        best: Scores on the test questions of the checkpoint with the highest validation reward (the earliest if tied).
     """
 
     algorithm: str
@@ -108,7 +109,7 @@ class Results:
         evaluation: Settings of the evaluation by name, and the numbers of validation and test questions.
         questions: Test questions, each with `prompt` and `gold` (the reference answer). Empty if they were removed to
             shorten the file.
-        start: Starting model on the test questions.
+        start: Scores of the starting model on the test questions.
         notes: Notes for the reader, for example on grid points where two algorithms cannot differ.
         cells: All runs, including failed and missing ones.
     """

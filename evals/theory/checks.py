@@ -14,10 +14,10 @@ from gbpo.core import bounded_ratio_loss, exact_target_ratio, group_target_ratio
 from .independent import binary_entropy, convex_solver, linear_programme, quantiles
 from .problem import Problem, call_core, hard_baseline, smooth_baseline, weighted_ratio
 
-MAX_SOLVED_STATES = 8  # per batch; the convex solver takes them one by one
-MAX_UPDATES = 1000  # towards the optimal return
-OPTIMAL_WITHIN = 1e-10  # the updates stop this close to the optimal return
-TOLERATED_FALL = 1e-9  # the updates stop at a larger fall of the return
+MAX_SOLVED_STATES = 8  # per batch; the convex solver solves one state at a time
+MAX_UPDATES = 1000  # exact updates π ← π ρ* until the return is optimal
+OPTIMAL_WITHIN = 1e-10  # the updates stop when the return differs from the optimum by this or less
+TOLERATED_FALL = 1e-9  # the updates stop if the return falls by more than this
 
 Errors = Iterable[tuple[str, np.ndarray]]
 
@@ -34,7 +34,7 @@ def optimum(problem: Problem, rng: np.random.Generator) -> Errors:
         if not problem.duplicates and bounds["epsilon_low"] == bounds["epsilon_high"]:
             published = call_core(group_target_ratio, q.reshape(-1), baseline="median", **actions).reshape(q.shape)
             yield "optimum, published median", abs((old * published - best) * q).sum(-1)
-    # for tied actions, the programme determines only the sum of their probabilities
+    # For tied actions, the linear programme determines only the sum of their probabilities.
     equal = q[..., :, None] == q[..., None, :]  # (n, S, A, A)
     shared = (equal * best[..., None, :]).sum(-1) / (equal * old[..., None, :]).sum(-1)
     for ratio in ratios:
@@ -69,9 +69,9 @@ def _regularised(problem: Problem, q: np.ndarray, rng: np.random.Generator) -> E
 def improvement(problem: Problem, rng: np.random.Generator) -> Errors:
     """Monotonic improvement: `η(π*) = η(π0) + ε · B` with `B = E_{s~d_π*, a~π0}[sign(Ã) Ã] ≥ 0`.
 
-    d is discounted and not normalised, so that the performance-difference lemma is
-    η(π) − η(π0) = E_{s~d_π, a~π0}[ρ A]. Since E[ρ*] = 1 and E[A] = 0, the baseline does not matter, and the right side
-    is E[(ρ* − 1) Ã] at π*. Actions at the baseline have Ã = 0, so their ρ* does not matter.
+    The state distribution d is discounted and not normalised, so that the performance-difference lemma is
+    η(π) − η(π0) = E_{s~d_π, a~π0}[ρ A]. Since E[ρ*] = 1 and E[A] = 0, the right side at π* equals E[(ρ* − 1) Ã] for any
+    baseline. Actions whose value equals the baseline have Ã = 0, so their ρ* does not matter.
 
     Departs from the paper: bounds may be asymmetric. Then E[ε_high Ã⁺ + ε_low Ã⁻] replaces ε · B. At a temperature
     above 0 the return still improves, because E[(ρ* − 1) Q] is the covariance of Q and an increasing function of Q.
@@ -143,7 +143,7 @@ def lower_bound(problem: Problem, ratio: np.ndarray, centred_weight: bool = Fals
         η(π) − η(π*) = Σ d g_π − Σ d_* g_π* = E_{d_0, π0}[(ρ − ρ*) A] − δ,
         δ(π, π*) = Σ (d_0 − d) g_π − Σ (d_0 − d_*) g_π*,
 
-    where δ is 0 at π = π*. The bound follows from η(π*) = η(π0) + ε · B and x ≥ −|x|. Its slack is
+    where δ is 0 at π = π*. The bound follows from η(π*) = η(π0) + ε · B and x ≥ −|x|. The slack of the bound is
     E_{d_0, π0}[(ρ − ρ*) A + |(ρ − ρ*) A|] = 2 E[((ρ − ρ*) A)⁺]. Since E[ρ − ρ*] = 0, Ã can replace A everywhere. Inside
     the bounds, (ρ − ρ*) Ã ≤ 0, so the slack is 0 if the loss has the weight |Ã|.
 
@@ -215,8 +215,8 @@ def random_ratios(problem: Problem, rng: np.random.Generator) -> tuple[np.ndarra
 def ppo(problem: Problem, rng: np.random.Generator) -> Errors:
     """PPO as a special case: `−min(ρ A, clip(ρ) A)` and `|A| · |ρ − (1 + ε · sign A)|` have the same gradient.
 
-    This holds inside the bounds, and outside them on the side opposite to the target. Past the target, PPO's gradient
-    is 0, while BPO's points back to the target unless `overshoot_slope` is 0.
+    The gradients are equal unless ρ is past the target, that is above 1 + ε for A > 0 or below 1 − ε for A < 0. There,
+    PPO's gradient is 0, and BPO's gradient points back to the target unless `overshoot_slope` is 0.
     """
     q, (low, high) = problem.mdps.action_values(problem.old), problem.bounds.values()
     advantage = torch.from_numpy(_advantage(q, problem.old))
@@ -252,7 +252,7 @@ def ppo(problem: Problem, rng: np.random.Generator) -> Errors:
 def cross_entropy_method(problem: Problem, rng: np.random.Generator) -> Errors:
     """Cross-entropy method as a special case: with c_l = 0 and c_h = 1/q, ρ* is 1/q on the top fraction q of a group.
 
-    Values that tie at the edge of this elite set get the average weight over random tie-breaking.
+    Values that tie at the edge of this elite set get the weight that random tie-breaking gives them on average.
     """
     size = int(rng.integers(2, 33))
     elite = int(rng.integers(1, size))
@@ -274,7 +274,7 @@ def cross_entropy_method(problem: Problem, rng: np.random.Generator) -> Errors:
 
 
 def baselines(problem: Problem, rng: np.random.Generator) -> Errors:
-    """Median loss: its minimiser under π0 is the (c_h − 1)/(c_h − c_l) quantile of Q. At τ > 0 it gives E[ρ*] = 1."""
+    """Median loss: the minimiser under π0 is the (c_h − 1)/(c_h − c_l) quantile of Q; at τ > 0 it gives E[ρ*] = 1."""
     q, old, bounds = problem.mdps.action_values(problem.old), problem.old, problem.bounds
     least, greatest = quantiles(q, old, problem.lift)
 
@@ -289,16 +289,16 @@ def baselines(problem: Problem, rng: np.random.Generator) -> Errors:
 
 
 def _advantage(q: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """A = Q − V, (n, S, A). Measured from one action, so that it is exactly 0 if all actions of a state tie."""
+    """A = Q − V, (n, S, A), from Q minus Q of action 0: A is then exactly 0 if all actions of a state tie."""
     difference = q - q[..., :1]
     return difference - (old * difference).sum(-1, keepdims=True)
 
 
 def _mean(states: np.ndarray, old: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """E_{s~d, a~π0}[values], (n,). Not normalised, like d."""
+    """E_{s~d, a~π0}[values], (n,). Like d, the result is not normalised."""
     return (states[..., None] * old * values).sum((1, 2))
 
 
 def _temperature(q: np.ndarray, rng: np.random.Generator) -> float:
-    """Random temperature, of the order of the differences between the action values of a state."""
+    """Random temperature, of the same order as the differences between the action values of a state."""
     return float(rng.uniform(0.3, 1.0) * max((q - q.mean(-1, keepdims=True)).std(), 0.1))

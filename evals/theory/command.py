@@ -2,11 +2,11 @@
 
     python -m evals.theory [--mdps N] [--seed S] [--json FILE]
 
-draws random finite decision processes and compares the targets and losses of `gbpo.core` with results that do not use
-it: SciPy's linear programming and convex optimisation, exact linear solves, PPO's loss under autograd, and sorting.
+draws random finite decision processes and compares the targets and losses of `gbpo.core` with independent results:
+SciPy's linear programming and convex optimisation, exact linear solves, PPO's loss under autograd, and sorting.
 
-It prints one line per check: the number of cases, the largest error, the tolerance, and the meaning of the check. Exit
-status: 0 if all checks pass, 1 if one fails, 2 for bad input.
+The command prints one line per check: the number of cases, the largest error, the tolerance, and the meaning of the
+check. Exit status: 0 if all checks pass, 1 if a check fails, 2 for bad input.
 """
 
 from __future__ import annotations

@@ -31,18 +31,18 @@ class MDPs:
         return np.linalg.solve(self._resolvent(policy), (policy * self.rewards).sum(-1)[..., None])[..., 0]
 
     def action_values(self, policy: np.ndarray) -> np.ndarray:
-        """Q of the policy, (n, S, A): `Q = r + γ P V`, with values that differ only by rounding made equal."""
+        """Q of the policy, (n, S, A): `Q = r + γ P V`. Values that differ only by rounding are made equal."""
         values = self.values(policy)
         return _with_ties(self.rewards + self.discount * np.einsum("nsat,nt->nsa", self.transitions, values))
 
     def returns(self, policy: np.ndarray) -> np.ndarray:
-        """η, the expected discounted return, (n,): V at the start."""
+        """η, the expected discounted return, (n,): the expected V of the first state."""
         return (self.start * self.values(policy)).sum(-1)
 
     def occupancy(self, policy: np.ndarray) -> np.ndarray:
         """State distribution d, (n, S), discounted and not normalised: `d = Σ_t γ^t P(s_t = s)`.
 
-        Its sum is 1 / (1 − γ), and `η(π) = Σ_s d(s) Σ_a π(a|s) r(s, a)`.
+        The sum of d is 1 / (1 − γ), and `η(π) = Σ_s d(s) Σ_a π(a|s) r(s, a)`.
         """
         return np.linalg.solve(self._resolvent(policy).swapaxes(-1, -2), self.start[..., None])[..., 0]
 

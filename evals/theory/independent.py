@@ -55,7 +55,7 @@ def binary_entropy(x: np.ndarray) -> np.ndarray:
 def quantiles(q: np.ndarray, old: np.ndarray, lift: float) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest (1 − lift) quantile of Q under π0, (..., A) → (..., 1) each.
 
-    They differ if some actions together have exactly this probability, for example half of an even group.
+    The two differ if some actions together have exactly the probability 1 − lift, for example half of an even group.
     """
     order = q.argsort(-1)
     below = np.take_along_axis(old, order, axis=-1).cumsum(-1)

@@ -1,4 +1,4 @@
-"""Random problems for the checks, and their optimum according to `gbpo.core`."""
+"""Random problems for the checks, and the optimum that `gbpo.core` gives for them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ KINDS = 8  # symmetric bounds or not × duplicate actions or not × π0 uniform 
 class Problem:
     """Decision processes, an old policy and bounds.
 
-    The old policy π0 is either uniform or weighted. A uniform π0 corresponds to the samples of a group, as
-    `exact_target_ratio` and `group_target_ratio` need them; duplicate actions then stand for an action of probability
-    k/A. A weighted π0 has arbitrary probabilities. It uses `target_ratio` with the baseline that minimises
+    The old policy π0 is either uniform or weighted.
+
+    With a uniform π0, the A actions of a state represent the A samples of a group, each of which has the weight 1/A.
+    `exact_target_ratio` and `group_target_ratio` need this form. k identical actions then represent one action of
+    probability k/A.
+
+    A weighted π0 has arbitrary probabilities. The checks then use `target_ratio` with the baseline that minimises
     E_{a~π0}[median loss], as BPO does in control.
 
     Args:
@@ -40,20 +44,20 @@ class Problem:
 
     @property
     def lift(self) -> float:
-        """(1 − c_l) / (c_h − c_l): probability under π0 of the actions that are raised to the upper bound."""
+        """(1 − c_l) / (c_h − c_l): the total probability under π0 of the actions whose ratio is the upper bound."""
         return self.bounds["epsilon_low"] / (self.bounds["epsilon_low"] + self.bounds["epsilon_high"])
 
     def optimal_ratio(self, q: np.ndarray) -> np.ndarray:
-        """ρ* of the core for action values q, (n, S, A)."""
+        """ρ* computed by `gbpo.core` for action values q, (n, S, A)."""
         if self.uniform:
             return call_core(exact_target_ratio, q, **self.bounds)
         return weighted_ratio(q, self.old, self.bounds)
 
     def regularised_ratio(self, q: np.ndarray, temperature: float) -> np.ndarray:
-        """ρ* of the core at a temperature above 0, (n, S, A)."""
+        """ρ* computed by `gbpo.core` at a temperature above 0, (n, S, A)."""
         if self.uniform:
             return call_core(exact_target_ratio, q, **self.bounds, temperature=temperature)
-        centred = q - hard_baseline(q, self.old, self.bounds)  # small numbers have smaller rounding errors
+        centred = q - hard_baseline(q, self.old, self.bounds)  # smaller numbers have smaller rounding errors
         centred -= smooth_baseline(centred, self.old, self.bounds, temperature)
         return call_core(target_ratio, centred, **self.bounds, temperature=temperature)
 
@@ -64,7 +68,7 @@ def random_problem(rng: np.random.Generator, n: int, kind: int) -> Problem:
     Args:
         rng: Random generator.
         n: Number of decision processes.
-        kind: Below `KINDS`. Its bits mean asymmetric bounds, duplicate actions and uniform π0.
+        kind: A number below `KINDS`. The bits 1, 2 and 4 mean asymmetric bounds, duplicate actions and uniform π0.
     """
     asymmetric, duplicates, uniform = (bool(kind & bit) for bit in (1, 2, 4))
     low, high = rng.uniform(0.1, 0.9, size=2)
@@ -77,8 +81,8 @@ def random_problem(rng: np.random.Generator, n: int, kind: int) -> Problem:
 def weighted_ratio(q: np.ndarray, old: np.ndarray, bounds: dict[str, float]) -> np.ndarray:
     """BRRL optimum for actions with arbitrary probabilities: `target_ratio` with the minimiser of the median loss.
 
-    `ρ* = 1 + ε · sign(Q − μ)` does not determine the ratio of actions with Q = μ. They get equal ratios such that
-    E[ρ*] = 1.
+    `ρ* = 1 + ε · sign(Q − μ)` does not determine the ratio of actions with Q = μ. These actions get equal ratios,
+    chosen such that E[ρ*] = 1.
 
     Args:
         q: Action values, (..., A).

@@ -33,7 +33,7 @@ CHECKS = {
     "improvement, η(π*) − η(π0) = ε·B": (1e-9, "asymmetric bounds: E[ε_high Ã⁺ + ε_low Ã⁻] instead of ε·B"),
     "improvement, ≥ 0": (1e-9, "fall of η from π0 to π*; regularised too"),
     "improvement, repeated": (TOLERATED_FALL, f"largest fall of η in up to {MAX_UPDATES} exact updates"),
-    "improvement, optimal return": (1e-9, "distance of η to policy iteration after these updates"),
+    "improvement, optimal return": (1e-9, "distance of η to the optimum (policy iteration) after these updates"),
     "lower bound, holds": (1e-9, "η(π) below the bound with exact δ; random π inside and outside the bounds"),
     "lower bound, tight at π*": (1e-9, "|slack| at π = π*"),
     "lower bound, its slack": (1e-9, "slack = 2·E[((ρ − ρ*)A)⁺]; same π"),
@@ -55,7 +55,7 @@ class CheckResult:
 
     Args:
         check: Key of `CHECKS`.
-        covers: Its meaning.
+        covers: Meaning of the check.
         cases: Number of errors: one per process, state or ratio, depending on the check.
         worst: Largest error, or None if it is not finite.
         tolerance: Largest error allowed.

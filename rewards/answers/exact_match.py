@@ -17,13 +17,13 @@ class ExactMatch:
     Returns:
         Per completion: 1.0 (`ok`), 0.0 (`wrong`) or None (`no_gold`).
 
-    Known limits: text is compared, not values. "57.0" and "The answer is 57" do not match 57.
+    Known limits: the reward compares text, not values. "57.0" and "The answer is 57" do not match 57.
 
     >>> ExactMatch()(["57", "58", "57"], solution=[57, 57, None])
     [1.0, 0.0, None]
     """
 
-    __name__ = "exact_match"  # the name under which TRL logs an instance
+    __name__ = "exact_match"  # TRL logs an instance under this name
 
     def __call__(
         self,

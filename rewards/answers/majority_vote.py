@@ -18,30 +18,30 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MajorityVote:
-    r"""1.0 if the completion's answer is the most common one among all votes on its prompt, on all ranks.
+    r"""1.0 if the completion's answer is the most common answer among the votes on the same prompt, on all ranks.
 
     The answer is the content of the last `\boxed{}`. Answers that are equal as mathematics form a group, and the group
     with the most votes is the label. A tie goes to the group whose first vote came first. A prompt without a readable
     vote has no label.
 
-    Plain numbers (digits, a decimal point, a simple fraction) are compared exactly. Other answers are compared by
-    `math_answer`, first with the most common number and then group by group, the largest first, until no group can
-    overtake the best one. Each rank counts the votes of the prompts that begin in its batch, and sends the results to
-    all ranks.
+    Plain numbers (digits, a decimal point, a simple fraction) are compared exactly. `math_answer` compares
+    the other answers: first with the most common number, then with the other groups, beginning with the largest. It
+    stops when no further merge can change the winner. The rank that has the first completion of a prompt counts the
+    votes on this prompt, and sends the result to all ranks.
 
     Args:
-        votes: Votes per prompt, a multiple of `num_generations`. The trainer generates the votes that exceed the
-            completions to train on, and passes them as `extra_votes`. None: no extra votes.
+        votes: Votes per prompt, a multiple of `num_generations`. The completions to train on vote too. The trainer
+            generates the remaining votes and passes them as `extra_votes`. None: no extra votes.
         boxed: True: the answer is the content of the last `\boxed{}`. False: the answer is the whole completion,
             stripped. Then only equal text and equal plain numbers are equal, and no worker is started.
 
     Columns read:
-        solution: The reference answers, if available. They are used for metrics only, never for the reward.
+        solution: The reference answers, if available. The reward does not use them; only the metrics do.
         extra_votes: Additional completions of each row's prompt. They vote and get no reward.
 
     Returns:
         Per completion: 1.0 (`ok`) or 0.0 (`wrong`; `unparsed`: no box, a box over 400 characters, or one that cannot be
-        read; `timeout` and `died`: comparing this answer failed, so its votes do not count).
+        read; `timeout` and `died`: comparing this answer failed, so the votes for it do not count).
 
     Raises:
         ValueError: An option is out of range, columns differ in length, or `votes` is set without `extra_votes`.
@@ -50,14 +50,15 @@ class MajorityVote:
     In addition to the fraction of each status, logs these values, which are the same on every rank:
         `rewards/majority_vote/majority_ratio`: votes for the label as a fraction of all votes, averaged over the
             prompts. A prompt without a label counts as 0.
-        `rewards/majority_vote/label_accuracy`: fraction of the prompts with a reference answer whose label equals it.
-            Needs a column `solution`; NaN if no reference answer can be read.
-        `rewards/majority_vote/reward_accuracy`: fraction of the completions on such prompts whose reward is the same as
-            with the reference answer as label. Needs a column `solution`; NaN if no reference answer can be read.
+        `rewards/majority_vote/label_accuracy`: among the prompts with a readable reference answer, the fraction whose
+            label equals the reference answer. Needs a column `solution`; NaN if no reference answer can be read.
+        `rewards/majority_vote/reward_accuracy`: among the completions on these prompts, the fraction that would get the
+            same reward if the reference answer were the label. Needs a column `solution`; NaN if no reference answer
+            can be read.
         Column `majority_vote/label`: an answer of the winning group; empty if there is no label.
 
-    Known limits: the limits of `math_answer`. Groups after the first `MAX_PASSES` may not be merged although their
-    answers are equal.
+    Known limits: the limits of `math_answer`. Only the most common number and up to `MAX_PASSES` other groups are
+    compared with all other groups. Equal answers in the remaining groups may stay in separate groups.
 
     >>> answers = [r"It is \boxed{0.5}.", r"\boxed{\frac12}", r"\boxed{2}", "0.5"]
     >>> MajorityVote()(answers, prompts=["Half of 1?"] * 4)
@@ -69,7 +70,7 @@ class MajorityVote:
     votes: int | None = None
     boxed: bool = True
 
-    __name__ = "majority_vote"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "majority_vote"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
         if self.votes is not None and self.votes < 2:
@@ -137,8 +138,8 @@ class MajorityVote:
         """Count the votes on this rank's prompts, and collect the results of all ranks.
 
         Args:
-            own: For each prompt its rows. A row is a list of votes, the completion's own vote first, and the reference
-                answer.
+            own: The rows of each prompt. A row consists of a list of votes and the reference answer. The first vote is
+                that of the completion to train on; the others are extra votes.
 
         Raises:
             RuntimeError: Counting failed on any rank. All ranks raise it.

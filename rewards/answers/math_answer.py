@@ -2,7 +2,8 @@ r"""The reward `math`: mathematical answers, compared by math-verify in worker p
 
 Completions are hostile input: `\boxed{9^{9^{9^9}}}` keeps sympy busy forever, and C code may ignore an alarm. Each
 completion is therefore graded in a worker of `shared.workers`. Math-verify's own alarm stops most computations after
-`SOFT_LIMIT`. The worker is killed after `hard_limit`. Workers return only a status.
+`SOFT_LIMIT` seconds. If a completion takes more than `hard_limit` seconds, its worker is killed. Workers return only a
+status.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from ..shared.boxed import MAX_ANSWER, boxed, last_boxed
 from ..shared.concurrency import run_in_thread
 from ..shared.workers import Workers
 
-# Seconds for each step: parse the reference answer, parse the answer, compare.
-# It must be an int: with a float, math-verify parses nothing.
+# Seconds for each of three steps: parse the reference answer, parse the answer, compare them.
+# The value must be an int: with a float, math-verify parses nothing.
 SOFT_LIMIT = 1
 
 _REFERENCE = [LatexExtractionConfig(boxed_match_priority=0)]
@@ -53,15 +54,15 @@ class Math:
         ValueError: `solution` and `completions` differ in length, or an option is out of range.
         RuntimeError: More than 1 % of a batch is `infra`: the workers cannot start, or they break.
 
-    Known limits of math-verify, by which reference answers can be filtered:
-        - Numbers are compared to 6 decimals, absolute.
-        - A percentage equals its number: 9 and 9%.
+    Known limits of math-verify (remove reference answers from the data set for which they matter):
+        - Numbers that agree to 6 decimals count as equal, also if both are close to 0.
+        - A percentage equals the number without the sign: 9% equals 9.
         - Units and number bases are ignored: 52_8 equals 52.
         - (1, 2) equals {1, 2}.
         - Only the last side of an equality is compared.
         - Two boxes close together are merged into a set.
-        - "The final answer is $4$. I hope it is correct" has the same priority as a box.
-        - If a reference answer hangs a worker beyond the alarm, the completion has the status `timeout`.
+        - The sentence "The final answer is $4$. I hope it is correct" is read with the same priority as a box.
+        - If a reference answer hangs a worker until it is killed, the completion has the status `timeout`.
 
     The reward is asynchronous, so that TRL can run it at the same time as other rewards. In a script:
 
@@ -74,7 +75,7 @@ class Math:
     hard_limit: float = 8.0
     memory_mb: int = 1024
 
-    __name__ = "math"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "math"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
@@ -190,6 +191,6 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
     except TimeoutException:  # not a subclass of Exception
         return "no_gold" if status_if_raised == "no_gold" else "timeout"
     except MemoryError:
-        os._exit(1)  # a worker without free memory could fail on its next completion too
+        os._exit(1)  # a worker without free memory could also fail on its next completion
     except Exception:
         return status_if_raised

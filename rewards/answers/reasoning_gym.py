@@ -1,7 +1,7 @@
 """The reward `reasoning_gym`: the scorers of reasoning-gym's procedural tasks.
 
-Some scorers call `eval` on the answer, directly or through sympy's parser. Here `eval` reads literals only, scorers
-that use sympy get plain expressions only, and each answer is scored in a worker that can be killed.
+Some scorers call `eval` on the answer, directly or through sympy's parser. Here `eval` reads only literals, and scorers
+that use sympy get only plain expressions. Each answer is scored in a worker process that can be killed.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _task(spec: str) -> Any:
     import reasoning_gym
 
     task = reasoning_gym.create_dataset(**json.loads(spec))
-    vars(sys.modules[type(task).__module__])["eval"] = ast.literal_eval  # hides the builtin
+    vars(sys.modules[type(task).__module__])["eval"] = ast.literal_eval  # replaces `eval` in the task's module
     return task
 
 

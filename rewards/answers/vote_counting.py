@@ -1,4 +1,4 @@
-r"""Counting the votes on one prompt: which answers are equal, and which group of equal answers has the most votes.
+r"""Count the votes on one prompt: which answers are equal, and which group of equal answers has the most votes.
 
 Answers are compared in two stages. Equal text and equal plain numbers are found in this process, exactly and without a
 parser. All other answers are hostile input, so the reward `math` compares them in worker processes that can be killed.
@@ -15,8 +15,11 @@ from ..shared.boxed import boxed
 from .math_answer import Math
 from .plain_numbers import parse_number, to_latex
 
-MAX_PASSES = 8  # groups of a prompt, in addition to its most common number, that are compared with all other groups
-CHUNK = 8  # comparisons before an answer that makes most of them time out is given up
+# For each prompt, the most common number and at most MAX_PASSES other groups are compared with all other groups.
+MAX_PASSES = 8
+# An answer is compared with CHUNK answers at a time. If most of these comparisons time out, the answer is compared with
+# no further answers.
+CHUNK = 8
 
 _TOO_SLOW = ("timeout", "died")
 
@@ -29,14 +32,15 @@ class VoteResult:
     ratio: float  # votes for the label, as a fraction of all votes
     statuses: dict[str, str]  # answer -> status
     reference_known: bool  # whether there is a reference answer that can be read
-    correct: frozenset[str]  # the label and the trained answers, as far as they equal the reference answer
+    # The answers that equal the reference answer, among the label and the answers of the completions to train on.
+    correct: frozenset[str]
 
     def status(self, answer: str | None) -> str:
         """The status of an answer, a key of `rewards.shared.batch.REWARDS`."""
         return "unparsed" if answer is None else self.statuses[answer]
 
     def is_correct(self, answer: str | None) -> bool:
-        """Whether a trained answer, or the label, equals the reference answer."""
+        """Whether the label, or an answer of a completion to train on, equals the reference answer."""
         return answer in self.correct
 
 
@@ -47,7 +51,8 @@ def count_votes(
 
     Args:
         votes: One answer per vote; None for a completion without a readable answer.
-        trained: The answers of the completions to train on. They are compared with the reference answer.
+        trained: The answers of the completions to train on, without extra votes. They are compared with the reference
+            answer.
         reference: The reference answer; empty if there is none.
         as_mathematics: Compare answers as mathematics. False: only equal text and equal plain numbers are equal.
 
@@ -117,7 +122,11 @@ class _Group:
 
 
 class _Groups:
-    """The votes on one prompt in groups: first by equal text and equal plain numbers, then by equal mathematics."""
+    """The votes on one prompt, in groups of equal answers.
+
+    At first, a group contains equal text and equal plain numbers. `merge_equal` merges groups that are equal as
+    mathematics.
+    """
 
     def __init__(self, votes: Sequence[str]):
         self.disqualified: dict[str, str] = {}  # answer whose votes do not count -> its status
@@ -153,8 +162,8 @@ class _Groups:
         for _ in range(MAX_PASSES):
             if self._is_decided(remaining):
                 break
-            # Largest first, so that the winner is compared with all others. Numbers come last among groups of equal
-            # votes, because different numbers cannot be equal to each other.
+            # The largest group comes first, so that the winner is compared with all others. Among groups with the same
+            # number of votes, numbers come last, because different numbers cannot be equal to each other.
             current = max(remaining, key=lambda group: (group.votes, group.value is None, -group.first))
             remaining.remove(current)
             self._compare_with(current, remaining)
@@ -170,11 +179,12 @@ class _Groups:
         return not not_numbers or best >= highest_rank
 
     def _compare_with(self, current: _Group, remaining: list[_Group]) -> None:
-        """Merge the remaining groups that equal `current` into it, and disqualify those that cannot be compared.
+        """Merge the groups that equal `current` into `current`, and disqualify answers that cannot be compared.
 
-        Comparing with a number is safe. An answer that is too slow or unreadable next to a number is therefore itself
-        at fault and is disqualified. An answer that is too slow next to another answer is disqualified as well, unless
-        most of a chunk are too slow: then `current` is at fault, and it is compared no further.
+        Comparing with a number is safe. If comparing an answer with a number is too slow or fails, the answer itself is
+        at fault and is disqualified. If comparing two other answers is too slow, the answer of the remaining group is
+        disqualified. If most comparisons of a chunk are too slow, however, `current` is at fault. It is then compared
+        with no further groups, and no answer of this chunk is disqualified.
         """
         is_number = current.value is not None
         others = [group for group in remaining if not (is_number and group.value is not None)]

@@ -1,7 +1,7 @@
-"""Tests that are `assert` statements: they are split into calls for the sandbox and comparisons outside it.
+"""Tests that are `assert` statements. Each is split into calls for the sandbox and a comparison outside the sandbox.
 
-`assert f(3, 4) == 7` becomes the call `f(3, 4)`, which is all that the sandbox receives, and a comparison of its result
-with 7, made in this process. Expected values therefore never enter the sandbox, and no source is evaluated outside it.
+For `assert f(3, 4) == 7`, the sandbox receives only the call `f(3, 4)`. This process then compares the result with 7.
+Expected values therefore never enter the sandbox, and no source is evaluated outside the sandbox.
 """
 
 from __future__ import annotations
@@ -81,11 +81,12 @@ def parse_assertions(suite: str, entry_point: str | None = None) -> list[Asserti
     functions in `expressions.FUNCTIONS`. The arguments of a call must be constants. A plain `assert True`, which occurs
     in HumanEval, is ignored.
 
-    Every call gets its own copy of its arguments, so changes that a call makes to them are lost. A suite that reads a
-    variable after a call could have changed it is refused.
+    Every call gets a copy of its arguments, so changes that the call makes to its arguments are lost. The parser
+    therefore refuses a suite that passes a list, dict or set to a call as a variable and reads the variable afterwards.
 
     Args:
-        suite: Python source: `assert` statements as in MBPP, or a `def check(candidate)` with them as in HumanEval.
+        suite: Python source: `assert` statements as in MBPP, or a `def check(candidate)` that
+            contains them as in HumanEval.
         entry_point: The solution's function. Needed if the suite does not call its `check`, or if the function has the
             name of a builtin.
 
@@ -120,7 +121,7 @@ def _excerpt(text: str) -> str:
 
 
 class _Alias(str):
-    """The full name of an imported object, or the function that the parameter of `check` stands for."""
+    """A full name: of an imported object, or of the function that is passed to `check` as its argument."""
 
 
 class _Parser:
@@ -202,7 +203,7 @@ class _Parser:
             self.refuse("it calls no function of the solution", "call one, or name it in entry_point")
 
     def run_check(self, check: ast.FunctionDef, name: str) -> None:
-        """Parse the body of `check`, whose parameter stands for the function of this name."""
+        """Parse the body of `check`. The parameter of `check` refers to the function `name`."""
         if self.entry_point not in (None, name):
             self.refuse(f"{name} is not the entry point {self.entry_point}", "check the solution's function")
         outer, self.scope = self.scope, {**self.scope, check.args.args[0].arg: _Alias(name)}
@@ -278,7 +279,10 @@ class _Parser:
         return self.apply(type(op).__name__, [left, right])
 
     def full_name(self, node: ast.expr) -> str:
-        """The full name that a name or dotted name stands for; empty for a variable and for any other expression."""
+        """The full name of the object that a name or dotted name refers to, such as `math.sqrt`.
+
+        Imports and the parameter of `check` are resolved. Empty for a variable and for any other expression.
+        """
         if isinstance(node, ast.Attribute):
             base = self.full_name(node.value)
             return base and f"{base}.{node.attr}"

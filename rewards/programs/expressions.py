@@ -22,7 +22,7 @@ MAX_BITS = 2**14  # bits of an integer; Python's limit for a literal, 4300 digit
 class CallResult:
     """The result of one call of an assertion."""
 
-    index: int  # in the calls of the assertion
+    index: int  # the position in `Assertion.calls`
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ EXPRESSION_TYPES = PLAIN_TYPES | {range, slice, type}
 
 
 def measure(value: Any, known: frozenset[type] = EXPRESSION_TYPES) -> int:
-    """The size of a value in items, characters and 64-bit words. Shared parts count each time they occur.
+    """The size of a value in items, characters and 64-bit words. A part that occurs twice counts twice.
 
     Args:
         value: The value.
-        known: The types that may occur in it.
+        known: The types that may occur in the value.
 
     Raises:
         TypeError: Another type occurs in the value.
@@ -128,7 +128,7 @@ def _modulo(left: Any, right: Any) -> Any:
 
 
 def _round(number: Any, ndigits: Any = None) -> Any:
-    if ndigits is not None and abs(ndigits) > 1000:  # Python would compute 10 to this power
+    if ndigits is not None and abs(ndigits) > 1000:  # Python would compute 10 ** abs(ndigits)
         raise ValueError("round has too many digits")
     return round(number, ndigits)
 

@@ -1,4 +1,4 @@
-"""The reward `code`: a program passes its tests. It runs in a sandbox, and its results are judged outside."""
+"""The reward `code`: whether a program passes its tests. The program runs in a sandbox and is judged outside it."""
 
 from __future__ import annotations
 
@@ -23,31 +23,33 @@ logger = logging.getLogger(__name__)
 class Code:
     """1.0 if the completion's last Python block passes all tests in a sandbox.
 
-    When the reward is created, canary programs check that the sandbox stops what it should (`python -m rewards.box`
-    prints the results). A missing layer raises an error that names it. A program has the standard library only, and
-    each test runs in its own process. A program may recurse, use threads, print 4 MiB and write to `/tmp` (16 MiB,
-    10,000 files), but it cannot start other processes.
+    The sandbox consists of layers of protection. When the reward is created, canaries test every layer. A canary is a
+    harmless program that tries to escape; `python -m rewards.box` prints the results. A missing layer raises an error
+    that names the layer. A program can import only the standard library, and each test runs in its own process. A
+    program may recurse, use threads, print 4 MiB and write to `/tmp` (16 MiB, 10,000 files), but it cannot start other
+    processes.
 
     Args:
         partial: The reward is the fraction of tests passed, instead of 1.0 for all tests and 0.0 otherwise.
         workers: Number of programs that run at the same time. None: the CPUs of this process minus one.
         sandbox: `"auto"`, `"bubblewrap"`, `"sandlock"` or `"e2b"`, as in `rewards.programs.sandbox.box.Box`.
-        allow_missing: Layers (keys of `sandbox.canaries.LAYERS`) that may be missing.
+        allow_missing: Layers (keys of `sandbox.canaries.LAYERS`) whose absence raises no error.
         seconds: CPU seconds per test. The wall-clock limit is three times as long.
         total_seconds: Wall-clock seconds for all tests of one program.
         memory_mb: MiB of address space per test.
 
     Columns read:
         tests: One of
-            - `{"type": "stdin", "cases": [{"input": text, "output": text}]}`: compared line by line, without white
-              space at line ends and blank lines at the end;
+            - `{"type": "stdin", "cases": [{"input": text, "output": text}]}`: the output is compared line by
+              line. White space at line ends and blank lines at the end are ignored;
             - `{"type": "call", "fn_name": name, "cases": [{"args": [...], "expected": value}], "tol": 1e-6}`: calls a
               function, or a method of the class `Solution`. Results are compared as in Python, except that lists equal
               tuples, and numbers may differ by `tol` (relative or absolute) if it is given;
             - assert statements as text or as a list of texts, as supported by `assertions.parse_assertions`.
             The first two may also be JSON text. None and blank text mean that there are no tests.
         entry_point: Optional. The name of the function that assert statements test. Needed for suites that define
-            `def check(candidate)` without a call of it, as in HumanEval, and for functions with the name of a builtin.
+            `def check(candidate)` but do not call `check`, as in HumanEval, and for functions with the name of a
+            builtin.
 
     Returns:
         Per completion: 1.0 (`ok`), 0.0 or with `partial` a fraction (`wrong`, `unparsed`, `timeout`, `died`), or None
@@ -72,7 +74,7 @@ class Code:
     total_seconds: float = 60.0
     memory_mb: int = 1024
 
-    __name__ = "code"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "code"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
@@ -179,7 +181,7 @@ def last_block(text: str) -> str | None:
     'x = 2\\n'
     """
     text = text.replace("\r\n", "\n")
-    # One pattern for both fences would search to the end of the text from every opening fence.
+    # With one pattern for both fences, a text with many opening fences would take quadratic time.
     block, end = None, 0
     while (opening := _OPENING.search(text, end)) and (closing := _CLOSING.search(text, opening.end())):
         block, end = text[opening.end() : closing.start()], closing.end()

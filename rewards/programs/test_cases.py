@@ -1,4 +1,4 @@
-"""Test cases of programs: how they are read from a data set, what is sent to the box, and how its answer is judged."""
+"""Test cases of programs: read them from a data set, write the request for the sandbox, and judge its answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ProgramTest:
-    """One test: the request for the box, and a check of its answer. The expected value stays in this process."""
+    """One test: the request for the box, and a check of the box's answer. The expected value stays in this process."""
 
     request: dict[str, Any]  # an element of the `tests` that `Box.run` takes
     passes: Callable[[bytes], bool]

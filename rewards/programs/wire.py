@@ -1,13 +1,14 @@
-"""Source text: sandbox/backends.py sends this file into the box, before runner.py. Encodes plain data as JSON.
+"""Encode plain data as JSON, and decode it. sandbox/backends.py sends the source of this file into the box.
 
-The file is also imported outside the box. It uses the standard library only.
+The source of runner.py follows in the same text. This file is also imported outside the box. It imports only the
+standard library.
 """
 
 import json
 from collections import Counter
 
 MAX_DEPTH = 100
-# Values with equal hashes. More of them occur only in data made to slow down a set or dict.
+# Limit on values with the same hash in one set or dict. Only data made to slow down a set or dict exceeds this limit.
 _MAX_COLLISIONS = 100
 _EXACT_INT = 2**53  # larger integers are written in hexadecimal, for which Python has no limit on the digits
 

@@ -15,7 +15,8 @@ import regex
 from ..shared.batch import Completion, completion_text, report
 from ..shared.boxed import last_boxed
 
-TIME_LIMIT = 0.2  # CPU seconds for one completion; `regex` exceeds it a little, and severalfold on megabytes of text
+# CPU seconds for one completion. `regex` exceeds this limit a little, and severalfold on megabytes of text.
+TIME_LIMIT = 0.2
 
 # A block may contain any text except the four tags. All quantifiers are possessive, so matching takes linear time.
 _INSIDE = r"[^<]*+(?:<(?!/?(?:think|answer)>)[^<]*+)*+"
@@ -30,8 +31,8 @@ class Format:
     there is only white space around them. A tag that is missing, repeated, nested or misplaced gives 0.0. Another
     spelling, such as `<THINK>`, counts as text.
 
-    Beyond TRL's `think_format_reward`, it also checks the answer block, accepts other patterns, limits the time of a
-    match and logs statuses.
+    TRL's `think_format_reward` checks only the think block. This reward also checks the answer block, accepts other
+    patterns, limits the time of a match and logs statuses.
 
     Args:
         pattern: A regular expression in the syntax of the package `regex`, which is nearly a superset of `re`. It must
@@ -43,9 +44,9 @@ class Format:
     Raises:
         ValueError: The pattern is not a valid regular expression.
 
-    Known limits: if the chat template ends the prompt with `<think>`, the completion does not contain it. Write a
-    pattern that begins after it. In `regex`, `{e}`, `{i}`, `{d}` and `{s}` mean approximate matching: write `\{e\}` for
-    the braces.
+    Known limits: if the chat template ends the prompt with `<think>`, the completion does not contain this tag.
+    Write a pattern that begins after the tag. In `regex`, `{e}`, `{i}`, `{d}` and `{s}` mean approximate matching:
+    write `\{e\}` for the braces.
 
     >>> Format()(["<think>2 + 2</think>\n<answer>4</answer>", "<answer>4</answer>"])
     [1.0, 0.0]
@@ -55,7 +56,7 @@ class Format:
 
     pattern: str = THINK_ANSWER
 
-    __name__ = "format"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "format"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
         try:
@@ -63,7 +64,7 @@ class Format:
         except (regex.error, TypeError, ValueError) as error:
             raise ValueError(
                 f"pattern={self.pattern!r} is not a valid regular expression, so no completion could match it: "
-                f"{error}. Correct it, or leave it out for <think>…</think><answer>…</answer>."
+                f"{error}. Correct the pattern, or leave it out to use <think>…</think><answer>…</answer>."
             ) from error
 
     def __call__(
@@ -89,8 +90,8 @@ class Format:
 class Boxed:
     r"""1.0 if the completion has exactly one `\boxed{}`, which is closed and not empty.
 
-    There must be no other box, complete or not, before or after it. Text may follow it. Boxes are read as by the reward
-    `math`. A box that contains only white space and braces is empty.
+    The completion must have no other box, complete or not. Text may follow the box. This reward reads boxes in the same
+    way as the reward `math`. A box that contains only white space and braces is empty.
 
     Returns:
         Per completion: 1.0 (`ok`) or 0.0 (`wrong`: several boxes; `unparsed`: no box, or one that is empty or not
@@ -100,7 +101,7 @@ class Boxed:
     [1.0, 0.0, 0.0, 0.0]
     """
 
-    __name__ = "boxed"  # the name under which TRL logs an instance
+    __name__ = "boxed"  # TRL logs an instance under this name
 
     def __call__(
         self,

@@ -1,7 +1,7 @@
 """The rewards `length`, `cosine` and `soft_overlong`: rewards for the length of a completion in tokens.
 
-The length is the number of `completion_ids` that TRL passes. It includes the end token and the results of tools, but no
-padding.
+The length is the number of `completion_ids` that TRL passes. These ids include the end token and the results of tools,
+but no padding.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ..shared.groups import gather_rows, group_rows, prompt_key
 
 @dataclass(frozen=True)
 class Length:
-    r"""The length reward of Kimi k1.5: of the completions of a prompt, shorter ones get a higher reward.
+    r"""The length reward of Kimi k1.5: among the completions of a prompt, a shorter completion gets a higher reward.
 
     With `λ_i = 0.5 - (len_i - min_len) / (max_len - min_len)`, a correct completion gets `λ_i` and a wrong one
-    `min(0, λ_i)`. All get 0 if `max_len = min_len` (arXiv 2501.12599, section "Length Penalty"). Combine it with a
-    reward for the answer.
+    `min(0, λ_i)`. All completions get 0 if `max_len = min_len` (arXiv 2501.12599, section "Length Penalty"). Combine
+    this reward with a reward for the answer.
 
     `min_len` and `max_len` are taken over all graded completions of the prompt, correct or wrong, on all ranks.
-    Completions that cannot be graded are ignored. The reward is synchronous, because the ranks exchange their rows.
+    Completions that cannot be graded are ignored. The ranks exchange their rows, so the reward is synchronous.
 
     Args:
-        grader: Decides whether a completion is correct. It shares the workers of an equal reward `math`, but it grades
-            the completions again.
+        grader: Decides whether a completion is correct. If the run also uses the reward
+            `math` with equal options, both use the same worker processes, but each grades the completions itself.
 
     Columns read:
         solution: The reference answer, in any form that the reward `math` accepts.
@@ -42,7 +42,8 @@ class Length:
         ValueError: Columns differ in length.
         RuntimeError: More than 1 % of a batch is `infra`.
 
-    Departs from the paper: the paper starts training without this reward. Here that would be a separate run.
+    Departs from the paper: the paper adds this reward only after a first part of the training. Here that needs two
+    runs.
 
     >>> ids = [[7] * 10, [7] * 20, [7] * 30]
     >>> Length()([r"\boxed{4}", r"\boxed{5}", r"\boxed{4}"], prompts=["2+2"] * 3, completion_ids=ids, solution=[4] * 3)
@@ -51,7 +52,7 @@ class Length:
 
     grader: Math = field(default_factory=Math)
 
-    __name__ = "length"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "length"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def check_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
         """The status of each reference answer, graded as an answer to itself by the grader."""
@@ -104,42 +105,44 @@ def length_rewards(correct: Sequence[bool], lengths: Sequence[int]) -> list[floa
 
 @dataclass(frozen=True)
 class Cosine:
-    r"""The cosine reward: longer correct completions get a lower reward, longer wrong ones a smaller penalty.
+    r"""The cosine reward: longer correct completions get a lower reward, longer wrong completions a smaller penalty.
 
     With correctness C, length L and limit L_max (arXiv 2502.03373, section 4.2):
 
-    - if `L ≥ L_max`: `r_e`, correct or wrong;
-    - otherwise: `r_L + ½ (r_0 - r_L) (1 + cos(π L / L_max))`, which is `r_0` at length 0 and `r_L` at the limit, with
-      `r_0^c, r_L^c` for `C = 1` and `r_0^w, r_L^w` for `C = 0`.
+    - if `L ≥ L_max`, the reward is `r_e`, whether the completion is correct or wrong;
+    - otherwise it is `r_L + ½ (r_0 - r_L) (1 + cos(π L / L_max))`, which is `r_0` at length 0 and approaches `r_L` at
+      the limit. A correct completion (`C = 1`) has `r_0^c, r_L^c`, a wrong one (`C = 0`) has `r_0^w, r_L^w`.
 
-    It replaces a reward for the answer. The default values are the paper's.
+    This reward already depends on the answer, so do not add a reward for the answer. The default values are the
+    paper's.
 
-    Beyond TRL's `get_cosine_scaled_reward`, it has the paper's value for completions at the limit, grades in workers
-    that can be killed, and checks its options.
+    TRL's `get_cosine_scaled_reward` has no `r_e`: completions at the limit get `r_L`. This reward also grades in worker
+    processes that can be killed, and checks its options.
 
     Args:
         max_completion_length: L_max in tokens; the same as the trainer's `max_completion_length`. Generation stops
             there, so a completion of this length counts as too long, even if its last token is the end token.
-        short_correct: r_0^c.
-        long_correct: r_L^c.
-        short_wrong: r_0^w.
-        long_wrong: r_L^w.
-        exceeded: r_e.
-        grader: Decides whether a completion is correct. It shares the workers of an equal reward `math`, but it grades
-            the completions again.
+        short_correct: r_0^c, the reward of a correct completion of length 0.
+        long_correct: r_L^c, the reward that long correct completions approach.
+        short_wrong: r_0^w, the reward of a wrong completion of length 0.
+        long_wrong: r_L^w, the reward that long wrong completions approach.
+        exceeded: r_e, the reward of every completion of length L_max or more.
+        grader: Decides whether a completion is correct. If the run also uses the reward
+            `math` with equal options, both use the same worker processes, but each grades the completions itself.
 
     Columns read:
         solution: The reference answer, in any form that the reward `math` accepts.
 
     Returns:
-        Per completion: its value, or None (`no_gold`, `infra`). The status is the grader's status, also at the limit.
+        Per completion: the reward by this formula, or None (`no_gold`, `infra`). The status is always the grader's
+            status, also for completions that get `r_e`.
 
     Raises:
         ValueError: Columns differ in length, or an option is out of range.
         RuntimeError: More than 1 % of a batch is `infra`.
 
-    Departs from the paper: the paper's code applies `r_e` 16 tokens before the limit. Here it applies at the limit, as
-    in the paper's formula.
+    Departs from the paper: the paper's code applies `r_e` 16 tokens before the limit. Here `r_e` applies at the limit,
+    as in the paper's formula.
 
     The reward is asynchronous, like the reward `math`. In a script:
 
@@ -157,7 +160,7 @@ class Cosine:
     exceeded: float = -10.0
     grader: Math = field(default_factory=Math)
 
-    __name__ = "cosine"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "cosine"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
         if self.max_completion_length < 1:
@@ -213,7 +216,7 @@ class SoftOverlong:
 
     The penalty does not depend on the answer: combine it with a reward for the answer.
 
-    Beyond TRL's `get_soft_overlong_punishment`, which uses the same formula, it refuses a buffer that penalizes every
+    TRL's `get_soft_overlong_punishment` uses the same formula. This reward also refuses a buffer that penalizes every
     completion or none, and logs the fraction of penalized completions.
 
     Args:
@@ -221,7 +224,7 @@ class SoftOverlong:
         soft_buffer: L_cache in tokens. 4096 in the paper.
 
     Returns:
-        Per completion: a value in [-1, 0]. The status is `ok` at 0 and `wrong` below.
+        Per completion: a value in [-1, 0]. The status is `ok` for 0 and `wrong` for a negative value.
 
     Raises:
         ValueError: An option is out of range.
@@ -234,14 +237,14 @@ class SoftOverlong:
     max_completion_length: int
     soft_buffer: int
 
-    __name__ = "soft_overlong"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "soft_overlong"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
         if not 1 <= self.soft_buffer <= self.max_completion_length:
             raise ValueError(
                 f"soft_buffer={self.soft_buffer} with max_completion_length={self.max_completion_length} would "
                 "penalize no completion, or even empty ones; give a buffer from 1 to max_completion_length, for "
-                "example a fifth of it."
+                "example a fifth of max_completion_length."
             )
 
     def __call__(

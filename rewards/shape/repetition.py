@@ -13,26 +13,26 @@ from ..shared.batch import Completion, report_penalties
 class Repetition:
     """A penalty proportional to the fraction of repeated n-grams: `P (1 - unique n-grams / n-grams)`.
 
-    The n-grams consist of tokens (TRL's `completion_ids`), as in arXiv 2502.03373. Words would need spaces, which some
-    languages do not write. A completion shorter than one n-gram gets 0.0. The penalty does not depend on the answer:
-    combine it with a reward for the answer.
+    The n-grams consist of tokens (TRL's `completion_ids`), as in arXiv 2502.03373. N-grams of words would need
+    spaces, which some languages do not write. A completion shorter than one n-gram gets 0.0. The penalty does not
+    depend on the answer: combine it with a reward for the answer.
 
-    Beyond TRL's `get_repetition_penalty_reward`, which uses the same formula, it checks its options, logs statuses and
-    has a default n-gram size that finds loops only.
+    TRL's `get_repetition_penalty_reward` uses the same formula. This reward also checks its options and logs statuses,
+    and its default n-gram size finds only loops.
 
     Args:
         ngram_size: N in tokens. The paper's 40 finds loops. TRL's default of 3 also penalizes normal long text.
-        max_penalty: P, at most 0. The penalty approaches it if one n-gram is repeated endlessly.
+        max_penalty: P, at most 0. A completion that repeats one n-gram endlessly gets a penalty close to P.
 
     Returns:
-        Per completion: a value in (max_penalty, 0]. The status is `ok` at 0 and `wrong` below.
+        Per completion: a value in (max_penalty, 0]. The status is `ok` for 0, otherwise `wrong`.
 
     Raises:
         ValueError: An option is out of range.
 
-    Departs from the paper: the paper subtracts 0.05 (P = -0.05) from every token of a repeated n-gram, but TRL has one
-    reward per completion. The authors' code also uses the fraction of repeated n-grams where it has one reward per
-    completion.
+    Departs from the paper: the paper subtracts 0.05 (P = -0.05) from every token of a repeated n-gram, but TRL has only
+    one reward per completion. For rewards per completion, the authors' code also uses the fraction of
+    repeated n-grams.
 
     >>> Repetition(ngram_size=2)(["…"] * 3, completion_ids=[[1, 2, 3, 4, 5], [1, 2, 1, 2, 1], [1]])
     [0.0, -0.5, 0.0]
@@ -41,7 +41,7 @@ class Repetition:
     ngram_size: int = 40
     max_penalty: float = -1.0
 
-    __name__ = "repetition"  # the name under which TRL logs an instance; not a field, because it has no annotation
+    __name__ = "repetition"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
         if self.ngram_size < 1:

@@ -1,4 +1,4 @@
-"""Reading TRL's batch: completions and reference answers. Reporting on it: statuses, metrics and rewards."""
+"""Read the completions and reference answers of TRL's batch, and report statuses, metrics and rewards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 Completion = str | list[dict[str, Any]]
 
-# The reward of each status. 0.0: the model is at fault. None: the completion cannot be graded, and TRL leaves it out.
+# The reward of each status. 0.0: the model is at fault. None: the completion cannot be graded, and TRL leaves
+# this reward out for it.
 REWARDS: dict[str, float | None] = {
     "ok": 1.0,
     "wrong": 0.0,
@@ -66,9 +67,9 @@ def report(
         statuses: One key of `REWARDS` per completion.
         log_extra: TRL's function that logs a column, or None.
         log_metric: TRL's function that logs a scalar, or None.
-        failure_hint: What to check if the grader fails. It is added to the error.
-        values: One reward per completion, used instead of the reward of the status. A status whose reward is None
-            still gives None.
+        failure_hint: What to check if the grader fails. The error contains this hint.
+        values: One reward per completion, used instead of `REWARDS[status]`. Where `REWARDS[status]` is None, the
+            reward is still None.
 
     Returns:
         One reward or None per completion.
@@ -90,7 +91,7 @@ def report(
     if counts["infra"] > 0.01 * total:
         raise RuntimeError(
             f"The reward {reward_name!r} could not grade {counts['infra']} of {total} completions because the grader "
-            f"itself failed. Training stops here, because these completions would be left out of it. {failure_hint}"
+            f"itself failed. Training stops here, because it would go on without these completions. {failure_hint}"
         )
     rewards = [REWARDS[status] for status in statuses]
     if values is None:

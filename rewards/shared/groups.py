@@ -1,4 +1,4 @@
-"""Rewards that compare the completions of a prompt: the rows of all ranks, grouped by prompt.
+"""The rows of all ranks, grouped by prompt, for rewards that compare the completions of a prompt.
 
 TRL gives each rank its own rows, and the completions of a prompt may be on several ranks. Rewards that call
 `gather_rows` must be synchronous, so that all ranks call it in the same order.

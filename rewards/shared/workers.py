@@ -1,8 +1,8 @@
-"""Worker processes that can be killed, for graders that hostile text can hang or make use all memory.
+"""Worker processes that can be killed. Graders run in them, because hostile text can make a grader hang.
 
-Each task runs in a spawned process with a memory limit. Pebble kills the process after `hard_limit`, even while it runs
-C code. Tasks must return plain data: pickling or printing an object of the grader's library could hang as well. Unix
-only.
+Each task runs in a spawned process with a memory limit. The package Pebble kills the process after `hard_limit`, even
+while it runs C code. Tasks must return plain data: pickling or printing an object of the grader's library could hang as
+well. Unix only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pebble import ProcessExpired, ProcessPool
 from .concurrency import default_workers
 
 WORKER_TASKS = 5000  # tasks before a worker is replaced; this limits the caches of the grader's library
-START_LIMIT = 120  # seconds without a result, in addition to hard_limit, before the workers are given up
+START_LIMIT = 120  # the workers have failed if they return no result for hard_limit plus this many seconds
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +36,12 @@ logger = logging.getLogger(__name__)
 class Workers:
     """A pool of worker processes. Equal instances share one pool per process.
 
-    The pool starts with the first batch and ends with `close` or at exit. If it breaks, the next batch starts a new
-    one. A process grades one batch at a time, from any thread.
+    The pool starts with the first batch and ends with `close` or at exit. If the pool breaks, the next batch
+    starts a new pool. Each process grades one batch at a time; its threads wait for each other.
 
     A script that uses workers needs `if __name__ == "__main__":`, because every worker imports the main module again.
-    Imports above that line slow down each worker: with torch and trl, a worker takes 475 MB instead of 65 MB and
-    several seconds to start instead of one.
+    Imports above that line slow down each worker: if they include torch and trl, a worker takes 475 MB of memory
+    instead of 65 MB, and starts in several seconds instead of one second.
 
     Args:
         count: Number of worker processes. None: the result of `default_workers()`.
@@ -101,7 +101,7 @@ class Workers:
                 max_tasks=WORKER_TASKS,
                 initializer=_start,
                 initargs=(self.prepare, self.memory_mb),
-                context=multiprocessing.get_context("spawn"),  # a process that holds CUDA must not fork
+                context=multiprocessing.get_context("spawn"),  # a process that uses CUDA must not fork
             )
         return pool
 
@@ -111,14 +111,14 @@ _pools: dict[Workers, ProcessPool] = {}
 _one_batch = threading.Lock()
 
 
-@atexit.register  # runs before Pebble's own hook: its threads could start workers again after that hook
+@atexit.register  # runs before Pebble's exit hook; after Pebble's hook, Pebble's threads could start workers again
 def _close_all() -> None:
     for workers in list(_pools):
         workers.close()
 
 
 def _after_fork() -> None:
-    """Forget the parent's pools and replace the lock: their threads exist in the parent process only."""
+    """Forget the parent's pools and replace the lock: the threads that use them exist only in the parent process."""
     global _one_batch
     _pools.clear()
     _one_batch = threading.Lock()
@@ -148,7 +148,7 @@ def _result(future: Future[Any]) -> Any:
         return "died"
     except TimeoutError:
         return "timeout"
-    except Exception:  # for example BrokenProcessPool; a completion cannot cause these
+    except Exception:  # for example BrokenProcessPool, which no completion can cause
         return "infra"
 
 

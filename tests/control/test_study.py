@@ -50,7 +50,7 @@ def test_only_seeds_finished_by_both_algorithms_count():
 
 def test_no_comparison_without_a_seed_finished_by_both():
     runs = {name: results(name, [[1.0, 2.0]], 1.0) for name in ("bpo", "ppo")}
-    assert control.describe(control.compare(runs)).endswith("no seed was finished by both")
+    assert control.describe(control.compare(runs)).endswith("no seed was finished by both algorithms")
 
 
 def test_the_command_trains_both_algorithms_and_resumes(tmp_path, capsys):

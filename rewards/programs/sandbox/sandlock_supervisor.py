@@ -1,6 +1,6 @@
-"""A script: sandbox/backends.py runs this file in its own process, outside the box. It runs one command in sandlock.
+"""A script that runs one command in sandlock. sandbox/backends.py starts the script as a process outside the box.
 
-It is a separate process because sandlock forks, and a process that uses a GPU must not fork.
+The script is a separate process because sandlock forks, and a process that uses a GPU must not fork.
 
 Usage: sandlock_supervisor.py POLICY. The policy is a JSON object: `command`, `tmp` (the folder that the command sees as
 `/tmp`), `tmp_bytes` and `tmp_files` (limits of that folder), and `user` (a user id or null). The command inherits the
@@ -50,7 +50,7 @@ def main(policy: str) -> None:
 
 
 def _watch(folder: str, most_bytes: int, most_files: int) -> None:
-    """End the box when the folder is too full. Nothing else limits what the command writes there."""
+    """End the box when the folder is too full. Nothing else limits how much the command writes to the folder."""
     while not _full(folder, most_bytes, most_files):
         time.sleep(_CHECK_SECONDS)
     os._exit(1)
@@ -70,7 +70,7 @@ def _full(folder: str, most_bytes: int, most_files: int) -> bool:
                             folders.append(entry.path)
                     if most_files < 0 or most_bytes < 0:
                         return True
-        except OSError:  # locked or nested too deep, which only a program that hides files does
+        except OSError:  # the folder is locked or nested too deep, so a program is hiding files
             return True
     return False
 

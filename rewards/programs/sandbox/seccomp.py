@@ -26,7 +26,7 @@ _NEVER = """
     clock_settime settimeofday adjtimex clock_adjtime sethostname setdomainname
     setxattr lsetxattr fsetxattr setxattrat
 """
-# Also denied in each test: its memory limit holds only if it stays one process.
+# Also denied in each test. The memory limit applies to each process, so a test must stay a single process.
 _NO_NEW_PROCESS = "fork vfork execve execveat memfd_create memfd_secret setsid setpgid"
 
 
@@ -62,7 +62,7 @@ def _compiled(names: str, threads_only: bool = False) -> bytes:
     denied = pyseccomp.ERRNO(errno.EPERM)
     for name in names.split():
         number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
-        if number >= 0:  # this architecture has it
+        if number >= 0:  # this architecture has the system call
             rules.add_rule(denied, name)
     # The flags of clone3 are in memory, which a filter cannot read. Without clone3 the C library uses clone.
     rules.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
