@@ -34,8 +34,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if starts_processes(item) or "hostile" in item.nodeid or "study" in item.nodeid:
             item.add_marker("slow")
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    slow = {(item.path, item.originalname) for item in items if item.get_closest_marker("slow")}
+    slow_in = Counter(path for path, _ in slow)
+    items.sort(key=lambda item: -slow_in[item.path])
 
 
 def starts_processes(item):
