@@ -1,4 +1,4 @@
-"""The scorer with a fake model, whose log-prob of a token is minus its id: every score belongs to its token."""
+"""The scorer with a fake model whose log-prob of a token is minus its id, so that each score shows its token."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ EXPECTED = torch.tensor([[-21, 0, 0, 0], [-22, -23, -24, 0], [0, 0, 0, 0], [-25,
 
 
 class FakeModel:
-    """Scores labels as the fused LM head of transformers does: token i of a row from its state i - 1.
+    """Has scores where there are labels, at index i - 1 for token i, like the fused LM head of transformers.
 
     Records the shape and the arguments of each call.
     """
