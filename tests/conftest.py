@@ -30,12 +30,13 @@ STARTERS = {"subprocess", "multiprocessing", "processes", "Popen"}
 
 
 def pytest_collection_modifyitems(items):
-    """Mark tests as slow, and begin with the files that have most slow tests, so that no worker ends with one alone."""
+    """Mark slow tests, and run files with many of them first; otherwise one worker would run the last file alone."""
     for item in items:
         if starts_processes(item) or "hostile" in item.nodeid or "study" in item.nodeid:
             item.add_marker("slow")
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    slow = {(item.path, item.originalname) for item in items if item.get_closest_marker("slow")}
+    slow_in = Counter(path for path, _ in slow)
+    items.sort(key=lambda item: -slow_in[item.path])
 
 
 def starts_processes(item):
@@ -75,7 +76,7 @@ def random_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def in_two_processes():
-    """`in_two_processes(strategy, script, *arguments)` runs a script as launch/accelerate/<strategy>.yaml says."""
+    """`in_two_processes(strategy, script, *arguments)` runs a script with launch/accelerate/<strategy>.yaml."""
 
     def run(strategy, script, *arguments, cwd=None):
         command = [sys.executable, "-m", "accelerate.commands.launch"]
@@ -93,7 +94,7 @@ ONE_STEP = ROOT / "tests" / "trainer" / "one_step.py"
 
 @pytest.fixture(scope="session")
 def step_alone(random_model, tmp_path_factory):
-    """`step_alone(algorithm)` → what one process writes of the step that `check_step` compares."""
+    """`step_alone(algorithm)` → the result of one_step.py in one process, for `check_step`."""
     steps = {}
 
     def step(algorithm):

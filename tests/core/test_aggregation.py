@@ -1,4 +1,4 @@
-"""Row weights of each loss_type: by hand, and against the loss that TRL documents for it, with its gradient."""
+"""Row weights of each loss_type, by hand and compared with its definition in TRL, loss and gradient."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_rows_without_any_token_have_finite_weights(loss_type):
 
 
 def reference(loss_type, losses, mask):
-    """The loss of one process, in float64, as TRL's documentation writes it."""
+    """The loss of one process by TRL's definition."""
     if loss_type == "grpo":
         return torch.stack([row[m].mean() for row, m in zip(losses, mask, strict=True)]).mean()
     if loss_type == "dr_grpo":

@@ -1,7 +1,5 @@
 """Small objects in place of an accelerator and of a pass, for tests of the trainer's parts."""
 
-from types import SimpleNamespace
-
 import torch
 from accelerate.utils import DistributedType
 
@@ -9,10 +7,10 @@ from gbpo.trainer.passes.batch import Pass, rows_of
 
 
 class FakeAccelerator:
-    """One rank of several: it knows beforehand what the other ranks send.
+    """One rank of several. The tensors of the other ranks are given in advance.
 
     Args:
-        others: For each collective that will be called, the tensors of the other ranks.
+        others: For each collective call, in order, the tensors of the other ranks.
         distributed_type: As in accelerate.
     """
 
@@ -59,8 +57,3 @@ def pass_of(*rows, **entries):
     """A pass of the rows of `batch_of`."""
     batch = batch_of(*rows, **entries)
     return Pass.from_batch({**batch, "rows": rows_of(batch)})
-
-
-def model_of(config, **attributes):
-    """What the speed-ups read of a model: its configuration and its modules."""
-    return SimpleNamespace(config=config, modules=lambda: iter(()), **attributes)

@@ -9,14 +9,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def python(processes=1):
-    """The words before a script that runs it in one process, or in several with torchrun."""
+    """The beginning of a command that runs a script in one process, or in several with torchrun."""
     if processes == 1:
         return [sys.executable]
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
 
 
 def run(*words, cwd=None, timeout=300):
-    """Run a command, which must succeed. It can import this folder's modules.
+    """Run a command, which must succeed. It can import the modules of tests/shared.
 
     Returns:
         The finished process with its `stdout` and `stderr` as text.

@@ -180,7 +180,7 @@ def make_batch():
 
 @pytest.fixture
 def add_targets():
-    """Add to a batch what `GBPOTrainer._generate_and_score_completions` adds from its advantages."""
+    """`add_targets(trainer, batch)`: the batch with the targets that GBPO computes from its advantages."""
 
     def add(trainer, batch):
         target, centred = trainer.targets(batch["advantages"])

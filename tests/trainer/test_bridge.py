@@ -57,7 +57,7 @@ ELSEWHERE = {
 PATCHES = {
     ("gbpo/trainer/bridge.py", "vars(module).update"): "TRL takes no dtype for the engine: its name `LLM`, in __init__",
     ("gbpo/trainer/bridge.py", "model.generate"): "a prompt is run once: for the time of one generation",
-    # not of these libraries
+    # These change other libraries.
     (
         "rewards/answers/reasoning_gym.py",
         "vars(sys.modules[type(task).__module__])['eval']",
@@ -115,10 +115,10 @@ def test_an_override_is_found():
 
 
 def patches(source):
-    """Assignments and deletions in a source that reach another library, as text.
+    """Assignments and deletions in a source that change another library, as text.
 
-    An attribute of an imported module of a library, a `generate` or `forward` of any object, and whatever goes through
-    `setattr`, `vars` or `__dict__`.
+    These are attributes of imported modules, `generate` or `forward` of any object, and all uses of `setattr`, `vars`
+    and `__dict__`.
     """
     tree = ast.parse(source)
     imported = set()
@@ -254,11 +254,10 @@ def test_the_parts_are_called_in_the_stated_order(bare):
         "add_targets",  # 6
         "resampling",  # 7
     ]
-    assert [tuple(row) for row in batch["rows"]] == [(1, 1, True, 0)]  # 8: what `pass_plan` arranges
+    assert [tuple(row) for row in batch["rows"]] == [(1, 1, True, 0)]  # 8: the rows that `pass_plan` arranges
 
 
 def test_without_parts_a_generation_is_that_of_trl(bare):
-    """Without parts, a generation is TRL's."""
     trainer, seen = bare
     trainer._generate_and_score_completions([{"prompt": "1+1="}])
     assert seen.calls == ["TRL generates and scores", "TRL generates", "TRL rewards"]

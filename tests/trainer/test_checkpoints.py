@@ -76,7 +76,7 @@ def test_the_best_checkpoint_gets_its_final_name(write, tmp_path):
     assert not (tmp_path / "checkpoint-3" / "trainer_state.json").exists()
 
 
-def test_it_is_moved_only_when_all_ranks_have_written(write, tmp_path):
+def test_a_checkpoint_is_moved_after_all_ranks_have_written(write, tmp_path):
     """The ranks wait before the folder is written, before it is moved, and at the end."""
     seen = []
     write(accelerator=one_process(wait_for_everyone=lambda: seen.append(sorted(contents(tmp_path)))))
@@ -233,7 +233,7 @@ def test_the_best_checkpoint_is_recorded_by_its_final_name(make, tmp_path):
         assert Path(state["best_model_checkpoint"]).is_dir()
 
 
-def test_completions_are_stored_only_where_they_are_needed(make, tmp_path):
+def test_completions_are_stored_only_within_a_generation(make, tmp_path):
     make("gbpo", "run", max_steps=4, **CASES["several updates per generation"]).train()
     stored = [
         load_rollout_state(tmp_path / "run" / f"checkpoint-{step}", 0, torch.device("cpu"))["completions"] is not None
@@ -242,7 +242,7 @@ def test_completions_are_stored_only_where_they_are_needed(make, tmp_path):
     assert stored == [True, True, True, False]
 
 
-def test_values_that_a_reward_logs_do_not_make_a_checkpoint_unreadable(make_trainer, tmp_path):
+def test_a_checkpoint_is_readable_whatever_a_reward_logs(make_trainer, tmp_path):
     """A reward may log NumPy's scalars and arrays, and objects of its own class."""
 
     class Own:

@@ -1,4 +1,4 @@
-"""Steps with the exact speed-ups change the weights as steps over every row in TRL's own micro-batches do."""
+"""With and without the exact speed-ups, optimiser steps change the weights in the same way."""
 
 import random
 import zlib
@@ -117,7 +117,7 @@ def test_same_weights_as_without_speedups(train, distance, case):
 
 
 def test_same_weights_as_trl(train, distance, grpo_limit):
-    """GBPO in the limit whose gradient is GRPO's, TRL's own trainer, and the GRPO baseline with speed-ups."""
+    """Compares GBPO with GRPO's gradient, TRL's own trainer, and the GRPO baseline with speed-ups."""
     config = {"num_iterations": 2, "max_steps": 4, "learning_rate": 0.1}
     _, ours, shapes = train(**config, **grpo_limit)
     trl, theirs, wide = train(algorithm="grpo", **config)

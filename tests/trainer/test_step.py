@@ -19,7 +19,7 @@ ONE_STEP = Path(__file__).with_name("one_step.py")
 
 
 def one_step(model, folder, *, ranks=1, **config):
-    """What one_step.py writes."""
+    """The result of one_step.py."""
     output = folder / "step.pt"
     processes.run(*processes.python(ranks), ONE_STEP, model, output, ranks, json.dumps(config))
     return torch.load(output)
@@ -62,11 +62,10 @@ def test_same_step_however_the_batch_is_split(random_model, tmp_path, case):
                 assert step["metrics"][name] == pytest.approx(value, rel=1e-5), (split, name)
 
 
-def test_a_rank_without_signal_takes_part(random_model, tmp_path):
+def test_a_rank_without_signal_runs_idle_passes(random_model, tmp_path):
     """The group of the second rank has no signal: that rank runs idle passes, as many as the first rank runs.
 
-    No metric of the passes may count their tokens. One process that runs all rows of the first group alone, in the same
-    step, has the same means.
+    Idle passes count in no metric, so all metrics equal those of one process.
     """
     config = {"num_generations": 8, "silent_prompts": [False, True], "per_device_train_batch_size": 2}
     steps = []
@@ -115,7 +114,7 @@ def scored(make_trainer, values, reward_funcs=None, **config):
 
 @pytest.mark.parametrize("baseline", ["median", "exact", "mean"])
 def test_ungraded_rows_move_neither_policy_nor_target(make_trainer, baseline):
-    """The first group has the rewards 1, 0, 0 and None. Read as advantage 0, which TRL gives it, None would count."""
+    """The first group has the rewards 1, 0, 0 and None. TRL gives None the advantage 0, which must not count."""
     trainer, batch = scored(make_trainer, [1.0, 0.0, 0.0, None, 2.0, 1.0, None, 0.5], target_baseline=baseline)
     target = batch["target_ratio"]
     expected = {

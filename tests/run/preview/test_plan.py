@@ -18,6 +18,7 @@ from gbpo.run.data.loading import format_prompts, load
 from gbpo.run.models.description import describe
 from gbpo.run.preview import memory, plan
 from gbpo.run.recipe.parsing import parse
+from rollouts import character_sum, equal_rewards
 
 ROOT = Path(__file__).parents[3]
 TINY = str(ROOT / "recipes" / "tiny_math.yaml")
@@ -67,7 +68,7 @@ def one_step(model, tmp_path, *flags):
     train_set, _ = load(parsed_recipe.run, evaluation=False)
     trainer = GBPOTrainer(
         model,
-        lambda completions, **kwargs: [float(len(str(c)) % 3) for c in completions],
+        character_sum,
         args,
         train_dataset=format_prompts(train_set, parsed_recipe.run, tokenizer),
         processing_class=tokenizer,
@@ -286,7 +287,7 @@ def test_plan(model, flags, expected, tmp_path):
     tokenizer = describe(model, parsed_recipe).tokenizer
     trainer = GBPOTrainer(
         model,
-        lambda completions, **kwargs: [0.0] * len(completions),
+        equal_rewards,
         parsed_recipe.training,
         train_dataset=format_prompts(train_set, parsed_recipe.run, tokenizer),
         processing_class=tokenizer,

@@ -29,7 +29,7 @@ def decode(ids):
 
 @pytest.fixture(autouse=True)
 def accelerate_state():
-    """accelerate's loggers need it."""
+    """accelerate's loggers need its state."""
     PartialState(cpu=True)
 
 
@@ -50,7 +50,7 @@ def lines_of(caplog, norm, *passes, **options):
 
 @pytest.mark.parametrize("norm", [None, 0.0, 3.0, torch.tensor(1.0)])
 def test_a_finite_norm_is_not_skipped(one, norm, caplog):
-    """Without a norm, for example under DeepSpeed, the loss of a row alone skips nothing."""
+    """Only the norm decides. DeepSpeed may give none."""
     assert not FiniteSteps().skips(norm, [(one, torch.full((2, 3), NAN))], step=1)
     assert not caplog.records
 

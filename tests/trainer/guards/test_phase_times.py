@@ -22,7 +22,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def timed(clock):
-    """Phase times, and a list of what each step logged."""
+    """A `PhaseTimes`, and `end_step()`, which returns the seconds that the step logs."""
     logs = {}
     times = PhaseTimes(lambda name, value: logs.__setitem__(name.removeprefix("time/"), value))
 

@@ -37,7 +37,7 @@ def test_no_ratio_gives_no_metric():
 
 
 def test_ranks_without_ratios_do_not_count():
-    """Ranks send: outside, p01, p50, p99, ratios, 1 if there are any. One other rank has 6 ratios, one has none."""
+    """A rank sends: ratios outside, three percentiles, the number of ratios, and 1. A rank without ratios sends 0."""
     accelerator = FakeAccelerator([[3.0, 0.6, 1.0, 1.4, 6.0, 1.0], [0.0] * 6])
     found = ratio_metrics([torch.tensor([2.0, 2.0])], 0.2, 0.2, accelerator)
     assert found["gbpo/outside_bounds"] == pytest.approx((2 + 3) / (2 + 6))

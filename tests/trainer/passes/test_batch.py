@@ -1,4 +1,4 @@
-"""A pass: what it takes from a batch of TRL, and its rows taken, joined or made idle."""
+"""`Pass`: built from a batch of TRL; rows selected, joined and made idle."""
 
 import pytest
 import torch

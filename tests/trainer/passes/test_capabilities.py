@@ -1,4 +1,4 @@
-"""What the architecture of a model allows, from its configuration alone."""
+"""Speed-ups that the architecture of a model allows, from its configuration."""
 
 from transformers import (
     FalconH1Config,

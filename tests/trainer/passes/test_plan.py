@@ -41,7 +41,7 @@ def run(plan, *micro_batches, shares_prompts=False):
 
 
 def test_rows_of_similar_length_share_a_pass(plan):
-    """Without padding [1, 8], [8, 1] costs 4 · 9 tokens as it is, and 2 · 9 + 2 · 2 by length."""
+    """The micro-batches [1, 8] and [8, 1] have 4 · 9 tokens with padding; [8, 8] and [1, 1] have 2 · 9 + 2 · 2."""
     assert run(plan(), micro_batch(1, 8), micro_batch(8, 1)) == ([[[8, 8]], [[1, 1]]], 1.0)
 
 
@@ -92,7 +92,7 @@ def test_a_rank_with_fewer_rows_runs_as_many_passes(plan):
 
 
 def test_idle_passes_fill_up_where_no_pass_can_be_halved(plan):
-    """The other rank runs 3 passes; one row of this rank has a signal: 1 + 4 of 4 + 4 rows are run."""
+    """The other rank has 3 passes and runs 4 of 4 rows. Here 1 of 4 rows has a signal."""
     accelerator = FakeAccelerator([[3, 4, 4]])
     batches = [micro_batch(1, 8, advantages=[0.0, 1.0]), micro_batch(8, 1, advantages=[0.0, 0.0])]
     passes, rows_run = plan(accelerator).passes(batches, shares_prompts=False)
@@ -100,7 +100,7 @@ def test_idle_passes_fill_up_where_no_pass_can_be_halved(plan):
 
 
 def test_passes_are_spread_over_the_micro_batches_of_the_window(plan):
-    """3 passes of 2 micro-batches: pass 0 for the first, 1 and 2 for the second."""
+    """Of 3 passes, the first micro-batch gets 1 and the second 2."""
     accelerator = FakeAccelerator([[3, 4, 4]])
     lengths, _ = run(plan(accelerator), micro_batch(1, 8), micro_batch(8, 1))
     assert [len(some) for some in lengths] == [1, 2]
@@ -131,7 +131,7 @@ def test_the_default_budget_is_that_of_a_micro_batch(plan):
     assert len(flat(run(plan(), micro_batch(5, 5), micro_batch(5, 5))[0])) == 2
 
 
-def test_images_are_left_as_trl_has_them(plan):
+def test_micro_batches_with_images_are_unchanged(plan):
     batches = [replace(micro_batch(1, 8), images={"pixel_values": torch.ones(2, 3)}), micro_batch(8, 1)]
     passes, rows_run = plan().passes(batches, shares_prompts=False)
     assert [some[0] is batch for some, batch in zip(passes, batches, strict=True)] == [True, True] and rows_run is None
@@ -144,7 +144,7 @@ def test_without_both_speedups_every_micro_batch_is_unchanged(plan):
 
 
 def test_rows_of_one_prompt_share_a_pass_if_prompts_are_shared(plan):
-    """Two prompts of 12 tokens, two completions of 1 and 2 tokens each.
+    """Two prompts of 12 tokens, each with completions of 1 and 2 tokens.
 
     By length, each pass would hold both prompts. By prompt, each runs 11 + 2 · (1 + 2) tokens.
     """

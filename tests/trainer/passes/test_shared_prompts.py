@@ -1,4 +1,4 @@
-"""A prompt that is run once for its completions gives the same log-probs, entropies and gradients as one per row."""
+"""Shared prompts give the same log-probs, entropies and gradients as a prompt that is run with each completion."""
 
 from dataclasses import replace
 

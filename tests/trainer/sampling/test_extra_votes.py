@@ -184,8 +184,8 @@ def test_the_command_refuses_votes_before_any_model(monkeypatch, tmp_path, capsy
     assert not (tmp_path / "cache").exists() and not (tmp_path / "run").exists()
 
 
-def test_the_recipe_as_it_stands(random_model, tmp_path):
-    """The recipe runs with a smaller model and batch and for fewer steps."""
+def test_the_recipe_of_votes_runs(random_model, tmp_path):
+    """With a smaller model, a smaller batch and fewer steps."""
     flags = ("--model_name_or_path", random_model, "--per_device_train_batch_size", 16, "--logging_steps", 1)
     processes.run(*processes.python(2), ROOT / "launch" / "gbpo.py", TINY, "--max_steps", 2, *flags, cwd=tmp_path)
     folder = tmp_path / "runs" / "tiny_ttrl"
@@ -202,7 +202,7 @@ ANSWERS = ["11102210" + "02222212", "00012000" + "11122111", "02001100" + "11211
 
 
 def voting_step(model, folder, ranks, algorithm, num_generations):
-    """What voting_step.py writes."""
+    """The result of voting_step.py."""
     output = folder / f"{ranks}.json"
     arguments = (model, output, ranks, algorithm, num_generations, json.dumps(ANSWERS))
     processes.run(*processes.python(ranks), HERE / "voting_step.py", *arguments)
