@@ -290,3 +290,15 @@ def test_a_resumed_run_on_an_iterable_data_set_is_bitwise_equal(make_trainer, tm
         assert history(again)[:-1] == history(whole)[:-1], step
         for name, value in weights(whole).items():
             assert torch.equal(weights(again)[name], value), (step, name)
+
+
+def test_completions_of_an_earlier_version_are_generated_again(make, tmp_path):
+    """Earlier versions saved the passes of a generation as dicts, which this one cannot run."""
+    make("gbpo", "whole", max_steps=2, **CASES["several updates per generation"]).train()
+    folder = tmp_path / "whole" / "checkpoint-1"
+    state = load_rollout_state(folder, 0, torch.device("cpu"))
+    passes = [[{"completion_ids": one.completion_ids} for one in some] for some in state["completions"]]
+    torch.save(state | {"completions": passes}, folder / "rollout_state_0.pt")
+    again = make("gbpo", "again", max_steps=2, **CASES["several updates per generation"])
+    again.train(resume_from_checkpoint=str(folder))
+    assert again.state.global_step == 2
