@@ -132,7 +132,10 @@ def test_an_invalid_pattern_is_refused_in_one_line(pattern):
     with pytest.raises(ValueError) as caught:
         Format(pattern)
     message = str(caught.value)
-    assert message.startswith(f"pattern={pattern!r} is not a valid regular expression") and "Correct it" in message
+    assert (
+        message.startswith(f"pattern={pattern!r} is not a valid regular expression")
+        and "Correct the pattern" in message
+    )
     assert "\n" not in message
 
 
