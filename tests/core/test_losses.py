@@ -244,7 +244,7 @@ def test_the_losses_do_not_depend_on_torch_s_default_dtype(setting):
     ("option", "value", "fix"),
     [
         *[
-            ("overshoot_slope", value, "Write 0 for no slope there, 1 for the published loss")
+            ("overshoot_slope", value, "Write 0 for a flat loss past the target, 1 for the published loss")
             for value in (-0.1, NAN, INF)
         ],
         *[

@@ -27,7 +27,7 @@ def vote_rounds(reward_funcs: Sequence[Any], num_generations: int) -> int | None
     if len(asked) > 1:
         raise ValueError(
             f"Rewards ask for {' and '.join(map(str, sorted(asked)))} votes, but all rewards get the same votes. Write "
-            "the same number for each."
+            "one number for all of them."
         )
     (votes,) = asked
     if votes < 1 or votes % num_generations:

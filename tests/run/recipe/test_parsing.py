@@ -243,6 +243,6 @@ def test_the_speed_switches_are_names_in_exact_speedups():
     switches = ["trim_padding", "arrange_rows", "skip_zero_signal", "pack_rows", "share_prompts", "reuse_first_pass"]
     assert set(switches) <= set(checks.RENAMED)
     assert checks.RENAMED["trim_padding"] == (
-        "trim_padding is now a name in exact_speedups: write exact_speedups: none, or list the ones to keep: "
+        "trim_padding is now a name in exact_speedups: write exact_speedups: none, or list the speed-ups to keep: "
         "exact_speedups: [arrange_rows, skip_zero_signal, pack_rows, share_prompts, reuse_first_pass]."
     )

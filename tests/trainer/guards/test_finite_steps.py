@@ -197,7 +197,7 @@ def test_a_gradient_that_is_not_finite_with_a_finite_loss(make, caplog):
         assert train(trainer) == [True, True, True, False, True, True]
     (line,) = [r.message for r in caplog.records if "The step is skipped" in r.message]
     assert "the gradient is not finite, but this rank's log-probabilities are" in line
-    assert "furthest from its sampling policy" in line
+    assert "The completion with the largest |log ratio|" in line
 
 
 def test_an_advantage_that_is_not_finite_is_named(make, caplog):
