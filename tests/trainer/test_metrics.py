@@ -28,6 +28,12 @@ def test_values_and_weights_are_broadcast(metrics):
     assert metrics.collect(FakeAccelerator()) == {"a": 2.0, "b": 4.0}
 
 
+def test_weights_below_one(metrics):
+    """With loss_type grpo the weights of a completion's tokens sum to 1: (3·0.25 + 6·0.25) / 0.5."""
+    metrics.add_mean("a", torch.tensor([3.0, 6.0]), torch.tensor([0.25, 0.25]))
+    assert metrics.collect(FakeAccelerator()) == {"a": 4.5}
+
+
 def test_a_mean_without_weight_is_absent(metrics):
     metrics.add_mean("a", torch.tensor([1.0]), torch.tensor([0.0]))
     assert metrics.collect(FakeAccelerator()) == {}
