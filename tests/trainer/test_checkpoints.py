@@ -27,7 +27,7 @@ def write(tmp_path):
         state = state or TrainerState()
         accelerator = accelerator or one_process()
         with written_whole(tmp_path, name, state, accelerator, save=True) as folder:
-            (folder / name).mkdir(parents=True)
+            (folder / name).mkdir(parents=True, exist_ok=True)
             (folder / name / "weights").write_text(content)
             if fails:
                 raise OSError(errno.ENOSPC, "No space left on device")
@@ -60,8 +60,8 @@ def test_a_failed_checkpoint_leaves_the_old_one_of_its_name(write, tmp_path):
 
 
 def test_files_of_a_killed_run_do_not_enter_the_next_checkpoint(write, tmp_path):
-    (tmp_path / "_saving" / "checkpoint-1").mkdir(parents=True)
-    (tmp_path / "_saving" / "checkpoint-1" / "half").touch()
+    (tmp_path / "_saving" / "checkpoint-2").mkdir(parents=True)
+    (tmp_path / "_saving" / "checkpoint-2" / "optimizer").touch()
     write()
     assert contents(tmp_path) == {"checkpoint-2/weights": "new"}
 
