@@ -34,6 +34,6 @@ def test_a_biased_option_is_named(fields, named):
 
 
 def test_a_seed_in_generation_kwargs_is_refused():
-    with pytest.raises(ValueError, match=r"seed=7: .* Remove it"):
+    with pytest.raises(ValueError, match=r"seed=7: .* Remove this seed"):
         check_sampling(config(use_vllm=True, generation_kwargs={"seed": 7}))
     check_sampling(config(use_vllm=True, generation_kwargs={"stop": ["\n"]}))
