@@ -24,6 +24,7 @@ import torch
 import processes
 
 ROOT = Path(__file__).parents[1]
+TESTS = str(ROOT / "tests")
 
 # Names that a function uses when it starts processes.
 STARTERS = {"subprocess", "multiprocessing", "processes", "Popen"}
@@ -40,7 +41,7 @@ def pytest_collection_modifyitems(items):
 
 
 def starts_processes(item):
-    """Whether a test, one of its fixtures, or a function of their modules that they call starts processes."""
+    """Whether a test, one of its fixtures, or a function of the tests that they call starts processes."""
     fixtures = [one.func for definitions in item._fixtureinfo.name2fixturedefs.values() for one in definitions]
     pending, seen = [item.function, *fixtures], set()
     while pending:
@@ -51,8 +52,8 @@ def starts_processes(item):
         names = names_in(function.__code__)
         if names & STARTERS:
             return True
-        members = [function.__globals__.get(name) for name in names]
-        pending += [member for member in members if getattr(member, "__module__", None) == function.__module__]
+        called = [function.__globals__.get(name) for name in names]
+        pending += [one for one in called if inspect.isfunction(one) and one.__code__.co_filename.startswith(TESTS)]
     return False
 
 

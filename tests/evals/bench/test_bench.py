@@ -55,6 +55,7 @@ def test_a_benchmark_runs_and_describes_its_machine(bench, quick):
         assert measured["name"] in printed
 
 
+@pytest.mark.slow
 def test_generate_reports_methods_that_are_not_available(quick):
     found, printed = quick("generate")
     check_machine(found, printed)

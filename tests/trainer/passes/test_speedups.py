@@ -99,6 +99,7 @@ def test_a_config_of_trl_asks_for_all():
 
 MICRO_BATCH = "TRL's GRPO loss is computed per micro-batch"
 BALANCE = "the load-balancing loss of experts depends on the micro-batch"
+NEITHER_DIVIDES = "neither of steps_per_generation and gradient_accumulation_steps divides the other"
 MISALIGNED = {"steps_per_generation": 3, "gradient_accumulation_steps": 2}
 REASONS = {
     "the loss of TRL": (
@@ -110,7 +111,7 @@ REASONS = {
         {
             "trim_padding": "rotary embeddings depend on the width of the batch",
             "pack_rows": "rotary embeddings depend on the width of the batch",
-            "share_prompts": "attention or layers of this model do not allow it",
+            "share_prompts": "this model's attention or layers do not allow shared prompts",
         },
     ),
     "packing without trimming": (
@@ -129,19 +130,22 @@ REASONS = {
         {"model": "mamba"},
         {
             "pack_rows": "attention is eager, packing needs FlashAttention",
-            "share_prompts": "the model does not take keys and values",
+            "share_prompts": "the model does not accept cached keys and values",
         },
     ),
     "linear attention": (
         {"model": "linear attention", "router_aux_loss_coef": 0.0},
-        {"share_prompts": "attention or layers of this model do not allow it"},
+        {"share_prompts": "this model's attention or layers do not allow shared prompts"},
     ),
     "vLLM's correction": (
         {"use_vllm": True},
         {"reuse_first_pass": "vLLM's importance sampling correction needs old log-probs"},
     ),
     "vLLM without correction": ({"use_vllm": True, "vllm_importance_sampling_correction": False}, {}),
-    "misaligned": (MISALIGNED, {"reuse_first_pass": "optimiser steps and generations do not divide each other"}),
+    "misaligned": (
+        MISALIGNED,
+        {"reuse_first_pass": NEITHER_DIVIDES},
+    ),
     "top entropy": (
         {"top_entropy_quantile": 0.5},
         dict.fromkeys(
