@@ -1,11 +1,11 @@
 """Time of the loss as a fraction of a step's forward and backward pass, for GBPO and for TRL.
 
-The loss is `_compute_loss` without the model. Each optimiser step is run twice on the same batch: once
-completely, and once with the log-probs detached from the model, so that the backward pass covers only the loss. The
-time of the loss is the time of the second run minus the time of the model's forward pass. This time includes ratio,
-target, mask, aggregation, their gradients, all metrics and the overhead of transformers' `training_step`. The benchmark
-divides it by the time of the complete forward and backward pass, without generation, rewards and optimiser. Larger
-models have a smaller fraction.
+The loss is `_compute_loss` without the model. Each optimiser step is run twice on the same batch. The first run is
+complete. The second run detaches the log-probs from the model, so that its backward pass covers only the loss. The time
+of the loss is the second run's time without the model's forward pass. This time includes ratio, target, mask,
+aggregation, their gradients, all metrics and the overhead of transformers' `training_step`. The benchmark divides it by
+the time of the complete forward and backward pass, without generation, rewards and optimiser. Larger models have a
+smaller fraction.
 """
 
 from __future__ import annotations

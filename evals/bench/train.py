@@ -7,8 +7,8 @@ gradient equal to GRPO's (`target_baseline: mean`, `target_temperature: 0`, `ove
 - Seconds: all `training_step`s of the step, without generation, rewards and optimiser. The trainers and the limit are
   measured alternately, after one step each as a warm-up.
 - Limit: the time that the useful tokens alone need. These are the tokens of rows with a signal, that is of groups whose
-  rewards differ. The limit is the time of a forward and backward pass over as many rows, all with the mean length of
-  the original rows. The micro-batches have the same size as in the step, and there is no padding, loss or metric. TRL's
+  rewards differ. The benchmark times a forward and backward pass over the same number of rows, all
+  of the mean length. The micro-batches have the same size as in the step. There is no padding, loss or metric. TRL's
   code computes the log-probs and entropies. The time is corrected for rounding the mean length.
 - Gradient error: ‖ours - TRL's‖ / ‖TRL's‖ of the accumulated gradient before the optimiser, in float64.
 - Memory: see memory.py.

@@ -22,7 +22,7 @@ class ComparisonPlan:
     Args:
         folder: Folder of the comparison.
         recipe: Path of the recipe.
-        overrides: Fields set for every run, as on the command line.
+        overrides: Fields set for every run, in the form of command-line arguments.
         algorithms: Names of the algorithms. The first is the baseline.
         grid: Values of each field of the grid.
         seeds: Seeds that every algorithm is run with at every grid point.

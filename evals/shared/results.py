@@ -102,7 +102,7 @@ class Results:
         hardware: `cpu`, `cores`, `memory_gb`, `gpus` (names).
         recipe: Path of the recipe.
         recipe_text: Text of the recipe.
-        overrides: Fields set for every run, as on the command line.
+        overrides: Fields set for every run, in the form of command-line arguments.
         algorithms: Algorithms in the order given. The first is the baseline.
         grid: Values of each field of the grid. Empty if there is no grid.
         seeds: Seeds in the order given.

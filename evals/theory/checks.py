@@ -158,7 +158,7 @@ def lower_bound(problem: Problem, ratio: np.ndarray, centred_weight: bool = Fals
         ratio: ρ = π / π0, (n, S, A), positive.
         centred_weight: Use the weight |Ã| instead of |A| in the loss.
 
-    Departs from the paper: this δ, its worst case and the slack are derived here. The paper's δ is not used.
+    Departs from the paper: δ, its worst case and the slack are our own derivation. The paper defines δ differently.
     """
     mdps, old = problem.mdps, problem.old
     q = mdps.action_values(old)
@@ -289,7 +289,10 @@ def baselines(problem: Problem, rng: np.random.Generator) -> Errors:
 
 
 def _advantage(q: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """A = Q − V, (n, S, A), from Q minus Q of action 0: A is then exactly 0 if all actions of a state tie."""
+    """A = Q − V, (n, S, A).
+
+    Q of action 0 is subtracted first, so that A is exactly 0 if all actions of a state have the same Q.
+    """
     difference = q - q[..., :1]
     return difference - (old * difference).sum(-1, keepdims=True)
 

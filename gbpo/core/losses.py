@@ -19,7 +19,7 @@ def bounded_ratio_loss(
     overshoot_slope: float = 1.0,
     max_log_ratio: float = 20.0,
 ) -> torch.Tensor:
-    """Absolute distance of the probability ratio from its target, weighted by the size of the advantage.
+    """Distance between the probability ratio and its target, times the absolute advantage.
 
     `l = |A| · |ρ - ρ*|` with `ρ = exp(log_ratio)`. Where ρ has moved past the target, away from 1, the distance is also
     multiplied by `overshoot_slope`. Nothing counts as past the target if `ρ* = 1`.

@@ -183,8 +183,8 @@ class _Groups:
 
         Comparing with a number is safe. If comparing an answer with a number is too slow or fails, the answer itself is
         at fault and is disqualified. If comparing two other answers is too slow, the answer of the remaining group is
-        disqualified. If most comparisons of a chunk are too slow, however, `current` is at fault. It is then compared
-        with no further groups, and no answer of this chunk is disqualified.
+        disqualified. If most comparisons of a chunk are too slow, `current` is at fault instead. Then
+        `current` is not compared with any further group, and no answer of this chunk is disqualified.
         """
         is_number = current.value is not None
         others = [group for group in remaining if not (is_number and group.value is not None)]

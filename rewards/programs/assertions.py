@@ -44,7 +44,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Assertion:
-    """One `assert`: its calls in Python's order, and the condition on their results.
+    """One `assert` statement: a list of calls in Python's order, and a condition on their results.
 
     All calls must be made, including calls that Python would skip in an `and`, an `or` or a chain of comparisons.
     """

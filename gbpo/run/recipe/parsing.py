@@ -139,7 +139,7 @@ class _Parser(TrlParser):
             self.error(str(error))
 
     def _scalar(self, action: argparse.Action, value: Any) -> Any:
-        """Convert a YAML value like text on the command line, because PyYAML reads 1e-6 as text and 3 as a number."""
+        """Convert a YAML value in the same way as text on the command line. PyYAML reads 1e-6 as text, for example."""
         converted = self._get_value(action, str(value))
         self._check_value(action, converted)
         return converted

@@ -26,8 +26,8 @@ def vote_rounds(reward_funcs: Sequence[Any], num_generations: int) -> int | None
         return None
     if len(asked) > 1:
         raise ValueError(
-            f"Rewards ask for {' and '.join(map(str, sorted(asked)))} votes, but all rewards get the same votes. Write "
-            "one number for all of them."
+            f"Rewards ask for {' and '.join(map(str, sorted(asked)))} votes, but every reward must ask for the same "
+            "number of votes. Write one of these numbers for all of them."
         )
     (votes,) = asked
     if votes < 1 or votes % num_generations:
