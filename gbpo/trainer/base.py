@@ -8,6 +8,7 @@ from .config import BaseConfig
 from .guards.finite_steps import FiniteSteps
 from .guards.phase_times import PhaseTimes
 from .guards.vllm_weights import WeightCheck, engine_dtype
+from .passes.anchor import Anchor
 from .passes.run import Scorer
 from .passes.speedups import decide
 from .sampling.extra_votes import ExtraVotes, vote_rounds
@@ -34,6 +35,7 @@ class BaseTrainer(BridgeTrainer):
         rank = self.accelerator.process_index
         self.phase_times = PhaseTimes(self._log)
         self.add_callback(self.phase_times)
+        self.anchor = Anchor.of(self.args)
         self.finite_steps = FiniteSteps(self.processing_class.decode, rank)
         self.extra_votes = ExtraVotes(vote_rounds(self.reward_funcs, self.num_generations))
         if self.extra_votes.rounds and self.tools:

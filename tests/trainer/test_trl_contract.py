@@ -165,6 +165,7 @@ def test_every_option_is_known():
         "max_tokens_per_micro_batch",
         "exact_speedups",
         "resample_zero_signal_groups",
+        "ratio_anchor",
     }
 
 

@@ -111,12 +111,13 @@ def _window(args: GRPOConfig, description: Description, prompt_tokens: int) -> l
 
 def _temperature(args: GRPOConfig) -> list[str]:
     """Warn if the vLLM server may compute log-probs at another temperature than TRL, which uses that of sampling."""
-    server = args.use_vllm and args.vllm_mode == "server" and args.vllm_importance_sampling_correction
+    reads = args.vllm_importance_sampling_correction or getattr(args, "ratio_anchor", None) == "sampler"
+    server = args.use_vllm and args.vllm_mode == "server" and reads
     if args.temperature == 1.0 or not server:
         return []
     return [
         f"temperature={args.temperature} with a vLLM server: by default a server reports log-probs at temperature 1, "
-        "so the sampling correction would compare two different policies. Start the server with --logprobs-mode "
+        "so the trainer would compare two different policies. Start the server with --logprobs-mode "
         "processed_logprobs, or write temperature: 1.0."
     ]
 

@@ -104,10 +104,10 @@ class Pass:
         centred_advantages: Ã, (B,).
         row_weights: Weight of each row's sum of token losses in the loss, (B,).
         entropy_weights: Weight of each row's sum of token entropies in the entropy bonus, (B,).
-        old_logps: Log-probs under the policy that sampled, (B, T). None until the first forward pass computes them.
+        old_logps: Log-probs under the trainer's policy at the time of the generation, (B, T). None until the first
+            forward pass computes them.
         ref_logps: Log-probs under the reference model, (B, T), or None.
-        sampling_logps: Log-probs that vLLM reported, (B, T), or None.
-        importance_ratio: TRL's importance ratio between trainer and vLLM, (B, T) or (B, 1), or None.
+        sampling_logps: Log-probs that vLLM reported, (B, T), NaN where it could not score a token; or None.
         images: Inputs of a vision-language model beside the tokens, by TRL's names.
         idle: The pass exists only so that all ranks run the same number of passes. No loss and no metric counts it.
     """
@@ -126,7 +126,6 @@ class Pass:
     old_logps: torch.Tensor | None
     ref_logps: torch.Tensor | None
     sampling_logps: torch.Tensor | None
-    importance_ratio: torch.Tensor | None
     images: Batch
     idle: bool = False
 
@@ -151,7 +150,6 @@ class Pass:
             old_logps=batch.get("old_per_token_logps"),
             ref_logps=batch.get("ref_per_token_logps"),
             sampling_logps=batch.get("sampling_per_token_logps"),
-            importance_ratio=batch.get("importance_sampling_ratio"),
             images={key: batch[key] for key in IMAGE_KEYS if key in batch},
         )
 

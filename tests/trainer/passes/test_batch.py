@@ -66,7 +66,6 @@ def test_from_batch_takes_every_entry(batch):
         "old_logps": "old_per_token_logps",
         "ref_logps": "ref_per_token_logps",
         "sampling_logps": "sampling_per_token_logps",
-        "importance_ratio": "importance_sampling_ratio",
     }
     for field, entry in entries.items():
         assert getattr(one, field) is batch[entry], field
@@ -78,14 +77,14 @@ def test_from_batch_takes_every_entry(batch):
 
 def test_from_batch_without_optional_entries():
     one = Pass.from_batch(batch_of([[5]], [[1, 2]], [1.0]))
-    assert one.old_logps is one.ref_logps is one.sampling_logps is one.importance_ratio is None
+    assert one.old_logps is one.ref_logps is one.sampling_logps is None
     assert one.images == {} and one.rows == ()
 
 
 def with_logps(one):
     rows, width = one.completion_ids.shape
     logps = torch.arange(float(rows * width)).view(rows, width)
-    return Pass(**{**vars(one), "old_logps": logps, "importance_ratio": torch.arange(float(rows)).view(rows, 1)})
+    return Pass(**{**vars(one), "old_logps": logps})
 
 
 def test_take_gives_the_rows_in_the_order_of_their_numbers():
@@ -96,7 +95,6 @@ def test_take_gives_the_rows_in_the_order_of_their_numbers():
     assert taken.prompt_ids.tolist() == [[0, 5, 7], [0, 5, 8]]
     assert taken.completion_ids.tolist() == [[1, 1, 0], [4, 0, 0]]
     assert taken.old_logps.tolist() == [[6.0, 7.0, 8.0], [3.0, 4.0, 5.0]]
-    assert taken.importance_ratio.tolist() == [[2.0], [1.0]]
 
 
 def test_take_trims_completions_to_the_longest_and_leaves_prompts():
@@ -107,7 +105,6 @@ def test_take_trims_completions_to_the_longest_and_leaves_prompts():
     assert taken.completion_ids.tolist() == [[1, 1], [4, 0]]
     assert taken.completion_mask.shape == taken.policy_mask.shape == (2, 2)
     assert taken.old_logps.tolist() == [[6.0, 7.0], [3.0, 4.0]]
-    assert taken.importance_ratio.shape == (2, 1)
 
 
 def test_take_keeps_one_column_for_an_empty_completion():
