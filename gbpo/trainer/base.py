@@ -70,8 +70,14 @@ class BaseTrainer(BridgeTrainer):
                 pack="pack_rows" in self.speedups,
                 share="share_prompts" in self.speedups,
                 multiple=self.pad_to_multiple_of,
+                few_shapes=self._needs_few_shapes,
             )
         logger.info(self.speedups.line())
+
+    @property
+    def _needs_few_shapes(self) -> bool:
+        """Whether new shapes are expensive. On a CPU without a compiler they are not, and rounding adds padding."""
+        return self.accelerator.device.type != "cpu" or bool(self.args.torch_compile)
 
     def _weight_sync_fix(self, dtype) -> str:
         if self.args.vllm_mode == "colocate":

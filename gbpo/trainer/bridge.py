@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate.data_loader import DataLoaderShard
 from accelerate.utils import DistributedType, set_seed
+from transformers import masking_utils
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import GRPOTrainer
 from trl.generation import vllm_generation
@@ -328,7 +329,9 @@ class BridgeTrainer(GRPOTrainer):
         ids = torch.cat([one.prompt_ids, one.completion_ids], dim=1)
         left_to_trl = one.images or self.aux_loss_enabled or any(row.prompt == 0 for row in one.rows)
         if self.scorer is not None and not left_to_trl:
-            with self.phase_times.measure("loss" if torch.is_grad_enabled() else "old", counts=self.model.training):
+            phase = self.phase_times.measure("loss" if torch.is_grad_enabled() else "old", counts=self.model.training)
+            # transformers would look for packed rows to build a mask, and wait for the device; packed rows need none
+            with phase, _replaced(masking_utils, find_packed_sequence_indices=lambda position_ids: None):
                 return *self.scorer.score(model, ids, one.prompt_ids.size(1), one.rows, entropy=entropy), None
         return self._get_per_token_logps_and_entropies(
             model,
@@ -446,6 +449,8 @@ class BridgeTrainer(GRPOTrainer):
             if self.accelerator.sync_gradients:
                 self._log_ratios()
                 self._log_sampler_gap()
+                if self.scorer is not None:
+                    self._log("gbpo/pass_shapes", float(len(self.scorer.shapes)))
                 self.finish_step()
         return loss
 

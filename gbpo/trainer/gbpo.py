@@ -84,6 +84,7 @@ class GBPOTrainer(BaseTrainer):
             skip="skip_zero_signal" in self.speedups,
             trim="trim_padding" in self.speedups,
             pack="pack_rows" in self.speedups,
+            few_shapes=self._needs_few_shapes,
         )
         for hazard in args.hazards():
             warnings.warn(hazard, GBPOHazard, stacklevel=2)

@@ -157,23 +157,24 @@ class Pass:
         """A copy of the pass on another device; `options` are passed to `Tensor.to`."""
         return self._with_tensors(lambda name, tensor: tensor.to(device, **options))
 
-    def take(self, numbers: Sequence[int], *, trim: bool) -> "Pass":
-        """A pass with some of the rows. With `trim`, it is only as wide as the longest of their completions."""
-        rows = tuple(self.rows[number] for number in numbers)
-        available = self.completion_ids.size(1)
-        width = max(1, *(row.completion for row in rows)) if trim else available
+    def take(self, numbers: Sequence[int], width: int) -> "Pass":
+        """A pass with some of the rows and with the first `width` columns of their completions."""
 
         def taken(name: str, value: torch.Tensor) -> torch.Tensor:
-            per_token = value.ndim == 2 and value.size(1) == available and not name.startswith("prompt")
-            return value[numbers, :width] if per_token else value[numbers]
+            of_completion = value.ndim == 2 and not name.startswith("prompt")
+            return value[numbers, :width] if of_completion else value[numbers]
 
-        return replace(self._with_tensors(taken), rows=rows)
+        return replace(self._with_tensors(taken), rows=tuple(self.rows[number] for number in numbers))
 
-    def as_idle(self, *, trim: bool) -> "Pass":
-        """An idle pass: the shortest row with an empty `policy_mask`, so that no token counts."""
+    @property
+    def shortest(self) -> int:
+        """Number of the row with the fewest tokens."""
         lengths = [row.prompt + row.completion for row in self.rows]
-        row = self.take([lengths.index(min(lengths))], trim=trim)
-        return replace(row, idle=True, policy_mask=torch.zeros_like(row.policy_mask))
+        return lengths.index(min(lengths))
+
+    def as_idle(self) -> "Pass":
+        """An idle pass over the same rows: its `policy_mask` is empty, so that no token counts."""
+        return replace(self, idle=True, policy_mask=torch.zeros_like(self.policy_mask))
 
     def _with_tensors(self, change: Callable[[str, torch.Tensor], torch.Tensor]) -> "Pass":
         changed: dict[str, Any] = {
