@@ -529,6 +529,7 @@ class BridgeTrainer(GRPOTrainer):
             "loss_since_log": self._tr_loss,
             "total_loss": self._total_loss_scalar,
             "last_logged_step": self._globalstep_last_logged,
+            "shapes": [] if self.scorer is None else list(self.scorer.shapes),
         }
         save_rollout_state(Path(output_dir), self.args.process_index, state)
 
@@ -549,6 +550,8 @@ class BridgeTrainer(GRPOTrainer):
                 (self._logs[name] if column is None else self._logs[name][column]).extend(entries)
         self._tr_loss, self._total_loss_scalar = state["loss_since_log"], state["total_loss"]
         self._globalstep_last_logged = state["last_logged_step"]
+        if self.scorer is not None:
+            self.scorer.shapes.update(state.get("shapes", ()))  # an earlier version did not save them
 
     def _get_train_sampler(self, dataset=None):
         self._train_sampler = super()._get_train_sampler(dataset)
