@@ -21,20 +21,21 @@ def flash_attn_varlen_func(
     """
     assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32 and len(q) == len(k) == len(v)
     calls.append({"borders": cu_seqlens_q, "longest": max_seqlen_q})
-    row = torch.bucketize(torch.arange(len(q)), cu_seqlens_q[1:], right=True)
+    row = torch.bucketize(torch.arange(len(q), device=q.device), cu_seqlens_q[1:], right=True)
     same = row[:, None] == row
     return _attend(*(states[None] for states in (q, k, v)), same, softmax_scale, causal, window_size)[0]
 
 
 def flash_attn_func(q, k, v, softmax_scale=None, causal=True, window_size=None):
     """Attention of rows of one length; `q` is (rows, tokens, heads, size). Queries end where the keys end."""
-    everywhere = torch.ones(q.size(1), k.size(1), dtype=torch.bool)
+    everywhere = torch.ones(q.size(1), k.size(1), dtype=torch.bool, device=q.device)
     return _attend(q, k, v, everywhere, softmax_scale, causal, window_size)
 
 
 def _attend(q, k, v, seen, softmax_scale, causal, window_size):
     queries, keys = q.size(1), k.size(1)
-    distance = torch.arange(keys - queries, keys)[:, None] - torch.arange(keys)
+    position = torch.arange(keys, device=q.device)
+    distance = position[keys - queries :, None] - position
     if causal:
         seen = seen & (distance >= 0)
     if window_size is not None:

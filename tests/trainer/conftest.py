@@ -18,6 +18,7 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer
 from trl.generation import vllm_generation
 
+from device import DEVICE
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.models.tiny import character_tokenizer
 from gbpo.trainer.base import BaseTrainer
@@ -81,7 +82,7 @@ def make_trainer(random_model, tmp_path):
     ):
         defaults = {
             "output_dir": str(tmp_path / algorithm),
-            "use_cpu": True,
+            **DEVICE,
             "bf16": False,
             "num_generations": 4,
             "per_device_train_batch_size": 8,
