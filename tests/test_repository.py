@@ -15,6 +15,7 @@ from trl import GRPOConfig
 from gbpo import GBPOConfig
 from gbpo.trainer.config import _REFUSED, CHOICES
 from gbpo.trainer.guards.ratio_metrics import _PERCENTILES
+from gbpo.trainer.sampling.vllm_client import START
 
 ROOT = Path(__file__).parents[1]
 
@@ -101,6 +102,28 @@ def test_readme_commands_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`make (\w+)", readme):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def served_commands(text):
+    """Command lines with `vllm serve`, without the line breaks that a shell or a comment puts into them."""
+    lines = re.sub(r"\\\n[#\s]*", "", text).splitlines()
+    return [line for line in lines if re.search(r"\bvllm serve [^\s`]", line)]
+
+
+def test_every_vllm_server_is_started_with_the_flags_of_a_run():
+    """By `vllm serve`. TRL's own command for a server is deprecated."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    texts = {name: (ROOT / name).read_text() for name in tracked if Path(name).suffix not in (".png", ".gz")}
+    assert [name for name, text in texts.items() if "vllm" + "-serve" in text] == []
+    pages = {name: served_commands(text) for name, text in texts.items() if Path(name).suffix != ".py"}
+    assert {name for name, commands in pages.items() if commands} >= {
+        *("launch/README.md", "launch/slurm/gbpo.sbatch", "recipes/qwen_math_server.yaml")
+    }
+    for command in (START, *(command for commands in pages.values() for command in commands)):
+        flags = ["--dtype ", '--weight-transfer-config \'{"backend": "nccl"}\'', "--logprobs-mode processed_logprobs"]
+        for flag in ("VLLM_SERVER_DEV_MODE=1 vllm serve ", *flags, "--max-logprobs -1"):
+            assert flag in command
+        assert "--max-model-len " in command or "$VLLM_ARGS" in command
 
 
 def test_nothing_names_a_machine():
