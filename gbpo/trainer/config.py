@@ -49,6 +49,7 @@ class BaseConfig(GRPOConfig):
 
     Raises:
         TypeError: A field of an earlier version is used. The message gives the new name.
+        ValueError: `exact_speedups` has an unknown name, or the options would change the weights in place.
     """
 
     exact_speedups: list[str] = field(
@@ -75,6 +76,13 @@ class BaseConfig(GRPOConfig):
     def __post_init__(self):
         requested_speedups(self.exact_speedups)  # refuses unknown names
         super().__post_init__()
+        precision = next((name for name in ("bf16", "fp16") if getattr(self, name)), None)
+        if self.use_transformers_continuous_batching and precision is not None:
+            raise ValueError(
+                f"use_transformers_continuous_batching=True with {precision}=True: at the first generation TRL would "
+                f"round the trained weights to {precision} in place, so that small updates are lost. Write "
+                f"use_vllm: true instead, or {precision}: false, which leaves the weights as they are."
+            )
 
 
 def renamed_speedup(name: str) -> str:
