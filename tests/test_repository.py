@@ -5,11 +5,14 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from trl import GRPOConfig
 
 from gbpo import GBPOConfig
@@ -102,6 +105,37 @@ def test_readme_commands_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`make (\w+)", readme):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def required_by(extras):
+    """The requirements of pyproject.toml that a user installs with these extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [
+        Requirement(line)
+        for lines in (project["dependencies"], *(project["optional-dependencies"][name] for name in extras))
+        for line in lines
+    ]
+
+
+def test_the_tested_versions_are_in_the_required_ranges():
+    """Those of constraints.txt, and those of the engines in the Makefile, which installs the CPU build of vLLM."""
+    tested = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    tested += re.findall(r"\b(vllm|deepspeed)(?:-cpu)?==([\d.]+)", (ROOT / "Makefile").read_text())
+    versions = {canonicalize_name(name): version for name, version in tested}
+    for requirement in required_by(["vllm", "deepspeed", "evals"]):
+        assert versions[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def test_every_lower_bound_can_be_installed_by_make_test_oldest():
+    """Each requirement has the form NAME>=VERSION…, and the Makefile makes NAME==VERSION of it."""
+    script = re.search(r"^OLDEST_PINS := (.*?)\n\n", (ROOT / "Makefile").read_text(), re.MULTILINE | re.DOTALL)[1]
+    command = [sys.executable, "-c", script.replace("\\\n", "").replace("\t", "")]
+    pins = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    wanted = required_by(["evals"])
+    assert len(pins) == len(wanted)
+    for pin, requirement in zip(map(Requirement, pins), wanted, strict=True):
+        (bound,) = (one.version for one in requirement.specifier if one.operator == ">=")
+        assert (pin.name, str(pin.specifier)) == (requirement.name, f"=={bound}")
 
 
 def served_commands(text):
