@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 ENGINES := .venv-engines
 GPU := .venv-gpu
+OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 
-.PHONY: demo test test-fast test-engines test-gpu check clean
+.PHONY: demo test test-fast test-engines test-gpu test-oldest check clean
 
 demo: $(VENV)/.core  ## train the embedded model and print the paths of its curve, samples and model
 	$(BIN)/accelerate launch --quiet $(LAUNCH_CPU) launch/gbpo.py recipes/tiny_math.yaml $(DEMO_ARGS)
@@ -30,13 +31,20 @@ test-gpu: $(GPU)/.gpu  ## what only a GPU can show, in at most 10 minutes
 		tests/engines/test_gpu.py tests/trainer/test_exact_speedups.py tests/trainer/test_kernels.py \
 		tests/trainer/passes/test_packing.py
 
+# the parts of TRL and transformers, steps, LoRA, resuming, the demo, dry runs, and the theorems
+OLDEST_TESTS := $(addprefix tests/,trainer/test_trl_contract.py trainer/test_step.py trainer/test_checkpoints.py \
+	run/test_run.py run/models run/preview/test_plan.py evals/theory)
+
+test-oldest: $(OLDEST)/.oldest  ## a smoke test of every path with the oldest versions that pyproject.toml allows
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
+
 check: $(VENV)/.dev  ## linter, formatter and type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:  ## remove the environments and caches; keep runs
-	rm -rf $(VENV) $(ENGINES) $(GPU) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(ENGINES) $(GPU) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 # accelerate warns if these are not given. For so small a model one thread is as fast as two.
 LAUNCH_CPU := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process 1
@@ -72,4 +80,17 @@ $(ENGINES)/.engines: pyproject.toml constraints.txt
 $(GPU)/.gpu: pyproject.toml
 	$(PYTHON) -m venv --system-site-packages $(GPU)
 	$(GPU)/bin/python -m pip install --quiet $(if $(WHEELS),--no-index --find-links $(WHEELS)) --editable '.[dev]'
+	touch $@
+
+# NAME>=VERSION becomes NAME==VERSION
+OLDEST_PINS := import re, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	wanted = project["dependencies"] + project["optional-dependencies"]["evals"]; \
+	print(*(re.sub(r">=([^,]+).*", r"==\1", line) for line in wanted), sep="\n")
+
+$(OLDEST)/.oldest: pyproject.toml
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -c '$(OLDEST_PINS)' > $(OLDEST)/pins.txt
+	$(OLDEST)/bin/python -m pip install --quiet $$(grep '^torch==' $(OLDEST)/pins.txt)
+	$(OLDEST)/bin/python -m pip install --quiet --requirement $(OLDEST)/pins.txt pytest hypothesis
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@

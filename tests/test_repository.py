@@ -5,16 +5,20 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from trl import GRPOConfig
 
 from gbpo import GBPOConfig
 from gbpo.trainer.config import _REFUSED, CHOICES
 from gbpo.trainer.guards.ratio_metrics import _PERCENTILES
+from gbpo.trainer.sampling.vllm_client import START
 
 ROOT = Path(__file__).parents[1]
 
@@ -101,6 +105,59 @@ def test_readme_commands_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`make (\w+)", readme):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def required_by(extras):
+    """The requirements of pyproject.toml that a user installs with these extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [
+        Requirement(line)
+        for lines in (project["dependencies"], *(project["optional-dependencies"][name] for name in extras))
+        for line in lines
+    ]
+
+
+def test_the_tested_versions_are_in_the_required_ranges():
+    """Those of constraints.txt, and those of the engines in the Makefile, which installs the CPU build of vLLM."""
+    tested = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    tested += re.findall(r"\b(vllm|deepspeed)(?:-cpu)?==([\d.]+)", (ROOT / "Makefile").read_text())
+    versions = {canonicalize_name(name): version for name, version in tested}
+    for requirement in required_by(["vllm", "deepspeed", "evals"]):
+        assert versions[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def test_every_lower_bound_can_be_installed_by_make_test_oldest():
+    """Each requirement has the form NAME>=VERSION…, and the Makefile makes NAME==VERSION of it."""
+    script = re.search(r"^OLDEST_PINS := (.*?)\n\n", (ROOT / "Makefile").read_text(), re.MULTILINE | re.DOTALL)[1]
+    command = [sys.executable, "-c", script.replace("\\\n", "").replace("\t", "")]
+    pins = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    wanted = required_by(["evals"])
+    assert len(pins) == len(wanted)
+    for pin, requirement in zip(map(Requirement, pins), wanted, strict=True):
+        (bound,) = (one.version for one in requirement.specifier if one.operator == ">=")
+        assert (pin.name, str(pin.specifier)) == (requirement.name, f"=={bound}")
+
+
+def served_commands(text):
+    """Command lines with `vllm serve`, without the line breaks that a shell or a comment puts into them."""
+    lines = re.sub(r"\\\n[#\s]*", "", text).splitlines()
+    return [line for line in lines if re.search(r"\bvllm serve [^\s`]", line)]
+
+
+def test_every_vllm_server_is_started_with_the_flags_of_a_run():
+    """By `vllm serve`. TRL's own command for a server is deprecated."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    texts = {name: (ROOT / name).read_text() for name in tracked if Path(name).suffix not in (".png", ".gz")}
+    assert [name for name, text in texts.items() if "vllm" + "-serve" in text] == []
+    pages = {name: served_commands(text) for name, text in texts.items() if Path(name).suffix != ".py"}
+    assert {name for name, commands in pages.items() if commands} >= {
+        *("launch/README.md", "launch/slurm/gbpo.sbatch", "recipes/qwen_math_server.yaml")
+    }
+    for command in (START, *(command for commands in pages.values() for command in commands)):
+        flags = ["--dtype ", '--weight-transfer-config \'{"backend": "nccl"}\'', "--logprobs-mode processed_logprobs"]
+        for flag in ("VLLM_SERVER_DEV_MODE=1 vllm serve ", *flags, "--max-logprobs -1"):
+            assert flag in command
+        assert "--max-model-len " in command or "$VLLM_ARGS" in command
 
 
 def test_nothing_names_a_machine():

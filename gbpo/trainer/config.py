@@ -54,7 +54,8 @@ class BaseConfig(GRPOConfig):
 
     Raises:
         TypeError: A field of an earlier version is used. The message gives the new name.
-        ValueError: `ratio_anchor` is unknown, or `"sampler"` without vLLM or with a correction.
+        ValueError: `exact_speedups` has an unknown name, `ratio_anchor` is unknown, or `"sampler"` without vLLM or with a
+            correction, or the options would change the weights in place.
     """
 
     exact_speedups: list[str] = field(
@@ -89,6 +90,13 @@ class BaseConfig(GRPOConfig):
         requested_speedups(self.exact_speedups)  # refuses unknown names
         self._check_anchor()
         super().__post_init__()
+        precision = next((name for name in ("bf16", "fp16") if getattr(self, name)), None)
+        if self.use_transformers_continuous_batching and precision is not None:
+            raise ValueError(
+                f"use_transformers_continuous_batching=True with {precision}=True: at the first generation TRL would "
+                f"round the trained weights to {precision} in place, so that small updates are lost. Write "
+                f"use_vllm: true instead, or {precision}: false, which leaves the weights as they are."
+            )
 
     def _check_anchor(self) -> None:
         if self.ratio_anchor not in ANCHORS:

@@ -19,10 +19,12 @@ def test_save_and_resume(check_resume, strategy):
     check_resume(strategy)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("strategy", ["fsdp2", "zero2", "zero3"])
-def test_a_step_that_is_not_finite_is_skipped_on_both(in_two_processes, random_model, tmp_path, strategy):
+def test_a_step_that_is_not_finite_is_skipped_on_both(in_two_processes, random_model, tmp_path, strategy, precision):
     """The loss is NaN on the second rank only."""
-    done = in_two_processes(strategy, ROOT / "tests" / "trainer" / "guards" / "finite_step.py", random_model, tmp_path)
+    script = ROOT / "tests" / "trainer" / "guards" / "finite_step.py"
+    done = in_two_processes(strategy, script, random_model, tmp_path, precision)
     for rank in (0, 1):
         after = torch.load(tmp_path / f"{rank}.pt")
         assert after["changed"] == [True, False, True]

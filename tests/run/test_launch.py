@@ -130,9 +130,9 @@ def test_a_sharded_parameter_is_recognized(tmp_path):
 # Replacements for Slurm's commands: each writes its arguments to a file. The test sets how server and training end.
 REPLACEMENTS = {
     "scontrol": 'case $1 in show) printf "%s\\n" $NODES ;; esac',
-    "curl": "grep -q vllm-serve $LOG && exit $HEALTHY",
+    "curl": "grep -q 'vllm\tserve' $LOG && exit $HEALTHY",
     "sleep": "",
-    "srun": 'case "$*" in *vllm-serve*) $SERVER ;; *) [ "$SIGNAL" = "" ] || kill -$SIGNAL $PPID; $TRAINING ;; esac',
+    "srun": 'case "$*" in *"vllm serve"*) $SERVER ;; *) [ "$SIGNAL" = "" ] || kill -$SIGNAL $PPID; $TRAINING ;; esac',
 }
 FOREVER = "exec tail -f /dev/null"
 
@@ -197,13 +197,25 @@ def test_slurm_colocate(sbatch, nodes):
     assert not of(commands, "curl")
 
 
-def test_slurm_server(sbatch):
-    done, commands = sbatch(3, RECIPE, "--dtype", "float16", VLLM_ARGS="--max_model_len 4096")
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [
+        ((), "bfloat16"),
+        (("--dtype", "float32"), "bfloat16"),
+        (("--fp16", "true"), "float16"),
+        (("--bf16", "false"), "float32"),
+        (("--bf16=false", "--dtype", "float16"), "float16"),
+    ],
+)
+def test_slurm_server(sbatch, flags, dtype):
+    """The server computes in the trainer's dtype: bfloat16 unless the recipe or the command line says otherwise."""
+    done, commands = sbatch(3, RECIPE, *flags, VLLM_ARGS="--max-model-len 4096")
     assert done.returncode == 0, done.stderr
     server, training = sorted(of(commands, "srun"), key=lambda command: "launch/gbpo.py" in command)
     assert server == (
-        "--nodes=1 --ntasks=1 --nodelist=node3 trl vllm-serve --model Qwen/Qwen2.5-Math-1.5B --dtype float16 "
-        "--host 0.0.0.0 --port 8000 --max_model_len 4096"
+        "--nodes=1 --ntasks=1 --nodelist=node3 env VLLM_SERVER_DEV_MODE=1 vllm serve Qwen/Qwen2.5-Math-1.5B "
+        f'--dtype {dtype} --host 0.0.0.0 --port 8000 --weight-transfer-config {{"backend": "nccl"}} '
+        "--logprobs-mode processed_logprobs --max-logprobs -1 --max-model-len 4096"
     )
     assert of(commands, "curl")[0].endswith("http://node3:8000/health")
     assert "--nodes=2 --ntasks=2 --nodelist=node1,node2 " in training

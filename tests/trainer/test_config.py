@@ -3,6 +3,7 @@
 import pytest
 
 from gbpo import GBPOConfig
+from gbpo.trainer.config import BaseConfig
 
 CPU = {"use_cpu": True, "bf16": False}
 
@@ -53,6 +54,17 @@ def test_an_error_names_the_value_and_the_fix(field):
     assert str(REFUSED[field]) in message
     assert "Write" in message or "Remove" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("config_class", [BaseConfig, GBPOConfig])
+@pytest.mark.parametrize("field", ["use_transformers_continuous_batching", "use_transformers_paged"])
+@pytest.mark.parametrize("precision", [{}, {"bf16": True}, {"fp16": True, "bf16": False}], ids=str)
+def test_generation_that_rounds_the_weights_in_place_is_refused(config_class, field, precision):
+    """TRL's default is bf16."""
+    name = next(iter(precision), "bf16")
+    with pytest.raises(ValueError, match=f"{name}=True: .*{name} in place.* Write use_vllm: true.*{name}: false"):
+        config_class("unused", use_cpu=True, **{field: True}, **precision)
+    assert config_class("unused", **CPU, **{field: True}).use_transformers_continuous_batching
 
 
 @pytest.mark.parametrize("loss_type", ["sapo", "luspo", "vespo"])

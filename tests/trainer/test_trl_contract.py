@@ -67,9 +67,9 @@ SOURCES = {
     (VLLMGeneration, "generate"): ("2d2ac2be5b1309c4", "calls the client's generate by keywords"),
     (VLLMClient, "generate"): (
         "63635cf59ca8bb70",
-        "SeededClient calls it with one prompt; all of its results are lists",
+        "SeededClient calls it with one prompt and all of its `n` completions; all of its results are lists",
     ),
-    (VLLMClient, "_post"): ("6d49fa01931d2298", "raises an error of requests after its retries"),
+    (VLLMClient, "_post"): ("6d49fa01931d2298", "sends by the session, whose retries and hooks SeededClient changes"),
     (utils, "shuffle_sequence_dict"): ("bab038755e57ed2b", "permutes lists as it does tensors"),
     (utils, "split_tensor_dict"): ("b61a5760a03e95db", "splits lists as it does tensors"),
 }

@@ -364,11 +364,12 @@ def _generation(recipe: Recipe, model: Any, prompt_tokens: int) -> Part:
     note = f"{rows:,} completions × {tokens:,} tokens"
     try:
         with torch.no_grad():
-            cache = model.base_model(
+            output = model.base_model(
                 input_ids=torch.zeros(1, tokens, dtype=torch.long),
                 attention_mask=torch.ones(1, tokens, dtype=torch.long),
                 use_cache=True,
-            ).past_key_values
+            )
+        cache = output[architecture.CACHE]
         tensors = {id(t): t for layer in cache.layers for t in tree_leaves(vars(layer)) if isinstance(t, torch.Tensor)}
         size = sum(t.numel() * t.element_size() for t in tensors.values() if t.is_floating_point())
     except Exception as error:  # models raise many types of errors on fake tensors

@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+from packaging.version import Version
 from peft import PeftModel
 from torch.nn.modules.dropout import _DropoutNd
-from transformers import DynamicCache
+from transformers import DynamicCache, __version__
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+# Name of the argument, and of the output, that holds cached keys and values.
+CACHE = "cache" if Version(__version__) >= Version("5.24") else "past_key_values"
 # Rotary embeddings whose frequencies depend on the longest position of the batch. Less padding changes the result.
 _LENGTH_DEPENDENT = {"dynamic", "longrope"}
 # Attention that depends only on the distance of two tokens.

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import DynamicCache, GenerationConfig
 
 from .batch import Row, prefix_numbers
+from .capabilities import CACHE
 from .layout import is_cheaper, shared_cost
 
 
@@ -51,7 +52,7 @@ def past(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, prefix_of: tor
     cache = DynamicCache(config=model.config)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     inputs = {"input_ids": ids.masked_fill(mask == 0, 0), "attention_mask": mask, "position_ids": positions}
-    model(**inputs, past_key_values=cache, logits_to_keep=1)
+    model(**inputs, **{CACHE: cache}, logits_to_keep=1)
     cache.batch_select_indices(prefix_of)
     return cache
 
@@ -89,7 +90,7 @@ def generate_after_prefixes(generate: Callable[..., Any], decoder: nn.Module) ->
             rows = [Row(length, 0, False, number) for length, number in zip(lengths, numbers, strict=True)]
             shared = shared_cost(len(set(numbers)), input_ids.size(1), len(rows), 0)
             if is_cheaper(shared, alone=input_ids.numel()):
-                inputs = {"past_key_values": past(decoder, *prefixes_of(input_ids, rows, input_ids.size(1) - 1))}
+                inputs = {CACHE: past(decoder, *prefixes_of(input_ids, rows, input_ids.size(1) - 1))}
         return generate(
             input_ids=input_ids, attention_mask=attention_mask, generation_config=generation_config, **inputs
         )

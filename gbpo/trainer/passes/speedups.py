@@ -20,7 +20,7 @@ SPEEDUPS = {
 }
 
 # Arguments of a forward pass that continues from cached keys and values.
-_CONTINUES = {"input_ids", "attention_mask", "position_ids", "past_key_values", "logits_to_keep"}
+_CONTINUES = {"input_ids", "attention_mask", "position_ids", capabilities.CACHE, "logits_to_keep"}
 
 
 def requested_speedups(exact_speedups: str | Iterable[str]) -> frozenset[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .batch import Row
+from .capabilities import CACHE
 from .layout import rounded
 
 _IGNORED = -100  # label of a token that is not scored
@@ -138,7 +139,7 @@ def after_prefix(
         "labels": input_ids.masked_fill(~labelled, _IGNORED),
         "attention_mask": _tensor(attended, device).long(),
         "position_ids": _tensor(positions, device),
-        "past_key_values": past,
+        CACHE: past,
     }
     places = np.arange(len(rows))[:, None] * (width - 1)
     return _placed(tokens, places, completions, ids.size(1) - prompt_width)

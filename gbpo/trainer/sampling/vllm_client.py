@@ -1,5 +1,6 @@
-"""The vLLM server of a run: waiting for it, one seed per prompt, readable errors."""
+"""The vLLM server of a run: waiting for it, its flags, one seed per group, readable errors."""
 
+import json
 import random
 import time
 import urllib.request
@@ -13,11 +14,12 @@ from trl.generation.vllm_client import VLLMClient
 
 from ...shared.stopping import TrainingStopped
 
-_CONCURRENT_REQUESTS = 64
+_CONCURRENT_REQUESTS = 512  # vLLM queues the groups that it cannot run yet
+_SERVER_INFO_SECONDS = 120.0  # the server collects facts about its machine before its first answer
 
 START = (
-    'VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config \'{"backend": "nccl"}\' '
-    "--logprobs-mode processed_logprobs --max-logprobs -1"
+    "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --dtype DTYPE --max-model-len LENGTH "
+    '--weight-transfer-config \'{"backend": "nccl"}\' --logprobs-mode processed_logprobs --max-logprobs -1'
 )
 
 
@@ -30,7 +32,7 @@ def check_server(args: GRPOConfig) -> None:
     """Wait until the vLLM server answers, if the recipe uses a server. Only one process of a run calls this.
 
     Raises:
-        ValueError: The server did not answer within `vllm_server_timeout` seconds.
+        ValueError: The server did not answer within `vllm_server_timeout` seconds, or lacks a flag that a run needs.
     """
     if not (args.use_vllm and args.vllm_mode == "server"):
         return
@@ -38,7 +40,7 @@ def check_server(args: GRPOConfig) -> None:
     while True:
         try:
             with urllib.request.urlopen(url, timeout=max(1.0, min(10.0, args.vllm_server_timeout))):
-                return
+                break
         except (OSError, ValueError) as error:  # ValueError: not a URL
             reason = getattr(error, "reason", error)
         left = end - time.monotonic()
@@ -49,6 +51,31 @@ def check_server(args: GRPOConfig) -> None:
             )
         time.sleep(min(pause, left))
         pause = min(2 * pause, 10.0)
+    _check_flags(server_url(args))
+
+
+def _check_flags(url: str) -> None:
+    no_weights = "the trained weights cannot be sent to it"
+    try:
+        with urllib.request.urlopen(f"{url}/server_info?config_format=json", timeout=_SERVER_INFO_SECONDS) as answer:
+            config = json.load(answer)["vllm_config"]
+    except OSError as error:
+        if getattr(error, "code", None) != 404:
+            raise ValueError(
+                f"{url}/server_info does not answer ({error}), so the server's flags are unknown. Read its log, or "
+                f"start it with {START}."
+            ) from None
+        missing, consequence = "VLLM_SERVER_DEV_MODE=1", no_weights
+    else:
+        if config["weight_transfer_config"] is None:
+            missing, consequence = "--weight-transfer-config", no_weights
+        elif config["model_config"]["logprobs_mode"] != "processed_logprobs":
+            missing, consequence = "--logprobs-mode processed_logprobs", "its log-probs leave out the temperature"
+        else:
+            return
+    raise ValueError(
+        f"The vLLM server at {url} was started without {missing}, so {consequence}. Start it with {START}."
+    )
 
 
 @contextmanager
@@ -71,7 +98,16 @@ def readable_errors() -> Iterator[None]:
 
 
 class SeededClient:
-    """TRL's client with one request and one seed per prompt. Prompts in a single request would share the same noise.
+    """TRL's client with one request and one seed per group of completions, and readable errors.
+
+    vLLM gives completion i of a request the seed `seed + i`. If one request held several prompts, they would share the
+    same noise. The seeds make a resumed run sample the same completions. What they cost depends on vLLM's model runner,
+    by the source of vLLM 0.30:
+
+    - V2, the default on GPUs with Triton: nothing. Its sampler seeds every completion in one kernel, in any case.
+    - V1: one small kernel per completion and token, in place of one for the whole batch.
+
+    FlashInfer's sampler does not run in either case, because it cannot return processed log-probs.
 
     Args:
         client: TRL's client. It provides all attributes that are not defined here.
@@ -81,13 +117,18 @@ class SeededClient:
         self._client = client
         self._outages = 0
         self.stream = random.Random()  # random stream of the current generation
-        client.session.hooks["response"].append(self._count_outage)
+        adapter = client.session.get_adapter(client.base_url)
+        adapter.max_retries = adapter.max_retries.new(raise_on_status=False)  # keeps the server's last message
+        adapter.init_poolmanager(connections=1, maxsize=_CONCURRENT_REQUESTS)
+        client.session.hooks["response"].append(self._check_answer)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
-    def _count_outage(self, response: Any, **_: Any) -> None:
+    def _check_answer(self, response: Any, **_: Any) -> None:
         self._outages += bool(response.raw.retries is not None and response.raw.retries.history)
+        if response.status_code >= 400:
+            raise TrainingStopped(_refusal(response))
 
     def was_gone(self) -> bool:
         """Whether a request had to be repeated since the last call of this method."""
@@ -97,17 +138,38 @@ class SeededClient:
     def generate(
         self, prompts: Any, features: Any = None, *, generation_kwargs: dict[str, Any] | None = None, **options: Any
     ) -> dict[str, Any]:
-        """TRL's `generate`, as one request per prompt."""
+        """TRL's `generate`, as one request per prompt, which asks for all of its `n` completions."""
         seeds = [self.stream.getrandbits(31) for _ in prompts]
 
-        def ask(row: int) -> dict[str, Any]:
+        def ask(group: int) -> dict[str, Any]:
             return self._client.generate(
-                prompts=[prompts[row]],
-                features=None if features is None else [features[row]],
-                generation_kwargs={**(generation_kwargs or {}), "seed": seeds[row]},
+                prompts=[prompts[group]],
+                features=None if features is None else [features[group]],
+                generation_kwargs={**(generation_kwargs or {}), "seed": seeds[group]},
                 **options,
             )
 
         with ThreadPoolExecutor(_CONCURRENT_REQUESTS) as executor:
             answers = list(executor.map(ask, range(len(prompts))))
         return {name: [row for answer in answers for row in answer[name]] for name in answers[0]}
+
+
+def _refusal(response: Any) -> str:
+    """One line about an answer with an error status: the status, the server's message and the fix."""
+    try:
+        text = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):  # not an error of vLLM's own
+        text = response.text
+    text = " ".join(text.split())[:400].rstrip(".") or response.reason
+    if "context length" in text:
+        fix = "Restart it with a larger --max-model-len, lower max_completion_length, or leave out long prompts."
+    elif response.status_code >= 500:
+        fix = (
+            f"Read its log, restart it with {START}, then resume this run from its last checkpoint, which sends the "
+            "trained weights to the server."
+        )
+    elif response.url.endswith("/render"):
+        fix = "Prompts with images need one more flag: restart it with --enable-scale-out."
+    else:
+        fix = f"Check generation_kwargs, and that the server was started with {START}."
+    return f"The vLLM server answered {response.url} with status {response.status_code}: {text}. {fix}"

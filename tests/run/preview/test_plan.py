@@ -18,6 +18,7 @@ from gbpo.run.data.loading import format_prompts, load
 from gbpo.run.models.description import describe
 from gbpo.run.preview import memory, plan
 from gbpo.run.recipe.parsing import parse
+from gbpo.trainer.passes.capabilities import CACHE
 from rollouts import character_sum, equal_rewards
 
 ROOT = Path(__file__).parents[3]
@@ -90,8 +91,8 @@ def one_step(model, tmp_path, *flags):
 
     def watched_forward(*args, **kwargs):
         output = forward(*args, **kwargs)
-        if getattr(output, "past_key_values", None) is not None:
-            layers = output.past_key_values.layers
+        if output.get(CACHE) is not None:
+            layers = output[CACHE].layers
             seen.cache = max(seen.cache, sum(layer.keys.nbytes + layer.values.nbytes for layer in layers))
         return output
 

@@ -301,6 +301,14 @@ CASES |= {
         [TINY, "--use_vllm", "true", "--vllm_gpu_memory_utilization", "30"],
         ["vllm_gpu_memory_utilization=30", "(0, 1]"],
     ),
+    "continuous batching that rounds the weights": (
+        [TINY, "--use_transformers_continuous_batching", "true", "--bf16", "true"],
+        ["use_transformers_continuous_batching", "bf16=True", "use_vllm: true"],
+    ),
+    "continuous batching that rounds the weights, with GRPO": (
+        [TINY, "--algorithm", "grpo", "--use_transformers_continuous_batching", "true", "--bf16", "true"],
+        ["use_transformers_continuous_batching", "bf16=True", "use_vllm: true"],
+    ),
     "DeepSpeed file missing": ([TINY, "--deepspeed", "nowhere.json"], ["deepspeed", "nowhere.json", "path"]),
     "DeepSpeed not installed": ([TINY, "--deepspeed", "ds.json"], ["ds.json", "gbpo[deepspeed]"]),
     "unknown logger": ([TINY, "--report_to", "tensorbord"], ["report_to", "tensorbord", "tensorboard"]),

@@ -1,6 +1,6 @@
 """Take three optimiser steps in two processes; in the second step the loss of the second rank is NaN.
 
-Usage: finite_step.py MODEL FOLDER
+Usage: finite_step.py MODEL FOLDER PRECISION, where PRECISION is fp32 or bf16 (mixed precision)
 """
 
 import itertools
@@ -35,11 +35,12 @@ def local_part(parameter):
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
-def main(model: str, folder: str) -> None:
+def main(model: str, folder: str, precision: str) -> None:
     args = GBPOConfig(
         output_dir=f"{folder}/run",
         use_cpu=True,
-        bf16=False,
+        bf16=precision == "bf16",
+        learning_rate=1e-3,  # large enough to change weights that a strategy keeps in bfloat16
         max_steps=3,
         num_iterations=4,
         num_generations=4,
@@ -54,6 +55,8 @@ def main(model: str, folder: str) -> None:
     trainer = GBPOTrainer(model, character_sum, args, train_dataset=dataset)
     if trainer.accelerator.num_processes != 2:
         raise SystemExit(f"wanted 2 processes, got {trainer.accelerator.num_processes}")
+    if trainer.accelerator.mixed_precision != {"fp32": "no", "bf16": "bf16"}[precision]:
+        raise SystemExit(f"wanted {precision}, got {trainer.accelerator.mixed_precision}")
     rank = trainer.accelerator.process_index
 
     def make_nan(module, inputs, output):

@@ -232,9 +232,10 @@ def test_with_fp16_the_gradient_scaler_skips_steps(make, monkeypatch):
     assert trainer._metrics["train"]["skipped_steps"] == [0.0]
 
 
-def test_two_processes_skip_together(random_model, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_two_processes_skip_together(random_model, tmp_path, precision):
     """A loss that is NaN on the second rank only is skipped on both, and the second rank names the completion."""
-    done = processes.run(*processes.python(2), SCRIPT, random_model, tmp_path)
+    done = processes.run(*processes.python(2), SCRIPT, random_model, tmp_path, precision)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first["changed"] == second["changed"] == [True, False, True]
     assert torch.equal(first["weights"], second["weights"]) and first["weights"].isfinite().all()

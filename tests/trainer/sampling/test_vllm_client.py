@@ -1,4 +1,4 @@
-"""The client of a vLLM server, with a small HTTP server in its place: seeds, outages, errors."""
+"""The client of a vLLM server, with a small HTTP server in its place: flags, seeds, outages, errors."""
 
 import copy
 import json
@@ -20,11 +20,15 @@ def config(**fields):
 
 
 class Server(ThreadingHTTPServer):
-    """Answers like vLLM, after `failures` answers with status 503. The token of a completion is its seed."""
+    """Answers like vLLM, after `failures` answers of `failure`. The token of a completion is its seed."""
 
     def __init__(self, port=0):
         super().__init__(("127.0.0.1", port), _Handler)
-        self.failures, self.requests = 0, []
+        self.failures, self.requests, self.failure = 0, [], (503, b"")
+        self.info = {
+            "weight_transfer_config": {"backend": "nccl"},
+            "model_config": {"logprobs_mode": "processed_logprobs"},
+        }
         self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
         self.thread.start()
 
@@ -40,15 +44,17 @@ class Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        self._answer({"data": [{"id": "tiny"}]})
+        if self.path.startswith("/server_info") and isinstance(self.server.info, int):
+            self._answer({"detail": "no information"}, self.server.info)
+            return
+        self._answer({"data": [{"id": "tiny"}], "vllm_config": self.server.info})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "{}")
         if self.server.failures > 0:
             self.server.failures -= 1
-            self.send_response(503)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            status, content = self.server.failure
+            self._send(content, status)
             return
         self.server.requests.append(body)
         choices = []
@@ -59,9 +65,11 @@ class _Handler(BaseHTTPRequestHandler):
                 choices.append({"prompt_token_ids": prompt, "token_ids": seeded, "logprobs": logprobs})
         self._answer({"choices": choices})
 
-    def _answer(self, body):
-        content = json.dumps(body).encode()
-        self.send_response(200)
+    def _answer(self, body, status=200):
+        self._send(json.dumps(body).encode(), status)
+
+    def _send(self, content, status):
+        self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -92,9 +100,11 @@ RNG = random.Random("a stream")
 PROMPTS = [[1], [2, 3], [4]]
 
 
-def test_each_prompt_has_its_own_seed(client, server):
+def test_each_group_is_one_request_with_its_own_seed(client, server):
     first, second = (client.generate(prompts=PROMPTS, n=2) for _ in range(2))
     assert first["prompt_ids"] == PROMPTS
+    assert sorted(request["prompt"] for request in server.requests) == sorted([prompt] for prompt in PROMPTS * 2)
+    assert {request["n"] for request in server.requests} == {2}
     seeds = [ids[0] for ids in first["completion_ids"] + second["completion_ids"]]
     assert len(set(seeds)) == 12
     client.stream = copy.deepcopy(RNG)
@@ -143,6 +153,63 @@ def test_a_server_that_is_gone_ends_the_run_with_one_line(client, server):
     assert "\n" not in str(error.value)
     assert "vllm serve" in str(error.value) and "last checkpoint" in str(error.value)
     assert requests.exceptions.ConnectionError.__name__ in str(error.value)
+
+
+def refused(client):
+    """The line that ends a run whose server refuses a generation."""
+    with pytest.raises(TrainingStopped) as error, readable_errors():
+        client.generate(prompts=PROMPTS)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def error_of_vllm(message):
+    return json.dumps({"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400}}).encode()
+
+
+def test_a_prompt_that_does_not_fit_ends_the_run_with_one_line(client, server):
+    text = "This model's maximum context length is 64 tokens.\nHowever, you requested 96 output tokens."
+    server.failures, server.failure = 99, (400, error_of_vllm(text))
+    line = refused(client)
+    assert f"The vLLM server answered {server.url}/v1/completions with status 400: {' '.join(text.split())}" in line
+    assert "--max-model-len" in line and "max_completion_length" in line
+    assert not client.was_gone()  # a refusal is not repeated
+
+
+def test_a_refused_request_ends_the_run_with_one_line(client, server):
+    server.failures, server.failure = 99, (422, error_of_vllm("top_k must be -1 or greater"))
+    line = refused(client)
+    assert "with status 422: top_k must be -1 or greater. Check generation_kwargs" in line and "vllm serve" in line
+
+
+def test_an_error_that_stays_after_all_retries_is_quoted(client, server):
+    server.failures, server.failure = 99, (500, b"EngineCore died")
+    line = refused(client)
+    assert "with status 500: EngineCore died. Read its log, restart it with " in line
+    assert "vllm serve" in line and "last checkpoint" in line
+    server.failures, server.failure = 99, (502, b"")
+    assert "with status 502: Bad Gateway. " in refused(client)
+
+
+@pytest.mark.parametrize(
+    ("info", "flag"),
+    [
+        (404, "VLLM_SERVER_DEV_MODE=1"),
+        ({"weight_transfer_config": None}, "--weight-transfer-config"),
+        ({"model_config": {"logprobs_mode": "raw_logprobs"}}, "--logprobs-mode processed_logprobs"),
+    ],
+)
+def test_a_server_without_a_flag_is_refused(server, info, flag):
+    server.info = info if isinstance(info, int) else server.info | info
+    with pytest.raises(ValueError, match=f"was started without {flag}, so .* Start it with .*vllm serve") as error:
+        check_server(config(use_vllm=True, vllm_mode="server", vllm_server_base_url=server.url))
+    assert "\n" not in str(error.value)
+
+
+def test_a_server_that_does_not_report_its_flags_is_refused(server):
+    server.info = 500
+    with pytest.raises(ValueError, match=r"server_info does not answer \(HTTP Error 500: .*vllm serve"):
+        check_server(config(use_vllm=True, vllm_mode="server", vllm_server_base_url=server.url))
 
 
 def test_a_run_checks_its_server_only_in_server_mode(server):
