@@ -86,8 +86,9 @@ def of_memory(estimate: Estimate, device: Device, plain: int, checkpointed: int)
             fix = f"Write activation_checkpointing: true and {one.field}: {one.as_value(checkpointed)}."
         elif not fits:
             fix = "Not even one row fits: shard the model over more GPUs, write use_peft: true, or use a larger GPU."
-        value = getattr(args, one.field)
-        found.append(f"{one.field}={value}: training needs about {gibibytes(needed['training'])}, {over} {fix}")
+        cause = one.field if getattr(args, one.field) is not None else "per_device_train_batch_size"
+        need = gibibytes(needed["training"])
+        found.append(f"{cause}={getattr(args, cause)}: training needs about {need}, {over} {fix}")
     elif needed["generation"] > device.memory:
         found.append(
             f"generation_batch_size={one.recipe.training.generation_batch_size}: generation needs about "

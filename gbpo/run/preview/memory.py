@@ -408,7 +408,7 @@ def _communication(recipe: Recipe, module: Any, sharding: Sharding, training_pas
             note += "; accelerator_config: {gradient_accumulation_kwargs: {sync_each_batch: true}} splits them"
         parts = [Part("gradients", max(whole, gradients / sharding.gradients), note, "training")]
     if sharding.name == "DDP":
-        parts.append(Part("DDP buckets", gradients, "DDP reduces copies of the gradients", exact=True))
+        parts.append(Part("DDP buckets", gradients, "DDP reduces copies of the gradients"))
     total = sum(parameter.numel() for parameter in module.parameters())
     itemsize = low.itemsize if low else next(module.parameters()).element_size()
     if sharding.is_fsdp and sharding.weights > 1:

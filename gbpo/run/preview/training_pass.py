@@ -98,7 +98,7 @@ class TrainingPass:
             *self.shape(tokens),
             masked=not (trims and architecture.attends_backwards_only(config)),
             autocast=precision(self.recipe),
-            checkpointing=(args.activation_checkpointing_kwargs or {}) if checkpointing else None,
+            checkpointing=(args.activation_checkpointing_kwargs or {"use_reentrant": False}) if checkpointing else None,
         )
 
     def head(self, tokens: int) -> tuple[int, str]:
