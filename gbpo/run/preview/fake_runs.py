@@ -10,6 +10,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
+from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 
 class FakeModel:
@@ -64,20 +66,22 @@ class FakeModel:
             tensors = {id(t): t for layer in layers for t in tree_leaves(vars(layer)) if isinstance(t, torch.Tensor)}
             return sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
 
-    def activation_bytes(
+    def pass_bytes(
         self,
         rows: int,
         tokens: int,
         *,
+        scored: int | None,
         masked: bool,
         autocast: torch.dtype | None,
         checkpointing: dict[str, Any] | None,
     ) -> int:
-        """Peak bytes of a forward and backward pass of the backbone, without weights and their gradients.
+        """Peak bytes of a forward and backward pass, without weights and their gradients.
 
         Args:
             rows: Number of rows.
             tokens: Tokens of each row.
+            scored: Tokens of each row on which the LM head runs; None runs the model without its LM head.
             masked: Whether the pass has an attention mask.
             autocast: The type of mixed precision, or None.
             checkpointing: The arguments of activation checkpointing, or None to keep all activations.
@@ -101,9 +105,43 @@ class FakeModel:
                 if masked:
                     batch["attention_mask"] = torch.ones_like(batch["input_ids"])
                 with torch.autocast("cpu", dtype=autocast) if autocast else contextlib.nullcontext():
-                    states = model.base_model(**batch, use_cache=False).last_hidden_state
-                states.backward(torch.zeros_like(states))
+                    outputs = model.base_model(**batch, use_cache=False).last_hidden_state
+                    if scored is not None:
+                        states = outputs[:, -scored:].reshape(-1, outputs.size(-1))
+                        head = model.get_output_embeddings().weight
+                        outputs = _LMHead.apply(states, head, autocast or states.dtype)
+                outputs.backward(torch.zeros_like(outputs))
         return live.peak
+
+
+class _LMHead(torch.autograd.Function):
+    """Allocates what TRL's LM head allocates: logits of one tile at a time, and float32 gradients."""
+
+    @staticmethod
+    def forward(ctx, states, weight, dtype):
+        ctx.save_for_backward(states, weight)
+        ctx.dtype = dtype
+        _tile(states, weight, dtype)
+        return states.new_zeros(len(states), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx, *_):
+        saved = ctx.saved_tensors
+        gradients = [
+            torch.zeros_like(tensor, dtype=torch.float32) if needed else None
+            for tensor, needed in zip(saved, ctx.needs_input_grad, strict=False)
+        ]
+        tile = _tile(*saved, ctx.dtype)
+        cast = [g if g is None else g.to(tensor.dtype) for g, tensor in zip(gradients, saved, strict=True)]
+        del tile
+        return *cast, None
+
+
+def _tile(states: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """The logits, states and weights of one tile of TRL's LM head."""
+    count = min(len(states), TOKEN_CHUNK_SIZE)
+    logits = torch.empty(count, _CHUNKED_LOGPROB_CHUNK_SIZE, dtype=dtype)
+    return logits, states[:count].to(dtype), weight[:_CHUNKED_LOGPROB_CHUNK_SIZE].to(dtype)
 
 
 def _drop_gradient(parameter: nn.Parameter) -> None:

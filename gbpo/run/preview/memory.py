@@ -543,18 +543,20 @@ def _vllm_share(recipe: Recipe, model: Skeleton, training_pass: TrainingPass) ->
 
 
 def _passes(training_pass: TrainingPass) -> list[Part]:
-    """Activations of the largest pass, and the memory of the LM head."""
-    tokens = training_pass.tokens
+    """Memory of the largest pass: what it takes without its LM head, and how much more with it."""
+    tokens, checkpointing = training_pass.tokens, training_pass.recipe.training.activation_checkpointing
     rows, width = training_pass.shape(tokens)
-    head, note = training_pass.head(tokens)
-    part = Part("LM-head chunk", head, note, "training")
-    checkpointing = training_pass.recipe.training.activation_checkpointing
     try:
-        size = training_pass.activations(tokens, checkpointing=checkpointing)
+        layers, whole = (
+            training_pass.activations(tokens, checkpointing=checkpointing, head=head) for head in (False, True)
+        )
     except Exception as error:  # as in _generation
-        return [Part("activations", None, _not_run(error), "training"), part]
-    activations = Part("activations", size, f"one pass of {rows:,} × {width:,} tokens", "training")
-    return [activations, part, *_fragmentation(training_pass, size + head, "training")]
+        return [Part("activations", None, _not_run(error), "training")]
+    return [
+        Part("activations", layers, f"one pass of {rows:,} × {width:,} tokens", "training"),
+        Part("LM head", whole - layers, "logits of a few tokens at a time, and the gradient of the head", "training"),
+        *_fragmentation(training_pass, whole, "training"),
+    ]
 
 
 def _fragmentation(training_pass: TrainingPass, size: float, phase: str) -> list[Part]:

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from math import ceil
 
-from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
-from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
-
 from ...trainer.config import GBPOConfig
 from ...trainer.passes import capabilities as architecture
 from ...trainer.passes.speedups import is_aligned, requested_speedups
@@ -90,39 +87,29 @@ class TrainingPass:
         rows = max(1, tokens // self.longest)
         return rows, max(self.longest, tokens // rows)
 
-    def activations(self, tokens: int, *, checkpointing: bool) -> int:
-        """Peak bytes of the backbone's activations in a pass of this many tokens."""
+    def activations(self, tokens: int, *, checkpointing: bool, head: bool = True) -> int:
+        """Peak bytes of a pass of this many tokens, with or without its LM head."""
         args, config = self.recipe.training, self.model.causal.config
+        rows, width = self.shape(tokens)
         trims = "trim_padding" in requested_speedups(args.exact_speedups) and architecture.trims(self.model.causal)
-        return self.model.activation_bytes(
-            *self.shape(tokens),
+        # elsewhere TRL's LM head runs on the prompts too
+        scored = width - (self.prompt_tokens if trains_on_gpu(self.recipe) else 1)
+        return self.model.pass_bytes(
+            rows,
+            width,
+            scored=scored if head else None,
             masked=not (trims and architecture.attends_backwards_only(config)),
             autocast=precision(self.recipe),
             checkpointing=(args.activation_checkpointing_kwargs or {"use_reentrant": False}) if checkpointing else None,
         )
-
-    def head(self, tokens: int) -> tuple[int, str]:
-        """Bytes that TRL's LM head needs in a pass of this many tokens, and what they are."""
-        rows, width = self.shape(tokens)
-        # elsewhere TRL's LM head runs on the prompts too
-        scored = rows * (width - (self.prompt_tokens if trains_on_gpu(self.recipe) else 1))
-        head = self.model.causal.get_output_embeddings().weight
-        computes_in = precision(self.recipe) or head.dtype
-        at_once = min(scored, TOKEN_CHUNK_SIZE)
-        size = at_once * _CHUNKED_LOGPROB_CHUNK_SIZE * computes_in.itemsize + scored * head.shape[1] * 4
-        note = f"{at_once:,} × {_CHUNKED_LOGPROB_CHUNK_SIZE:,} logits at a time"
-        if head.requires_grad:
-            size += head.numel() * (4 + head.element_size())
-            note += ", and the float32 gradient of the head"
-        return size, note
 
     def fragmentation(self, size: float) -> float:
         """Bytes that the allocator of a GPU reserves beside `size` bytes of tensors."""
         return _FRAGMENTED / (1 - _FRAGMENTED) * size if trains_on_gpu(self.recipe) else 0.0
 
     def size(self, tokens: int, *, checkpointing: bool) -> float:
-        """Bytes of a pass of this many tokens."""
-        size = self.activations(tokens, checkpointing=checkpointing) + self.head(tokens)[0]
+        """Bytes that the allocator reserves for a pass of this many tokens."""
+        size = self.activations(tokens, checkpointing=checkpointing)
         return size + self.fragmentation(size)
 
     def largest(self, room: float, *, checkpointing: bool) -> int:

@@ -88,6 +88,13 @@ SMALL = ("--per_device_train_batch_size", 32, "--steps_per_generation", 1, "--ma
 FULL = ("--generation_kwargs", "{min_new_tokens: 48}", "--exact_speedups", "trim_padding", "arrange_rows")
 
 
+@pytest.fixture
+def small_logits(monkeypatch):
+    """The buffer for logits is as wide as the vocabulary needs, so that activations are most of the memory."""
+    for module in ("trl.trainer.utils", "gbpo.run.preview.fake_runs"):
+        monkeypatch.setattr(f"{module}._CHUNKED_LOGPROB_CHUNK_SIZE", 256)
+
+
 def measured(trainer, seen):
     """Bytes of a real trainer, by the names of the estimate's parts."""
     states = trainer.optimizer.optimizer.state.values()
@@ -111,6 +118,7 @@ def measured(trainer, seen):
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("small_logits")
 def test_memory_of_a_real_step(model, tmp_path, flags):
     """Each exact part equals the real one. The peak of a training step is within 10 %."""
     trainer, seen = one_step(model, tmp_path, *SMALL, *FULL, *flags)
@@ -119,7 +127,8 @@ def test_memory_of_a_real_step(model, tmp_path, flags):
     assert {part.name.split(" (")[0] for part in parts.values() if part.exact} == {"weights", "gradients", "optimiser"}
     assert all(part.size == real[name] for name, part in parts.items() if part.exact)
     assert parts["KV cache"].size == pytest.approx(seen.cache, rel=0.05)
-    estimated_peak = sum(parts[name].size for name in ("gradients", "activations", "LM-head chunk"))
+    estimated_peak = sum(parts[name].size for name in ("gradients", "activations", "LM head"))
+    print("RATIO", flags, estimated_peak / seen.peak, parts["activations"].size / seen.peak)
     assert 0.98 < estimated_peak / seen.peak < 1.1  # 1.02, 1.02, 1.07, 1.01, 1.02 and 1.03 when this was written
 
 
@@ -133,6 +142,7 @@ def test_optimiser_states_and_reference_model_are_exact(model, tmp_path, optim):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.usefixtures("small_logits")
 def test_a_proposed_pass_fits_a_real_step_and_a_larger_one_does_not(model, tmp_path, checkpointing):
     """Compared to the estimate and to the measured peak, on a device with the memory for 8 of the longest rows."""
     rows = (*SMALL, *FULL, "--activation_checkpointing", str(checkpointing).lower())
@@ -146,6 +156,7 @@ def test_a_proposed_pass_fits_a_real_step_and_a_larger_one_does_not(model, tmp_p
         flags = (*rows, "--max_tokens_per_micro_batch", budget)
         assert (memory.in_phase("training", estimate(model, parsed(model, *flags)).parts(device)) <= device) == fits
         seen = one_step(model, tmp_path / str(budget), *flags)[1]
+        print("RATIO", checkpointing, budget, (always + seen.peak) / device)
         assert (always + seen.peak <= device) == fits
 
 
@@ -414,7 +425,7 @@ def test_fragmentation_of_a_gpu(model):
     recipe = parsed(model, *SMALL)
     recipe.given.remove("use_cpu")
     parts = by_name(estimate(model, recipe).passes)
-    used = parts["activations"].size + parts["LM-head chunk"].size
+    used = parts["activations"].size + parts["LM head"].size
     assert parts["fragmentation"].size / (parts["fragmentation"].size + used) == pytest.approx(0.15)
     assert "fragmentation" not in estimated(model, *SMALL)
 
