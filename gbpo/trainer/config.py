@@ -54,8 +54,8 @@ class BaseConfig(GRPOConfig):
 
     Raises:
         TypeError: A field of an earlier version is used. The message gives the new name.
-        ValueError: `exact_speedups` has an unknown name, `ratio_anchor` is unknown, or `"sampler"` without vLLM or with a
-            correction, or the options would change the weights in place.
+        ValueError: `exact_speedups` or `ratio_anchor` has an unknown name, `ratio_anchor="sampler"` cannot be used, or
+            the options would change the weights in place.
     """
 
     exact_speedups: list[str] = field(

@@ -155,7 +155,8 @@ def needs(recipe: Any) -> list[Row]:
     from ..models import catalogue
     from ..models.description import describe
     from ..rewards import load_rewards
-    from . import dry_run, memory
+    from . import memory
+    from .device import device_here
 
     rows: list[Row] = []
 
@@ -185,12 +186,10 @@ def needs(recipe: Any) -> list[Row]:
 
     def enough_memory() -> str:
         tokens = longest_prompt(loaded["train"], recipe.run, loaded["model"].tokenizer)
-        parts = memory.estimate(recipe, memory.skeleton(recipe, loaded["model"]), tokens)
-        peak, ranks = memory.peak(parts), recipe.training.world_size
-        available, owner = dry_run.device_memory(recipe.training)
-        wanted = peak * (ranks if owner == "machine" else 1)
-        text = f"estimated peak {_gigabytes(wanted)}; the {owner} has {_gigabytes(available)}"
-        if wanted > available:
+        estimate = memory.estimate(recipe, memory.skeleton(recipe, loaded["model"]), tokens)
+        here = device_here(recipe)
+        text = f"estimated peak {estimate.verdict(here)}"
+        if not estimate.fits(estimate.device(here).memory):
             raise ValueError(
                 f"{text}. Write a smaller per_device_train_batch_size or max_completion_length, or use_peft."
             )

@@ -16,7 +16,8 @@ from ...trainer.config import GBPOConfig, GBPOHazard
 from ...trainer.sampling.unbiased import biased_sampling
 from ..models.description import Description
 from ..recipe.parsing import Recipe
-from .memory import Sharding
+from .device import Device
+from .memory import Estimate, Sharding, gibibytes, in_phase
 
 _MOSTLY = 0.5  # fraction of completions
 _WATCHED = 3  # logging steps
@@ -58,6 +59,43 @@ def find(
         found.append(biased)
     if eval_set is not None:
         found += overlap(train_set, eval_set)
+    return found
+
+
+def of_memory(estimate: Estimate, device: Device, plain: int, checkpointed: int) -> list[str]:
+    """Find what does not fit in the memory of a device.
+
+    Args:
+        estimate: The memory of a rank.
+        device: The device of each rank.
+        plain: Tokens of the largest forward pass that fits without activation checkpointing; 0 if none does.
+        checkpointed: The same with activation checkpointing.
+
+    Returns:
+        One line per hazard, as `find`.
+    """
+    found, parts, one = [], estimate.parts(device.memory), estimate.training_pass
+    lacks = estimate.vllm and estimate.vllm.lacks(device.memory)
+    if lacks:
+        found.append(lacks)
+    needed = {phase: in_phase(phase, parts) for phase in ("training", "generation")}
+    over = f"but {device.name} has {gibibytes(device.memory)}: the run would end when memory runs out."
+    if needed["training"] > device.memory:
+        args = one.recipe.training
+        fits = checkpointed if args.activation_checkpointing else plain
+        fix = f"Write {one.field}: {one.as_value(fits)}."
+        if not fits and checkpointed:
+            fix = f"Write activation_checkpointing: true and {one.field}: {one.as_value(checkpointed)}."
+        elif not fits:
+            fix = "Not even one row fits: shard the model over more GPUs, write use_peft: true, or use a larger GPU."
+        cause = one.field if getattr(args, one.field) is not None else "per_device_train_batch_size"
+        need = gibibytes(needed["training"])
+        found.append(f"{cause}={getattr(args, cause)}: training needs about {need}, {over} {fix}")
+    elif needed["generation"] > device.memory:
+        found.append(
+            f"generation_batch_size={one.recipe.training.generation_batch_size}: generation needs about "
+            f"{gibibytes(needed['generation'])}, {over} Write a smaller one, or use_vllm: true."
+        )
     return found
 
 
