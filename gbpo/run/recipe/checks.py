@@ -46,6 +46,7 @@ _RANGES = {
     "warmup_steps": _Range(0, math.inf, "cannot be a number of steps"),
     "num_train_epochs": _Range(0, math.inf, "would take no step", low_allowed=False),
     "per_device_train_batch_size": _Range(1, math.inf, "would train on nothing"),
+    "optimizer_batch_size": _Range(1, math.inf, "would take no step"),
     "gradient_accumulation_steps": _Range(1, math.inf, "would take no step"),
     "steps_per_generation": _Range(1, math.inf, _NO_COMPLETION),
     "generation_batch_size": _Range(1, math.inf, _NO_COMPLETION),
