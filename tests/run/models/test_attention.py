@@ -140,7 +140,7 @@ def test_a_named_attention_is_kept(gpu):
 
 @pytest.mark.parametrize("adapter", [False, True])
 def test_generation_with_an_adapter_leaves_mixed_precision(adapter):
-    """The reason why FlashAttention is not chosen there: PEFT generates with the base, which accelerate did not wrap."""
+    """So FlashAttention is not chosen there: PEFT generates with the base model, which accelerate did not wrap."""
     base = model = tiny_decoder(character_tokenizer())
     if adapter:
         model = get_peft_model(base, LoraConfig(target_modules="all-linear"))
