@@ -206,8 +206,8 @@ def test_runs_two_steps_on_a_tiny_model(path, boxing_model, tiny_gemma, problems
     """With a tiny model, other data and short completions, and without engines that need a GPU."""
     text = path.read_text()
     flags = ["--model_name_or_path", tiny_gemma if "gemma" in path.stem else boxing_model]
-    if "dataset_columns" in text:
-        flags += ["--dataset_name", problems]
+    if "\ndataset_columns:" in text:
+        flags += ["--dataset_name", problems, "--dataset_columns", "{problem: prompt, answer: solution}"]
     if "mbpp" in text:
         flags += ["--dataset_name", programs_file]
     if "reasoning_gym:" in text:  # not installed in the tests; the header of the recipe names this task
@@ -237,30 +237,27 @@ def read_rows(folder):
 
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 def test_qwen_math_with_its_own_settings(launch, boxing_model, problems, tmp_path, algorithm):
-    """Only the model, the data file and the number of steps are overridden."""
+    """Only the model, the data file, the generator and the number of steps are overridden."""
     done = launch(
         ROOT / "recipes" / "qwen_math.yaml",
-        "--model_name_or_path",
-        boxing_model,
-        "--dataset_name",
-        problems,
-        "--max_steps",
-        10,
-        "--algorithm",
-        algorithm,
+        *("--model_name_or_path", boxing_model),
+        *("--dataset_name", problems, "--dataset_columns", "{problem: prompt, answer: solution}"),
+        *("--use_vllm", "false", "--max_steps", 8, "--algorithm", algorithm),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     folder = tmp_path / "runs" / "qwen_math"
     rows = read_rows(folder)
-    assert [row["step"] for row in rows] == [10]
+    assert [row["step"] for row in rows] == [8]
     for row in rows:
-        for name in ("loss", "reward", "entropy", "kl", "completions/mean_length"):
+        for name in ("loss", "reward", "entropy", "completions/mean_length"):
             assert math.isfinite(row[name])
         assert ("gbpo/ratio_error" in row) == (algorithm == "gbpo")
         assert 0 < row["reward"] < 1  # the maths reward graded some digits as correct
     config = json.loads((folder / "config.json").read_text())
     assert config["run"]["algorithm"] == algorithm
-    assert config["training"]["epsilon"] == 0.3 and config["training"]["num_iterations"] == 10
+    assert config["training"]["epsilon"] == 0.3 and config["training"]["num_iterations"] == 2
+    assert config["training"]["bf16"] and config["training"]["gradient_accumulation_steps"] == 16  # 128 / 8
+    assert config["model"]["attn_implementation"] == "sdpa"
     assert config["model"]["model_name_or_path"] == boxing_model
     assert set(config) >= {"git_revision", "versions", "command", "recipe", "gbpo"}
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
