@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[3]
 SHORT = """
   --num_generations 8 --per_device_train_batch_size 8 --optimizer_batch_size 8 --generation_batch_size 16
   --num_iterations 1 --max_completion_length 12 --max_steps 4 --logging_steps 1 --dtype float32 --bf16 false
-  --learning_rate 1e-2 --lr_scheduler_type constant --warmup_steps 0 --beta 0.1 --entropy_coef 0.005 --log_completions false
+  --learning_rate 1e-2 --lr_scheduler_type constant --warmup_steps 0 --beta 0.1 --entropy_coef 0.005
+  --log_completions false
 """.split()
 
 
