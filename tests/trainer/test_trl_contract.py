@@ -166,6 +166,7 @@ def test_every_option_is_known():
         "exact_speedups",
         "resample_zero_signal_groups",
         "ratio_anchor",
+        "optimizer_batch_size",
     }
 
 

@@ -152,7 +152,7 @@ def hub() -> list[Row]:
 def needs(recipe: Any) -> list[Row]:
     """Check the data, rewards, model and memory that a recipe needs. Each check runs even if another one fails."""
     from ..data.loading import load, longest_prompt
-    from ..models import catalogue
+    from ..models import attention, catalogue
     from ..models.description import describe
     from ..rewards import load_rewards
     from . import memory
@@ -182,7 +182,9 @@ def needs(recipe: Any) -> list[Row]:
         if not catalogue.is_built(name):
             return f"{name}, which the first run builds"
         loaded["model"] = describe(catalogue.local_model(name), recipe)
-        return f"{name}, {loaded['model'].architecture.__name__}; its weights are not checked"
+        chosen = attention.choose(recipe, loaded["model"])
+        recipe.model.attn_implementation = chosen.name
+        return f"{name}, {loaded['model'].architecture.__name__}, attention {chosen}; its weights are not checked"
 
     def enough_memory() -> str:
         tokens = longest_prompt(loaded["train"], recipe.run, loaded["model"].tokenizer)

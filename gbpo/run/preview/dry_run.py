@@ -12,7 +12,7 @@ from ...shared.provenance import installed_version
 from ...trainer.passes.speedups import SPEEDUPS, decide
 from ...trainer.sampling.vllm_client import server_url
 from ..data.loading import longest_prompt
-from ..models import catalogue
+from ..models import attention, catalogue
 from ..models.description import describe
 from ..recipe.parsing import Recipe
 from . import hazards, memory
@@ -49,8 +49,11 @@ def report(
         unknown = f"unknown: {name} is not built yet; the first run builds it"
         lines += _section("memory per rank", [("all parts", unknown)])
         warnings = [unknown]
+        chosen = attention.Attention(recipe.model.attn_implementation)
     else:
         description = describe(catalogue.local_model(name), recipe)
+        chosen = attention.choose(recipe, description)
+        recipe.model.attn_implementation = chosen.name
         prompt_tokens = longest_prompt(train_set, recipe.run, description.tokenizer)
         skeleton = memory.skeleton(recipe, description)
         table, over = _memory(recipe, skeleton, prompt_tokens)
@@ -58,7 +61,7 @@ def report(
         lines += _section("exact speed-ups", _speedups(recipe, skeleton))
         warnings = hazards.find(recipe, train_set, eval_set, description, prompt_tokens) + over
     lines += _section("rewards", _rewards(recipe, rewards, len(train_set)))
-    lines += _section("engine", _engine(recipe))
+    lines += _section("engine", _engine(recipe, chosen))
     lines += _section("hazards", [(f"{i}.", text) for i, text in enumerate(warnings, 1)] or [("-", "none found")])
     lines += ["", f"Nothing was loaded, trained or written. The run would write to {output}."]
     return "\n".join(lines)
@@ -184,7 +187,7 @@ def _rewards(recipe: Recipe, rewards: Sequence[Callable[..., Any]], rows: int) -
     return table
 
 
-def _engine(recipe: Recipe) -> list[tuple[str, str]]:
+def _engine(recipe: Recipe, chosen: attention.Attention) -> list[tuple[str, str]]:
     args = recipe.training
     if not args.use_vllm:
         generation = f"transformers {_version('transformers')}"
@@ -205,8 +208,7 @@ def _engine(recipe: Recipe) -> list[tuple[str, str]]:
         ("training", f"{adapters}{bits}, weights in {recipe.model.dtype}, mixed precision {precision}"),
         (
             "attention",
-            f"{recipe.model.attn_implementation or options.get('attn_implementation') or 'default of the model'}, "
-            f"kernels from the Hub {'on' if options.get('use_kernels') else 'off'}, activation checkpointing "
+            f"{chosen}, kernels from the Hub {'on' if options.get('use_kernels') else 'off'}, activation checkpointing "
             f"{'on' if args.activation_checkpointing else 'off'}, compile {'on' if args.torch_compile else 'off'}",
         ),
         ("versions", ", ".join(f"{name} {_version(name)}" for name in packages)),

@@ -128,12 +128,12 @@ class _LMHead(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *_):
-        saved = ctx.saved_tensors
+        states, weight = saved = ctx.saved_tensors
         gradients = [
             torch.zeros_like(tensor, dtype=torch.float32) if needed else None
             for tensor, needed in zip(saved, ctx.needs_input_grad, strict=False)
         ]
-        tile = _tile(*saved, ctx.dtype)
+        tile = _tile(states, weight, ctx.dtype)
         cast = [g if g is None else g.to(tensor.dtype) for g, tensor in zip(gradients, saved, strict=True)]
         del tile
         return *cast, None

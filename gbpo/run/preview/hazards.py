@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from ...trainer.config import GBPOConfig, GBPOHazard
+from ...trainer.config import GBPOHazard
 from ...trainer.sampling.unbiased import biased_sampling
 from ..models.description import Description
 from ..recipe.parsing import Recipe
@@ -43,7 +43,7 @@ def find(
         One line per hazard, with the value, the consequence and the fix.
     """
     args = recipe.training
-    found = args.hazards() if isinstance(args, GBPOConfig) else []
+    found = args.hazards()
     if args.num_generations == 2:
         found.append(
             "num_generations=2: a group only shows which of two completions is better. If both get the same reward, "

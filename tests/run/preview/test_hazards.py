@@ -149,6 +149,17 @@ def test_grpo_has_no_hazards_of_the_target():
     assert found("--algorithm", "grpo", "--epsilon_high", 0.28, "--steps_per_generation", 1) == []
 
 
+@pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
+def test_optimiser_steps_that_depend_on_the_number_of_processes(algorithm, tmp_path, launched):
+    recipe = tmp_path / "own.yaml"
+    fields = "generation_batch_size: 512\nper_device_train_batch_size: 8\nnum_iterations: 2"
+    recipe.write_text(f"model_name_or_path: builtin:tiny_math\ndataset_name: arithmetic\n{fields}\n")
+    launched(2)
+    (line,) = found("--algorithm", algorithm, "--gradient_accumulation_steps", 4, path=recipe, model=QWEN_MATH)
+    assert line.startswith("2 processes") and "16 optimiser steps" in line  # 512 × 2 / (8 × 2 × 4)
+    assert found("--algorithm", algorithm, "--optimizer_batch_size", 32, path=recipe, model=QWEN_MATH) == []
+
+
 def test_the_config_lists_its_own_hazards_in_python(tmp_path):
     args = GBPOConfig(str(tmp_path), use_cpu=True, bf16=False, epsilon_high=0.28)
     lines = args.hazards()
