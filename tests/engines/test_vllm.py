@@ -128,7 +128,7 @@ def test_server_trains_with_the_seed_and_its_end_is_the_runs(server, untied_mode
     too_long = run_with_vllm(*flags, "--max_completion_length", 70, status=3)  # the server's length is 64
     refused = f"The vLLM server answered {server.url}/v1/completions with status 400: "
     message = [line for line in too_long.errors.splitlines() if refused in line]
-    assert len(message) == 1 and "maximum context length is 64 tokens" in message[0], too_long.errors[-3000:]
+    assert len(message) == 1 and "max_model_len=max_total_tokens=64" in message[0], too_long.errors[-3000:]
     assert "larger --max-model-len" in message[0] and "Traceback" not in too_long.errors
 
     run = start_with_vllm(*flags, "--max_steps", 10_000)

@@ -161,7 +161,7 @@ def _refusal(response: Any) -> str:
     except (ValueError, KeyError, TypeError):  # not an error of vLLM's own
         text = response.text
     text = " ".join(text.split())[:400].rstrip(".") or response.reason
-    if "context length" in text:
+    if "context length" in text or "max_model_len" in text:
         fix = "Restart it with a larger --max-model-len, lower max_completion_length, or leave out long prompts."
     elif response.status_code >= 500:
         fix = (

@@ -167,11 +167,21 @@ def error_of_vllm(message):
     return json.dumps({"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400}}).encode()
 
 
-def test_a_prompt_that_does_not_fit_ends_the_run_with_one_line(client, server):
-    text = "This model's maximum context length is 64 tokens.\nHowever, you requested 96 output tokens."
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This model's maximum context length is 64 tokens.\nHowever, you requested 60 output tokens.",
+        "max_tokens=70 cannot be greater than max_model_len=max_total_tokens=64. (parameter=max_tokens, value=70)",
+    ],
+)
+def test_a_prompt_that_does_not_fit_ends_the_run_with_one_line(client, server, text):
+    """Both are messages of vLLM 0.30: the second one if the completion alone does not fit."""
     server.failures, server.failure = 99, (400, error_of_vllm(text))
     line = refused(client)
-    assert f"The vLLM server answered {server.url}/v1/completions with status 400: {' '.join(text.split())}" in line
+    assert (
+        f"The vLLM server answered {server.url}/v1/completions with status 400: {' '.join(text.split()).rstrip('.')}. "
+        in line
+    )
     assert "--max-model-len" in line and "max_completion_length" in line
     assert not client.was_gone()  # a refusal is not repeated
 
