@@ -10,10 +10,18 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from ...trainer.passes.capabilities import CACHE
+
+# transformers builds a mask for every pass on fake tensors, except for an attention that it does not know
+_WITHOUT_MASK = "sdpa_without_mask"
+# float32 copies of a tile of logits that TRL's LM head holds at once where it runs without Triton
+_COPIES_OF_TILE = 7
+AttentionInterface.register(_WITHOUT_MASK, sdpa_attention_forward)
 
 
 class FakeModel:
@@ -43,16 +51,13 @@ class FakeModel:
                     tensors.update({name: fake(tensor) for name, tensor in tensors.items() if tensor is not None})
 
     @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
-        """Within this context the model runs.
-
-        Kernels other than eager and sdpa need a GPU. They keep the same tensors as sdpa without a mask.
-        """
+    def _running(self, *, masked: bool = True) -> Iterator[None]:
+        """Within this context the model runs. Kernels that need a GPU keep the same tensors as sdpa without a mask."""
         config = self.causal.config
         attention = config.get_text_config()._attn_implementation
         try:
             if attention != "eager":
-                config._attn_implementation = "sdpa"
+                config._attn_implementation = "sdpa" if masked else _WITHOUT_MASK
             with self._mode, torch.device("cpu"):
                 yield
         finally:
@@ -74,6 +79,7 @@ class FakeModel:
         tokens: int,
         *,
         scored: int | None,
+        fused: bool,
         masked: bool,
         autocast: torch.dtype | None,
         checkpointing: dict[str, Any] | None,
@@ -84,6 +90,7 @@ class FakeModel:
             rows: Number of rows.
             tokens: Tokens of each row.
             scored: Tokens of each row on which the LM head runs; None runs the model without its LM head.
+            fused: Whether the LM head has a Triton kernel.
             masked: Whether the pass has an attention mask.
             autocast: The type of mixed precision, or None.
             checkpointing: The arguments of activation checkpointing, or None to keep all activations.
@@ -101,7 +108,7 @@ class FakeModel:
                 if len(trained) < len(list(model.parameters())):
                     model.enable_input_require_grads()
                     undo.callback(model.disable_input_require_grads)
-            undo.enter_context(self._running())
+            undo.enter_context(self._running(masked=masked))
             with live:
                 batch = {"input_ids": torch.zeros(rows, tokens, dtype=torch.long)}
                 if masked:
@@ -111,7 +118,7 @@ class FakeModel:
                     if scored is not None:
                         states = outputs[:, -scored:].reshape(-1, outputs.size(-1))
                         head = model.get_output_embeddings().weight
-                        outputs = _LMHead.apply(states, head, autocast or states.dtype)
+                        outputs = _LMHead.apply(states, head, autocast or states.dtype, fused)
                 outputs.backward(torch.zeros_like(outputs))
         return live.peak
 
@@ -120,30 +127,34 @@ class _LMHead(torch.autograd.Function):
     """Allocates what TRL's LM head allocates: logits of one tile at a time, and float32 gradients."""
 
     @staticmethod
-    def forward(ctx, states, weight, dtype):
+    def forward(ctx, states, weight, dtype, fused):
         ctx.save_for_backward(states, weight)
-        ctx.dtype = dtype
-        _tile(states, weight, dtype)
+        ctx.tile = dtype, fused
+        _tile(states, weight, dtype, fused)
         return states.new_zeros(len(states), dtype=torch.float32)
 
     @staticmethod
     def backward(ctx, *_):
-        states, weight = saved = ctx.saved_tensors
+        saved = ctx.saved_tensors
         gradients = [
             torch.zeros_like(tensor, dtype=torch.float32) if needed else None
             for tensor, needed in zip(saved, ctx.needs_input_grad, strict=False)
         ]
-        tile = _tile(states, weight, ctx.dtype)
+        tile = _tile(*saved, *ctx.tile)
         cast = [g if g is None else g.to(tensor.dtype) for g, tensor in zip(gradients, saved, strict=True)]
         del tile
-        return *cast, None
+        return *cast, None, None
 
 
-def _tile(states: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-    """The logits, states and weights of one tile of TRL's LM head."""
+def _tile(states: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype, fused: bool) -> list[torch.Tensor]:
+    """Allocate what TRL's LM head needs for one tile, and return what it keeps until the end of its pass."""
     count = min(len(states), TOKEN_CHUNK_SIZE)
     logits = torch.empty(count, _CHUNKED_LOGPROB_CHUNK_SIZE, dtype=dtype)
-    return logits, states[:count].to(dtype), weight[:_CHUNKED_LOGPROB_CHUNK_SIZE].to(dtype)
+    chunk = weight[:_CHUNKED_LOGPROB_CHUNK_SIZE].to(dtype)
+    operands = [states[:count].to(dtype), chunk]
+    if not fused:  # without Triton, float32 copies of the tile: logits, log-probs, probabilities, their gradients
+        operands += [logits.new_empty(count, len(chunk), dtype=torch.float32) for _ in range(_COPIES_OF_TILE)]
+    return [logits]
 
 
 def _drop_gradient(parameter: nn.Parameter) -> None:

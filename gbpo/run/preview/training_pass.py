@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 from ...trainer.config import GBPOConfig
 from ...trainer.passes import capabilities as architecture
@@ -92,13 +93,14 @@ class TrainingPass:
         args, config = self.recipe.training, self.model.causal.config
         rows, width = self.shape(tokens)
         trims = "trim_padding" in requested_speedups(args.exact_speedups) and architecture.trims(self.model.causal)
-        # elsewhere TRL's LM head runs on the prompts too
-        scored = width - (self.prompt_tokens if trains_on_gpu(self.recipe) else 1)
+        fused = trains_on_gpu(self.recipe)
+        scored = width - (self.prompt_tokens if fused else 1)  # elsewhere TRL's LM head runs on the prompts too
         return self.model.pass_bytes(
             rows,
             width,
             scored=scored if head else None,
-            masked=not (trims and architecture.attends_backwards_only(config)),
+            fused=fused,
+            masked=not (trims and architecture.attends_backwards_only(config)) or _has_window_mask(config, width),
             autocast=precision(self.recipe),
             checkpointing=(args.activation_checkpointing_kwargs or {"use_reentrant": False}) if checkpointing else None,
         )
@@ -125,3 +127,10 @@ class TrainingPass:
                 return low
             high, large = fits, self.size(fits, checkpointing=checkpointing)
         return high
+
+
+def _has_window_mask(config: Any, width: int) -> bool:
+    """Whether sdpa needs a mask, because rows of this width are longer than a window of the attention."""
+    text = config.get_text_config()
+    windows = "sliding_attention" in (getattr(text, "layer_types", None) or ())
+    return text._attn_implementation == "sdpa" and windows and width >= text.sliding_window

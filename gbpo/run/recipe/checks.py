@@ -214,7 +214,8 @@ def check_deepspeed(config: str | dict[str, Any] | None) -> None:
 def _check_packages(args: GRPOConfig, model: ModelConfig) -> None:
     if args.use_vllm and find_spec("vllm") is None:
         raise ValueError(
-            "use_vllm=True needs vLLM, which is not installed: pip install 'gbpo[vllm]', or use_vllm: false."
+            "use_vllm=True needs vLLM, which is not installed: pip install 'gbpo[vllm]', or write use_vllm: false"
+            + (" and ratio_anchor: trainer." if getattr(args, "ratio_anchor", "trainer") == "sampler" else ".")
         )
     optimizer = getattr(args.optim, "value", args.optim)
     package = next((package for start, package in _OPTIMIZERS.items() if optimizer.startswith(start)), None)

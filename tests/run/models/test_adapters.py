@@ -43,7 +43,7 @@ def lora_run(request, boxing_model, problems, tmp_path_factory):
                 str(ROOT / "recipes" / "qwen_math_lora.yaml"),
                 *("--model_name_or_path", boxing_model, "--dataset_name", problems, "--output_dir", str(output)),
                 *("--dataset_columns", "{problem: prompt, answer: solution}", "--use_vllm", "false"),
-                *("--algorithm", request.param, "--merge_adapter", "true", *SHORT),
+                *("--ratio_anchor", "trainer", "--algorithm", request.param, "--merge_adapter", "true", *SHORT),
             ]
         )
     return SimpleNamespace(folder=output, base=boxing_model, trainer=trainers[0], batches=batches)
@@ -103,15 +103,15 @@ REFUSED = {
     "4 bit, vLLM": (["--load_in_4bit", "true"], ["load_in_4bit=True", "use_vllm=True", "use_vllm: false"]),
     "8 bit, vLLM": (["--load_in_8bit", "true"], ["load_in_8bit=True", "use_vllm=True", "use_vllm: false"]),
     "4 bit, all weights": (
-        ["--use_vllm", "false", "--use_peft", "false", "--load_in_4bit", "true"],
+        ["--use_vllm", "false", "--ratio_anchor", "trainer", "--use_peft", "false", "--load_in_4bit", "true"],
         ["load_in_4bit=True", "use_peft: true"],
     ),
     "8 bit, all weights": (
-        ["--use_vllm", "false", "--use_peft", "false", "--load_in_8bit", "true"],
+        ["--use_vllm", "false", "--ratio_anchor", "trainer", "--use_peft", "false", "--load_in_8bit", "true"],
         ["load_in_8bit=True", "use_peft: true"],
     ),
     "no bitsandbytes": (
-        ["--use_vllm", "false", "--load_in_4bit", "true"],
+        ["--use_vllm", "false", "--ratio_anchor", "trainer", "--load_in_4bit", "true"],
         ["load_in_4bit=True", "pip install bitsandbytes"],
     ),
 }

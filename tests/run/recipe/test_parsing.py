@@ -99,6 +99,7 @@ def test_states_what_a_gpu_needs(path, engines):
     published = path.stem == "qwen_ttrl"
     assert (args.beta, args.entropy_coef) == ((0.001, 0.005) if published else (0.0, 0.0))
     assert args.target_baseline == ("median" if published else "exact")
+    assert args.ratio_anchor == ("trainer" if published or not args.use_vllm else "sampler")
 
 
 def speedups_of(parsed, attention, *, whole_model):
@@ -121,7 +122,9 @@ def test_all_speedups_act_on_a_gpu(path, engines, launched):
     in_generation_only = "activation checkpointing keeps no keys and values" if parsed.model.load_in_4bit else None
     assert not whole or sdpa.without_sharing_in_passes == in_generation_only
     for speedups in (flash, sdpa):
-        assert {"trim_padding", "arrange_rows", "reuse_first_pass"} <= {name for name in SPEEDUPS if name in speedups}
+        assert {"trim_padding", "arrange_rows"} <= {name for name in SPEEDUPS if name in speedups}
+        # one forward pass less: with vLLM's log-probs there is none for old log-probs
+        assert ("reuse_first_pass" in speedups) == (parsed.training.ratio_anchor == "trainer")
         assert ("skip_zero_signal" in speedups) == (path.stem != "qwen_ttrl")  # every row has a KL term there
 
 
@@ -215,6 +218,8 @@ def test_runs_two_steps_on_a_tiny_model(path, boxing_model, tiny_gemma, problems
     for engine in ("use_vllm", "load_in_4bit"):
         if f"\n{engine}: true" in text:
             flags += [f"--{engine}", "false"]
+    if "\nratio_anchor: sampler" in text:
+        flags += ["--ratio_anchor", "trainer"]
     flags += "--max_steps 2 --logging_steps 1 --max_completion_length 16 --num_completions_to_print 0".split()
     flags += [
         "--exact_speedups",
@@ -242,7 +247,7 @@ def test_qwen_math_with_its_own_settings(launch, boxing_model, problems, tmp_pat
         ROOT / "recipes" / "qwen_math.yaml",
         *("--model_name_or_path", boxing_model),
         *("--dataset_name", problems, "--dataset_columns", "{problem: prompt, answer: solution}"),
-        *("--use_vllm", "false", "--max_steps", 8, "--algorithm", algorithm),
+        *("--use_vllm", "false", "--ratio_anchor", "trainer", "--max_steps", 8, "--algorithm", algorithm),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     folder = tmp_path / "runs" / "qwen_math"
