@@ -275,6 +275,18 @@ def test_gradients_of_fsdp_are_split_if_a_step_has_one_pass(model, monkeypatch):
     assert estimated(model, *ONE)["gathered layers"].size == 2 * split["weights"].size
 
 
+def test_a_sharded_pass_keeps_no_copy_of_the_weights_in_bfloat16(model, monkeypatch):
+    """The weights of a pass under FSDP and ZeRO are in bfloat16 already. Elsewhere autocast copies the linear ones."""
+    flags = (*SMALL, "--bf16", "true")
+    whole = estimated(model, *flags)["activations"].size
+    recipe = parsed(model, *flags)
+    recipe.training.deepspeed_plugin = zero(2)
+    monkeypatch.setattr(type(recipe.training), "world_size", 4)
+    sharded = by_name(estimate(model, recipe).passes)["activations"].size
+    linear = 4 * (128 * (128 + 64 + 64 + 128) + 3 * 128 * 256)  # 4 layers: q, k, v, o and three of the MLP
+    assert whole - sharded >= 2 * linear
+
+
 def test_buffers_of_zero(model, monkeypatch):
     """DeepSpeed's buffer for 5e8 gradients, doubled if it reduces during the backward pass, and what ZeRO-3 gathers."""
     recipe = parsed(model)
