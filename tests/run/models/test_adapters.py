@@ -43,6 +43,7 @@ def lora_run(request, boxing_model, problems, tmp_path_factory):
                 str(ROOT / "recipes" / "qwen_math_lora.yaml"),
                 *("--model_name_or_path", boxing_model, "--dataset_name", problems, "--output_dir", str(output)),
                 *("--dataset_columns", "{problem: prompt, answer: solution}", "--use_vllm", "false"),
+                *("--ratio_anchor", "trainer"),
                 *("--ratio_anchor", "trainer", "--algorithm", request.param, "--merge_adapter", "true", *SHORT),
             ]
         )
