@@ -12,6 +12,7 @@ from ..core.aggregation import LOSS_TYPES
 from ..core.bounds import check_bounds, check_temperature
 from ..core.losses import check_loss_options
 from ..core.targets import BASELINES
+from .passes.anchor import ANCHORS
 from .passes.speedups import SPEEDUPS, requested_speedups
 
 # Fields with a fixed set of values. TRL refuses other values only after the first generation, or never.
@@ -50,10 +51,15 @@ class BaseConfig(GRPOConfig):
         exact_speedups: Speed-ups that do not change the gradient: `["all"]`, `["none"]` or, for debugging, a list of
             names. A speed-up that would change the gradient in a run is turned off there, and the log says why.
         resample_zero_signal_groups: Replace groups without signal by groups of other prompts (DAPO's dynamic sampling).
+        ratio_anchor: The policy π0 in the probability ratio ρ = π / π0. With `"trainer"` it is the trainer's policy at
+            the time of the generation, so that ρ is exactly 1 in the first optimiser step. With `"sampler"` it is the
+            policy that vLLM sampled from, by the log-probs that vLLM reports. This needs no forward pass for old
+            log-probs, and turns `vllm_importance_sampling_correction` off.
 
     Raises:
         TypeError: A field of an earlier version is used. The message gives the new name.
-        ValueError: `optimizer_batch_size` cannot be split over the processes.
+        ValueError: `optimizer_batch_size` cannot be split over the processes. `ratio_anchor` is unknown, or `"sampler"`
+            without vLLM or with a correction.
     """
 
     optimizer_batch_size: int | None = field(
@@ -80,6 +86,13 @@ class BaseConfig(GRPOConfig):
             "of further generations."
         },
     )
+    ratio_anchor: str = field(
+        default="trainer",
+        metadata={
+            "help": "The policy that the probability ratio starts from: 'trainer' (the trainer's policy at the time of "
+            "the generation) or 'sampler' (the log-probs that vLLM reports; no forward pass for old log-probs)."
+        },
+    )
 
     def __new__(cls, *args: Any, **kwargs: Any):
         for name in SPEEDUPS:
@@ -91,6 +104,7 @@ class BaseConfig(GRPOConfig):
         requested_speedups(self.exact_speedups)  # refuses unknown names
         self._generation_batch_given = self.generation_batch_size is not None  # TRL computes it otherwise
         self.gradient_accumulation_steps = self._accumulation_steps()
+        self._check_anchor()
         super().__post_init__()
 
     def hazards(self) -> list[str]:
@@ -130,6 +144,26 @@ class BaseConfig(GRPOConfig):
         if size < together or size % together:
             raise _optimizer_batch_does_not_split(self, processes)
         return size // together
+
+    def _check_anchor(self) -> None:
+        if self.ratio_anchor not in ANCHORS:
+            raise ValueError(f"ratio_anchor={self.ratio_anchor!r} is unknown. Write one of {', '.join(ANCHORS)}.")
+        if self.ratio_anchor == "trainer":
+            return
+        if not self.use_vllm:
+            raise ValueError(
+                "ratio_anchor='sampler' needs the log-probs that vLLM reports, but use_vllm is false. Write use_vllm: "
+                "true, or ratio_anchor: trainer."
+            )
+        defaults = {f.name: f.default for f in fields(self)}
+        for name in (f"vllm_importance_sampling_{option}" for option in ("mode", "clip_min", "clip_max")):
+            if (value := getattr(self, name)) != defaults[name]:
+                raise ValueError(
+                    f"{name}={value!r} would be ignored with ratio_anchor='sampler': the ratio then contains the "
+                    f"difference between vLLM and the trainer, so nothing is left to correct. Remove {name}, or write "
+                    "ratio_anchor: trainer."
+                )
+        self.vllm_importance_sampling_correction = False
 
 
 def launched_processes() -> int:
@@ -289,6 +323,12 @@ class GBPOConfig(BaseConfig):
                 f"mean target of a group is near {1 + (high - self.epsilon) / 2:g}, but the mean ratio of any policy "
                 f"is 1. With these bounds the right baseline is the {high / (high + self.epsilon):.2g} quantile, not "
                 "the median or mean. Write target_baseline: exact, which uses this quantile, or equal bounds."
+            )
+        if self.ratio_anchor == "sampler" and self.target_baseline == "median":
+            found.append(
+                "ratio_anchor='sampler' with target_baseline='median': a completion with the median reward has the "
+                "target 1, but its ratios differ from 1 by the rounding of vLLM, so its gradient has full size and a "
+                "random sign. Write target_baseline: exact, or ratio_anchor: trainer."
             )
         return found
 

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 
+import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig
@@ -52,6 +53,7 @@ def find(
     found += _rounded_away(recipe, description)
     found += _cancelling_weights(recipe)
     found += _dropout(recipe)
+    found += _compiled(args)
     if biased := biased_sampling(args):
         found.append(biased)
     if eval_set is not None:
@@ -111,12 +113,13 @@ def _window(args: GRPOConfig, description: Description, prompt_tokens: int) -> l
 
 def _temperature(args: GRPOConfig) -> list[str]:
     """Warn if the vLLM server may compute log-probs at another temperature than TRL, which uses that of sampling."""
-    server = args.use_vllm and args.vllm_mode == "server" and args.vllm_importance_sampling_correction
+    reads = args.vllm_importance_sampling_correction or getattr(args, "ratio_anchor", None) == "sampler"
+    server = args.use_vllm and args.vllm_mode == "server" and reads
     if args.temperature == 1.0 or not server:
         return []
     return [
         f"temperature={args.temperature} with a vLLM server: by default a server reports log-probs at temperature 1, "
-        "so the sampling correction would compare two different policies. Start the server with --logprobs-mode "
+        "so the trainer would compare two different policies. Start the server with --logprobs-mode "
         "processed_logprobs, or write temperature: 1.0."
     ]
 
@@ -149,6 +152,16 @@ def _dropout(recipe: Recipe) -> list[str]:
     return [
         f"lora_dropout={model.lora_dropout}: two forward passes over the same tokens differ by the dropout noise, and "
         "the ratio would treat this noise as a change of the policy. Write lora_dropout: 0.0."
+    ]
+
+
+def _compiled(args: GRPOConfig) -> list[str]:
+    if not args.torch_compile:
+        return []
+    return [
+        "torch_compile=True: the model is compiled again for new shapes of a pass, which takes minutes, and after "
+        f"{torch._dynamo.config.recompile_limit} times it runs without compilation. Widths are rounded up to 16 per "
+        "doubling, and gbpo/pass_shapes counts the shapes. If this number keeps growing, write torch_compile: false."
     ]
 
 

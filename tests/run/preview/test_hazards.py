@@ -93,6 +93,11 @@ CASES = {
         ["--reward_funcs", "exact_match", "length", "--reward_weights", 1, 0],
         ["[0.5, -0.5]", "sum to 0"],
     ),
+    "compiled": (
+        ["--torch_compile", "true"],
+        ["--torch_compile", "false"],
+        ["torch_compile=True", "gbpo/pass_shapes", "torch_compile: false"],
+    ),
     "top-p": (["--top_p", 0.9], ["--top_p", 1.0], ["top_p=0.9", "biases"]),
     "top-k": (["--top_k", 50], ["--top_k", 0], ["top_k=50"]),
     "min-p": (["--min_p", 0.05], ["--min_p", 0.0], ["min_p=0.05"]),
