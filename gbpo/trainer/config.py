@@ -172,26 +172,6 @@ class BaseConfig(GRPOConfig):
             raise _optimizer_batch_does_not_split(self, processes)
         return size // together
 
-    def _check_anchor(self) -> None:
-        if self.ratio_anchor not in ANCHORS:
-            raise ValueError(f"ratio_anchor={self.ratio_anchor!r} is unknown. Write one of {', '.join(ANCHORS)}.")
-        if self.ratio_anchor == "trainer":
-            return
-        if not self.use_vllm:
-            raise ValueError(
-                "ratio_anchor='sampler' needs the log-probs that vLLM reports, but use_vllm is false. Write use_vllm: "
-                "true, or ratio_anchor: trainer."
-            )
-        defaults = {f.name: f.default for f in fields(self)}
-        for name in (f"vllm_importance_sampling_{option}" for option in ("mode", "clip_min", "clip_max")):
-            if (value := getattr(self, name)) != defaults[name]:
-                raise ValueError(
-                    f"{name}={value!r} would be ignored with ratio_anchor='sampler': the ratio then contains the "
-                    f"difference between vLLM and the trainer, so nothing is left to correct. Remove {name}, or write "
-                    "ratio_anchor: trainer."
-                )
-        self.vllm_importance_sampling_correction = False
-
 
 def launched_processes() -> int:
     """The number of processes that the launcher started, known before they form a group."""
