@@ -27,7 +27,7 @@ def model(tmp_path_factory):
     """Folder of a tiny Qwen2 in bfloat16, with heads that vLLM's CPU kernels take and an LM head of its own."""
     shape = {"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False}
     system = yaml.safe_load((ROOT / "recipes" / "qwen_math.yaml").read_text())["system_prompt"]
-    return boxing.save(tmp_path_factory.mktemp("boxing"), 250, system, **shape)
+    return boxing.save(tmp_path_factory.mktemp("boxing"), 300, system, "What is {} mod 3?", **shape)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def problems(tmp_path_factory):
 
 
 def gaps_of(rows):
-    """Mean |vLLM - trainer| of the log-probs, logged in the first optimiser step on each generation."""
-    return [row[GAP] for row in rows if GAP in row]
+    """Mean |vLLM - trainer| of the log-probs in the first optimiser step on each generation."""
+    return [row[GAP] for row in rows[::4]]
 
 
 @pytest.mark.parametrize(("recipe", "learning_rate"), [("qwen_math", 1e-3), ("qwen_math_lora", 1e-2)])

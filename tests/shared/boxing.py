@@ -6,12 +6,13 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 
-def save(folder, steps=60, system=None, **shape):
+def save(folder, steps=60, system=None, question="{}", **shape):
     """Train the model for a few seconds and save it with its tokenizer.
 
     Args:
         steps: Optimiser steps of the training.
         system: System message of the chats; None for none.
+        question: Text of the questions, around some digits.
         shape: Changes of its configuration.
     """
     from gbpo.run.models.tiny import character_tokenizer, tiny_decoder
@@ -27,8 +28,8 @@ def save(folder, steps=60, system=None, **shape):
         chats = []
         for _ in range(16):
             digits = torch.randint(0, 10, (8,), generator=rng).tolist()
-            question = "".join(map(str, digits[: 2 + digits[0] % 6]))
-            messages = [{"role": "user", "content": question}]
+            asked = question.format("".join(map(str, digits[: 2 + digits[0] % 6])))
+            messages = [{"role": "user", "content": asked}]
             if system is not None:
                 messages.insert(0, {"role": "system", "content": system})
             prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
