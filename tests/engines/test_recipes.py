@@ -40,9 +40,7 @@ def gaps_of(rows):
     return [row[GAP] for row in rows[::4]]
 
 
-@pytest.mark.parametrize(
-    ("recipe", "learning_rate", "steps"), [("qwen_math", 1e-3, 60), ("qwen_math_lora", 3e-3, 120)]
-)
+@pytest.mark.parametrize(("recipe", "learning_rate", "steps"), [("qwen_math", 1e-3, 60), ("qwen_math_lora", 3e-3, 120)])
 def test_reward_rises(model, problems, tmp_path, monkeypatch, recipe, learning_rate, steps):
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     flags = ("--generation_batch_size", 128, "--optimizer_batch_size", 64, "--max_steps", steps)
