@@ -44,6 +44,7 @@ class Case:
         completions: Number of completions, a multiple of `MICRO_BATCH`.
         mean_length: Mean completion length in tokens.
         loss_type: TRL's `loss_type`.
+        group: Completions per prompt.
     """
 
     lengths: str = "skewed"
@@ -51,10 +52,12 @@ class Case:
     completions: int = 64
     mean_length: int = _MEAN_LENGTH
     loss_type: str = "dapo"
+    group: int = GROUP
 
     @property
     def name(self) -> str:
-        return f"{self.lengths}, {self.zero_signal:.0%} zero-signal"
+        groups = "" if self.group == GROUP else f", groups of {self.group}"
+        return f"{self.lengths}, {self.zero_signal:.0%} zero-signal{groups}"
 
 
 @dataclass
@@ -69,23 +72,23 @@ class Batch:
 
     def __post_init__(self):
         rng = random.Random(0)
-        rows, case = self.case.completions, self.case
+        rows, case, group = self.case.completions, self.case, self.case.group
         skewed = case.lengths == "skewed"
-        prompts = [rng.randint(*_PROMPT) if skewed else sum(_PROMPT) // 2 for _ in range(rows // GROUP)]
+        prompts = [rng.randint(*_PROMPT) if skewed else sum(_PROMPT) // 2 for _ in range(rows // group)]
         lengths = [case.mean_length] * rows
         if skewed:
             middle = NormalDist(math.log(case.mean_length) - _SIGMA**2 / 2, _SIGMA)
             lengths = [round(math.exp(middle.inv_cdf((i + 0.5) / rows))) for i in range(rows)]
             rng.shuffle(lengths)
-        groups = range(rows // GROUP)
+        groups = range(rows // group)
         zero_signal = set(rng.sample(groups, round(case.zero_signal * len(groups))))
         texts = [[rng.randrange(*_TOKENS) for _ in range(length)] for length in prompts]
-        self.prompt_ids = [texts[group] for group in groups for _ in range(GROUP)]
+        self.prompt_ids = [texts[number] for number in groups for _ in range(group)]
         self.completion_ids = [[rng.randrange(*_TOKENS) for _ in range(length)] for length in lengths]
-        mixed = [[1.0] * right + [0.0] * (GROUP - right) for right in (rng.randint(1, GROUP - 1) for _ in groups)]
+        mixed = [[1.0] * right + [0.0] * (group - right) for right in (rng.randint(1, group - 1) for _ in groups)]
         for rewards in mixed:
             rng.shuffle(rewards)
-        self.rewards = [0.0 if group in zero_signal else mixed[group][i] for group in groups for i in range(GROUP)]
+        self.rewards = [0.0 if number in zero_signal else mixed[number][i] for number in groups for i in range(group)]
 
     def rollout(self, prompts: list[str], trainer: Any) -> dict[str, Any]:
         torch.manual_seed(0)  # the trainer shuffles the rows after this
@@ -97,8 +100,8 @@ class Batch:
     @property
     def useful(self) -> list[tuple[int, int]]:
         """Numbers of prompt and completion tokens of each row whose group has different rewards."""
-        rows = range(len(self.rewards))
-        groups = [self.rewards[row - row % GROUP : row - row % GROUP + GROUP] for row in rows]
+        rows, group = range(len(self.rewards)), self.case.group
+        groups = [self.rewards[row - row % group : row - row % group + group] for row in rows]
         return [(len(self.prompt_ids[row]), len(self.completion_ids[row])) for row in rows if len(set(groups[row])) > 1]
 
 
@@ -205,7 +208,7 @@ def make_trainer(
         "max_grad_norm": 0.0,
         "max_steps": 1,
         "seed": 0,
-        "num_generations": GROUP,
+        "num_generations": case.group,
         "per_device_train_batch_size": MICRO_BATCH,
         "gradient_accumulation_steps": case.completions // MICRO_BATCH,
         "max_completion_length": max(map(len, batch.completion_ids)),
@@ -225,7 +228,7 @@ def make_trainer(
             batch,
             (GBPOConfig if gbpo else GRPOConfig)(**options),
             train_dataset=Dataset.from_dict(
-                {"prompt": prompts or [str(group) for group in range(case.completions // GROUP)]}
+                {"prompt": prompts or [str(group) for group in range(case.completions // case.group)]}
             ),
             processing_class=character_tokenizer(),
             rollout_func=None if prompts else batch.rollout,

@@ -20,7 +20,7 @@ import argparse
 import copy
 import statistics
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,7 +30,9 @@ from . import memory
 from .measuring import BenchResult, spread
 from .timed import MICRO_BATCH, Batch, Case, TimedGBPO, TimedGRPO, bench_model, make_trainer, now, random_model
 
-_CASES = [Case(lengths, zero_signal) for lengths in ("skewed", "uniform") for zero_signal in (0.0, 0.5, 0.8)]
+# The first case is like the recipes for GPUs.
+_CASES = [Case("skewed", 3 / 8, group=8)]
+_CASES += [Case(lengths, zero_signal) for lengths in ("skewed", "uniform") for zero_signal in (0.0, 0.5, 0.8)]
 _GROWN = Case("skewed", 0.5)
 _QUICK = Case("skewed", 0.5, completions=16, mean_length=12)
 
@@ -60,7 +62,7 @@ def run(options: argparse.Namespace) -> BenchResult:
 
 
 def _scaled(case: Case, completions: int, length: int) -> Case:
-    return Case(case.lengths, case.zero_signal, completions * case.completions, length * case.mean_length)
+    return replace(case, completions=completions * case.completions, mean_length=length * case.mean_length)
 
 
 def compare(name: str, case: Case, model: Any, repeats: int) -> dict[str, Any]:

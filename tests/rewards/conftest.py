@@ -42,7 +42,7 @@ class MarkedBoxes:
                 pass
         return found
 
-    def gone(self, patience=5.0):
+    def gone(self, patience=15.0):
         """Whether all of them end within `patience` seconds. The kernel takes a moment to end a namespace."""
         deadline = time.monotonic() + patience
         while self.pids() and time.monotonic() < deadline:
