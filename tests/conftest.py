@@ -173,3 +173,16 @@ def check_resume(random_model, tmp_path, in_two_processes):
         AutoModelForCausalLM.from_pretrained(tmp_path / "resumed" / "model")
 
     return check
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """A function that makes this process look like one of several, for configurations. No process group is formed."""
+    from transformers import TrainingArguments
+
+    def launch(processes):
+        monkeypatch.setenv("WORLD_SIZE", str(processes))
+        monkeypatch.setattr(TrainingArguments, "world_size", processes)
+        monkeypatch.setattr(TrainingArguments, "device", torch.device("cpu"))
+
+    return launch

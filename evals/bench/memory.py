@@ -4,7 +4,7 @@ On a CPU, the result is the growth of the resident memory from the start of `tra
 freed memory and reuses it, which changes the result by up to 5 %. Here `mallopt` makes every block of 64 KiB or more a
 separate allocation that is returned when freed. The result then repeats to within 0.2 %, but the step takes several
 times longer, so this step is not timed. On a GPU, the result is the maximum memory allocated by torch, including the
-weights.
+weights, and the maximum memory that its allocator reserved.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _CLEAR_PEAK = "5"  # this value, written to /proc/self/clear_refs, resets the pe
 
 
 def peaks(case: Case, model: Any) -> dict[str, int]:
-    """Peak memory of a step on this case in bytes, for `ours` and `trl`."""
+    """Peak memory of a step on this case in bytes, for `ours` and `trl`; on a GPU also `ours_reserved` and
+    `trl_reserved`.
+    """
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
         return pool.submit(_measure, case, model).result()
@@ -50,6 +52,8 @@ def _measure(case: Case, model: Any) -> dict[str, int]:
         for name, kind in kinds.items():
             trainer = make_trainer(kind, copy.deepcopy(model), Batch(case), folder)
             found[name] = _peak_of(trainer)
+            if torch.cuda.is_available():
+                found[f"{name}_reserved"] = torch.cuda.max_memory_reserved()
             del trainer
     return found
 

@@ -94,6 +94,7 @@ def compare(name: str, case: Case, model: Any, repeats: int) -> dict[str, Any]:
         "repeats": repeats,
         "ours_peak_bytes": peaks["ours"],
         "trl_peak_bytes": peaks["trl"],
+        **{f"{name}_bytes": size for name, size in peaks.items() if name.endswith("reserved")},
         "rows": case.completions,
         "useful_rows": len(batch.useful),
         "tokens": tokens,

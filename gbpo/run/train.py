@@ -21,7 +21,7 @@ from ..trainer.sampling.extra_votes import vote_rounds
 from ..trainer.sampling.unbiased import check_sampling
 from ..trainer.sampling.vllm_client import check_server
 from .data.loading import format_prompts, load, longest_prompt, quiet
-from .models import catalogue
+from .models import attention, catalogue
 from .models.adapters import save_merged
 from .models.description import Description, describe
 from .output import folder
@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         agreed(lambda: check_server(recipe.training))
         model = catalogue.local_model(recipe.model.model_name_or_path)
         description = describe(model, recipe)
+        recipe.model.attn_implementation = agreed(lambda: _attention(recipe, description))
         memory.skeleton(recipe, description)  # raises an error if adapters, attention or model_init_kwargs do not fit
         agreed(lambda: lock_output(inputs.output))
     except (ValueError, ImportError) as error:
@@ -132,6 +133,14 @@ def train(inputs: Inputs, model: str, description: Description, step_report: Tra
         _save_beside_model(trainer, recipe, model, output)
         draw_curves(output, f"{recipe.path.stem}, {recipe.run.algorithm}")
         print(_summary(recipe, output, seconds), flush=True)
+
+
+def _attention(recipe: Recipe, description: Description) -> str | None:
+    """Name of the attention implementation. If the recipe leaves the choice to the run, print it with the reason."""
+    chosen = attention.choose(recipe, description)
+    if chosen.reason:
+        print(f"Attention: {chosen}.", flush=True)
+    return chosen.name
 
 
 def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseTrainer:

@@ -8,6 +8,7 @@ from .config import BaseConfig
 from .guards.finite_steps import FiniteSteps
 from .guards.phase_times import PhaseTimes
 from .guards.vllm_weights import WeightCheck, engine_dtype
+from .passes.anchor import Anchor
 from .passes.run import Scorer
 from .passes.speedups import decide
 from .sampling.extra_votes import ExtraVotes, vote_rounds
@@ -34,6 +35,7 @@ class BaseTrainer(BridgeTrainer):
         rank = self.accelerator.process_index
         self.phase_times = PhaseTimes(self._log)
         self.add_callback(self.phase_times)
+        self.anchor = Anchor.of(self.args)
         self.finite_steps = FiniteSteps(self.processing_class.decode, rank)
         self.extra_votes = ExtraVotes(vote_rounds(self.reward_funcs, self.num_generations))
         if self.extra_votes.rounds and self.tools:
@@ -68,8 +70,14 @@ class BaseTrainer(BridgeTrainer):
                 pack="pack_rows" in self.speedups,
                 share="share_prompts" in self.speedups,
                 multiple=self.pad_to_multiple_of,
+                few_shapes=self._needs_few_shapes,
             )
         logger.info(self.speedups.line())
+
+    @property
+    def _needs_few_shapes(self) -> bool:
+        """Whether new shapes are expensive. On a CPU without a compiler they are not, and rounding adds padding."""
+        return self.accelerator.device.type != "cpu" or bool(self.args.torch_compile)
 
     def _weight_sync_fix(self, dtype) -> str:
         if self.args.vllm_mode == "colocate":

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate.data_loader import DataLoaderShard
 from accelerate.utils import DistributedType, set_seed
+from transformers import masking_utils
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import GRPOTrainer
 from trl.generation import vllm_generation
@@ -20,7 +21,9 @@ from .checkpoints import load_rollout_state, plain_logs, save_rollout_state, wri
 from .guards.finite_steps import FiniteSteps
 from .guards.phase_times import PhaseTimes
 from .guards.ratio_metrics import ratio_metrics
-from .guards.vllm_weights import WeightCheck, correction_fraction, engine_dtype, masked_mean
+from .guards.sampler_gap import sampler_gap_metrics
+from .guards.vllm_weights import WeightCheck, engine_dtype
+from .passes.anchor import Anchor
 from .passes.batch import IMAGE_KEYS, Pass, policy_mask, rows_of
 from .passes.capabilities import decoder_of
 from .passes.plan import PassPlan
@@ -45,21 +48,23 @@ class BridgeTrainer(GRPOTrainer):
     2. `sampling_seeds` seeds the vLLM engine, prompts are tokenized once per group, and prompts are shared.
     3. `extra_votes` generates further completions for rewards that vote.
     4. TRL calculates the rewards and the advantages.
-    5. vLLM's correction is logged, and `weight_check` compares vLLM's log-probs with the trainer's.
+    5. `weight_check` compares vLLM's log-probs with the trainer's.
     6. `add_targets` (GBPO) reads the advantages of all ranks.
     7. `resampling` replaces groups without signal; steps 2 to 6 run for each draw of new prompts.
     8. `pass_plan` (GBPO) arranges the rows into passes.
-    9. `scorer` computes old log-probs, if TRL has not, for all passes except those of the next optimiser step. The
-       passes of that step compute their old log-probs themselves.
+    9. `scorer` computes old log-probs, if `anchor` needs them and TRL has not computed them, for all passes except
+       those of the next optimiser step. The passes of that step compute their old log-probs themselves.
 
-    For one optimiser step, `scorer` computes the log-probs of each pass, and `pass_loss` (GBPO) computes its loss.
-    After the last backward, `ratio_metrics`, `finish_step` (GBPO) and `finite_steps` read the results of all passes.
+    For one optimiser step, `scorer` computes the log-probs of each pass, `anchor` gives the old log-probs and vLLM's
+    importance ratio, and `pass_loss` (GBPO) computes the loss. After the last backward, `ratio_metrics`,
+    `sampler_gap_metrics`, `finish_step` (GBPO) and `finite_steps` read the results of all passes.
     """
 
     phase_times = PhaseTimes()
     extra_votes = ExtraVotes()
     finite_steps = FiniteSteps()
     speedups = Speedups(dict.fromkeys(SPEEDUPS, "not decided yet"))
+    anchor = Anchor()
     resampling: Resampling | None = None
     sampling_seeds: SamplingSeeds | None = None
     weight_check: WeightCheck | None = None
@@ -72,7 +77,8 @@ class BridgeTrainer(GRPOTrainer):
     _train_sampler: Any = ()  # stays empty for an iterable data set
     _not_restored: str | None = None  # checkpoint whose random states transformers has not loaded yet
     _leave_out_old_logps = False
-    _last_logps: Any = None  # log-probs from the forward pass that TRL's own loss has just run
+    _micro_batch: Batch | None = None  # what TRL's own loss gets; the forward pass of the loss completes it
+    _last_logps: Any = None  # log-probs of that forward pass
     _buffered_inputs: Any
 
     def __init__(self, *args, **kwargs):
@@ -127,14 +133,14 @@ class BridgeTrainer(GRPOTrainer):
     def _prepare_inputs(self, generation_batch):
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
+        slot = self._step % self.args.steps_per_generation
+        if self.model.training and self._buffered_inputs is not before:
+            if self.pass_plan is not None:
+                self._buffered_inputs = self._planned(self.pass_plan, self._buffered_inputs)
+            self._add_old_logps(slot)
         if self.pass_plan is None:
             return inputs
-        if not self.model.training:
-            return [self.as_pass(inputs)]
-        slot = self._step % self.args.steps_per_generation
-        if self._buffered_inputs is not before:
-            self._buffered_inputs = self._planned(self.pass_plan, self._buffered_inputs, slot)
-        return self._buffered_inputs[slot]
+        return self._buffered_inputs[slot] if self.model.training else [self.as_pass(inputs)]
 
     def _generate_and_score_completions(self, inputs):
         batch, advantages = self._scored(inputs)
@@ -146,47 +152,45 @@ class BridgeTrainer(GRPOTrainer):
 
     def _scored(self, inputs: list[dict[str, Any]]) -> tuple[Batch, Any]:
         """One scored generation of this rank, and the advantages of all ranks (None if no part needs them)."""
-        updates = self.args.steps_per_generation * self.num_iterations
-        asks_for_old_logps = self.args.gradient_accumulation_steps % updates != 0
-        self._leave_out_old_logps = asks_for_old_logps and self._finds_old_logps
-        batch = super()._generate_and_score_completions(inputs)
-        if asks_for_old_logps and self._finds_old_logps:
+        leaves_out = self._uses_old_logps and (self.anchor.is_sampler or self._finds_old_logps)
+        self._leave_out_old_logps = leaves_out
+        corrects, self.vllm_importance_sampling_correction = self.vllm_importance_sampling_correction, False
+        try:  # TRL would compute old log-probs for its correction; `anchor` corrects without them
+            batch = super()._generate_and_score_completions(inputs)
+        finally:
+            self.vllm_importance_sampling_correction = corrects
+        if leaves_out:
             del batch["old_per_token_logps"]
-        if self.use_vllm and "sampling_per_token_logps" in batch:
-            self._check_engine(batch)
+        if self.weight_check is not None and self.model.training and "sampling_per_token_logps" in batch:
+            self._check_engine(self.weight_check, batch)
         if self.pass_plan is None and self.resampling is None:
             return batch, None
         advantages = self.accelerator.gather(batch["advantages"])  # (B_global,); groups may span ranks
         return self.add_targets(batch, advantages.masked_fill(~self._is_scored, torch.nan)), advantages
 
     @property
+    def _uses_old_logps(self) -> bool:
+        """Whether several optimiser steps use a generation, so that old log-probs differ from the policy's."""
+        updates = self.args.steps_per_generation * self.num_iterations
+        return self.args.gradient_accumulation_steps % updates != 0
+
+    @property
     def _finds_old_logps(self) -> bool:
         """Whether old log-probs come from the first optimiser step on a generation. TRL then does not compute them."""
-        return self.pass_plan is not None and "reuse_first_pass" in self.speedups
+        return "reuse_first_pass" in self.speedups
 
     def _scored_unrecorded(self, inputs: list[dict[str, Any]]) -> Batch:
         with self._unrecorded():
             return self._scored(inputs)[0]
 
-    def _check_engine(self, batch: Batch) -> None:
-        mask = policy_mask(batch)
-        if self.vllm_importance_sampling_correction:
-            mode, low, high = (
-                getattr(self, f"vllm_importance_sampling_{name}") for name in ("mode", "clip_min", "clip_max")
-            )
-            fraction = masked_mean(*correction_fraction(batch, mask, mode, low, high), self.accelerator)
-            done = {"mask": "masked", "truncate": "truncated"}[mode.split("_")[1]]
-            self._log(f"gbpo/vllm_{done}_fraction", fraction)
-        if self.weight_check is not None and self.model.training:
-            server = getattr(self.vllm_generation, "vllm_client", None)
-            gone = torch.tensor(float(server is not None and server.was_gone()), device=self.accelerator.device)
-            if self.args.vllm_mode == "server" and self.accelerator.reduce(gone).item():
-                self.weight_check.proven = False
-            found = self.weight_check.check(
-                batch, mask, self._first_micro_batch, self._policy_logps, self.state.global_step
-            )
-            for name, value in found.items():
-                self._log(name, value)
+    def _check_engine(self, check: WeightCheck, batch: Batch) -> None:
+        server = getattr(self.vllm_generation, "vllm_client", None)
+        gone = torch.tensor(float(server is not None and server.was_gone()), device=self.accelerator.device)
+        if self.args.vllm_mode == "server" and self.accelerator.reduce(gone).item():
+            check.proven = False
+        found = check.check(batch, self._first_micro_batch, self._policy_logps, self.state.global_step)
+        for name, value in found.items():
+            self._log(name, value)
 
     def _first_micro_batch(self, batch: Batch) -> Batch:
         """The rows of the first of the micro-batches into which TRL splits a generation."""
@@ -305,16 +309,29 @@ class BridgeTrainer(GRPOTrainer):
                 )
             else:
                 scores = *scores, None
-        if torch.is_grad_enabled():
-            self._last_logps = scores[0].detach()
+        if self._micro_batch is not None:
+            self._complete(self._micro_batch, scores[0].detach())
         return scores
+
+    def _complete(self, micro_batch: Batch, logps: torch.Tensor) -> None:
+        """Add what TRL's loss reads beside the log-probs of its forward pass: old log-probs and importance ratio."""
+        self._micro_batch, self._last_logps = None, logps
+        trainer, sampler = (micro_batch.get(f"{name}_per_token_logps") for name in ("old", "sampling"))
+        micro_batch["old_per_token_logps"] = self.anchor.old_logps(logps, trainer, sampler)
+        if self.anchor.mode is not None and sampler is not None:
+            raw = self.anchor.raw_importance_ratio(
+                micro_batch["old_per_token_logps"], sampler, policy_mask(micro_batch)
+            )
+            micro_batch["importance_sampling_ratio"] = self.anchor.importance_ratio(raw)
 
     def score(self, model: Any, one: Pass, *, entropy: bool) -> tuple[torch.Tensor, Any, Any]:
         """Log-probs and entropies of a pass's completions, (B, T), and the load-balancing loss of experts or None."""
         ids = torch.cat([one.prompt_ids, one.completion_ids], dim=1)
         left_to_trl = one.images or self.aux_loss_enabled or any(row.prompt == 0 for row in one.rows)
         if self.scorer is not None and not left_to_trl:
-            with self.phase_times.measure("loss" if torch.is_grad_enabled() else "old", counts=self.model.training):
+            phase = self.phase_times.measure("loss" if torch.is_grad_enabled() else "old", counts=self.model.training)
+            # transformers would look for packed rows to build a mask, and wait for the device; packed rows need none
+            with phase, _replaced(masking_utils, find_packed_sequence_indices=lambda position_ids: None):
                 return *self.scorer.score(model, ids, one.prompt_ids.size(1), one.rows, entropy=entropy), None
         return self._get_per_token_logps_and_entropies(
             model,
@@ -326,23 +343,33 @@ class BridgeTrainer(GRPOTrainer):
             **one.images,
         )
 
-    def _planned(self, plan: PassPlan, micro_batches: list[Batch], slot: int) -> list[list[Pass]]:
-        """The passes of a generation, with old log-probs except in passes of the optimiser step that begins now."""
+    def _planned(self, plan: PassPlan, micro_batches: list[Batch]) -> list[list[Pass]]:
+        """The passes that are run in place of each micro-batch of a generation."""
         shares = self.scorer is not None and self.scorer.shares_in(self.model)
         passes, rows_run = plan.passes([self.as_pass(b) for b in micro_batches], shares_prompts=shares)
         if rows_run is not None:
             self._log("gbpo/rows_run", rows_run)
-        first = range(slot, slot + self.args.gradient_accumulation_steps)
-        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            return [
-                some if i in first else [self._with_old_logps(one) for one in some] for i, some in enumerate(passes)
-            ]
+        return passes
 
     @torch.no_grad()
-    def _with_old_logps(self, one: Pass) -> Pass:
-        if one.old_logps is not None:
-            return one
-        return replace(one, old_logps=self.score(self.model, one, entropy=False)[0])
+    def _add_old_logps(self, slot: int) -> None:
+        """Compute the old log-probs of a new generation, except for the optimiser step that begins at `slot`.
+
+        The forward passes of that step are run with the same weights, so they give its old log-probs.
+        """
+        if self.anchor.is_sampler or not (self._uses_old_logps and self._finds_old_logps):
+            return
+        first = range(slot, slot + self.args.gradient_accumulation_steps)
+        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            for i, inputs in enumerate(self._buffered_inputs):
+                if i in first:
+                    continue
+                if self.pass_plan is None:
+                    inputs["old_per_token_logps"] = self._policy_logps(inputs)
+                else:
+                    self._buffered_inputs[i] = [
+                        replace(one, old_logps=self.score(self.model, one, entropy=False)[0]) for one in inputs
+                    ]
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss of one micro-batch: TRL's loss or, with a `pass_plan`, the sum of the losses of its passes.
@@ -350,10 +377,11 @@ class BridgeTrainer(GRPOTrainer):
         This method runs the backward of every pass except the last, whose backward TRL runs.
         """
         if self.pass_plan is None:
+            self._micro_batch = inputs
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            logps, self._last_logps = self._last_logps, None
             if self.model.training:
                 one = self.as_pass(inputs)
-                logps, self._last_logps = self._last_logps, None
                 self._ran += ((one, logps, self.log_ratio(logps, one).exp()),)
             return loss
         if not inputs:  # the passes of another micro-batch of this optimiser step hold these rows
@@ -379,7 +407,7 @@ class BridgeTrainer(GRPOTrainer):
 
     def log_ratio(self, logps: torch.Tensor, one: Pass) -> torch.Tensor:
         """log ρ of each token, (B, T), or the mean of log ρ over each sequence, (B, 1)."""
-        log_ratio = logps - (logps.detach() if one.old_logps is None else one.old_logps)
+        log_ratio = logps - self.anchor.old_logps(logps, one.old_logps, one.sampling_logps)
         if self.importance_sampling_level == "token":
             return log_ratio
         mask = one.policy_mask
@@ -420,8 +448,28 @@ class BridgeTrainer(GRPOTrainer):
                 ]
             if self.accelerator.sync_gradients:
                 self._log_ratios()
+                self._log_sampler_gap()
+                if self.scorer is not None:
+                    self._log("gbpo/pass_shapes", float(len(self.scorer.shapes)))
                 self.finish_step()
         return loss
+
+    def _log_sampler_gap(self) -> None:
+        """In the first optimiser step on a generation, log how far vLLM's policy is from the trainer's."""
+        last = (self._step - 1) % (self.args.steps_per_generation * self.num_iterations)
+        if not self.use_vllm or last >= self.args.gradient_accumulation_steps:
+            return
+        scores = [
+            (self._logps_at_generation(one, logps), one.sampling_logps, one.policy_mask)
+            for one, logps, _ in self._ran
+            if one.sampling_logps is not None
+        ]
+        for name, value in sampler_gap_metrics(scores, self.anchor, self.accelerator).items():
+            self._log(name, value)
+
+    def _logps_at_generation(self, one: Pass, logps: torch.Tensor) -> torch.Tensor:
+        """The trainer's log-probs at the time of the generation. `logps` are those of the first optimiser step."""
+        return logps if one.old_logps is None or self.anchor.is_sampler else one.old_logps
 
     @torch.no_grad()
     def _log_ratios(self) -> None:
@@ -481,6 +529,7 @@ class BridgeTrainer(GRPOTrainer):
             "loss_since_log": self._tr_loss,
             "total_loss": self._total_loss_scalar,
             "last_logged_step": self._globalstep_last_logged,
+            "shapes": [] if self.scorer is None else list(self.scorer.shapes),
         }
         save_rollout_state(Path(output_dir), self.args.process_index, state)
 
@@ -501,6 +550,8 @@ class BridgeTrainer(GRPOTrainer):
                 (self._logs[name] if column is None else self._logs[name][column]).extend(entries)
         self._tr_loss, self._total_loss_scalar = state["loss_since_log"], state["total_loss"]
         self._globalstep_last_logged = state["last_logged_step"]
+        if self.scorer is not None:
+            self.scorer.shapes.update(state.get("shapes", ()))  # an earlier version did not save them
 
     def _get_train_sampler(self, dataset=None):
         self._train_sampler = super()._get_train_sampler(dataset)

@@ -1,6 +1,7 @@
 """`GBPOConfig`: the configuration of GRPO with the options of GBPO and of the speedups."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -11,6 +12,7 @@ from ..core.aggregation import LOSS_TYPES
 from ..core.bounds import check_bounds, check_temperature
 from ..core.losses import check_loss_options
 from ..core.targets import BASELINES
+from .passes.anchor import ANCHORS
 from .passes.speedups import SPEEDUPS, requested_speedups
 
 # Fields with a fixed set of values. TRL refuses other values only after the first generation, or never.
@@ -43,15 +45,33 @@ class BaseConfig(GRPOConfig):
     """`trl.GRPOConfig` with the options that both algorithms share.
 
     Args:
+        optimizer_batch_size: Completions per optimiser step, over all processes. `gradient_accumulation_steps` follows
+            from it and the number of processes, so a run takes the same optimiser steps on any number of processes.
+        gradient_accumulation_steps: TRL's field, if `optimizer_batch_size` is not given.
         exact_speedups: Speed-ups that do not change the gradient: `["all"]`, `["none"]` or, for debugging, a list of
             names. A speed-up that would change the gradient in a run is turned off there, and the log says why.
         resample_zero_signal_groups: Replace groups without signal by groups of other prompts (DAPO's dynamic sampling).
+        ratio_anchor: The policy π0 in the probability ratio ρ = π / π0. With `"trainer"` it is the trainer's policy at
+            the time of the generation, so that ρ is exactly 1 in the first optimiser step. With `"sampler"` it is the
+            policy that vLLM sampled from, by the log-probs that vLLM reports. This needs no forward pass for old
+            log-probs, and turns `vllm_importance_sampling_correction` off.
 
     Raises:
         TypeError: A field of an earlier version is used. The message gives the new name.
-        ValueError: `exact_speedups` has an unknown name, or the options would change the weights in place.
+        ValueError: `exact_speedups` or `ratio_anchor` has an unknown name, `ratio_anchor="sampler"` cannot be used, the
+            options would change the weights in place, or `optimizer_batch_size` cannot be split over the processes.
     """
 
+    optimizer_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Completions per optimiser step, over all processes; gradient_accumulation_steps follows from it."
+        },
+    )
+    gradient_accumulation_steps: int = field(  # type: ignore[assignment]  # None until `__post_init__`
+        default=None,
+        metadata={"help": "Micro-batches per optimiser step and process, if optimizer_batch_size is not given."},
+    )
     exact_speedups: list[str] = field(
         default_factory=lambda: ["all"],
         metadata={
@@ -66,6 +86,13 @@ class BaseConfig(GRPOConfig):
             "of further generations."
         },
     )
+    ratio_anchor: str = field(
+        default="trainer",
+        metadata={
+            "help": "The policy that the probability ratio starts from: 'trainer' (the trainer's policy at the time of "
+            "the generation) or 'sampler' (the log-probs that vLLM reports; no forward pass for old log-probs)."
+        },
+    )
 
     def __new__(cls, *args: Any, **kwargs: Any):
         for name in SPEEDUPS:
@@ -75,6 +102,9 @@ class BaseConfig(GRPOConfig):
 
     def __post_init__(self):
         requested_speedups(self.exact_speedups)  # refuses unknown names
+        self._generation_batch_given = self.generation_batch_size is not None  # TRL computes it otherwise
+        self.gradient_accumulation_steps = self._accumulation_steps()
+        self._check_anchor()
         super().__post_init__()
         precision = next((name for name in ("bf16", "fp16") if getattr(self, name)), None)
         if self.use_transformers_continuous_batching and precision is not None:
@@ -83,6 +113,94 @@ class BaseConfig(GRPOConfig):
                 f"round the trained weights to {precision} in place, so that small updates are lost. Write "
                 f"use_vllm: true instead, or {precision}: false, which leaves the weights as they are."
             )
+
+    def _check_anchor(self) -> None:
+        if self.ratio_anchor not in ANCHORS:
+            raise ValueError(f"ratio_anchor={self.ratio_anchor!r} is unknown. Write one of {', '.join(ANCHORS)}.")
+        if self.ratio_anchor == "trainer":
+            return
+        if not self.use_vllm:
+            raise ValueError(
+                "ratio_anchor='sampler' needs the log-probs that vLLM reports, but use_vllm is false. Write use_vllm: "
+                "true, or ratio_anchor: trainer."
+            )
+        defaults = {f.name: f.default for f in fields(self)}
+        for name in (f"vllm_importance_sampling_{option}" for option in ("mode", "clip_min", "clip_max")):
+            if (value := getattr(self, name)) != defaults[name]:
+                raise ValueError(
+                    f"{name}={value!r} would be ignored with ratio_anchor='sampler': the ratio then contains the "
+                    f"difference between vLLM and the trainer, so nothing is left to correct. Remove {name}, or write "
+                    "ratio_anchor: trainer."
+                )
+        self.vllm_importance_sampling_correction = False
+
+    def hazards(self) -> list[str]:
+        """Settings that are allowed and usually a mistake, one line each."""
+        if self.optimizer_batch_size is not None or not self._generation_batch_given or self.world_size == 1:
+            return []
+        alone = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        together, updates = alone * self.world_size, self.updates_per_generation
+        fix = f"optimizer_batch_size: {together} in place of gradient_accumulation_steps to keep {updates:g}"
+        if micro_batch := _largest_micro_batch(self, alone, self.world_size):
+            smaller = f" and per_device_train_batch_size: {micro_batch}"
+            smaller = "" if micro_batch == self.per_device_train_batch_size else smaller
+            fix += f", or optimizer_batch_size: {alone}{smaller} to take {updates * self.world_size:g}"
+        return [
+            f"{self.world_size} processes with gradient_accumulation_steps={self.gradient_accumulation_steps}: "
+            f"{updates:g} optimiser steps per generation, of {together} completions each. One process would take "
+            f"{updates * self.world_size:g}, of {alone} each. Write {fix}, on any number of processes."
+        ]
+
+    @property
+    def updates_per_generation(self) -> float:
+        """Optimiser steps taken on each batch of completions."""
+        return self.steps_per_generation * self.num_iterations / self.gradient_accumulation_steps
+
+    def _accumulation_steps(self) -> int:
+        """The given `gradient_accumulation_steps`, or those that make `optimizer_batch_size`; by default 1."""
+        size, given = self.optimizer_batch_size, self.gradient_accumulation_steps
+        if size is None:
+            return 1 if given is None else given
+        if given is not None:
+            raise ValueError(
+                f"optimizer_batch_size={size} and gradient_accumulation_steps={given} both set the size of an "
+                "optimiser step, and only one of them would act. Write optimizer_batch_size alone."
+            )
+        processes = launched_processes()
+        together = max(self.per_device_train_batch_size, 1) * processes  # a batch of 0 is refused later
+        if size < together or size % together:
+            raise _optimizer_batch_does_not_split(self, processes)
+        return size // together
+
+
+def launched_processes() -> int:
+    """The number of processes that the launcher started, known before they form a group."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _largest_micro_batch(args: GRPOConfig, size: int, processes: int) -> int | None:
+    """The largest `per_device_train_batch_size`, up to the given one, with which `size` completions split evenly.
+
+    None if they do not split over the processes at all.
+    """
+    whole = math.gcd(size, args.generation_batch_size or size)
+    fitting = (n for n in range(args.per_device_train_batch_size, 0, -1) if whole % (n * processes) == 0)
+    return next(fitting, None) if size > 0 else None
+
+
+def _optimizer_batch_does_not_split(args: BaseConfig, processes: int) -> ValueError:
+    """The error for an `optimizer_batch_size` that is not a whole number of micro-batches of all processes."""
+    size, per_device = args.optimizer_batch_size or 0, args.per_device_train_batch_size
+    together = per_device * processes
+    multiples = [n for n in (size // together * together, (size // together + 1) * together) if n > 0]
+    fixes = [f"optimizer_batch_size={' or '.join(map(str, multiples))}"]
+    if smaller := _largest_micro_batch(args, size, processes):
+        fixes.insert(0, f"per_device_train_batch_size={smaller}")
+    return ValueError(
+        f"optimizer_batch_size={size} is not a whole number of micro-batches: per_device_train_batch_size={per_device} "
+        f"× {processes} process(es) = {together} completions, so no number of accumulation steps gives it. Write "
+        f"{', or '.join(fixes)}."
+    )
 
 
 def renamed_speedup(name: str) -> str:
@@ -194,14 +312,9 @@ class GBPOConfig(BaseConfig):
         check_temperature(self.target_temperature)
         check_loss_options(self.overshoot_slope, self.max_log_ratio)
 
-    @property
-    def updates_per_generation(self) -> float:
-        """Optimiser steps taken on each batch of completions."""
-        return self.steps_per_generation * self.num_iterations / self.gradient_accumulation_steps
-
     def hazards(self) -> list[str]:
-        """Settings of GBPO that are allowed and usually a mistake, one line each."""
-        found = []
+        """Settings that are allowed and usually a mistake, one line each."""
+        found = super().hazards()
         if self.updates_per_generation <= 1:
             found.append(
                 "One optimiser step per generation: every ratio is 1 when its loss is computed. epsilon and "
@@ -217,6 +330,12 @@ class GBPOConfig(BaseConfig):
                 f"mean target of a group is near {1 + (high - self.epsilon) / 2:g}, but the mean ratio of any policy "
                 f"is 1. With these bounds the right baseline is the {high / (high + self.epsilon):.2g} quantile, not "
                 "the median or mean. Write target_baseline: exact, which uses this quantile, or equal bounds."
+            )
+        if self.ratio_anchor == "sampler" and self.target_baseline == "median":
+            found.append(
+                "ratio_anchor='sampler' with target_baseline='median': a completion with the median reward has the "
+                "target 1, but its ratios differ from 1 by the rounding of vLLM, so its gradient has full size and a "
+                "random sign. Write target_baseline: exact, or ratio_anchor: trainer."
             )
         return found
 
@@ -245,14 +364,18 @@ def _eval_batch_does_not_split(args: GRPOConfig) -> ValueError:
     )
 
 
-def _batch_does_not_split(args: GRPOConfig) -> ValueError:
+def _batch_does_not_split(args: BaseConfig) -> ValueError:
     """The error for a generation batch that is not a whole number of groups; it names the sizes and a fix."""
     batch, group = args.generation_batch_size, args.num_generations
+    whole = math.lcm(group, args.per_device_train_batch_size * args.world_size)
+    other = f"another per_device_train_batch_size or gradient_accumulation_steps whose product is a multiple of {group}"
+    if args._generation_batch_given or args.optimizer_batch_size is not None:
+        size = "generation_batch_size" if args._generation_batch_given else "optimizer_batch_size"
+        other = f"another {size}, which must be a multiple of {whole}"
     divisors = [d for d in range(2, batch + 1) if batch % d == 0]
     nearest = min(divisors, key=lambda d: abs(d - group), default=2)
     return ValueError(
         f"A generation batch of {batch} completions (per_device_train_batch_size={args.per_device_train_batch_size} × "
         f"{args.world_size} processes × steps_per_generation={args.steps_per_generation}) does not split into groups "
-        f"of num_generations={group}. Write num_generations={nearest}, or another per_device_train_batch_size or "
-        f"gradient_accumulation_steps whose product is a multiple of {group}."
+        f"of num_generations={group}. Write num_generations={nearest}, or {other}."
     )

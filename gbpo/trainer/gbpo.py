@@ -84,6 +84,7 @@ class GBPOTrainer(BaseTrainer):
             skip="skip_zero_signal" in self.speedups,
             trim="trim_padding" in self.speedups,
             pack="pack_rows" in self.speedups,
+            few_shapes=self._needs_few_shapes,
         )
         for hazard in args.hazards():
             warnings.warn(hazard, GBPOHazard, stacklevel=2)
@@ -149,7 +150,6 @@ class GBPOTrainer(BaseTrainer):
     def pass_loss(self, one, logps, entropies, aux_loss):
         mode = "train" if self.model.training else "eval"
         mask = one.policy_mask  # (B, T)
-        old_logps = logps.detach() if one.old_logps is None else one.old_logps
         log_ratio = self.log_ratio(logps, one)  # (B, T), or (B, 1) at sequence level
         ratio = probability_ratio(log_ratio, self.args.max_log_ratio)
         target = one.target_ratio.unsqueeze(1)  # (B, 1)
@@ -159,7 +159,7 @@ class GBPOTrainer(BaseTrainer):
         entropy_mask = None
         if self.top_entropy_quantile < 1.0:
             entropy_mask = self.get_high_entropy_mask(entropies, mask, 1 - self.top_entropy_quantile)
-        weights = self._token_weights(one, logps, old_logps, entropy_mask)  # (B, T)
+        weights = self._token_weights(one, logps, entropy_mask)  # (B, T)
         per_token_loss = policy_term * weights
         if self.beta != 0.0:
             per_token_kl = self._per_token_kl(logps, one.ref_logps, ratio)
@@ -206,11 +206,10 @@ class GBPOTrainer(BaseTrainer):
         if self._entropy_bonus_enabled and mode == "train":
             self._update_entropy_coef()
 
-    def _token_weights(
-        self, one: Pass, logps: torch.Tensor, old_logps: torch.Tensor, entropy_mask: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _token_weights(self, one: Pass, logps: torch.Tensor, entropy_mask: torch.Tensor | None) -> torch.Tensor:
         """Product of the off-policy mask, the entropy mask and vLLM's importance ratio, (B, T)."""
         weights = torch.ones_like(logps)
+        old_logps = self.anchor.old_logps(logps, one.old_logps, one.sampling_logps)
         if self.off_policy_mask_threshold is not None:
             weights = weights * self.get_off_policy_mask(
                 advantages=one.advantages.unsqueeze(1),
@@ -221,8 +220,9 @@ class GBPOTrainer(BaseTrainer):
             )  # (B, 1)
         if entropy_mask is not None:
             weights = weights * entropy_mask  # (B, T)
-        if one.importance_ratio is not None and self.use_vllm and self.vllm_importance_sampling_correction:
-            weights = weights * one.importance_ratio  # (B, T) or (B, 1)
+        if self.anchor.mode is not None and one.sampling_logps is not None:
+            raw = self.anchor.raw_importance_ratio(old_logps, one.sampling_logps, one.policy_mask)
+            weights = weights * self.anchor.importance_ratio(raw)  # (B, T) or (B, 1)
         return weights
 
     def _per_token_kl(self, logps: torch.Tensor, ref_logps: Any, ratio: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
+from device import ON_GPU
+
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "tiny_math.yaml"
+SCRIPT = ROOT / "launch" / "gbpo.py" if ON_GPU else Path(__file__).parent / "cpu_vllm.py"
 
 
 def widened(model: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
@@ -77,11 +80,11 @@ def untied_model(engine_model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start_with_vllm(engine_model, tmp_path_factory):
-    """`start_with_vllm(*flags, withhold="")` starts the tiny recipe on vLLM's CPU build; it knows its `output`."""
+    """`start_with_vllm(*flags, withhold="")` starts the tiny recipe on vLLM; it knows its `output`."""
 
     def start(*flags, withhold=""):
         output = tmp_path_factory.mktemp("vllm") / "run"
-        command = [sys.executable, str(Path(__file__).parent / "cpu_vllm.py"), str(RECIPE), "--use_vllm", "true"]
+        command = [sys.executable, str(SCRIPT), str(RECIPE), "--use_vllm", "true"]
         command += ["--model_name_or_path", str(engine_model), "--dtype", "float32", "--output_dir", str(output)]
         command += ["--vllm_gpu_memory_utilization", "0.05", "--vllm_max_model_length", "64", "--logging_steps", "1"]
         env = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "CPU_VLLM_WITHHOLD": withhold}

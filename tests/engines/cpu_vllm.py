@@ -15,11 +15,13 @@ LAUNCH = Path(__file__).parents[2] / "launch"
 
 def patch():
     import vllm._custom_ops
+    import vllm.model_executor.layers.utils
     from safetensors.torch import save_file
     from trl.generation import vllm_client, vllm_generation
 
-    # linear layers that are not repacked for oneDNN take new weights
+    # linear layers that are not repacked for other kernels take new weights
     vllm._custom_ops._supports_onednn = False
+    vllm.model_executor.layers.utils.check_cpu_sgl_kernel = lambda *shape_and_dtype: False
     vllm_generation.LLM = functools.partial(vllm_generation.LLM, enforce_eager=True)
 
     def sync_by_disk(client, metadata, named_params):

@@ -16,7 +16,7 @@ class FakeEngine:
 
     def __init__(self, model, **options):
         FakeEngine.started, FakeEngine.sampled = options, []
-        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, options["dtype"]))
+        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, options.get("dtype", "float32")))
         config = SimpleNamespace(max_model_len=64)
         worker = SimpleNamespace(model_runner=SimpleNamespace(model=self))
         self.llm_engine = SimpleNamespace(model_config=config, model_executor=SimpleNamespace(driver_worker=worker))

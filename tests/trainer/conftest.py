@@ -18,6 +18,7 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer
 from trl.generation import vllm_generation
 
+from device import DEVICE
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.models.tiny import character_tokenizer
 from gbpo.trainer.base import BaseTrainer
@@ -81,7 +82,7 @@ def make_trainer(random_model, tmp_path):
     ):
         defaults = {
             "output_dir": str(tmp_path / algorithm),
-            "use_cpu": True,
+            **DEVICE,
             "bf16": False,
             "num_generations": 4,
             "per_device_train_batch_size": 8,
@@ -122,11 +123,11 @@ def make_with_vllm(make_trainer, engine, monkeypatch):
     """
 
     def make(algorithm="gbpo", **config):
-        base = BaseTrainer if algorithm == "grpo" else None
+        config.setdefault("base", BaseTrainer if algorithm == "grpo" else None)
         defaults = {"use_vllm": True, "vllm_mode": "colocate", "num_iterations": 1, "max_steps": 3}
         with monkeypatch.context() as environment:
             environment.setattr(os, "environ", os.environ.copy())
-            return make_trainer(algorithm, reward_funcs=character_sum, base=base, **(defaults | config))
+            return make_trainer(algorithm, reward_funcs=character_sum, **(defaults | config))
 
     return make
 
@@ -172,7 +173,6 @@ def make_batch():
         batch["ref_per_token_logps"] = logps + 0.3 * torch.randn(8, 6, generator=rng)
         batch["sampling_per_token_logps"] = logps + 0.6 * torch.randn(8, 6, generator=rng)
         batch["tool_mask"] = (torch.rand(8, 6, generator=rng) < 0.8).long()
-        batch["importance_sampling_ratio"] = 0.5 + torch.rand(8, 6, generator=rng)
         return batch
 
     return make

@@ -1,7 +1,8 @@
-"""Take one optimiser step on fixed completions, in one process or several, with any strategy.
+"""Take one optimiser step, or several, on fixed completions, in one process or several, with any strategy.
 
-Usage: one_step.py MODEL OUTPUT.pt NUM_PROCESSES '{"config": …}'. OUTPUT.pt holds the change of the weights, the logged
-metrics, and the trained model's log-probs of some tokens. The trained model is saved to OUTPUT.pt.model.
+Usage: one_step.py MODEL OUTPUT.pt NUM_PROCESSES '{"config": …}'. OUTPUT.pt holds the change of the weights, the number
+of steps, the metrics of the first one, and the trained model's log-probs of some tokens. The trained model is saved to
+OUTPUT.pt.model.
 """
 
 import json
@@ -56,7 +57,7 @@ def main(model: str, output: str, num_processes: str, config: str) -> None:
         learning_rate=1.0,
         lr_scheduler_type="constant",
         max_grad_norm=0.0,
-        max_steps=1,
+        max_steps=options.pop("max_steps", 1),
         logging_steps=1,
         save_strategy="no",
         disable_tqdm=True,
@@ -80,7 +81,9 @@ def main(model: str, output: str, num_processes: str, config: str) -> None:
         before, after = (load_file(f"{folder}/model.safetensors") for folder in (model, f"{output}.model"))
         update = torch.cat([(before[name] - after[name]).flatten() for name in sorted(before)])
         metrics = trainer.state.log_history[0]
-        torch.save({"update": update, "metrics": metrics, "tokens": tokens, "log_probs": log_probs}, output)
+        steps = trainer.state.global_step
+        found = {"update": update, "steps": steps, "metrics": metrics, "tokens": tokens, "log_probs": log_probs}
+        torch.save(found, output)
 
 
 if __name__ == "__main__":

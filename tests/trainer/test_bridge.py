@@ -55,7 +55,8 @@ ELSEWHERE = {
 
 # Assignments to names of other libraries, or of objects that they own, and why.
 PATCHES = {
-    ("gbpo/trainer/bridge.py", "vars(module).update"): "TRL takes no dtype for the engine: its name `LLM`, in __init__",
+    ("gbpo/trainer/bridge.py", "vars(module).update"): "TRL takes no dtype for the engine: its name `LLM`, in "
+    "__init__; transformers looks for packed rows: its name `find_packed_sequence_indices`, in a forward pass",
     ("gbpo/trainer/bridge.py", "model.generate"): "a prompt is run once: for the time of one generation",
     # These change other libraries.
     (

@@ -79,6 +79,15 @@ def test_other_losses_are_refused(loss_type):
         ({"per_device_train_batch_size": 6, "num_generations": 4}, "num_generations=3"),
         ({"per_device_train_batch_size": 7, "num_generations": 4}, "multiple of 4"),
         ({"generation_batch_size": 20, "per_device_train_batch_size": 10, "num_generations": 8}, "num_generations=10"),
+        # the least common multiple of 8 and 10
+        (
+            {"generation_batch_size": 20, "per_device_train_batch_size": 10, "num_generations": 8},
+            "generation_batch_size, which must be a multiple of 40",
+        ),
+        (
+            {"optimizer_batch_size": 20, "per_device_train_batch_size": 10, "num_generations": 8},
+            "optimizer_batch_size, which must be a multiple of 40",
+        ),
     ],
 )
 def test_a_batch_without_whole_groups_is_explained(fields, fix):
@@ -102,3 +111,69 @@ def test_updates_per_generation():
     assert config().updates_per_generation == 1
     assert config(num_iterations=3).updates_per_generation == 3
     assert config(gradient_accumulation_steps=4, steps_per_generation=8, num_iterations=2).updates_per_generation == 4
+
+
+@pytest.mark.parametrize("kind", [GBPOConfig, BaseConfig])
+@pytest.mark.parametrize("processes", [1, 2, 4, 8])
+def test_an_optimiser_step_has_the_same_completions_on_any_number_of_processes(kind, processes, launched):
+    launched(processes)
+    fields = {"generation_batch_size": 256, "optimizer_batch_size": 64, "per_device_train_batch_size": 8}
+    args = kind("unused", **CPU, **fields, num_iterations=10)
+    assert args.gradient_accumulation_steps * 8 * processes == 64
+    assert args.updates_per_generation == 40  # 256 × 10 / 64
+    assert args.hazards() == []
+
+
+def test_without_a_generation_batch_a_generation_is_one_optimiser_step():
+    args = config(optimizer_batch_size=32, per_device_train_batch_size=8)
+    assert (args.gradient_accumulation_steps, args.generation_batch_size, args.updates_per_generation) == (4, 32, 1)
+
+
+UNEVEN = {
+    # 60 / 4 = 15 completions of each process; 5 is the largest divisor of 15 up to 8; 32 and 64 are multiples of 8 × 4
+    "no multiple": (4, 60, {}, "Write per_device_train_batch_size=5, or optimizer_batch_size=32 or 64."),
+    # and 3 the largest that also divides 96 / 4 = 24 completions of a generation
+    "nor of the generation": (
+        4,
+        60,
+        {"generation_batch_size": 96},
+        "Write per_device_train_batch_size=3, or optimizer_batch_size=32 or 64.",
+    ),
+    "micro-batches too large": (8, 32, {}, "Write per_device_train_batch_size=4, or optimizer_batch_size=64."),
+    "fewer completions than processes": (8, 4, {}, "Write optimizer_batch_size=64."),
+    "none": (1, 0, {}, "Write optimizer_batch_size=8."),
+}
+
+
+@pytest.mark.parametrize("case", UNEVEN)
+def test_an_optimiser_step_that_does_not_split_is_refused_with_values_that_work(case, launched):
+    processes, size, fields, fix = UNEVEN[case]
+    launched(processes)
+    with pytest.raises(ValueError) as refusal:
+        config(optimizer_batch_size=size, per_device_train_batch_size=8, num_generations=2, **fields)
+    message = str(refusal.value)
+    assert f"optimizer_batch_size={size}" in message and f"=8 × {processes} process(es)" in message
+    assert message[message.index("Write") :] == fix
+
+
+def test_the_size_of_an_optimiser_step_is_given_once():
+    with pytest.raises(ValueError, match=r"optimizer_batch_size=8 and gradient_accumulation_steps=1 both set"):
+        config(optimizer_batch_size=8, gradient_accumulation_steps=1)
+
+
+def test_steps_that_depend_on_the_number_of_processes_are_a_hazard(launched):
+    fields = {"per_device_train_batch_size": 8, "num_iterations": 10}
+    launched(1)
+    alone = config(generation_batch_size=512, gradient_accumulation_steps=8, **fields)
+    assert alone.updates_per_generation == 80 and alone.hazards() == []  # 512 × 10 / (8 × 8)
+    launched(8)
+    args = config(generation_batch_size=512, gradient_accumulation_steps=8, **fields)
+    assert args.hazards() == [
+        "8 processes with gradient_accumulation_steps=8: 10 optimiser steps per generation, of 512 completions each. "
+        "One process would take 80, of 64 each. Write optimizer_batch_size: 512 in place of "
+        "gradient_accumulation_steps to keep 10, or optimizer_batch_size: 64 to take 80, on any number of processes."
+    ]
+    (line,) = config(generation_batch_size=512, gradient_accumulation_steps=2, **fields).hazards()
+    assert "optimizer_batch_size: 16 and per_device_train_batch_size: 2 to take 320" in line
+    # the whole batch grows with the processes, so the number of steps stays
+    assert config(steps_per_generation=8, gradient_accumulation_steps=8, **fields).hazards() == []

@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig
 
+import varlen_attention
 from gbpo.trainer.base import BaseTrainer
 from gbpo.trainer.config import BaseConfig
 from gbpo.trainer.passes.speedups import SPEEDUPS
@@ -125,7 +126,7 @@ def test_same_weights_as_trl(train, distance, grpo_limit):
     assert type(trl).__mro__[0].__module__.startswith("trl")
     assert distance(ours, theirs) < 1e-5 and distance(trimmed, theirs) < 1e-5
     assert tokens(shapes) < tokens(narrow) < tokens(wide)
-    assert len(narrow) >= len(wide)  # shared prompts are passes of their own
+    assert len(narrow) < len(wide)  # the first optimiser step gives the old log-probs
 
 
 def test_the_grpo_baseline_obeys_exact_speedups(train, distance):
@@ -140,7 +141,7 @@ def test_the_grpo_baseline_obeys_exact_speedups(train, distance):
     assert tokens(trimmed) < 0.8 * tokens(padded)
     assert not any(name in off.speedups for name in SPEEDUPS)
     per_micro_batch = {name for name, why in on.speedups.inactive.items() if "per micro-batch" in why}
-    assert per_micro_batch == {"arrange_rows", "skip_zero_signal", "reuse_first_pass"}
+    assert per_micro_batch == {"arrange_rows", "skip_zero_signal"}
     assert "arrange_rows (TRL's GRPO loss is computed per micro-batch)" in on.speedups.line()
 
 
@@ -179,15 +180,16 @@ def test_a_generation_that_starts_at_a_later_step_knows_its_first_step(make_trai
 
 
 def test_packed_rows_give_the_same_weights(train, distance, without, monkeypatch):
-    """FlashAttention distinguishes packed rows by their positions; here transformers builds a mask from these."""
+    """With FlashAttention's interface around a kernel that runs on a CPU; test_packing.py has more cases."""
     config = {"num_iterations": 2, "max_steps": 2, "beta": 0.1, "learning_rate": 0.1}
     _, padded, _ = train(**config)
-    monkeypatch.setattr("gbpo.trainer.passes.capabilities.packs", lambda config: True)
+    varlen_attention.install(monkeypatch)
+    config |= {"model_init_kwargs": {"attn_implementation": varlen_attention.NAME}}
     trainer, packed, shapes = train(**config)
     assert "pack_rows" in trainer.speedups and all(rows == 1 for rows, _ in shapes)
     assert distance(packed, padded) < 1e-5
     _, unpacked, shapes = train(**config, **without("pack_rows"))
-    assert torch.equal(unpacked, padded) and any(rows > 1 for rows, _ in shapes)
+    assert distance(unpacked, padded) < 1e-5 and any(rows > 1 for rows, _ in shapes)
 
 
 def test_with_frequencies_that_depend_on_the_width_passes_are_not_trimmed(train, monkeypatch):
@@ -238,8 +240,8 @@ def test_rows_stay_in_their_optimiser_step(make_trainer):
     seen = []
     planned = trainer._planned
 
-    def keep(plan, micro_batches, slot):
-        passes = planned(plan, micro_batches, slot)
+    def keep(plan, micro_batches):
+        passes = planned(plan, micro_batches)
         for first in (0, 4):
             batches = micro_batches[first : first + 4]
             written = [(batch["completion_mask"] * batch["tool_mask"]).any(1) for batch in batches]

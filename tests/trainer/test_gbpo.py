@@ -135,7 +135,7 @@ OPTIONS = {
         {"ref_per_token_logps", "tool_mask"},
     ),
 }
-OPTIONAL_TENSORS = {"ref_per_token_logps", "sampling_per_token_logps", "tool_mask", "importance_sampling_ratio"}
+OPTIONAL_TENSORS = {"ref_per_token_logps", "sampling_per_token_logps", "tool_mask"}
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -175,23 +175,6 @@ def assert_shared_metrics_agree(gbpo, grpo, skip=()):
     assert set(shared) <= set(gbpo._metrics["train"])
     for name in set(shared) - {"policy_loss"}:  # the gradients are equal, the losses are not
         assert gbpo._metrics["train"][name] == pytest.approx(shared[name], rel=1e-5, abs=1e-7), name
-
-
-@pytest.mark.parametrize("shape", [(8, 6), (8, 1)], ids=["token modes", "sequence modes"])
-def test_vllm_importance_weights_act_as_in_grpo(
-    make_trainer, make_batch, add_targets, gradient, distance, grpo_limit, shape
-):
-    """TRL computes a ratio per token, (B, T), or per sequence, (B, 1); the loss is multiplied by it."""
-    gbpo, grpo = make_trainer("gbpo", **grpo_limit), make_trainer("grpo")
-    batch = {key: value for key, value in make_batch(gbpo).items() if key != "tool_mask"}
-    batch["importance_sampling_ratio"] = batch["importance_sampling_ratio"][:, : shape[1]]
-    _, without = gradient(grpo, batch)
-    for trainer in (gbpo, grpo):
-        trainer.use_vllm = True  # the ratio is already in the batch, so no engine is needed
-    _, expected = gradient(grpo, batch)
-    _, actual = gradient(gbpo, add_targets(gbpo, batch))
-    assert distance(actual, expected) < 1e-6
-    assert distance(actual, without) > 1e-2
 
 
 def test_truncated_completions_are_masked(make_trainer, make_batch, add_targets, gradient, distance, grpo_limit):

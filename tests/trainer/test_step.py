@@ -62,6 +62,15 @@ def test_same_step_however_the_batch_is_split(random_model, tmp_path, case):
                 assert step["metrics"][name] == pytest.approx(value, rel=1e-5), (split, name)
 
 
+def test_two_processes_take_as_many_steps_per_generation_as_one(random_model, tmp_path):
+    """One epoch is one generation: 2 prompts × 8 completions × 2 iterations / 8 completions per step = 4 steps."""
+    size = {"generation_batch_size": 16, "optimizer_batch_size": 8, "per_device_train_batch_size": 4}
+    config = {**size, "num_generations": 8, "num_iterations": 2, "max_steps": -1, "num_train_epochs": 1}
+    for ranks in (1, 2):
+        (tmp_path / str(ranks)).mkdir()
+        assert one_step(random_model, tmp_path / str(ranks), ranks=ranks, **config)["steps"] == 4
+
+
 def test_a_rank_without_signal_runs_idle_passes(random_model, tmp_path):
     """The group of the second rank has no signal: that rank runs idle passes, as many as the first rank runs.
 

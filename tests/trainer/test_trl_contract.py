@@ -163,8 +163,10 @@ def test_every_option_is_known():
         "overshoot_slope",
         "max_log_ratio",
         "max_tokens_per_micro_batch",
+        "optimizer_batch_size",
         "exact_speedups",
         "resample_zero_signal_groups",
+        "ratio_anchor",
     }
 
 

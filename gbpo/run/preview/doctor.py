@@ -152,10 +152,11 @@ def hub() -> list[Row]:
 def needs(recipe: Any) -> list[Row]:
     """Check the data, rewards, model and memory that a recipe needs. Each check runs even if another one fails."""
     from ..data.loading import load, longest_prompt
-    from ..models import catalogue
+    from ..models import attention, catalogue
     from ..models.description import describe
     from ..rewards import load_rewards
-    from . import dry_run, memory
+    from . import memory
+    from .device import device_here
 
     rows: list[Row] = []
 
@@ -181,16 +182,16 @@ def needs(recipe: Any) -> list[Row]:
         if not catalogue.is_built(name):
             return f"{name}, which the first run builds"
         loaded["model"] = describe(catalogue.local_model(name), recipe)
-        return f"{name}, {loaded['model'].architecture.__name__}; its weights are not checked"
+        chosen = attention.choose(recipe, loaded["model"])
+        recipe.model.attn_implementation = chosen.name
+        return f"{name}, {loaded['model'].architecture.__name__}, attention {chosen}; its weights are not checked"
 
     def enough_memory() -> str:
         tokens = longest_prompt(loaded["train"], recipe.run, loaded["model"].tokenizer)
-        parts = memory.estimate(recipe, memory.skeleton(recipe, loaded["model"]), tokens)
-        peak, ranks = memory.peak(parts), recipe.training.world_size
-        available, owner = dry_run.device_memory(recipe.training)
-        wanted = peak * (ranks if owner == "machine" else 1)
-        text = f"estimated peak {_gigabytes(wanted)}; the {owner} has {_gigabytes(available)}"
-        if wanted > available:
+        estimate = memory.estimate(recipe, memory.skeleton(recipe, loaded["model"]), tokens)
+        here = device_here(recipe)
+        text = f"estimated peak {estimate.verdict(here)}"
+        if not estimate.fits(estimate.device(here).memory):
             raise ValueError(
                 f"{text}. Write a smaller per_device_train_batch_size or max_completion_length, or use_peft."
             )

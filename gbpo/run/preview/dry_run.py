@@ -1,25 +1,24 @@
 """`--dry_run true` prints what a run would do, without loading the model or writing a file."""
 
-import os
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
-from trl import GRPOConfig
 from trl.trainer.utils import get_callable_name
 
 from ...shared.provenance import installed_version
 from ...trainer.passes.speedups import SPEEDUPS, decide
 from ...trainer.sampling.vllm_client import server_url
 from ..data.loading import longest_prompt
-from ..models import catalogue
+from ..models import attention, catalogue
 from ..models.description import describe
 from ..recipe.parsing import Recipe
 from . import hazards, memory
+from .device import device_here
 from .plan import StepPlan
+from .training_pass import TrainingPass
 
 _WIDTH = 110
 
@@ -50,15 +49,19 @@ def report(
         unknown = f"unknown: {name} is not built yet; the first run builds it"
         lines += _section("memory per rank", [("all parts", unknown)])
         warnings = [unknown]
+        chosen = attention.Attention(recipe.model.attn_implementation)
     else:
         description = describe(catalogue.local_model(name), recipe)
+        chosen = attention.choose(recipe, description)
+        recipe.model.attn_implementation = chosen.name
         prompt_tokens = longest_prompt(train_set, recipe.run, description.tokenizer)
         skeleton = memory.skeleton(recipe, description)
-        lines += _section("memory per rank", _memory(recipe, skeleton, prompt_tokens))
+        table, over = _memory(recipe, skeleton, prompt_tokens)
+        lines += _section("memory per rank", table)
         lines += _section("exact speed-ups", _speedups(recipe, skeleton))
-        warnings = hazards.find(recipe, train_set, eval_set, description, prompt_tokens)
+        warnings = hazards.find(recipe, train_set, eval_set, description, prompt_tokens) + over
     lines += _section("rewards", _rewards(recipe, rewards, len(train_set)))
-    lines += _section("engine", _engine(recipe))
+    lines += _section("engine", _engine(recipe, chosen))
     lines += _section("hazards", [(f"{i}.", text) for i, text in enumerate(warnings, 1)] or [("-", "none found")])
     lines += ["", f"Nothing was loaded, trained or written. The run would write to {output}."]
     return "\n".join(lines)
@@ -112,25 +115,46 @@ def _batch(recipe: Recipe, rows: int, eval_set: datasets.Dataset | None) -> list
     return table
 
 
-def _memory(recipe: Recipe, skeleton: memory.Skeleton, prompt_tokens: int) -> list[tuple[str, str]]:
-    parts = memory.estimate(recipe, skeleton, prompt_tokens)
+def _memory(recipe: Recipe, skeleton: memory.Skeleton, prompt_tokens: int) -> tuple[list[tuple[str, str]], list[str]]:
+    """The table of a rank's memory, and the hazards that it shows.
+
+    Without the GPU that the recipe needs, the table is for the smallest usual GPU on which everything fits.
+    """
+    estimate = memory.estimate(recipe, skeleton, prompt_tokens)
+    here = device_here(recipe)
+    device = estimate.device(here)
+    parts = estimate.parts(device.memory)
     trained = "all trained" if skeleton.trained == skeleton.parameters else f"{skeleton.trained:,} trained"
     table = [("parameters", f"{skeleton.parameters:,}, {trained}; longest prompt {prompt_tokens:,} tokens")]
     for part in parts:
         where = ", in host memory" if part.offloaded else ""
-        size = "unknown:" if part.size is None else f"{_gigabytes(part.size):>11} "
-        table.append((part.name, f"{size} {part.note}{where}".rstrip()))
+        table.append((part.name, f"{_size(part.size, exact=part.exact)} {part.note}{where}".rstrip()))
     unknown = [part.name for part in parts if part.size is None]
-    without = f" without {', '.join(unknown)}" if unknown else ""
-    available, owner = device_memory(recipe.training)
-    shared = (
-        f", shared by {recipe.training.world_size} ranks"
-        if owner == "machine" and recipe.training.world_size > 1
-        else ""
+    without = f"; {', '.join(unknown)} not counted" if unknown else ""
+    table.append(("peak", f"{estimate.verdict(here)}{without}"))
+    if unknown:
+        return table, []
+    room = estimate.room(device.memory)
+    plain, checkpointed = (estimate.training_pass.largest(room, checkpointing=on) for on in (False, True))
+    table.append(("pass size", f"on {device.name}, {_pass_sizes(estimate.training_pass, plain, checkpointed)}"))
+    return table, hazards.of_memory(estimate, device, plain, checkpointed)
+
+
+def _size(size: float | None, *, exact: bool) -> str:
+    return "unknown:" if size is None else f"{memory.gibibytes(size):>11} {'exact' if exact else 'about'}"
+
+
+def _pass_sizes(training_pass: TrainingPass, plain: int, checkpointed: int) -> str:
+    """The largest pass without and with activation checkpointing, in tokens, and what checkpointing costs."""
+    if plain == training_pass.most_tokens:
+        return f"all {plain:,} tokens of an optimiser step fit in one pass without activation checkpointing"
+    unit = "tokens" if training_pass.is_bounded else "rows"
+    without, with_it = (
+        f"passes of up to {training_pass.as_value(tokens):,} {unit} fit" if tokens else "not even one row fits"
+        for tokens in (plain, checkpointed)
     )
-    peak = f"{_gigabytes(memory.peak(parts)):>11}{without}; the {owner} has {_gigabytes(available)}{shared}"
-    table.append(("peak, about", peak))
-    return table
+    costs = ", but each pass costs about a third more compute" if checkpointed else ""
+    return f"without activation checkpointing {without} ({training_pass.field}); with it {with_it}{costs}"
 
 
 def _speedups(recipe: Recipe, skeleton: memory.Skeleton) -> list[tuple[str, str]]:
@@ -142,21 +166,6 @@ def _speedups(recipe: Recipe, skeleton: memory.Skeleton) -> list[tuple[str, str]
         whole_model=memory.Sharding.of(args).name in ("one process", "DDP"),
     )
     return [(name, speedups.state(name)) for name in SPEEDUPS]
-
-
-def device_memory(args: GRPOConfig) -> tuple[int, str]:
-    """Total memory that a rank can use.
-
-    Returns:
-        Bytes, and whose memory it is: `"GPU"`, or `"machine"`, which all ranks share.
-    """
-    if args.device.type == "cuda":
-        return torch.cuda.get_device_properties(args.device).total_memory, "GPU"
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "machine"
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 2**30:,.2f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:,.1f} MiB"
 
 
 def _rewards(recipe: Recipe, rewards: Sequence[Callable[..., Any]], rows: int) -> list[tuple[str, str]]:
@@ -178,7 +187,7 @@ def _rewards(recipe: Recipe, rewards: Sequence[Callable[..., Any]], rows: int) -
     return table
 
 
-def _engine(recipe: Recipe) -> list[tuple[str, str]]:
+def _engine(recipe: Recipe, chosen: attention.Attention) -> list[tuple[str, str]]:
     args = recipe.training
     if not args.use_vllm:
         generation = f"transformers {_version('transformers')}"
@@ -199,8 +208,7 @@ def _engine(recipe: Recipe) -> list[tuple[str, str]]:
         ("training", f"{adapters}{bits}, weights in {recipe.model.dtype}, mixed precision {precision}"),
         (
             "attention",
-            f"{recipe.model.attn_implementation or options.get('attn_implementation') or 'default of the model'}, "
-            f"kernels from the Hub {'on' if options.get('use_kernels') else 'off'}, activation checkpointing "
+            f"{chosen}, kernels from the Hub {'on' if options.get('use_kernels') else 'off'}, activation checkpointing "
             f"{'on' if args.activation_checkpointing else 'off'}, compile {'on' if args.torch_compile else 'off'}",
         ),
         ("versions", ", ".join(f"{name} {_version(name)}" for name in packages)),

@@ -7,15 +7,17 @@ import sys
 import warnings
 from collections.abc import Iterator
 
+import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from ...trainer.config import GBPOConfig, GBPOHazard
+from ...trainer.config import GBPOHazard
 from ...trainer.sampling.unbiased import biased_sampling
 from ..models.description import Description
 from ..recipe.parsing import Recipe
-from .memory import Sharding
+from .device import Device
+from .memory import Estimate, Sharding, gibibytes, in_phase
 
 _MOSTLY = 0.5  # fraction of completions
 _WATCHED = 3  # logging steps
@@ -41,7 +43,7 @@ def find(
         One line per hazard, with the value, the consequence and the fix.
     """
     args = recipe.training
-    found = args.hazards() if isinstance(args, GBPOConfig) else []
+    found = args.hazards()
     if args.num_generations == 2:
         found.append(
             "num_generations=2: a group only shows which of two completions is better. If both get the same reward, "
@@ -52,10 +54,48 @@ def find(
     found += _rounded_away(recipe, description)
     found += _cancelling_weights(recipe)
     found += _dropout(recipe)
+    found += _compiled(args)
     if biased := biased_sampling(args):
         found.append(biased)
     if eval_set is not None:
         found += overlap(train_set, eval_set)
+    return found
+
+
+def of_memory(estimate: Estimate, device: Device, plain: int, checkpointed: int) -> list[str]:
+    """Find what does not fit in the memory of a device.
+
+    Args:
+        estimate: The memory of a rank.
+        device: The device of each rank.
+        plain: Tokens of the largest forward pass that fits without activation checkpointing; 0 if none does.
+        checkpointed: The same with activation checkpointing.
+
+    Returns:
+        One line per hazard, as `find`.
+    """
+    found, parts, one = [], estimate.parts(device.memory), estimate.training_pass
+    lacks = estimate.vllm and estimate.vllm.lacks(device.memory)
+    if lacks:
+        found.append(lacks)
+    needed = {phase: in_phase(phase, parts) for phase in ("training", "generation")}
+    over = f"but {device.name} has {gibibytes(device.memory)}: the run would end when memory runs out."
+    if needed["training"] > device.memory:
+        args = one.recipe.training
+        fits = checkpointed if args.activation_checkpointing else plain
+        fix = f"Write {one.field}: {one.as_value(fits)}."
+        if not fits and checkpointed:
+            fix = f"Write activation_checkpointing: true and {one.field}: {one.as_value(checkpointed)}."
+        elif not fits:
+            fix = "Not even one row fits: shard the model over more GPUs, write use_peft: true, or use a larger GPU."
+        cause = one.field if getattr(args, one.field) is not None else "per_device_train_batch_size"
+        need = gibibytes(needed["training"])
+        found.append(f"{cause}={getattr(args, cause)}: training needs about {need}, {over} {fix}")
+    elif needed["generation"] > device.memory:
+        found.append(
+            f"generation_batch_size={one.recipe.training.generation_batch_size}: generation needs about "
+            f"{gibibytes(needed['generation'])}, {over} Write a smaller one, or use_vllm: true."
+        )
     return found
 
 
@@ -111,12 +151,13 @@ def _window(args: GRPOConfig, description: Description, prompt_tokens: int) -> l
 
 def _temperature(args: GRPOConfig) -> list[str]:
     """Warn if the vLLM server may compute log-probs at another temperature than TRL, which uses that of sampling."""
-    server = args.use_vllm and args.vllm_mode == "server" and args.vllm_importance_sampling_correction
+    reads = args.vllm_importance_sampling_correction or getattr(args, "ratio_anchor", None) == "sampler"
+    server = args.use_vllm and args.vllm_mode == "server" and reads
     if args.temperature == 1.0 or not server:
         return []
     return [
         f"temperature={args.temperature} with a vLLM server: by default a server reports log-probs at temperature 1, "
-        "so the sampling correction would compare two different policies. Start the server with --logprobs-mode "
+        "so the trainer would compare two different policies. Start the server with --logprobs-mode "
         "processed_logprobs, or write temperature: 1.0."
     ]
 
@@ -149,6 +190,16 @@ def _dropout(recipe: Recipe) -> list[str]:
     return [
         f"lora_dropout={model.lora_dropout}: two forward passes over the same tokens differ by the dropout noise, and "
         "the ratio would treat this noise as a change of the policy. Write lora_dropout: 0.0."
+    ]
+
+
+def _compiled(args: GRPOConfig) -> list[str]:
+    if not args.torch_compile:
+        return []
+    return [
+        "torch_compile=True: the model is compiled again for new shapes of a pass, which takes minutes, and after "
+        f"{torch._dynamo.config.recompile_limit} times it runs without compilation. Widths are rounded up to 16 per "
+        "doubling, and gbpo/pass_shapes counts the shapes. If this number keeps growing, write torch_compile: false."
     ]
 
 

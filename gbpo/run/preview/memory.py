@@ -1,15 +1,15 @@
 """Estimates the memory of a rank, part by part, without loading weights.
 
-The model is built from its configuration with tensors that have no storage. The sizes of parameters, gradients and
-optimiser states are exact. The KV cache and the activations are measured by running the model on such tensors.
-Memory that depends on kernels (LM head, attention, the allocator) is approximate.
+The model is built from its configuration with tensors that have no storage. Each part says whether it is exact, which
+means equal to a real run to the last byte, or approximate. The KV cache and the activations are measured by running the
+model on such tensors.
 """
 
 import contextlib
 import os
-import weakref
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 from typing import Any
@@ -18,19 +18,23 @@ import torch
 from accelerate.utils import str_to_bool
 from peft import get_peft_model
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 from transformers.integrations import deepspeed as integration
 from trl import GRPOConfig, get_peft_config
-from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
-from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
-from ...trainer.passes import capabilities as architecture
-from ...trainer.passes.speedups import requested_speedups
 from ..models.description import LOADING_OPTIONS, Description
 from ..recipe.parsing import Recipe
+from .device import Device, precision, trains_on_gpu, usual_cards
+from .fake_runs import FakeModel
+from .training_pass import TrainingPass
+
+# CUDA's own memory in a process: context, kernels and cuBLAS workspace. It depends on the GPU and the driver.
+_CUDA_CONTEXT = 0.5 * 2**30
+# defaults of DeepSpeed, in elements
+_REDUCE_BUCKET = 500_000_000
+_LIVE_PARAMETERS = 1_000_000_000
+# optimisers whose states are plain tensors of the size of a weight
+_PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Part:
         note: Details, or why the size is unknown.
         phase: When the memory is used: `"always"`, `"generation"` or `"training"`.
         offloaded: Whether the part is in host memory instead of on the device.
+        exact: Whether a real run uses exactly this many bytes for this part.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Part:
     note: str = ""
     phase: str = "always"
     offloaded: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ class Sharding:
     optimizer_offloaded: bool = False
     masters: bool = False  # DeepSpeed keeps a float32 copy of the weights with the optimiser states
     upcast: bool = False  # FSDP2 keeps trained weights in float32 under mixed precision
+    reshards: bool = True  # FSDP frees the gathered weights of a layer after its forward pass
+    zero: dict[str, Any] | None = None  # DeepSpeed's options of ZeRO
 
     @classmethod
     def of(cls, args: GRPOConfig) -> "Sharding":
@@ -84,6 +92,7 @@ class Sharding:
                 weights_offloaded=weights_offloaded,
                 optimizer_offloaded=optimizer_offloaded,
                 masters=True,
+                zero=config,
             )
         if str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "false")) or args.fsdp_plugin_args:
             options = args.fsdp_plugin_args or {}
@@ -92,9 +101,26 @@ class Sharding:
                 options.get("reshard_after_forward", os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true"))
             ).lower()
             offloaded = bool(options.get("cpu_offload", str_to_bool(os.environ.get("FSDP_OFFLOAD_PARAMS", "false"))))
-            split = ranks if reshard in ("true", "full_shard") else 1
-            return cls(f"FSDP{version}", split, ranks, ranks, offloaded, offloaded, upcast=version == 2)
+            return cls(
+                f"FSDP{version}",
+                weights=ranks,
+                gradients=ranks,
+                optimizer=ranks,
+                weights_offloaded=offloaded,
+                optimizer_offloaded=offloaded,
+                upcast=version == 2,
+                reshards=reshard in ("true", "full_shard"),
+            )
         return cls("DDP" if ranks > 1 else "one process")
+
+    @property
+    def is_fsdp(self) -> bool:
+        return self.name.startswith("FSDP")
+
+    @property
+    def holds_whole_model(self) -> bool:
+        """Whether every rank has all weights, gradients and optimiser states, in the types that the recipe gives."""
+        return not self.is_fsdp and not self.masters
 
 
 @dataclass(frozen=True)
@@ -105,11 +131,13 @@ class Skeleton:
         module: The model, with its adapters.
         parameters: Number of parameters without adapters.
         trained: Number of trained parameters.
+        dtype: The type of its weights.
     """
 
     module: nn.Module
     parameters: int
     trained: int
+    dtype: torch.dtype
 
 
 def skeleton(recipe: Recipe, description: Description) -> Skeleton:
@@ -148,7 +176,7 @@ def skeleton(recipe: Recipe, description: Description) -> Skeleton:
         if recipe.model.use_peft:
             module = _with_adapters(module, recipe)
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    return Skeleton(module, parameters, trained)
+    return Skeleton(module, parameters, trained, dtype)
 
 
 def _changed(module: Any, changes: dict[str, Any], build: Callable[..., Any]) -> nn.Module:
@@ -202,78 +230,214 @@ def _with_adapters(module: nn.Module, recipe: Recipe) -> nn.Module:
     return module
 
 
-def _runnable(module: Any, mode: FakeTensorMode) -> Any:
-    """Replace "meta" tensors by fake tensors, on which operations run. Return the model inside its adapters."""
-    replaced: dict[Any, Any] = {}  # keys compare by identity, so tied weights stay tied
+@dataclass(frozen=True)
+class VllmShare:
+    """The memory of a vLLM engine on the trainer's GPU.
 
-    def fake(tensor: Any) -> Any:
-        if tensor not in replaced:
-            empty = torch.empty(tensor.shape, dtype=tensor.dtype)
-            is_parameter = isinstance(tensor, nn.Parameter)
-            replaced[tensor] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
-        return replaced[tensor]
+    Args:
+        share: `vllm_gpu_memory_utilization`.
+        weights: Bytes of the engine's weights on this GPU.
+        completion: Bytes of the keys and values of one completion of full length with its prompt on this GPU; 0 if the
+            size is unknown.
+        completions: Completions of one generation that this engine samples.
+        phase: `"generation"` if the engine sleeps during training, otherwise `"always"`.
+    """
 
-    with mode:
-        for part in module.modules():
-            for tensors in (part._parameters, part._buffers):
-                tensors.update({name: fake(tensor) for name, tensor in tensors.items() if tensor is not None})
-    return module.get_base_model() if hasattr(module, "get_base_model") else module
+    share: float
+    weights: float
+    completion: float
+    completions: int
+    phase: str
+
+    def parts(self, card: float) -> list[Part]:
+        """Weights and KV cache, which together fill the share of a GPU of `card` bytes."""
+        cache = max(self.share * card - self.weights, 0)
+        note = f"the rest of vLLM's {self.share:.0%}, less its activations"
+        if self.completion:
+            note += f": {int(cache // self.completion):,} completions of full length at once, of {self.completions:,}"
+        return [Part("vLLM weights", self.weights, phase=self.phase), Part("vLLM KV cache", cache, note, self.phase)]
+
+    def lacks(self, card: float) -> str | None:
+        """Why the engine cannot start on a GPU of `card` bytes, in one line; None if it can."""
+        given, needed = self.share * card, self.weights + self.completion
+        if needed <= given:
+            return None
+        what = "weights" if self.weights > given else "weights and the KV cache of one completion of full length"
+        enough = ceil(100 * needed / card) / 100
+        fix = f"vllm_gpu_memory_utilization: {enough:g}, or " if enough < 1 else ""
+        return (
+            f"vllm_gpu_memory_utilization={self.share:g} gives vLLM {gibibytes(given)} of {gibibytes(card)}, but its "
+            f"{what} take {gibibytes(needed)}: the engine would not start. Write {fix}a larger "
+            "vllm_tensor_parallel_size."
+        )
 
 
-def estimate(recipe: Recipe, model: Skeleton, prompt_tokens: int) -> list[Part]:
-    """Estimate the memory of a rank, part by part.
+@dataclass(frozen=True)
+class Estimate:
+    """The memory of a rank.
+
+    Args:
+        states: Weights, gradients, optimiser and what else does not depend on the size of a pass.
+        passes: What the largest forward and backward pass of the recipe needs.
+        vllm: The vLLM engine on the trainer's GPU, or None.
+        training_pass: Measures passes of other sizes.
+    """
+
+    states: tuple[Part, ...]
+    passes: tuple[Part, ...]
+    vllm: VllmShare | None
+    training_pass: TrainingPass
+
+    def parts(self, card: float) -> list[Part]:
+        """All parts on a device of `card` bytes. Only vLLM's parts depend on the device."""
+        return [*self.states, *(self.vllm.parts(card) if self.vllm else ()), *self.passes]
+
+    def fits(self, card: float) -> bool:
+        """Whether everything fits on a device of `card` bytes."""
+        return peak(self.parts(card)) <= card and (self.vllm is None or self.vllm.lacks(card) is None)
+
+    def room(self, card: float) -> float:
+        """Bytes of a device of `card` bytes that are left for a forward and backward pass."""
+        return card - in_phase("training", [part for part in self.parts(card) if part not in self.passes])
+
+    def device(self, here: Device | None) -> Device:
+        """The device to judge: the one here or, without one, the smallest usual GPU on which everything fits."""
+        cards = usual_cards()
+        return here or next((card for card in cards if self.fits(card.memory)), cards[-1])
+
+    def verdict(self, here: Device | None) -> str:
+        """The peak, and the memory of the device here or the size of GPU that is needed."""
+        device = self.device(here)
+        text = f"about {gibibytes(peak(self.parts(device.memory)))}; "
+        if here is not None:
+            return text + f"{here.name} has {gibibytes(here.memory)}"
+        needed = device.name if self.fits(device.memory) else f"more than {device.name}"
+        return text + f"there is no GPU here, and the run needs {needed}"
+
+
+def estimate(recipe: Recipe, model: Skeleton, prompt_tokens: int) -> Estimate:
+    """Estimate the memory of a rank.
 
     Args:
         recipe: The parsed recipe.
         model: Its model, from `skeleton`.
         prompt_tokens: Length of the longest prompt, in tokens.
     """
-    args = recipe.training
-    sharding = Sharding.of(args)
-    weights = _weight_bytes(recipe, model.module, sharding)
-    base, trained = sum(weights.values()), 0.0
-    gradients = optimizer = 0.0
+    args, sharding = recipe.training, Sharding.of(recipe.training)
+    # sharded weights are gathered in the type of mixed precision; whole weights are cast inside the pass
+    dtype = None if sharding.holds_whole_model else precision(recipe)
+    training_pass = TrainingPass(recipe, FakeModel(deepcopy(model.module), dtype), prompt_tokens)
+    states = [*_states(recipe, model.module, sharding), *_communication(recipe, model.module, sharding, training_pass)]
+    if trains_on_gpu(recipe):
+        states.append(Part("CUDA context", _CUDA_CONTEXT, "not counted by PyTorch"))
+    vllm = None
+    if args.use_vllm and args.vllm_mode == "colocate":
+        vllm = _vllm_share(recipe, model, training_pass)
+    else:
+        states += _generation(recipe, model, training_pass)
+        if sharding.weights > 1 and not args.use_vllm:
+            whole = sum(_weight_bytes(recipe, model.module, sharding).values())
+            states.append(Part("gathered weights", whole, "generation needs unsharded weights", "generation"))
+    return Estimate(tuple(states), tuple(_passes(training_pass)), vllm, training_pass)
+
+
+def in_phase(phase: str, parts: Iterable[Part]) -> float:
+    """Bytes on the device in a phase, without the parts of unknown size."""
+    return sum(part.size or 0 for part in parts if part.phase in ("always", phase) and not part.offloaded)
+
+
+def peak(parts: Sequence[Part]) -> float:
+    """Peak memory on the device in bytes, without the parts of unknown size."""
+    return max(in_phase(phase, parts) for phase in ("generation", "training"))
+
+
+def gibibytes(size: float) -> str:
+    """
+    >>> gibibytes(3 * 2**30), gibibytes(3 * 2**20)
+    ('3.00 GiB', '3.0 MiB')
+    """
+    return f"{size / 2**30:,.2f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:,.1f} MiB"
+
+
+def _states(recipe: Recipe, module: Any, sharding: Sharding) -> list[Part]:
+    """Weights, optimiser states and the reference model."""
+    args, model = recipe.training, recipe.model
+    base = sum(_weight_bytes(recipe, module, sharding).values())
+    quantised = model.load_in_4bit or model.load_in_8bit
     states, note = _optimizer_bytes(args)
-    for name, parameter in model.module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        size = _element_size(recipe, name, parameter, sharding)
-        trained += parameter.numel()
-        gradients += parameter.numel() * size
-        optimizer += parameter.numel() * (4 if sharding.masters else 0)
+    optimizer = 0.0
+    for parameter, size in _trained(recipe, module, sharding):
+        if sharding.masters:
+            optimizer += 4 * parameter.numel()
         if states is not None:
             optimizer += states(parameter, 4 if sharding.masters else size)
+    name = str(getattr(args.optim, "value", args.optim))
+    weights = Part(
+        "weights",
+        base / sharding.weights,
+        _split(sharding.weights),
+        offloaded=sharding.weights_offloaded,
+        exact=sharding.holds_whole_model and not quantised,
+    )
     parts = [
-        Part("weights", base / sharding.weights, _split(sharding.weights), offloaded=sharding.weights_offloaded),
-        Part("gradients", gradients / sharding.gradients, _split(sharding.gradients), "training"),
+        weights,
         Part(
-            f"optimiser ({getattr(args.optim, 'value', args.optim)})",
+            f"optimiser ({name})",
             None if states is None else optimizer / sharding.optimizer,
             note if states is None else _split(sharding.optimizer),
             offloaded=sharding.optimizer_offloaded,
+            exact=sharding.holds_whole_model and name in _PLAIN_OPTIMIZERS,
         ),
     ]
-    if args.beta != 0 and not recipe.model.use_peft:
-        parts.append(
-            Part("reference model", base / sharding.weights, "beta is not 0", offloaded=sharding.weights_offloaded)
-        )
-    mode = FakeTensorMode()
-    causal = _runnable(model.module, mode)
-    with mode, torch.device("cpu"):
-        parts.append(_generation(recipe, causal, prompt_tokens))
-    if sharding.weights > 1 and not args.use_vllm:
-        parts.append(Part("gathered weights", base, "generation needs unsharded weights", "generation"))
-    with mode, torch.device("cpu"):
-        parts += _training(recipe, causal, prompt_tokens)
+    if args.beta != 0 and not model.use_peft:
+        parts.append(replace(weights, name="reference model", note="beta is not 0"))
     return parts
 
 
-def peak(parts: Iterable[Part]) -> float:
-    """Peak memory on the device in bytes, without the parts of unknown size."""
-    parts = [part for part in parts if part.size is not None and not part.offloaded]
-    return max(
-        sum(part.size or 0 for part in parts if part.phase in ("always", phase)) for phase in ("generation", "training")
-    )
+def _communication(recipe: Recipe, module: Any, sharding: Sharding, training_pass: TrainingPass) -> list[Part]:
+    """Gradients, and the buffers with which ranks exchange weights and gradients."""
+    low = precision(recipe)
+    trained = list(_trained(recipe, module, sharding))
+    gradients = float(sum(parameter.numel() * size for parameter, size in trained))
+    exact = sharding.holds_whole_model
+    parts = [Part("gradients", gradients / sharding.gradients, _split(sharding.gradients), "training", exact=exact)]
+    if sharding.is_fsdp and training_pass.defers_reduction:
+        whole = float(sum(parameter.numel() * (low.itemsize if low else size) for parameter, size in trained))
+        note = "whole on every rank between the passes of an optimiser step"
+        if recipe.training.gradient_accumulation_steps > 1:
+            note += "; accelerator_config: {gradient_accumulation_kwargs: {sync_each_batch: true}} splits them"
+        parts = [Part("gradients", max(whole, gradients / sharding.gradients), note, "training")]
+    if sharding.name == "DDP":
+        parts.append(Part("DDP buckets", gradients, "DDP reduces copies of the gradients"))
+    total = sum(parameter.numel() for parameter in module.parameters())
+    itemsize = low.itemsize if low else next(module.parameters()).element_size()
+    if sharding.is_fsdp and sharding.weights > 1:
+        layers = [
+            sum(parameter.numel() for parameter in part.parameters())
+            for part in module.modules()
+            if type(part).__name__ in (getattr(module, "_no_split_modules", None) or ())
+        ]
+        # the next layer is gathered while one runs; what is outside the layers stays gathered
+        elements = total - sum(layers) + 2 * max(layers, default=0) if sharding.reshards else total
+        parts.append(Part("gathered layers", elements * itemsize, "weights of two layers at a time", "training"))
+    if sharding.zero is not None and sharding.optimizer > 1:
+        bucket = sharding.zero.get("reduce_bucket_size", _REDUCE_BUCKET)
+        elements = bucket if isinstance(bucket, (int, float)) else module.config.get_text_config().hidden_size ** 2
+        if sharding.weights == 1 and sharding.zero.get("overlap_comm"):
+            elements *= 2
+        parts.append(Part("reduce bucket", elements * itemsize, "zero_optimization.reduce_bucket_size", "training"))
+        if sharding.weights > 1:
+            live = sharding.zero.get("stage3_max_live_parameters", _LIVE_PARAMETERS)
+            elements = min(total, live if isinstance(live, (int, float)) else _LIVE_PARAMETERS)
+            parts.append(Part("gathered layers", elements * itemsize, "stage3_max_live_parameters", "training"))
+    return parts
+
+
+def _trained(recipe: Recipe, module: Any, sharding: Sharding) -> Iterator[tuple[nn.Parameter, int]]:
+    """The trained parameters, and their bytes per element."""
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            yield parameter, _element_size(recipe, name, parameter, sharding)
 
 
 def _split(ranks: int) -> str:
@@ -285,9 +449,9 @@ def _element_size(recipe: Recipe, name: str, parameter: nn.Parameter, sharding: 
     adapter = recipe.model.use_peft and parameter.requires_grad
     if adapter and (recipe.model.load_in_4bit or recipe.model.load_in_8bit):
         return 2  # TRL casts the adapters of a quantised model to bfloat16
-    if sharding.masters and recipe.training.bf16:
+    if sharding.masters and precision(recipe) is not None:
         return 2
-    if sharding.upcast and recipe.training.bf16 and parameter.requires_grad:
+    if sharding.upcast and precision(recipe) is not None and parameter.requires_grad:
         return 4
     return parameter.element_size()
 
@@ -345,124 +509,60 @@ def _optimizer_bytes(args: GRPOConfig) -> tuple[Any, str]:
     return None, f"the state size of {name} is not known"
 
 
-def _generation(recipe: Recipe, model: Any, prompt_tokens: int) -> Part:
-    """Memory for generation in addition to the weights."""
+def _generation(recipe: Recipe, model: Skeleton, training_pass: TrainingPass) -> list[Part]:
+    """Memory for generation with transformers in addition to the weights."""
     args = recipe.training
     if args.use_vllm:
-        share = args.vllm_gpu_memory_utilization
-        if args.vllm_mode == "server":
-            return Part("KV cache", 0, "on the vLLM server", "generation")
-        sleeps = "generation" if args.vllm_enable_sleep_mode else "always"
-        if not torch.cuda.is_available():
-            return Part(
-                "vLLM engine", None, f"{share:.0%} of a GPU, including its own weights; this machine has no GPU", sleeps
-            )
-        size = share * torch.cuda.get_device_properties(0).total_memory
-        return Part("vLLM engine", size, f"{share:.0%} of the GPU, for its own weights and KV cache", sleeps)
+        return [Part("KV cache", 0, "on the vLLM server", "generation", exact=True)]
     rows = args.generation_batch_size // args.world_size
-    tokens = prompt_tokens + args.max_completion_length
-    note = f"{rows:,} completions × {tokens:,} tokens"
     try:
-        with torch.no_grad():
-            output = model.base_model(
-                input_ids=torch.zeros(1, tokens, dtype=torch.long),
-                attention_mask=torch.ones(1, tokens, dtype=torch.long),
-                use_cache=True,
-            )
-        cache = output[architecture.CACHE]
-        tensors = {id(t): t for layer in cache.layers for t in tree_leaves(vars(layer)) if isinstance(t, torch.Tensor)}
-        size = sum(t.numel() * t.element_size() for t in tensors.values() if t.is_floating_point())
+        values = training_pass.model.cached_values(training_pass.longest)
     except Exception as error:  # models raise many types of errors on fake tensors
-        return Part("KV cache", None, f"this model cannot run on fake tensors ({type(error).__name__})", "generation")
-    return Part("KV cache", rows * size, note, "generation")
+        return [Part("KV cache", None, _not_run(error), "generation")]
+    size = rows * values * model.dtype.itemsize
+    note = f"{rows:,} completions × {training_pass.longest:,} tokens"
+    return [Part("KV cache", size, note, "generation"), *_fragmentation(training_pass, size, "generation")]
 
 
-def _training(recipe: Recipe, model: Any, prompt_tokens: int) -> list[Part]:
-    """Activations of one micro-batch, and the memory of the LM head."""
-    args = recipe.training
-    rows, completion = args.per_device_train_batch_size, args.max_completion_length
-    tokens = prompt_tokens + completion
-    head = model.get_output_embeddings().weight
-    trims = "trim_padding" in requested_speedups(args.exact_speedups) and architecture.trims(model)
-    completions_only = args.device.type == "cuda"  # elsewhere TRL's LM head runs on the prompts too
-    scored = rows * (completion if completions_only else tokens - 1)
-    compute = 2 if args.bf16 or args.fp16 else head.element_size()
-    logits = min(scored, TOKEN_CHUNK_SIZE) * _CHUNKED_LOGPROB_CHUNK_SIZE * compute
-    head_size = logits + scored * head.shape[1] * 4
-    note = f"{min(scored, TOKEN_CHUNK_SIZE):,} × {_CHUNKED_LOGPROB_CHUNK_SIZE:,} logits at a time"
-    if head.requires_grad:
-        head_size += head.numel() * (4 + head.element_size())
-        note += ", and the float32 gradient of the head"
+def _vllm_share(recipe: Recipe, model: Skeleton, training_pass: TrainingPass) -> VllmShare:
+    args, config = recipe.training, training_pass.model.causal.config.get_text_config()
+    tensor_parallel = args.vllm_tensor_parallel_size
+    itemsize = (precision(recipe) or model.dtype).itemsize  # as the trainer, which gives the engine its own type
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     try:
-        masked = not (trims and architecture.attends_backwards_only(model.config))
-        size = _activations(args, model, rows, tokens, masked)
-        activations = Part("activations", size, f"one micro-batch of {rows} × {tokens:,} tokens", "training")
+        values = training_pass.model.cached_values(training_pass.longest)
+    except Exception:  # as in _generation
+        values = 0
+    return VllmShare(
+        share=args.vllm_gpu_memory_utilization,
+        weights=model.parameters * itemsize / tensor_parallel,
+        completion=values * itemsize / min(tensor_parallel, heads),
+        completions=args.generation_batch_size // args.world_size * tensor_parallel,
+        phase="generation" if args.vllm_enable_sleep_mode else "always",
+    )
+
+
+def _passes(training_pass: TrainingPass) -> list[Part]:
+    """Memory of the largest pass: what it takes without its LM head, and how much more with it."""
+    tokens, checkpointing = training_pass.tokens, training_pass.recipe.training.activation_checkpointing
+    rows, width = training_pass.shape(tokens)
+    try:
+        layers, whole = (
+            training_pass.activations(tokens, checkpointing=checkpointing, head=head) for head in (False, True)
+        )
     except Exception as error:  # as in _generation
-        reason = f"this model cannot run on fake tensors ({type(error).__name__})"
-        activations = Part("activations", None, reason, "training")
-    return [activations, Part("LM-head chunk", head_size, note, "training")]
-
-
-def _activations(args: GRPOConfig, module: Any, rows: int, tokens: int, masked: bool) -> int:
-    """Peak bytes of a forward and backward pass of the backbone, without weights and their gradients."""
-    module.train()
-    if args.activation_checkpointing:
-        module.activation_checkpointing_enable(args.activation_checkpointing_kwargs)
-        if not all(parameter.requires_grad for parameter in module.parameters()):
-            module.enable_input_require_grads()
-    precision = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    low = next((precision[name] for name in precision if getattr(args, name)), None)
-    autocast = torch.autocast("cpu", dtype=low) if low else contextlib.nullcontext()
-    handles = [
-        parameter.register_post_accumulate_grad_hook(_drop_gradient)
-        for parameter in module.parameters()
-        if parameter.requires_grad
+        return [Part("activations", None, _not_run(error), "training")]
+    return [
+        Part("activations", layers, f"one pass of {rows:,} × {width:,} tokens", "training"),
+        Part("LM head", whole - layers, "logits of a few tokens at a time, and the gradient of the head", "training"),
+        *_fragmentation(training_pass, whole, "training"),
     ]
-    live = _Live(module.parameters())
-    try:
-        with live:
-            batch = {"input_ids": torch.zeros(rows, tokens, dtype=torch.long)}
-            if masked:
-                batch["attention_mask"] = torch.ones_like(batch["input_ids"])
-            with autocast:
-                states = module.base_model(**batch, use_cache=False).last_hidden_state
-            states.backward(torch.zeros_like(states))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return live.peak
 
 
-def _drop_gradient(parameter: nn.Parameter) -> None:
-    parameter.grad = None
+def _fragmentation(training_pass: TrainingPass, size: float, phase: str) -> list[Part]:
+    unusable = training_pass.fragmentation(size)
+    return [Part("fragmentation", unusable, "reserved by PyTorch, but not usable", phase)] if unusable else []
 
 
-class _Live(TorchDispatchMode):
-    """Counts the bytes of all live tensors that are created inside this context.
-
-    Args:
-        known: Parameters to leave out.
-    """
-
-    def __init__(self, known: Iterator[nn.Parameter]):
-        super().__init__()
-        self._sizes = {parameter.untyped_storage()._cdata: 0 for parameter in known}
-        self._bytes = self.peak = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata in self._sizes:
-            return
-        self._sizes[storage._cdata] = storage.nbytes()
-        self._bytes += storage.nbytes()
-        self.peak = max(self.peak, self._bytes)
-        weakref.finalize(storage, self._forget, storage._cdata)
-
-    def _forget(self, key: int) -> None:
-        self._bytes -= self._sizes.pop(key)
+def _not_run(error: Exception) -> str:
+    return f"this model cannot run on fake tensors ({type(error).__name__})"

@@ -12,6 +12,8 @@ from accelerate.utils import DistributedType, str_to_bool
 from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback
 
+from ...trainer.config import launched_processes
+
 _FALLBACKS = {DistributedType.NO: "a single process", DistributedType.MULTI_CPU: "DDP"}
 
 
@@ -69,7 +71,7 @@ def check_group() -> None:
     Raises:
         LaunchError: Each process would train alone.
     """
-    started, together = int(os.environ.get("WORLD_SIZE", "1")), PartialState().num_processes
+    started, together = launched_processes(), PartialState().num_processes
     if started != together:
         raise LaunchError(
             f"The launcher started {started} processes, but this one is in a group of {together}: each process would "

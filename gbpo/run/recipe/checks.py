@@ -46,6 +46,7 @@ _RANGES = {
     "warmup_steps": _Range(0, math.inf, "cannot be a number of steps"),
     "num_train_epochs": _Range(0, math.inf, "would take no step", low_allowed=False),
     "per_device_train_batch_size": _Range(1, math.inf, "would train on nothing"),
+    "optimizer_batch_size": _Range(1, math.inf, "would take no step"),
     "gradient_accumulation_steps": _Range(1, math.inf, "would take no step"),
     "steps_per_generation": _Range(1, math.inf, _NO_COMPLETION),
     "generation_batch_size": _Range(1, math.inf, _NO_COMPLETION),
@@ -122,7 +123,7 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
     if args.fp16 and args.device.type == "cpu":
         raise ValueError("fp16=True does not run on the CPU. Write bf16: true, or neither.")
     _check_needed(given)
-    _check_adapters(run, model)
+    _check_adapters(run, args, model)
     _check_checkpointing(args)
     _check_packages(args, model)
     if not args.use_vllm:
@@ -165,7 +166,7 @@ def _check_checkpointing(args: GRPOConfig) -> None:
             )
 
 
-def _check_adapters(run: Any, model: ModelConfig) -> None:
+def _check_adapters(run: Any, args: GRPOConfig, model: ModelConfig) -> None:
     if run.merge_adapter and not model.use_peft:
         raise ValueError(
             "merge_adapter=True without use_peft has no adapter to merge: all weights are trained and saved. Remove "
@@ -181,6 +182,11 @@ def _check_adapters(run: Any, model: ModelConfig) -> None:
     bits = next((name for name in ("load_in_4bit", "load_in_8bit") if getattr(model, name)), None)
     if bits is None:
         return
+    if args.use_vllm:
+        raise ValueError(
+            f"{bits}=True with use_vllm=True: TRL 1.16 cannot send quantised weights to vLLM, so the first generation "
+            f"would fail. Write use_vllm: false, or remove {bits}."
+        )
     if not model.use_peft:
         raise ValueError(f"{bits}=True without use_peft: quantised weights cannot be trained. Write use_peft: true.")
     if find_spec("bitsandbytes") is None:
@@ -208,7 +214,8 @@ def check_deepspeed(config: str | dict[str, Any] | None) -> None:
 def _check_packages(args: GRPOConfig, model: ModelConfig) -> None:
     if args.use_vllm and find_spec("vllm") is None:
         raise ValueError(
-            "use_vllm=True needs vLLM, which is not installed: pip install 'gbpo[vllm]', or use_vllm: false."
+            "use_vllm=True needs vLLM, which is not installed: pip install 'gbpo[vllm]', or write use_vllm: false"
+            + (" and ratio_anchor: trainer." if getattr(args, "ratio_anchor", "trainer") == "sampler" else ".")
         )
     optimizer = getattr(args.optim, "value", args.optim)
     package = next((package for start, package in _OPTIMIZERS.items() if optimizer.startswith(start)), None)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, get_type_hints
 import torch
 from trl import ModelConfig, TrlParser
 
+from ...shared.allocator import use_expandable_segments
 from ...shared.recipe_yaml import nearest, read_yaml
 from ...trainer.config import BaseConfig, GBPOConfig, reward_scale
 from .arguments import RunArguments, mapping
@@ -61,6 +62,7 @@ def parse(argv: Sequence[str]) -> Recipe:
     given = set(values)
     if not torch.accelerator.is_available():
         values = {"use_cpu": True, "bf16": False, **values}
+    use_expandable_segments(vllm_sleeps=bool(values.get("use_vllm") and values.get("vllm_enable_sleep_mode")))
     check_deepspeed(values.get("deepspeed"))
     try:
         run, training, model, *_ = parser.parse_dict(values)

@@ -15,7 +15,6 @@ _PER_ROW = {
     "advantages": "advantages",
     "old_logps": "old log-probabilities",
     "ref_logps": "reference log-probabilities",
-    "importance_ratio": "vLLM's importance ratio",
 }
 
 
@@ -70,6 +69,8 @@ class FiniteSteps:
             mask = one.completion_mask.bool()  # (B, T)
             values = {"log-probabilities": logps}
             values |= {name: getattr(one, field) for field, name in _PER_ROW.items() if getattr(one, field) is not None}
+            if one.sampling_logps is not None:  # NaN stands for tokens that vLLM could not score
+                values["vLLM's log-probabilities"] = one.sampling_logps.masked_fill(one.sampling_logps.isnan(), 0.0)
             for row in range(len(mask)):
                 bad = [
                     name

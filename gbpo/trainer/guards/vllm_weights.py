@@ -1,6 +1,5 @@
 """Checks that vLLM samples from the policy that is trained, not from outdated weights."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 
 from ...shared.stopping import TrainingStopped
+from ..passes.batch import policy_mask
 
 logger = get_logger(__name__)
 
@@ -60,8 +60,7 @@ class WeightCheck:
     def check(
         self,
         batch: Batch,
-        mask: torch.Tensor,
-        first_rows: Callable[[Any], Any],
+        some_rows: Callable[[Any], Any],
         policy_logps: Callable[[Any], torch.Tensor],
         step: int,
     ) -> dict[str, float]:
@@ -69,8 +68,7 @@ class WeightCheck:
 
         Args:
             batch: The generation, with the engine's log-probs `sampling_per_token_logps`, (B, T).
-            mask: Tokens that the policy sampled, (B, T).
-            first_rows: Called with a generation; returns the rows to keep.
+            some_rows: Called with a generation; returns the rows to compare.
             policy_logps: Called with a batch; returns the trainer's log-probs of the completions, (B, T).
             step: Number of optimiser steps taken.
 
@@ -82,14 +80,15 @@ class WeightCheck:
         """
         if self.proven:
             return {}
-        logps = batch["old_per_token_logps"] if "old_per_token_logps" in batch else policy_logps(batch)
-        gap = self._mean((logps - batch["sampling_per_token_logps"]).abs(), mask)
+        rows = some_rows(batch)
+        logps = policy_logps(rows)
+        gap = self._mean((logps - rows["sampling_per_token_logps"]).abs(), rows)
         if self.first_rows is None:
             self.first_gap, movement = gap, 0.0
-            self.first_rows = first_rows({**batch, "old_per_token_logps": logps, "policy_mask": mask})
+            self.first_rows = {**rows, "old_per_token_logps": logps}
         else:
             moved = policy_logps(self.first_rows) - self.first_rows["old_per_token_logps"]
-            movement = self._mean(moved.abs(), self.first_rows["policy_mask"])
+            movement = self._mean(moved.abs(), self.first_rows)
         if not self.judge(gap, movement):
             raise TrainingStopped(
                 f"vLLM does not sample from the policy that is trained: at step {step} its log-probs of its own "
@@ -117,38 +116,9 @@ class WeightCheck:
         self.proven = not grown and movement > _FACTOR * max(gap, floor)
         return not (grown and gap > _MISSING * movement) and (self.biased or gap <= tolerance)
 
-    def _mean(self, values: torch.Tensor, mask: torch.Tensor) -> float:
-        return masked_mean(values, mask, self.accelerator)
-
-
-def correction_fraction(
-    batch: Batch, mask: torch.Tensor, mode: str, low: float | None, high: float | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which importance ratios TRL's correction for vLLM masks or truncates: the ratios outside [low, high].
-
-    Args:
-        batch: A generation, with `old_per_token_logps` and `sampling_per_token_logps`, (B, T).
-        mask: Tokens that the policy sampled, (B, T).
-        mode: TRL's `vllm_importance_sampling_mode`.
-        low: Smallest allowed ratio, or None for no limit.
-        high: Largest allowed ratio, or None for no limit.
-
-    Returns:
-        Two tensors with one entry per ratio: (B, T) for token modes, (B,) for sequence modes. The first is 1 where the
-        ratio lies outside [low, high]. The second is the mask of the ratios that count: those of sampled tokens, or of
-        sequences with a sampled token.
-    """
-    log_ratio = ((batch["old_per_token_logps"] - batch["sampling_per_token_logps"]) * mask).nan_to_num(nan=0.0)
-    if mode.startswith("sequence"):
-        log_ratio, mask = log_ratio.sum(-1), mask.any(-1)
-    ratio = log_ratio.exp()
-    outside = (ratio < (-math.inf if low is None else low)) | (ratio > (math.inf if high is None else high))
-    return outside.float(), mask
-
-
-def masked_mean(values: torch.Tensor, mask: torch.Tensor, accelerator: Accelerator) -> float:
-    """Mean over the masked entries of all ranks. NaN entries, which vLLM could not score, are left out."""
-    mask = mask.bool() & ~values.isnan()
-    sums = torch.stack([values[mask].double().sum(), mask.sum().double()]).float()
-    total, count = accelerator.reduce(sums, reduction="sum").tolist()
-    return total / max(count, 1.0)
+    def _mean(self, values: torch.Tensor, rows: Batch) -> float:
+        """Mean over the sampled tokens of all ranks, without NaN, which stands for tokens that vLLM could not score."""
+        mask = policy_mask(rows).bool() & ~values.isnan()
+        sums = torch.stack([values[mask].double().sum(), mask.sum().double()]).float()
+        total, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+        return total / max(count, 1.0)

@@ -104,10 +104,10 @@ class Pass:
         centred_advantages: Ã, (B,).
         row_weights: Weight of each row's sum of token losses in the loss, (B,).
         entropy_weights: Weight of each row's sum of token entropies in the entropy bonus, (B,).
-        old_logps: Log-probs under the policy that sampled, (B, T). None until the first forward pass computes them.
+        old_logps: Log-probs under the trainer's policy at the time of the generation, (B, T). None until the first
+            forward pass computes them.
         ref_logps: Log-probs under the reference model, (B, T), or None.
-        sampling_logps: Log-probs that vLLM reported, (B, T), or None.
-        importance_ratio: TRL's importance ratio between trainer and vLLM, (B, T) or (B, 1), or None.
+        sampling_logps: Log-probs that vLLM reported, (B, T), NaN where it could not score a token; or None.
         images: Inputs of a vision-language model beside the tokens, by TRL's names.
         idle: The pass exists only so that all ranks run the same number of passes. No loss and no metric counts it.
     """
@@ -126,7 +126,6 @@ class Pass:
     old_logps: torch.Tensor | None
     ref_logps: torch.Tensor | None
     sampling_logps: torch.Tensor | None
-    importance_ratio: torch.Tensor | None
     images: Batch
     idle: bool = False
 
@@ -151,7 +150,6 @@ class Pass:
             old_logps=batch.get("old_per_token_logps"),
             ref_logps=batch.get("ref_per_token_logps"),
             sampling_logps=batch.get("sampling_per_token_logps"),
-            importance_ratio=batch.get("importance_sampling_ratio"),
             images={key: batch[key] for key in IMAGE_KEYS if key in batch},
         )
 
@@ -159,23 +157,24 @@ class Pass:
         """A copy of the pass on another device; `options` are passed to `Tensor.to`."""
         return self._with_tensors(lambda name, tensor: tensor.to(device, **options))
 
-    def take(self, numbers: Sequence[int], *, trim: bool) -> "Pass":
-        """A pass with some of the rows. With `trim`, it is only as wide as the longest of their completions."""
-        rows = tuple(self.rows[number] for number in numbers)
-        available = self.completion_ids.size(1)
-        width = max(1, *(row.completion for row in rows)) if trim else available
+    def take(self, numbers: Sequence[int], width: int) -> "Pass":
+        """A pass with some of the rows and with the first `width` columns of their completions."""
 
         def taken(name: str, value: torch.Tensor) -> torch.Tensor:
-            per_token = value.ndim == 2 and value.size(1) == available and not name.startswith("prompt")
-            return value[numbers, :width] if per_token else value[numbers]
+            of_completion = value.ndim == 2 and not name.startswith("prompt")
+            return value[numbers, :width] if of_completion else value[numbers]
 
-        return replace(self._with_tensors(taken), rows=rows)
+        return replace(self._with_tensors(taken), rows=tuple(self.rows[number] for number in numbers))
 
-    def as_idle(self, *, trim: bool) -> "Pass":
-        """An idle pass: the shortest row with an empty `policy_mask`, so that no token counts."""
+    @property
+    def shortest(self) -> int:
+        """Number of the row with the fewest tokens."""
         lengths = [row.prompt + row.completion for row in self.rows]
-        row = self.take([lengths.index(min(lengths))], trim=trim)
-        return replace(row, idle=True, policy_mask=torch.zeros_like(row.policy_mask))
+        return lengths.index(min(lengths))
+
+    def as_idle(self) -> "Pass":
+        """An idle pass over the same rows: its `policy_mask` is empty, so that no token counts."""
+        return replace(self, idle=True, policy_mask=torch.zeros_like(self.policy_mask))
 
     def _with_tensors(self, change: Callable[[str, torch.Tensor], torch.Tensor]) -> "Pass":
         changed: dict[str, Any] = {

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from .batch import Pass
-from .layout import Lengths, as_many, split
+from .layout import Lengths, as_many, rounded, split
 from .shared_prompts import numbers_where_it_pays
 
 
@@ -29,6 +29,7 @@ class PassPlan:
         skip: Whether to leave out rows without signal.
         trim: Whether a pass is only as wide as its longest completion.
         pack: Whether the rows of a pass are concatenated without padding.
+        few_shapes: Whether the width of a pass is rounded up to one of few values.
     """
 
     accelerator: Accelerator
@@ -39,6 +40,7 @@ class PassPlan:
     skip: bool
     trim: bool
     pack: bool
+    few_shapes: bool = False
 
     def passes(self, micro_batches: Sequence[Pass], *, shares_prompts: bool) -> tuple[list[list[Pass]], float | None]:
         """The passes that are run in place of each micro-batch of one generation.
@@ -65,10 +67,17 @@ class PassPlan:
         rows_run, rows = ranks[:, -2:].sum(0).tolist()
         passes = []
         for window, plan, count in zip(windows, plans, counts, strict=True):
-            run = [window.take(numbers, trim=self.trim) for numbers in as_many(plan, count)]
-            run += [window.as_idle(trim=self.trim)] * (count - len(run))
+            run = [window.take(numbers, self._width(window, numbers)) for numbers in as_many(plan, count)]
+            idle = window.shortest
+            run += [window.take([idle], self._width(window, [idle])).as_idle()] * (count - len(run))
             passes += [run[i * count // size : (i + 1) * count // size] for i in range(size)]
         return passes, rows_run / rows
+
+    def _width(self, window: Pass, numbers: list[int]) -> int:
+        """Number of columns for the completions of some rows."""
+        available = window.completion_ids.size(1)
+        longest = max(1, *(window.rows[number].completion for number in numbers))
+        return min(int(rounded(longest)) if self.few_shapes else longest, available) if self.trim else available
 
     def _kept(self, window: Pass) -> list[int]:
         return [number for number, row in enumerate(window.rows) if row.has_signal or not self.skip]
@@ -83,6 +92,7 @@ class PassPlan:
             np.array([row.completion for row in rows]),
             self.pack,
             numbers_where_it_pays(rows) if shares_prompts else None,
+            self.few_shapes,
         )
         passes = split(lengths, self.budget or self.micro_batch_size * width, at_most)
         return [[numbers[i] for i in chosen] for chosen in passes]

@@ -1,7 +1,7 @@
 """`Scorer`: log-probs and entropies of completions in one forward pass, without TRL's padding."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 from . import shared_prompts
 from .batch import Row, prefix_numbers
 from .capabilities import attends_backwards_only, decoder_of, has_rotary_embeddings
+from .layout import rounded
 from .unpadded import ModelInputs, after_prefix, aligned_left, packed
 
 
@@ -25,6 +26,7 @@ class Scorer:
         relative_positions: Whether the model's positions are relative, so that rows may begin at their first token.
         causal: Whether no token attends to a later token, so that padding on the right needs no mask.
         multiple: The width of a pass is rounded up to a multiple of this number.
+        few_shapes: Whether widths are rounded up, so that the passes of a run have few shapes.
     """
 
     accelerator: Accelerator
@@ -33,9 +35,20 @@ class Scorer:
     relative_positions: bool = False
     causal: bool = False
     multiple: int = 1
+    few_shapes: bool = False
+    shapes: set[tuple[int, ...]] = field(default_factory=set, repr=False)  # of all passes of this process
 
     @classmethod
-    def of(cls, accelerator: Accelerator, config: Any, *, pack: bool, share: bool, multiple: int | None) -> "Scorer":
+    def of(
+        cls,
+        accelerator: Accelerator,
+        config: Any,
+        *,
+        pack: bool,
+        share: bool,
+        multiple: int | None,
+        few_shapes: bool,
+    ) -> "Scorer":
         """The scorer of a model with this configuration. It shares prompts only if the layout of the rows allows it."""
         relative_positions, multiple = has_rotary_embeddings(config), multiple or 1
         return cls(
@@ -45,6 +58,7 @@ class Scorer:
             relative_positions=relative_positions,
             causal=attends_backwards_only(config),
             multiple=multiple,
+            few_shapes=few_shapes,
         )
 
     def shares_in(self, model: nn.Module) -> bool:
@@ -61,13 +75,14 @@ class Scorer:
             rows: Lengths of the rows. Every row has at least one prompt token.
         """
         if self.pack:
-            return packed(ids, prompt_width, rows)
+            return packed(ids, prompt_width, rows, few_shapes=self.few_shapes)
         if self.shares_in(model) and shared_prompts.pays(rows):
             width = max(row.prompt for row in rows) - 1
+            width = min(int(rounded(width)), prompt_width - 1) if self.few_shapes else width
             prefixes = shared_prompts.prefixes_of(ids[:, :prompt_width], rows, width)
-            with self.accelerator.autocast():  # not through DDP, because some ranks may run this and others not
-                past = shared_prompts.past(decoder_of(self.accelerator.unwrap_model(model)), *prefixes)
-            return after_prefix(ids, prompt_width, rows, past)
+            # not through DDP, because some ranks may run this and others not
+            past = shared_prompts.past(decoder_of(self.accelerator.unwrap_model(model)), *prefixes)
+            return after_prefix(ids, prompt_width, rows, past, width, few_shapes=self.few_shapes)
         return aligned_left(
             ids,
             prompt_width,
@@ -75,15 +90,18 @@ class Scorer:
             masked=not (self.causal and self.relative_positions),
             from_column=None if self.relative_positions else 0,
             multiple=self.multiple,
+            few_shapes=self.few_shapes,
         )
 
     def score(
         self, model: nn.Module, ids: torch.Tensor, prompt_width: int, rows: Sequence[Row], *, entropy: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Log-probs and, on request, entropies of the completions, (B, T), 0 in padding. For arguments see `inputs`."""
-        inputs = self.inputs(model, ids, prompt_width, rows)
+        # One region of autocast, so that each weight is cast once, for the prompts and for the completions.
         with self.accelerator.autocast():
+            inputs = self.inputs(model, ids, prompt_width, rows)
             outputs = model(**inputs.tokens, fused_lm_head=True)
+        self.shapes.add((*inputs.tokens["input_ids"].shape, *inputs.tokens.get("attention_mask", ids).shape[1:]))
         return inputs.placed(outputs.log_probs), inputs.placed(outputs.entropy) if entropy else None
 
     def score_in_batches(

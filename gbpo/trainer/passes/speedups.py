@@ -98,7 +98,8 @@ def decide(args: GRPOConfig, model: Any, *, bounded_loss: bool, whole_model: boo
             why = _sharing(model, whole_model)
             without_sharing_in_passes = _sharing_in_passes(args, model, inactive)
         else:
-            why = _rows(args, model, name) if bounded_loss else "TRL's GRPO loss is computed per micro-batch"
+            own_loss = bounded_loss or name == "reuse_first_pass"
+            why = _rows(args, model, name) if own_loss else "TRL's GRPO loss is computed per micro-batch"
         if why:
             inactive[name] = why
     return Speedups({name: inactive[name] for name in SPEEDUPS if name in inactive}, without_sharing_in_passes)
@@ -150,8 +151,8 @@ def _sharing_in_passes(args: GRPOConfig, model: Any, inactive: Mapping[str, str]
 
 def _rows(args: GRPOConfig, model: Any, name: str) -> str | None:
     if name == "reuse_first_pass":
-        if args.use_vllm and args.vllm_importance_sampling_correction:
-            return "vLLM's importance sampling correction needs old log-probs"
+        if getattr(args, "ratio_anchor", None) == "sampler":
+            return "ratio_anchor: sampler uses vLLM's log-probs instead"
         if not is_aligned(args):
             return "neither of steps_per_generation and gradient_accumulation_steps divides the other"
         return "dropout makes two passes differ" if capabilities.has_dropout(model) else None

@@ -13,6 +13,7 @@ import torch
 
 from .batch import Row
 from .capabilities import CACHE
+from .layout import rounded
 
 _IGNORED = -100  # label of a token that is not scored
 
@@ -40,7 +41,14 @@ class ModelInputs:
 
 
 def aligned_left(
-    ids: torch.Tensor, prompt_width: int, rows: Sequence[Row], *, masked: bool, from_column: int | None, multiple: int
+    ids: torch.Tensor,
+    prompt_width: int,
+    rows: Sequence[Row],
+    *,
+    masked: bool,
+    from_column: int | None,
+    multiple: int,
+    few_shapes: bool,
 ) -> ModelInputs:
     """Inputs of shape (B, width), where every row begins at its first token and the width is that of the longest row.
 
@@ -53,11 +61,13 @@ def aligned_left(
         from_column: Begin all rows at this column of `ids` instead of at their first token, and keep the padding
             between this column and the first token. Models with absolute positions need this.
         multiple: The width is rounded up to a multiple of this number.
+        few_shapes: Whether the width is also rounded up to one of few values.
     """
     prompts, completions = _lengths(rows)
     first = prompt_width - prompts if from_column is None else np.full(len(rows), from_column)
     before = prompt_width - first  # columns up to the completion
-    width = -(-int((before + completions).max()) // multiple) * multiple
+    width = int((before + completions).max())
+    width = -(-int(rounded(width) if few_shapes else width) // multiple) * multiple
     columns = np.arange(width)
     begins, ends = before[:, None], (before + completions)[:, None]
     device = ids.device
@@ -71,21 +81,28 @@ def aligned_left(
     return _placed(tokens, places, completions, ids.size(1) - prompt_width)
 
 
-def packed(ids: torch.Tensor, prompt_width: int, rows: Sequence[Row]) -> ModelInputs:
-    """All rows concatenated into one, without padding. FlashAttention separates the rows by their position ids.
+def packed(ids: torch.Tensor, prompt_width: int, rows: Sequence[Row], *, few_shapes: bool) -> ModelInputs:
+    """All rows concatenated into one, without padding. FlashAttention separates the rows by their borders.
 
-    The arguments are those of `aligned_left`. The model also gets the borders of the rows, so that transformers does
-    not compute the borders in every layer.
+    The model gets the borders of the rows and the length of the longest row. From position ids alone, transformers
+    would compute both in every layer, and wait for the device each time.
+
+    The arguments are those of `aligned_left`. With `few_shapes`, a row of padding at the end rounds up the number of
+    tokens.
     """
     prompts, completions = _lengths(rows)
     totals = prompts + completions
+    first = np.arange(len(rows)) * ids.size(1) + prompt_width - prompts  # in the flattened ids
+    padding = rounded(totals.sum()) - totals.sum() if few_shapes else 0
+    if padding:
+        totals, first = np.append(totals, padding), np.append(first, 0)
     ends = totals.cumsum()
     starts = ends - totals
     positions = np.arange(ends[-1]) - starts.repeat(totals)
-    first = np.arange(len(rows)) * ids.size(1) + prompt_width - prompts  # in the flattened ids
+    longest = int(rounded(totals.max()) if few_shapes else totals.max())
     device = ids.device
     input_ids = ids.flatten()[_tensor(first.repeat(totals) + positions, device)].unsqueeze(0)  # (1, tokens)
-    labelled = _tensor(positions >= prompts.repeat(totals), device)
+    labelled = _tensor(positions >= np.append(prompts, padding)[: len(totals)].repeat(totals), device)
     borders = _tensor(np.concatenate([[0], ends]).astype(np.int32), device)
     tokens = {
         "input_ids": input_ids,
@@ -93,20 +110,24 @@ def packed(ids: torch.Tensor, prompt_width: int, rows: Sequence[Row]) -> ModelIn
         "position_ids": _tensor(positions, device).unsqueeze(0),
         "cu_seq_lens_q": borders,
         "cu_seq_lens_k": borders,
-        "max_length_q": int(totals.max()),
-        "max_length_k": int(totals.max()),
+        "max_length_q": longest,
+        "max_length_k": longest,
     }
-    return _placed(tokens, (starts + prompts - 1)[:, None], completions, ids.size(1) - prompt_width)
+    return _placed(tokens, (starts[: len(rows)] + prompts - 1)[:, None], completions, ids.size(1) - prompt_width)
 
 
-def after_prefix(ids: torch.Tensor, prompt_width: int, rows: Sequence[Row], past: Any) -> ModelInputs:
+def after_prefix(
+    ids: torch.Tensor, prompt_width: int, rows: Sequence[Row], past: Any, prefix_width: int, *, few_shapes: bool
+) -> ModelInputs:
     """Rows that begin at the last token of their prompt and attend to the cached keys and values of the earlier ones.
 
-    The arguments are those of `aligned_left`. `past` is a cache with the same number of rows, as wide as the longest
-    prefix.
+    The arguments are those of `aligned_left`. `past` is a cache with the same number of rows and with `prefix_width`
+    columns, in which the prefixes are on the right.
     """
     prompts, completions = _lengths(rows)
-    device, longest, width = ids.device, int(prompts.max()), 1 + int(completions.max())
+    device, longest = ids.device, prefix_width + 1
+    width = 1 + int(completions.max())
+    width = min(int(rounded(width)), 1 + ids.size(1) - prompt_width) if few_shapes else width
     input_ids = ids[:, prompt_width - 1 : prompt_width - 1 + width]
     columns = np.arange(longest - 1 + width)  # of the cache, then of the rows
     attended = (columns >= (longest - prompts)[:, None]) & (columns < (longest + completions)[:, None])

@@ -14,11 +14,13 @@ from gbpo.run.recipe import checks
 from gbpo.trainer import base
 
 ROOT = Path(__file__).parents[3]
-# two prompts per generation, two generations, two optimiser steps on each
+# Two prompts per generation, two generations, two optimiser steps on each. The entropy bonus moves the weights even if
+# every answer is wrong.
 SHORT = """
-  --num_generations 8 --per_device_train_batch_size 8 --gradient_accumulation_steps 1 --generation_batch_size 16
-  --num_iterations 1 --max_completion_length 12 --max_steps 4 --logging_steps 1 --dtype float32
-  --learning_rate 1e-2 --lr_scheduler_type constant --warmup_steps 0 --beta 0.1 --log_completions false
+  --num_generations 8 --per_device_train_batch_size 8 --optimizer_batch_size 8 --generation_batch_size 16
+  --num_iterations 1 --max_completion_length 12 --max_steps 4 --logging_steps 1 --dtype float32 --bf16 false
+  --learning_rate 1e-2 --lr_scheduler_type constant --warmup_steps 0 --beta 0.1 --entropy_coef 0.005
+  --log_completions false
 """.split()
 
 
@@ -40,7 +42,9 @@ def lora_run(request, boxing_model, problems, tmp_path_factory):
             [
                 str(ROOT / "recipes" / "qwen_math_lora.yaml"),
                 *("--model_name_or_path", boxing_model, "--dataset_name", problems, "--output_dir", str(output)),
-                *("--algorithm", request.param, "--merge_adapter", "true", *SHORT),
+                *("--dataset_columns", "{problem: prompt, answer: solution}", "--use_vllm", "false"),
+                *("--ratio_anchor", "trainer"),
+                *("--ratio_anchor", "trainer", "--algorithm", request.param, "--merge_adapter", "true", *SHORT),
             ]
         )
     return SimpleNamespace(folder=output, base=boxing_model, trainer=trainers[0], batches=batches)
@@ -97,9 +101,20 @@ REFUSED = {
         ["--merge_adapter", "true", "--load_in_8bit", "true"],
         ["merge_adapter=True", "load_in_4bit: true"],
     ),
-    "4 bit, all weights": (["--use_peft", "false", "--load_in_4bit", "true"], ["load_in_4bit=True", "use_peft: true"]),
-    "8 bit, all weights": (["--use_peft", "false", "--load_in_8bit", "true"], ["load_in_8bit=True", "use_peft: true"]),
-    "no bitsandbytes": (["--load_in_4bit", "true"], ["load_in_4bit=True", "pip install bitsandbytes"]),
+    "4 bit, vLLM": (["--load_in_4bit", "true"], ["load_in_4bit=True", "use_vllm=True", "use_vllm: false"]),
+    "8 bit, vLLM": (["--load_in_8bit", "true"], ["load_in_8bit=True", "use_vllm=True", "use_vllm: false"]),
+    "4 bit, all weights": (
+        ["--use_vllm", "false", "--ratio_anchor", "trainer", "--use_peft", "false", "--load_in_4bit", "true"],
+        ["load_in_4bit=True", "use_peft: true"],
+    ),
+    "8 bit, all weights": (
+        ["--use_vllm", "false", "--ratio_anchor", "trainer", "--use_peft", "false", "--load_in_8bit", "true"],
+        ["load_in_8bit=True", "use_peft: true"],
+    ),
+    "no bitsandbytes": (
+        ["--use_vllm", "false", "--ratio_anchor", "trainer", "--load_in_4bit", "true"],
+        ["load_in_4bit=True", "pip install bitsandbytes"],
+    ),
 }
 
 

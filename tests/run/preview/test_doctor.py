@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gbpo.run.preview import doctor
+from gbpo.run.preview.device import Device
 
 TINY = str(Path(__file__).parents[3] / "recipes" / "tiny_math.yaml")
 
@@ -47,7 +48,7 @@ def test_missing_parts_of_a_recipe(capsys):
 
 
 def test_too_little_memory(capsys, random_model, monkeypatch):
-    monkeypatch.setattr("gbpo.run.preview.dry_run.device_memory", lambda args: (2**20, "machine"))
+    monkeypatch.setattr("gbpo.run.preview.device.device_here", lambda recipe: Device("this machine", 2**20))
     status, printed = run(capsys, TINY, "--model_name_or_path", random_model)
     assert status == 1 and "MISSING memory" in printed.out
 

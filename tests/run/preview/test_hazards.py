@@ -93,6 +93,11 @@ CASES = {
         ["--reward_funcs", "exact_match", "length", "--reward_weights", 1, 0],
         ["[0.5, -0.5]", "sum to 0"],
     ),
+    "compiled": (
+        ["--torch_compile", "true"],
+        ["--torch_compile", "false"],
+        ["torch_compile=True", "gbpo/pass_shapes", "torch_compile: false"],
+    ),
     "top-p": (["--top_p", 0.9], ["--top_p", 1.0], ["top_p=0.9", "biases"]),
     "top-k": (["--top_k", 50], ["--top_k", 0], ["top_k=50"]),
     "min-p": (["--min_p", 0.05], ["--min_p", 0.0], ["min_p=0.05"]),
@@ -142,6 +147,17 @@ def test_shipped_recipes_have_no_hazard(path, algorithm, monkeypatch):
 
 def test_grpo_has_no_hazards_of_the_target():
     assert found("--algorithm", "grpo", "--epsilon_high", 0.28, "--steps_per_generation", 1) == []
+
+
+@pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
+def test_optimiser_steps_that_depend_on_the_number_of_processes(algorithm, tmp_path, launched):
+    recipe = tmp_path / "own.yaml"
+    fields = "generation_batch_size: 512\nper_device_train_batch_size: 8\nnum_iterations: 2"
+    recipe.write_text(f"model_name_or_path: builtin:tiny_math\ndataset_name: arithmetic\n{fields}\n")
+    launched(2)
+    (line,) = found("--algorithm", algorithm, "--gradient_accumulation_steps", 4, path=recipe, model=QWEN_MATH)
+    assert line.startswith("2 processes") and "16 optimiser steps" in line  # 512 × 2 / (8 × 2 × 4)
+    assert found("--algorithm", algorithm, "--optimizer_batch_size", 32, path=recipe, model=QWEN_MATH) == []
 
 
 def test_the_config_lists_its_own_hazards_in_python(tmp_path):

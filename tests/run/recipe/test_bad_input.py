@@ -208,6 +208,15 @@ CASES |= {
     # the batch
     "batch zero": ([TINY, "--per_device_train_batch_size", "0"], ["per_device_train_batch_size=0", "1"]),
     "accumulation zero": ([TINY, "--gradient_accumulation_steps", "0"], ["gradient_accumulation_steps=0"]),
+    "optimiser batch zero": ([TINY, "--optimizer_batch_size", "0"], ["optimizer_batch_size=0", "=128"]),
+    "optimiser batch that does not split": (
+        [TINY, "--optimizer_batch_size", "100"],
+        ["optimizer_batch_size=100", "per_device_train_batch_size=100", "optimizer_batch_size=128"],
+    ),
+    "optimiser step given in two ways": (
+        [TINY, "--optimizer_batch_size", "128", "--gradient_accumulation_steps", "1"],
+        ["optimizer_batch_size=128", "gradient_accumulation_steps=1", "alone"],
+    ),
     "steps_per_generation zero": ([TINY, "--steps_per_generation", "0"], ["steps_per_generation=0"]),
     "iterations zero": ([TINY, "--num_iterations", "0"], ["num_iterations=0", "1"]),
     "generation batch given in two ways": (

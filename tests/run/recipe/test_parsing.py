@@ -3,15 +3,20 @@
 import json
 import math
 import re
+import shlex
 from pathlib import Path
 
 import pandas
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, TrainingArguments
+import torch
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, Qwen2Config
+from trl import get_peft_config
 
 from gbpo.run import train
 from gbpo.run.recipe import checks
 from gbpo.run.recipe.parsing import parse
+from gbpo.trainer.passes.speedups import SPEEDUPS, decide
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -23,17 +28,26 @@ PLANS = {
     "tiny_ttrl": (1, 128, 2),
     "tiny_words": (1, 128, 4),
     "gemma_cpu": (1, 32, 2),
-    "qwen_math": (1, 64, 40),
+    "qwen_math": (1, 128, 8),
     "qwen_ttrl": (1, 64, 40),
-    "qwen_math_lora": (1, 16, 40),
-    "qwen_math_qlora": (1, 16, 40),
-    "qwen_math_zero3": (8, 64, 40),
-    "qwen_math_fsdp2": (8, 64, 40),
+    "qwen_math_lora": (1, 32, 8),
+    "qwen_math_qlora": (1, 16, 8),
+    "qwen_math_zero3": (8, 128, 8),
+    "qwen_math_fsdp2": (8, 128, 8),
     "qwen_math_7b": (8, 128, 8),
     "qwen_math_server": (8, 128, 8),
     "qwen_code": (1, 64, 8),
 }
 by_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+by_gpu_recipe = pytest.mark.parametrize(
+    "path", [path for path in RECIPES if path.stem.startswith("qwen")], ids=lambda path: path.stem
+)
+
+
+@pytest.fixture
+def engines(monkeypatch):
+    """Lets recipes be parsed whose engines are not installed."""
+    monkeypatch.setattr(checks, "find_spec", lambda package: package)
 
 
 def test_the_shipped_recipes_are_listed_here():
@@ -42,10 +56,9 @@ def test_the_shipped_recipes_are_listed_here():
 
 @by_recipe
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
-def test_parses_for_both_algorithms_with_its_processes(path, algorithm, monkeypatch):
+def test_parses_for_both_algorithms_with_its_processes(path, algorithm, engines, launched):
     processes, completions, updates = PLANS[path.stem]
-    monkeypatch.setattr(TrainingArguments, "world_size", processes)
-    monkeypatch.setattr(checks, "find_spec", lambda package: package)  # engines are not installed here
+    launched(processes)
     parsed = parse([str(path), "--algorithm", algorithm])
     args = parsed.training
     assert type(args).__name__ == {"gbpo": "GBPOConfig", "grpo": "BaseConfig"}[algorithm]
@@ -58,6 +71,82 @@ def test_parses_for_both_algorithms_with_its_processes(path, algorithm, monkeypa
         assert args.save_steps % updates == 0 and args.save_total_limit, (
             "checkpoints between generations, limited in number"
         )
+
+
+@by_gpu_recipe
+@pytest.mark.parametrize("processes", [1, 2, 4, 8])
+def test_takes_the_same_optimiser_steps_on_any_number_of_gpus(path, processes, engines, launched):
+    _, completions, updates = PLANS[path.stem]
+    launched(processes)
+    args = parse([str(path)]).training
+    assert args.per_device_train_batch_size * processes * args.gradient_accumulation_steps == completions
+    assert args.updates_per_generation == updates
+
+
+@by_gpu_recipe
+def test_states_what_a_gpu_needs(path, engines):
+    parsed = parse([str(path)])
+    args = parsed.training
+    longest = args.max_completion_length
+    assert {"bf16", "activation_checkpointing", "optimizer_batch_size"} <= parsed.given
+    assert parsed.model.attn_implementation == "auto" and args.bf16
+    assert args.activation_checkpointing == parsed.model.load_in_4bit  # 24 GB hold no row of a 7B model without it
+    assert args.max_tokens_per_micro_batch >= longest
+    assert args.use_vllm != parsed.model.load_in_4bit  # vLLM cannot take weights in 4 bits
+    if args.use_vllm and args.vllm_mode == "colocate":
+        assert {"vllm_mode", "vllm_gpu_memory_utilization"} <= parsed.given
+        assert args.vllm_max_model_length > longest
+    published = path.stem == "qwen_ttrl"
+    assert (args.beta, args.entropy_coef) == ((0.001, 0.005) if published else (0.0, 0.0))
+    assert args.target_baseline == ("median" if published else "exact")
+    assert args.ratio_anchor == ("trainer" if published or not args.use_vllm else "sampler")
+
+
+def speedups_of(parsed, attention, *, whole_model):
+    """The speed-ups of a recipe on a model of its architecture without weights, with this attention."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(Qwen2Config(num_hidden_layers=1))
+    model.config._attn_implementation = attention  # FlashAttention is not installed here
+    if parsed.model.use_peft:
+        model = get_peft_model(model, get_peft_config(parsed.model))
+    return decide(parsed.training, model, bounded_loss=parsed.run.algorithm == "gbpo", whole_model=whole_model)
+
+
+@by_gpu_recipe
+def test_all_speedups_act_on_a_gpu(path, engines, launched):
+    launched(PLANS[path.stem][0])
+    parsed, whole = parse([str(path)]), PLANS[path.stem][0] == 1
+    flash, sdpa = (speedups_of(parsed, attention, whole_model=whole) for attention in ("flash_attention_2", "sdpa"))
+    assert "pack_rows" in flash
+    assert ("share_prompts" in sdpa) == whole
+    in_generation_only = "activation checkpointing keeps no keys and values" if parsed.model.load_in_4bit else None
+    assert not whole or sdpa.without_sharing_in_passes == in_generation_only
+    for speedups in (flash, sdpa):
+        assert {"trim_padding", "arrange_rows"} <= {name for name in SPEEDUPS if name in speedups}
+        # one forward pass less: with vLLM's log-probs there is none for old log-probs
+        assert ("reuse_first_pass" in speedups) == (parsed.training.ratio_anchor == "trainer")
+        assert ("skip_zero_signal" in speedups) == (path.stem != "qwen_ttrl")  # every row has a KL term there
+
+
+@by_gpu_recipe
+def test_flags_in_the_header_can_be_used(path, engines, tmp_path):
+    """`… --field value …    what it does`, where a line that ends with a backslash goes on in the next one."""
+    header = path.read_text().split("\n\n")[0].replace("\\\n#     ", "")
+    lines = re.findall(r"^#   … (.+?)   +\S", header, flags=re.M)
+    assert len(lines) >= 2 and any("--algorithm grpo" in line for line in lines)
+    for line in lines:
+        parsed = parse([str(path), *shlex.split(line)])
+        assert parsed.training.optimizer_batch_size == PLANS[path.stem][1]
+
+
+@by_gpu_recipe
+def test_a_row_of_the_baseline_fits_where_a_pass_fits(path, engines):
+    """TRL's loss runs whole micro-batches, so the header gives GRPO fewer rows."""
+    (line,) = re.findall(r"--algorithm grpo[^\n]*?(?=   )", path.read_text())
+    baseline = parse([str(path), *shlex.split(line)]).training
+    window = baseline.vllm_max_model_length or 2560
+    budget = parse([str(path)]).training.max_tokens_per_micro_batch
+    assert baseline.per_device_train_batch_size * window <= budget or baseline.per_device_train_batch_size == 1
 
 
 def test_resume_from_checkpoint_false_is_no_resume():
@@ -120,8 +209,8 @@ def test_runs_two_steps_on_a_tiny_model(path, boxing_model, tiny_gemma, problems
     """With a tiny model, other data and short completions, and without engines that need a GPU."""
     text = path.read_text()
     flags = ["--model_name_or_path", tiny_gemma if "gemma" in path.stem else boxing_model]
-    if "dataset_columns" in text:
-        flags += ["--dataset_name", problems]
+    if "\ndataset_columns:" in text:
+        flags += ["--dataset_name", problems, "--dataset_columns", "{problem: prompt, answer: solution}"]
     if "mbpp" in text:
         flags += ["--dataset_name", programs_file]
     if "reasoning_gym:" in text:  # not installed in the tests; the header of the recipe names this task
@@ -129,6 +218,8 @@ def test_runs_two_steps_on_a_tiny_model(path, boxing_model, tiny_gemma, problems
     for engine in ("use_vllm", "load_in_4bit"):
         if f"\n{engine}: true" in text:
             flags += [f"--{engine}", "false"]
+    if "\nratio_anchor: sampler" in text:
+        flags += ["--ratio_anchor", "trainer"]
     flags += "--max_steps 2 --logging_steps 1 --max_completion_length 16 --num_completions_to_print 0".split()
     flags += [
         "--exact_speedups",
@@ -151,30 +242,27 @@ def read_rows(folder):
 
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 def test_qwen_math_with_its_own_settings(launch, boxing_model, problems, tmp_path, algorithm):
-    """Only the model, the data file and the number of steps are overridden."""
+    """Only the model, the data file, the generator and the number of steps are overridden."""
     done = launch(
         ROOT / "recipes" / "qwen_math.yaml",
-        "--model_name_or_path",
-        boxing_model,
-        "--dataset_name",
-        problems,
-        "--max_steps",
-        10,
-        "--algorithm",
-        algorithm,
+        *("--model_name_or_path", boxing_model),
+        *("--dataset_name", problems, "--dataset_columns", "{problem: prompt, answer: solution}"),
+        *("--use_vllm", "false", "--ratio_anchor", "trainer", "--max_steps", 8, "--algorithm", algorithm),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     folder = tmp_path / "runs" / "qwen_math"
     rows = read_rows(folder)
-    assert [row["step"] for row in rows] == [10]
+    assert [row["step"] for row in rows] == [8]
     for row in rows:
-        for name in ("loss", "reward", "entropy", "kl", "completions/mean_length"):
+        for name in ("loss", "reward", "entropy", "completions/mean_length"):
             assert math.isfinite(row[name])
         assert ("gbpo/ratio_error" in row) == (algorithm == "gbpo")
         assert 0 < row["reward"] < 1  # the maths reward graded some digits as correct
     config = json.loads((folder / "config.json").read_text())
     assert config["run"]["algorithm"] == algorithm
-    assert config["training"]["epsilon"] == 0.3 and config["training"]["num_iterations"] == 10
+    assert config["training"]["epsilon"] == 0.3 and config["training"]["num_iterations"] == 2
+    assert config["training"]["bf16"] and config["training"]["gradient_accumulation_steps"] == 16  # 128 / 8
+    assert config["model"]["attn_implementation"] == "sdpa"
     assert config["model"]["model_name_or_path"] == boxing_model
     assert set(config) >= {"git_revision", "versions", "command", "recipe", "gbpo"}
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")

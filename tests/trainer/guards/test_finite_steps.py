@@ -80,7 +80,7 @@ FIELDS = {
     "advantages": (torch.tensor([INF, 1.0]), "advantages"),
     "old_logps": (torch.tensor([[0.0, NAN, 0.0], [0.0, 0.0, 0.0]]), "old log-probabilities"),
     "ref_logps": (torch.tensor([[-INF, 0.0, 0.0], [0.0, 0.0, 0.0]]), "reference log-probabilities"),
-    "importance_ratio": (torch.tensor([[INF], [1.0]]), "vLLM's importance ratio"),
+    "sampling_logps": (torch.tensor([[0.0, -INF, NAN], [NAN, 0.0, 0.0]]), "vLLM's log-probabilities"),
 }
 
 

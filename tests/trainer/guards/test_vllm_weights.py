@@ -8,7 +8,7 @@ import torch
 from trl.generation import vllm_generation
 
 from gbpo.shared.stopping import TrainingStopped
-from gbpo.trainer.guards.vllm_weights import WeightCheck, correction_fraction, engine_dtype, masked_mean
+from gbpo.trainer.guards.vllm_weights import WeightCheck, engine_dtype
 
 
 def logged(trainer, name):
@@ -100,102 +100,6 @@ def test_decision(dtype, gaps_and_movements, alive, proven):
     assert check.proven == proven
 
 
-# --- importance sampling correction
-
-
-MODES = ["token_mask", "token_truncate", "sequence_mask", "sequence_truncate"]
-
-
-def corrected_loss(logps, old_logps, sampling_logps, targets, advantages, mode, low, high):
-    """The token mean of w·|A|·|ρ - ρ*| in plain Python, for completions of equal length.
-
-    Returns:
-        The loss, its gradient by log-prob, and the fraction of the importance ratios outside [low, high].
-    """
-    rows, tokens = logps.shape
-    total, gradient, outside, weights = 0.0, torch.zeros_like(logps), [], {}
-    for i in range(rows):
-        ratios = [math.exp(old_logps[i, t] - sampling_logps[i, t]) for t in range(tokens)]
-        if mode.startswith("sequence"):
-            ratios = [math.prod(ratios)] * tokens
-        for t, ratio in enumerate(ratios):
-            out = not low <= ratio <= high
-            outside.append(out)
-            weights[i, t] = (0.0 if out else ratio) if mode.endswith("mask") else min(max(ratio, low), high)
-            rho = math.exp(logps[i, t] - old_logps[i, t])
-            scale = weights[i, t] * abs(advantages[i])
-            total += scale * abs(rho - targets[i])
-            gradient[i, t] = scale * math.copysign(1, rho - targets[i]) * rho
-    return total / (rows * tokens), gradient / (rows * tokens), sum(outside) / len(outside)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_bounded_loss_with_the_correction(make_with_vllm, engine, monkeypatch, gradient, distance, mode):
-    """Loss and gradient of the engine's samples equal those of the formula in plain Python."""
-    monkeypatch.setattr(engine, "noise", 0.5)
-    low, high = 0.7, 1.6
-    trainer = make_with_vllm(
-        vllm_importance_sampling_mode=mode,
-        vllm_importance_sampling_clip_min=low,
-        vllm_importance_sampling_clip_max=high,
-        top_p=0.99,  # ignored by the fake engine; without it the noise of the log-probs would end the run
-    )
-    trainer.model.train()
-    trainer.current_gradient_accumulation_steps = 1
-    batch = trainer._generate_and_score_completions([{"prompt": f"{i // 4}+1="} for i in range(8)])
-    assert batch["advantages"].abs().min() < batch["advantages"].abs().max()
-    with torch.no_grad():  # like an optimiser step, so that ratios lie on both sides of their targets
-        for p in trainer.model.parameters():
-            p += 0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)) * p.std()
-    loss, actual = gradient(trainer, batch)
-
-    trainer.model.zero_grad()
-    logps = trainer._get_per_token_logps_and_entropies(
-        trainer.model,
-        torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1),
-        torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1),
-        6,
-    )[0]
-    expected, by_logps, outside = corrected_loss(
-        logps.detach().double(),
-        batch["old_per_token_logps"].double(),
-        batch["sampling_per_token_logps"].double(),
-        batch["target_ratio"].tolist(),
-        batch["advantages"].tolist(),
-        mode,
-        low,
-        high,
-    )
-    logps.backward(by_logps.float())
-    reference = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
-    assert distance(actual, reference) < 1e-5
-    assert 0.1 < outside < 0.9
-    name = "masked" if mode.endswith("mask") else "truncated"
-    assert trainer._metrics["train"][f"gbpo/vllm_{name}_fraction"] == [pytest.approx(outside)]
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_the_fraction_outside_the_clip_range_counts_only_tokens_that_the_policy_sampled(make_with_vllm, mode):
-    """Four rows: both tokens inside; one outside; the same token written by a tool; all tokens written by a tool."""
-    trainer = make_with_vllm(
-        "grpo",
-        vllm_importance_sampling_mode=mode,
-        vllm_importance_sampling_clip_min=None,
-        vllm_importance_sampling_clip_max=2.0,
-    )
-    ones = torch.ones(4, 2, dtype=torch.long)
-    output = {
-        "old_per_token_logps": torch.tensor([[0.1, 0.1], [1.0, 0.1], [1.0, 0.1], [9.0, 9.0]]),
-        "sampling_per_token_logps": torch.tensor([[0.0, math.nan], [0.0, math.nan], [0.0, 0.0], [0.0, 0.0]]),
-        "completion_mask": ones,
-        "tool_mask": torch.tensor([[1, 1], [1, 1], [0, 1], [0, 0]]),
-    }
-    found = correction_fraction(output, ones * output["tool_mask"], mode, None, 2.0)
-    fraction = 1 / 5 if mode.startswith("token") else 1 / 3
-    assert masked_mean(*found, trainer.accelerator) == pytest.approx(fraction)
-
-
 def test_weights_are_compared_again_after_an_outage(make_with_vllm):
     trainer = make_with_vllm(max_steps=2)
     trainer.train()
@@ -204,6 +108,5 @@ def test_weights_are_compared_again_after_an_outage(make_with_vllm):
     trainer.vllm_generation.vllm_client = SimpleNamespace(was_gone=lambda: True)
     batch = trainer.weight_check.first_rows
     behind = batch["sampling_per_token_logps"] + 0.05  # as a server with the first weights would report
-    now = trainer._policy_logps(batch)
     with pytest.raises(TrainingStopped, match="weight sync does not reach the engine"):
-        trainer._check_engine({**batch, "old_per_token_logps": now, "sampling_per_token_logps": behind})
+        trainer._check_engine(trainer.weight_check, {**batch, "sampling_per_token_logps": behind})

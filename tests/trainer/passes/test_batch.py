@@ -66,7 +66,6 @@ def test_from_batch_takes_every_entry(batch):
         "old_logps": "old_per_token_logps",
         "ref_logps": "ref_per_token_logps",
         "sampling_logps": "sampling_per_token_logps",
-        "importance_ratio": "importance_sampling_ratio",
     }
     for field, entry in entries.items():
         assert getattr(one, field) is batch[entry], field
@@ -78,48 +77,41 @@ def test_from_batch_takes_every_entry(batch):
 
 def test_from_batch_without_optional_entries():
     one = Pass.from_batch(batch_of([[5]], [[1, 2]], [1.0]))
-    assert one.old_logps is one.ref_logps is one.sampling_logps is one.importance_ratio is None
+    assert one.old_logps is one.ref_logps is one.sampling_logps is None
     assert one.images == {} and one.rows == ()
 
 
 def with_logps(one):
     rows, width = one.completion_ids.shape
     logps = torch.arange(float(rows * width)).view(rows, width)
-    return Pass(**{**vars(one), "old_logps": logps, "importance_ratio": torch.arange(float(rows)).view(rows, 1)})
+    return Pass(**{**vars(one), "old_logps": logps})
 
 
 def test_take_gives_the_rows_in_the_order_of_their_numbers():
     one = with_logps(pass_of(PROMPTS, COMPLETIONS, ADVANTAGES))
-    taken = one.take([2, 1], trim=False)
+    taken = one.take([2, 1], 3)
     assert taken.rows == (one.rows[2], one.rows[1])
     assert taken.advantages.tolist() == [0.0, -1.0]
     assert taken.prompt_ids.tolist() == [[0, 5, 7], [0, 5, 8]]
     assert taken.completion_ids.tolist() == [[1, 1, 0], [4, 0, 0]]
     assert taken.old_logps.tolist() == [[6.0, 7.0, 8.0], [3.0, 4.0, 5.0]]
-    assert taken.importance_ratio.tolist() == [[2.0], [1.0]]
 
 
-def test_take_trims_completions_to_the_longest_and_leaves_prompts():
+def test_take_cuts_completions_and_leaves_prompts():
     """Prompts are 3 columns wide, as completions are."""
     one = with_logps(pass_of(PROMPTS, COMPLETIONS, ADVANTAGES))
-    taken = one.take([2, 1], trim=True)
+    taken = one.take([2, 1], 2)
     assert taken.prompt_ids.tolist() == [[0, 5, 7], [0, 5, 8]] and taken.prompt_mask.shape == (2, 3)
     assert taken.completion_ids.tolist() == [[1, 1], [4, 0]]
     assert taken.completion_mask.shape == taken.policy_mask.shape == (2, 2)
     assert taken.old_logps.tolist() == [[6.0, 7.0], [3.0, 4.0]]
-    assert taken.importance_ratio.shape == (2, 1)
 
 
-def test_take_keeps_one_column_for_an_empty_completion():
-    """mask_truncated_completions removes all tokens of a completion."""
-    one = pass_of([[5], [6]], [[], [1, 2]], [1.0, 1.0])
-    assert one.take([0], trim=True).completion_ids.shape == (1, 1)
-
-
-def test_the_idle_pass_is_the_shortest_row_without_policy_tokens():
+def test_the_idle_pass_has_no_policy_tokens():
     one = pass_of(PROMPTS, COMPLETIONS, ADVANTAGES)
-    idle = one.as_idle(trim=True)
-    assert idle.idle and idle.rows == (one.rows[1],)  # 2 + 1 tokens
+    assert one.shortest == 1  # 2 + 1 tokens
+    idle = one.take([one.shortest], 1).as_idle()
+    assert idle.idle and idle.rows == (one.rows[1],)
     assert idle.completion_ids.tolist() == [[4]] and idle.completion_mask.tolist() == [[1]]
     assert idle.policy_mask.tolist() == [[0]]
     assert one.policy_mask.any() and not one.idle
@@ -127,7 +119,7 @@ def test_the_idle_pass_is_the_shortest_row_without_policy_tokens():
 
 def test_joined_passes_have_the_rows_of_all():
     one = pass_of(PROMPTS, COMPLETIONS, ADVANTAGES)
-    parts = [one.take([0, 1], trim=False), one.take([2, 3], trim=False)]
+    parts = [one.take([0, 1], 3), one.take([2, 3], 3)]
     whole = Pass.joined(parts)
     assert whole.rows == one.rows
     for name, value in vars(one).items():

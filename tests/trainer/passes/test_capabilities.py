@@ -38,7 +38,8 @@ def test_frequencies_that_depend_on_the_longest_row():
 
 
 def test_packing_needs_flash_attention():
-    assert packs(Qwen2Config(attn_implementation="flash_attention_2"))
+    for name in ("flash_attention_2", "flash_attention_3", "kernels-community/flash-attn2"):
+        assert packs(Qwen2Config(attn_implementation=name))
     assert not packs(Qwen2Config(attn_implementation="sdpa"))
 
 

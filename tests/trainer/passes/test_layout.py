@@ -2,11 +2,12 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from gbpo.trainer.passes.layout import Lengths, as_many, split
+from gbpo.trainer.passes.layout import Lengths, as_many, rounded, split
 
 
 def some_rows(rng, number, layout, longest=200):
@@ -79,3 +80,24 @@ def test_the_pass_with_the_most_rows_is_halved():
     assert as_many([[0, 1]], 5) == [[0], [1]]
     assert as_many([], 2) == []
     assert as_many([[0], [1]], 1) == [[0], [1]]
+
+
+def test_rounded_widths_are_few_and_add_little():
+    widths = np.arange(1, 2**15)
+    found = rounded(widths)
+    assert (found >= widths).all() and (found <= widths * 17 / 16).all()
+    for first in (64, 1024, 16384):
+        assert len(set(found[first : 2 * first])) == 16
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_rounded_widths_stay_within_the_budget(layout):
+    """The padding that rounding adds counts as tokens of the pass."""
+    rng = random.Random(2)
+    for _ in range(100):
+        rows = replace(some_rows(rng, rng.randint(2, 40), layout, longest=900), few_shapes=True)
+        budget = rng.randint(1000, 5000)
+        for chosen in split(rows, budget, 8):
+            lengths = (rows.prompts + rows.completions)[chosen]
+            tokens_run = rounded(lengths.sum()) if rows.packed else len(chosen) * rounded(lengths.max())
+            assert len(chosen) == 1 or tokens_run <= budget

@@ -52,6 +52,20 @@ def test_a_pass_is_as_wide_as_its_longest_completion(plan):
     assert [some[0].completion_ids.size(1) for some in passes] == [8, 8]
 
 
+def test_an_empty_completion_keeps_one_column(plan):
+    """mask_truncated_completions removes all tokens of a completion."""
+    passes, _ = plan(skip=False).passes([micro_batch(0, 0), micro_batch(5, 5)], shares_prompts=False)
+    assert sorted(one.completion_ids.size(1) for some in passes for one in some) == [1, 5]
+
+
+def test_with_few_shapes_widths_are_rounded_up_within_the_generation(plan):
+    """33 and 34 columns become 34; 67 would become 68, but the generation has 67 columns."""
+    lengths = [33, 34, 67, 67]
+    rows = [pass_of([[5]] * 2, [[7] * length] * 2, [1.0, -1.0], width=67) for length in lengths]
+    passes, _ = plan(few_shapes=True, window=1).passes(rows, shares_prompts=False)
+    assert [one.completion_ids.size(1) for some in passes for one in some] == [34, 34, 67, 67]
+
+
 def test_rows_stay_in_their_window(plan):
     """Micro-batches 0 and 1 are one optimiser step, 2 and 3 the next."""
     lengths, _ = run(plan(), micro_batch(1, 8), micro_batch(8, 1), micro_batch(2, 6), micro_batch(6, 2))

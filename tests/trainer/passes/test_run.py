@@ -128,7 +128,9 @@ def test_rows_without_a_prompt_or_with_a_gap_are_not_scored(accelerator, batch):
 
 def test_the_scorer_of_a_model(accelerator):
     def of(config, **options):
-        return Scorer.of(accelerator, config, **{"pack": False, "share": True, "multiple": None} | options)
+        return Scorer.of(
+            accelerator, config, **{"pack": False, "share": True, "multiple": None, "few_shapes": False} | options
+        )
 
     qwen, bidirectional = Qwen2Config(), Gemma3TextConfig(use_bidirectional_attention=True)
     assert of(qwen) == Scorer(accelerator, share=True, relative_positions=True, causal=True)

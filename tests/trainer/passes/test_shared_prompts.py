@@ -1,11 +1,13 @@
 """Shared prompts give the same log-probs, entropies and gradients as a prompt that is run with each completion."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from torch.utils._python_dispatch import TorchDispatchMode
 from trl import GRPOTrainer
 
 from gbpo.trainer.passes.speedups import Speedups
@@ -72,6 +74,20 @@ def test_same_scores_and_gradient_as_trl(make_trainer, save_model, scored, dista
     trainer.scorer = None
     *trl, alone = scored(trainer)
     assert run == [(3, WIDTH - 1), (12, LONGEST + 1)] and alone == [(12, WIDTH + COMPLETION)]
+    for one, other in zip(ours, trl, strict=True):
+        assert one.norm() > 1e-3 and distance(one, other) < 2e-6
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_with_few_shapes_the_scores_are_the_same(make_trainer, scored, distance, monkeypatch, shares):
+    """Widths are rounded to powers of two here, so that the rounding acts on short rows."""
+    monkeypatch.setattr("gbpo.trainer.passes.layout._WIDTHS_PER_DOUBLING", 1)
+    trainer = make_trainer()
+    trainer.scorer = replace(trainer.scorer, few_shapes=True, share=shares)
+    *ours, run = scored(trainer)
+    trainer.scorer = None
+    *trl, _ = scored(trainer)
+    assert run == ([(3, WIDTH - 1), (12, 8)] if shares else [(12, 32)])
     for one, other in zip(ours, trl, strict=True):
         assert one.norm() > 1e-3 and distance(one, other) < 2e-6
 
@@ -252,3 +268,30 @@ def test_a_generate_of_another_library_is_not_replaced(make_trainer):
     mine = trainer.model.generate
     trainer._generate_single_turn([trainer.processing_class("123+456+789=")["input_ids"]] * 4, None, {}, 4)
     assert trainer.model.generate is mine
+
+
+class Casts(TorchDispatchMode):
+    """Counts how often each weight is cast to another type."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.counts = Counter()
+        self._names = {weight.data_ptr(): name for name, weight in model.named_parameters()}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__ == "_to_copy" and args[0].data_ptr() in self._names:
+            self.counts[self._names[args[0].data_ptr()]] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_each_weight_is_cast_once_for_a_pass(make_trainer, rows):
+    """The prompts and the completions of a pass are run in one region of autocast, which keeps the cast weights."""
+    trainer = make_trainer(bf16=True)
+    run, hook = recorded(trainer.model)
+    ids, mask = rows
+    with Casts(trainer.model) as casts:
+        trainer.scorer.score_in_batches(trainer.model, ids, mask, COMPLETION, len(ids), entropy=True)
+    hook.remove()
+    assert len(run) == 2, "the prompts, then the completions"
+    linear = {name: count for name, count in casts.counts.items() if "proj" in name}
+    assert len(linear) >= 7 and set(linear.values()) == {1}

@@ -94,7 +94,7 @@ def test_a_list():
 
 def test_a_config_of_trl_asks_for_all():
     speedups = decided(kind=GRPOConfig, bounded_loss=False)
-    assert [name for name in SPEEDUPS if name in speedups] == ["trim_padding", "share_prompts"]
+    assert [name for name in SPEEDUPS if name in speedups] == ["trim_padding", "share_prompts", "reuse_first_pass"]
 
 
 MICRO_BATCH = "TRL's GRPO loss is computed per micro-batch"
@@ -104,7 +104,7 @@ MISALIGNED = {"steps_per_generation": 3, "gradient_accumulation_steps": 2}
 REASONS = {
     "the loss of TRL": (
         {"bounded_loss": False},
-        {"arrange_rows": MICRO_BATCH, "skip_zero_signal": MICRO_BATCH, "reuse_first_pass": MICRO_BATCH},
+        {"arrange_rows": MICRO_BATCH, "skip_zero_signal": MICRO_BATCH},
     ),
     "rotary embeddings": (
         {"model": "longrope"},
@@ -137,11 +137,11 @@ REASONS = {
         {"model": "linear attention", "router_aux_loss_coef": 0.0},
         {"share_prompts": "this model's attention or layers do not allow shared prompts"},
     ),
-    "vLLM's correction": (
-        {"use_vllm": True},
-        {"reuse_first_pass": "vLLM's importance sampling correction needs old log-probs"},
+    "vLLM": ({"use_vllm": True}, {}),
+    "vLLM's log-probs": (
+        {"use_vllm": True, "ratio_anchor": "sampler", "target_baseline": "exact"},
+        {"reuse_first_pass": "ratio_anchor: sampler uses vLLM's log-probs instead"},
     ),
-    "vLLM without correction": ({"use_vllm": True, "vllm_importance_sampling_correction": False}, {}),
     "misaligned": (
         MISALIGNED,
         {"reuse_first_pass": NEITHER_DIVIDES},
