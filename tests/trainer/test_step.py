@@ -88,7 +88,7 @@ def test_a_rank_without_signal_runs_idle_passes(random_model, tmp_path):
     assert distance(with_idle_rank, every_row) < 2e-6
     pooled = {name for name in alone["metrics"] if name.startswith(("gbpo/", "clip_ratio/", "entropy"))}
     assert {"entropy", "gbpo/ratio_error", "clip_ratio/region_mean"} <= pooled
-    for name in pooled:
+    for name in pooled - {"gbpo/pass_shapes"}:  # this one counts the shapes of one process
         assert with_idle_rank["metrics"][name] == pytest.approx(alone["metrics"][name], rel=1e-5, abs=1e-6), name
 
 
