@@ -77,9 +77,11 @@ $(ENGINES)/.engines: pyproject.toml constraints.txt
 	$(ENGINES)/bin/python -c 'import bitsandbytes, deepspeed, trl, vllm'
 	touch $@
 
-$(GPU)/.gpu: pyproject.toml
+GPU_PIP := $(GPU)/bin/python -m pip install --quiet --constraint constraints.txt
+$(GPU)/.gpu: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --system-site-packages $(GPU)
-	$(GPU)/bin/python -m pip install --quiet $(if $(WHEELS),--no-index --find-links $(WHEELS)) --editable '.[dev]'
+	$(GPU_PIP) $(if $(WHEELS),--no-index --find-links $(WHEELS)) torch
+	$(GPU_PIP) $(if $(WHEELS),--no-index --find-links $(WHEELS)) --editable '.[dev]'
 	touch $@
 
 # NAME>=VERSION becomes NAME==VERSION
