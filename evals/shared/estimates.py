@@ -142,7 +142,7 @@ def pass_at_k(samples: int, correct: Sequence[int], k: int) -> float:
     Args:
         samples: Completions per question, n.
         correct: Number of correct completions of each question, c.
-        k: Number of completions of which at least one must be correct.
+        k: Number of completions. At least one of them must be correct.
 
     Raises:
         ValueError: k is below 1 or above n.

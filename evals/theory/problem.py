@@ -21,7 +21,7 @@ class Problem:
 
     The old policy π0 is either uniform or weighted.
 
-    With a uniform π0, the A actions of a state represent the A samples of a group, each of which has the weight 1/A.
+    With a uniform π0, the A actions of a state represent the A samples of a group. Each has the weight 1/A.
     `exact_target_ratio` and `group_target_ratio` need this form. k identical actions then represent one action of
     probability k/A.
 
