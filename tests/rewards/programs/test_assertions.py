@@ -3,12 +3,12 @@
 import copy
 import math
 import pickle
-import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pace import cpu_limit
 from rewards.programs.assertions import MAX_EXCERPT, Assertion, Call, parse_assertions
 from rewards.programs.expressions import MAX_BITS, MAX_DEPTH, MAX_SIZE
 
@@ -506,10 +506,9 @@ BITS = f"an integer has more than {MAX_BITS} bits"
     ],
 )  # fmt: skip
 def test_a_constant_that_would_be_too_large_is_refused_fast(constant, reason):
-    start = time.process_time()
-    assert reason in refusal(f"assert f({constant}) == 1")
-    assert reason in refusal(f"assert f(1) == ({constant})")
-    assert time.process_time() - start < 5
+    with cpu_limit(20):
+        assert reason in refusal(f"assert f({constant}) == 1")
+        assert reason in refusal(f"assert f(1) == ({constant})")
 
 
 @pytest.mark.parametrize(
@@ -535,9 +534,8 @@ def test_a_constant_that_would_be_too_large_is_refused_fast(constant, reason):
     ],
 )
 def test_a_suite_that_would_be_too_large_is_refused_fast(suite, part):
-    start = time.process_time()
-    assert part in refusal(suite)
-    assert time.process_time() - start < 10
+    with cpu_limit(40):
+        assert part in refusal(suite)
 
 
 def deep(kind, depth):
@@ -613,9 +611,8 @@ HOSTILE = {
 def test_a_hostile_result_neither_holds_nor_raises_nor_hangs(name, expression):
     parsed = one(f"assert {expression}")
     values = [HOSTILE[name]] * len(parsed.calls)
-    start = time.process_time()
-    assert parsed.holds(values) is False
-    assert time.process_time() - start < 5
+    with cpu_limit(20):
+        assert parsed.holds(values) is False
 
 
 @pytest.mark.parametrize("number", [10**9, -(10**9), 2**16000, 10**5], ids=["large", "small", "huge", "some"])
@@ -623,10 +620,9 @@ def test_a_hostile_result_neither_holds_nor_raises_nor_hangs(name, expression):
     "expression", ["9 ** f(1)", "'a' * f(1) == 1", "[0] * f(1) * 9 == 1", "round(5, f(1)) == 1", "f(1) ** f(2) == 1"]
 )
 def test_a_result_that_would_make_an_operation_too_large_does_not_hold(expression, number):
-    start = time.process_time()
-    parsed = one(f"assert {expression} == 7")
-    assert parsed.holds([number] * len(parsed.calls)) is False
-    assert time.process_time() - start < 5
+    with cpu_limit(20):
+        parsed = one(f"assert {expression} == 7")
+        assert parsed.holds([number] * len(parsed.calls)) is False
 
 
 def test_type_cannot_create_a_class():

@@ -8,12 +8,12 @@ import enum
 import fractions
 import json
 import math
-import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pace import cpu_limit
 from rewards.programs.wire import MAX_DEPTH, decode, encode
 
 PRIME = 2**61 - 1  # its multiples have the hash 0
@@ -256,10 +256,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_text_is_refused_fast(text):
-    start = time.process_time()
-    with pytest.raises(ValueError):
+    with cpu_limit(20), pytest.raises(ValueError):
         decode(text)
-    assert time.process_time() - start < 2
 
 
 GROUPS = [{"int": hex(n + m * PRIME)} for n in range(1_000) for m in range(100)]
@@ -277,9 +275,8 @@ LARGE = {
 
 @pytest.mark.parametrize("text", LARGE.values(), ids=LARGE)
 def test_large_text_is_decoded_fast(text):
-    start = time.process_time()
-    decode(text)
-    assert time.process_time() - start < 4
+    with cpu_limit(40):
+        decode(text)
 
 
 def test_honest_data_stay_within_the_limit_of_hash_collisions():
