@@ -319,10 +319,8 @@ class BridgeTrainer(GRPOTrainer):
         trainer, sampler = (micro_batch.get(f"{name}_per_token_logps") for name in ("old", "sampling"))
         micro_batch["old_per_token_logps"] = self.anchor.old_logps(logps, trainer, sampler)
         if self.anchor.mode is not None and sampler is not None:
-            raw = self.anchor.raw_importance_ratio(
-                micro_batch["old_per_token_logps"], sampler, policy_mask(micro_batch)
-            )
-            micro_batch["importance_sampling_ratio"] = self.anchor.importance_ratio(raw)
+            old, mask = micro_batch["old_per_token_logps"], policy_mask(micro_batch)
+            micro_batch["importance_sampling_ratio"], _ = self.anchor.importance_ratio(old, sampler, mask)
 
     def score(self, model: Any, one: Pass, *, entropy: bool) -> tuple[torch.Tensor, Any, Any]:
         """Log-probs and entropies of a pass's completions, (B, T), and the load-balancing loss of experts or None."""

@@ -221,8 +221,8 @@ class GBPOTrainer(BaseTrainer):
         if entropy_mask is not None:
             weights = weights * entropy_mask  # (B, T)
         if self.anchor.mode is not None and one.sampling_logps is not None:
-            raw = self.anchor.raw_importance_ratio(old_logps, one.sampling_logps, one.policy_mask)
-            weights = weights * self.anchor.importance_ratio(raw)  # (B, T) or (B, 1)
+            importance, _ = self.anchor.importance_ratio(old_logps, one.sampling_logps, one.policy_mask)
+            weights = weights * importance  # (B, T) or (B, 1)
         return weights
 
     def _per_token_kl(self, logps: torch.Tensor, ref_logps: Any, ratio: torch.Tensor) -> torch.Tensor:

@@ -32,13 +32,13 @@ def sampler_gap_metrics(
         counts = mask.bool()
         gaps.append((trainer - sampler).abs()[counts & ~sampler.isnan()].float())
         if anchor.mode is not None:
-            raw = anchor.raw_importance_ratio(trainer, sampler, mask)
+            ratio, excluded = anchor.importance_ratio(trainer, sampler, mask)
             counts = counts.any(-1, keepdim=True) if anchor.is_by_sequence else counts
-            ratios.append(anchor.importance_ratio(raw)[counts].float())
-            outside.append(anchor.is_outside(raw)[counts].float())
+            ratios.append(ratio[counts].float())
+            outside.append(excluded[counts].float())
     own = torch.stack([*_summary(torch.cat(gaps)), *_summary(torch.cat(ratios)), torch.cat(outside).sum()])
     ranks = accelerator.gather(own.unsqueeze(0)).T.tolist()  # a list over the ranks for each number
-    total, tokens, _, highest, ratio_total, count, lowest_ratio, highest_ratio, excluded = ranks
+    total, tokens, _, highest, ratio_total, count, lowest_ratio, highest_ratio, outside_total = ranks
     if not sum(tokens):
         return {}
     name = "sampling/sampling_logp_difference"
@@ -49,7 +49,7 @@ def sampler_gap_metrics(
             f"{name}/min": min(lowest_ratio),
             f"{name}/mean": sum(ratio_total) / sum(count),
             f"{name}/max": max(highest_ratio),
-            f"gbpo/vllm_{done}_fraction": sum(excluded) / sum(count),
+            f"gbpo/vllm_{done}_fraction": sum(outside_total) / sum(count),
         }
     return found
 

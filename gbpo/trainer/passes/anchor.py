@@ -59,31 +59,26 @@ class Anchor:
             return torch.where(sampler.isnan(), logps.detach(), sampler)
         return logps.detach() if trainer is None else trainer
 
-    def raw_importance_ratio(self, trainer: torch.Tensor, sampler: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """π0 / μ of each token, (B, T), or in the sequence modes of each completion, (B, 1). Not masked or truncated.
+    def importance_ratio(
+        self, trainer: torch.Tensor, sampler: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """TRL's importance ratio π0 / μ of each token, (B, T), or in the sequence modes of each completion, (B, 1).
 
         Args:
             trainer: Log π0, (B, T).
             sampler: Log μ, (B, T). NaN counts as a ratio of 1.
             mask: Tokens that the policy sampled, (B, T).
+
+        Returns:
+            The ratios, not masked. Those outside the limits are 0 (mask modes) or the limit (truncate modes). And
+            whether each was outside.
         """
         log_ratio = ((trainer - sampler) * mask).nan_to_num(nan=0.0)
-        return (log_ratio.sum(-1, keepdim=True) if self.is_by_sequence else log_ratio).exp()
-
-    def importance_ratio(self, raw: torch.Tensor) -> torch.Tensor:
-        """TRL's importance ratio. Ratios outside the limits are set to 0 (mask modes) or to the limit (truncate modes).
-
-        Args:
-            raw: The result of `raw_importance_ratio`.
-        """
-        if str(self.mode).endswith("_mask"):
-            return raw.masked_fill(self.is_outside(raw), 0.0)
-        return raw if self.low is None and self.high is None else raw.clamp(self.low, self.high)
-
-    def is_outside(self, raw: torch.Tensor) -> torch.Tensor:
-        """Whether each ratio lies outside the limits."""
+        raw = (log_ratio.sum(-1, keepdim=True) if self.is_by_sequence else log_ratio).exp()
         low, high = -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
-        return (raw < low) | (raw > high)
+        outside = (raw < low) | (raw > high)
+        ratio = raw.masked_fill(outside, 0.0) if str(self.mode).endswith("_mask") else raw.clamp(low, high)
+        return ratio, outside
 
     @property
     def is_by_sequence(self) -> bool:

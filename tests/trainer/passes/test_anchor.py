@@ -276,11 +276,16 @@ def test_the_anchor_of_a_configuration():
 
 
 def test_a_limit_may_be_missing():
-    raw = torch.tensor([0.1, 1.0, 9.0])
-    assert Anchor(mode="token_truncate", high=2.0).importance_ratio(raw).tolist() == pytest.approx([0.1, 1.0, 2.0])
-    assert Anchor(mode="token_truncate", low=0.5).importance_ratio(raw).tolist() == pytest.approx([0.5, 1.0, 9.0])
-    assert Anchor(mode="token_truncate").importance_ratio(raw).equal(raw)
-    assert Anchor(mode="token_mask", low=0.5).importance_ratio(raw).tolist() == [0.0, 1.0, 9.0]
+    ratios, zeros, ones = torch.tensor([[0.1, 1.0, 9.0]]), torch.zeros(1, 3), torch.ones(1, 3)
+
+    def limited(mode, **limits):
+        ratio, outside = Anchor(mode=mode, **limits).importance_ratio(ratios.log(), zeros, ones)
+        return ratio[0].tolist(), outside[0].tolist()
+
+    assert limited("token_truncate", high=2.0) == (pytest.approx([0.1, 1.0, 2.0]), [False, False, True])
+    assert limited("token_truncate", low=0.5) == (pytest.approx([0.5, 1.0, 9.0]), [True, False, False])
+    assert limited("token_truncate") == (pytest.approx([0.1, 1.0, 9.0]), [False, False, False])
+    assert limited("token_mask", low=0.5) == (pytest.approx([0.0, 1.0, 9.0]), [True, False, False])
 
 
 def test_the_hazard_of_the_median_with_the_sampler():
