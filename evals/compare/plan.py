@@ -29,7 +29,7 @@ class ComparisonPlan:
         points: The algorithms at the grid points.
         eval_steps: Optimiser steps between validations. None: the recipe's value, or 20 validations per run if the
             recipe has none.
-        evaluation: Flags of `evals.evaluate`, without models, data and output.
+        evaluation: The flags for `evals.evaluate`, except the models, the data and the output.
         launcher: Command that starts `launch/gbpo.py`.
         jobs: Number of runs at the same time.
         notes: Notes for the reader of the report.

@@ -103,7 +103,7 @@ def _with_test_reward(options: argparse.Namespace, run: RunArguments) -> RunArgu
 
 
 def _evaluation_flags(options: argparse.Namespace, recipe: Recipe) -> list[str]:
-    """Flags of `evals.evaluate`, without models, data and output.
+    """The flags for `evals.evaluate`, except the models, the data and the output.
 
     Raises:
         ValueError: `evals.evaluate` would not accept these flags.

@@ -42,7 +42,7 @@ def shared_run_notes(found: Sequence[Point]) -> list[str]:
     for (name, runs), (another, other_runs) in itertools.combinations(runs_of.items(), 2):
         if runs == other_runs:
             raise ValueError(
-                f"{name} and {another} take the same steps{' at every grid point' * (len(runs) > 1)}, so the "
+                f"{name} and {another} make identical updates{' at every grid point' * (len(runs) > 1)}, so the "
                 "comparison cannot show a difference. With one optimiser step per generation, epsilon and "
                 "overshoot_slope have no effect. Set num_iterations above 1, or remove one of the two."
             )

@@ -74,7 +74,8 @@ def improvement(problem: Problem, rng: np.random.Generator) -> Errors:
     baseline. Actions whose value equals the baseline have Ã = 0, so their ρ* does not matter.
 
     Departs from the paper: bounds may be asymmetric. Then E[ε_high Ã⁺ + ε_low Ã⁻] replaces ε · B. At a temperature
-    above 0 the return still improves, because E[(ρ* − 1) Q] is the covariance of Q and an increasing function of Q.
+    above 0 the return still improves: E[(ρ* − 1) Q] is the covariance of Q and ρ*, and it is not negative, because ρ*
+    increases with Q.
     """
     mdps, old = problem.mdps, problem.old
     q, before = mdps.action_values(old), mdps.returns(old)

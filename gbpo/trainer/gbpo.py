@@ -240,7 +240,7 @@ class GBPOTrainer(BaseTrainer):
     def _update_entropy_coef(self) -> None:
         """Log the entropy coefficient. With `use_adaptive_entropy`, first adapt it to the entropy of this step.
 
-        The entropy of the step is its mean over the tokens of all passes and ranks.
+        This is the mean entropy of the tokens of all passes and ranks.
         """
         if self.use_adaptive_entropy:
             total, count = self.accelerator.reduce(self._entropy_window_stats, reduction="sum").tolist()

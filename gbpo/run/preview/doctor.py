@@ -1,8 +1,8 @@
 """What this machine can run: `python -m gbpo.doctor [RECIPE.yaml [--field value …]]`.
 
 Prints the package versions, devices, engines and sandbox layers of this machine. With a recipe, it also checks what the
-recipe needs. Exit status: 0 if nothing is missing, 1 if something is missing that the recipe (or, without a recipe,
-every run) needs, 2 for bad input.
+recipe needs. Without a recipe it checks what every run needs. Exit status: 0 if all of this is there, 1 if something is
+missing, 2 for bad input.
 """
 
 import importlib

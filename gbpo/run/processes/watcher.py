@@ -173,7 +173,7 @@ class Watcher:
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL))  # succeeds for one watcher only
         except FileExistsError:
             return False
-        except OSError:  # the disk is full, or the next run has removed the folder; then only rank 0 reports
+        except OSError:  # the disk is full, or the next run has removed the folder: rank 0 reports, other ranks do not
             return self._rank == 0
         return True
 
