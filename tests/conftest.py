@@ -85,7 +85,7 @@ def in_two_processes():
         command += ["--num_processes", 2, "--main_process_port", 0]  # 0: any free port
         if strategy == "fsdp2":
             command.append(ROOT / "tests" / "fsdp_on_cpu.py")
-        return processes.run(*command, script, *arguments, cwd=cwd, timeout=600)
+        return processes.run(*command, script, *arguments, cwd=cwd, timeout=1800)
 
     return run
 

@@ -31,7 +31,7 @@ def run_python(code):
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
-        timeout=120,
+        timeout=360,
     )
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout)

@@ -86,7 +86,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(recipe, tmp_path):
     command = [sys.executable, "-m", "gbpo.control", path, "--output", str(output)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(output.glob("seed-0/checkpoint-1???")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -49,7 +49,7 @@ def run_on_two_ranks(script, *arguments):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=540,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -89,7 +89,7 @@ def _obstacle(user):
         return "THE ROOT HALF DID NOT RUN: these tests run without privileges, so nothing was tested as root"
     if user == "nobody" and os.geteuid() == 0:
         probe = [*_as_nobody([sys.executable, "-c", "import os, rewards.box; print(os.geteuid())"])]
-        done = subprocess.run(probe, cwd="/", env=_environment(), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(probe, cwd="/", env=_environment(), capture_output=True, text=True, timeout=300)
         if done.stdout.split() != [str(NOBODY)]:
             return f"THE UNPRIVILEGED HALF DID NOT RUN: nobody cannot run Python here: {done.stderr[-500:]}"
     return None
@@ -112,7 +112,7 @@ def run_as(request):
         pipe, environment = subprocess.PIPE, _environment() | environment
         return subprocess.Popen(command, cwd="/", env=environment, stdout=pipe, stderr=pipe, text=True)
 
-    def run(*arguments, timeout=120):
+    def run(*arguments, timeout=360):
         process = start(*arguments)
         try:
             output, errors = process.communicate(timeout=timeout)

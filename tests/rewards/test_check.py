@@ -88,7 +88,7 @@ def run_check(tmp_path, rows, *flags):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     command = [sys.executable, "-m", "rewards.check", str(path), *flags]
-    return subprocess.run(command, cwd=Path("/"), capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=Path("/"), capture_output=True, text=True, timeout=360, check=False)
 
 
 def test_the_command_prints_failing_rows(tmp_path):

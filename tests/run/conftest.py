@@ -28,7 +28,7 @@ def problems(tmp_path_factory):
 def launch(tmp_path):
     """`launch(recipe, *flags)` runs launch/gbpo.py from another directory; `launcher` puts words before it."""
 
-    def run(recipe, *flags, launcher=(sys.executable,), cwd=tmp_path, timeout=300):
+    def run(recipe, *flags, launcher=(sys.executable,), cwd=tmp_path, timeout=900):
         command = [*launcher, str(ROOT / "launch" / "gbpo.py"), str(recipe), *map(str, flags)]
         # a new user has no PYTHONPATH
         env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

@@ -166,7 +166,7 @@ def sbatch(tmp_path):
         }
         command = ["bash", str(ROOT / "launch" / "slurm" / "gbpo.sbatch"), *map(str, flags)]
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
         return done, [line.split("\t")[:-1] for line in log.read_text().splitlines()]
 

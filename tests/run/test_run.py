@@ -19,7 +19,7 @@ def read_rows(folder):
 def test_the_demo_with_an_empty_cache(launch, tmp_path, monkeypatch):
     """The starting model is built, has a medium reward, and learns within 60 steps."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    done = launch(TINY, "--max_steps", 60, launcher=ACCELERATE, timeout=600)
+    done = launch(TINY, "--max_steps", 60, launcher=ACCELERATE, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = read_rows(tmp_path / "runs" / "tiny_math")
     assert 0.15 <= rows[0]["reward"] <= 0.45

@@ -15,7 +15,7 @@ def python(processes=1):
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
 
 
-def run(*words, cwd=None, timeout=300):
+def run(*words, cwd=None, timeout=900):
     """Run a command, which must succeed. It can import the modules of tests/shared.
 
     Returns:

@@ -30,7 +30,7 @@ SMALL = ("--samples", "2", "--max_tokens", "4", "--reward", "exact_match")
 def test_the_command_as_a_user_types_it(model, other_model, questions_file, tmp_path):
     words = [sys.executable, "-m", "evals.evaluate", model, other_model, questions_file, *COLUMNS, *SMALL]
     words += ["--reference", model, "--output", str(tmp_path / "out.json")]
-    runs = [subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False) for _ in range(2)]
+    runs = [subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False) for _ in range(2)]
     assert [done.returncode for done in runs] == [0, 0], runs[0].stderr[-3000:]
     assert "cached" not in runs[0].stdout and runs[1].stdout.count(": cached, ") == 2
     for word in ("mean@2", "pass@1", "pass@2", "majority@2", "greedy", "mean length", "truncated", "KL"):

@@ -226,7 +226,7 @@ class Browser:
         return answer["result"].get("value")
 
     def until(self, expression):
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not self.evaluate(expression):
             assert time.monotonic() < end, f"still false: {expression}"
             time.sleep(0.05)

@@ -106,7 +106,7 @@ def test_an_unreachable_hub(monkeypatch):
 
 def test_the_installed_command(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "gbpo.doctor", "nowhere.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "gbpo.doctor", "nowhere.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=360
     )
     assert done.returncode == 2 and "nowhere.yaml" in done.stderr and "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []

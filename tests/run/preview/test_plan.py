@@ -96,7 +96,7 @@ def test_dry_run_before_the_model_is_built(tmp_path, monkeypatch, capsys):
 
 def test_dry_run_of_two_processes_prints_once(launch, model, tmp_path):
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    done = launch(TINY, "--model_name_or_path", model, "--dry_run", "true", launcher=torchrun, timeout=120)
+    done = launch(TINY, "--model_name_or_path", model, "--dry_run", "true", launcher=torchrun, timeout=360)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("memory per rank") == 1
     assert "2 rank(s) × 128 per micro-batch × 2 micro-batches (cpu, DDP)" in done.stdout

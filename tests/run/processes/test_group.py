@@ -70,7 +70,7 @@ def printed_by_two_processes(expression):
         port = free.getsockname()[1]
     processes = [start(rank, port, SCRIPT, expression) for rank in range(2)]
     try:
-        outputs = [process.communicate(timeout=60) for process in processes]
+        outputs = [process.communicate(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -67,7 +67,7 @@ def clear_caches():
 def test_every_canary_is_stopped_and_the_command_prints_it(run_as, backend, skip_if_blocked):
     skip_if_blocked(backend, run_as.user)
     process = run_as.start("-m", "rewards.box", "--sandbox", backend, "--seconds", "0.2")
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (0, "")
     first, *results, one, ten = output.splitlines()
     assert first == f"backend: {backend}"
