@@ -36,15 +36,25 @@ def rename_columns(dataset: Dataset, columns: Mapping[str, str]) -> tuple[Datase
                     f"columns: {source!r} is missing in {len(missing)} of {len(dataset)} rows, first in row "
                     f"{missing[0]}, so these rows have no {name!r}. Correct or remove them."
                 )
-    replaced = [name for name in columns.values() if name in dataset.column_names and name not in columns]
-    sources = {name: source for source, name in columns.items()}
-    notes += [f"columns: {sources[name]!r} replaces the column {name!r} of the data set." for name in replaced]
-    dataset = dataset.remove_columns(replaced).rename_columns(
-        {source: name for source, name in columns.items() if name not in nested}
-    )
+    replaced = {
+        name: source
+        for source, name in columns.items()
+        if name in dataset.column_names and name not in columns  # a source of the same name gives its name away
+    }
+    notes += [f"columns: {source!r} replaces the column {name!r} of the data set." for name, source in replaced.items()]
+    dataset = dataset.remove_columns([name for name in replaced if name not in nested])
+    dataset = dataset.rename_columns({source: name for source, name in columns.items() if name not in nested})
     for name, values in nested.items():
-        dataset = dataset.add_column(name, storable(values))
+        dataset = with_column(dataset, name, storable(values))
     return dataset, notes
+
+
+def with_column(dataset: Dataset, name: str, values: Sequence[Any]) -> Dataset:
+    """The data set with a column added or replaced."""
+    if name not in dataset.column_names:
+        return dataset.add_column(name, list(values))
+    new = f"new {name}"  # added before the old one is removed, because a data set without columns has no rows
+    return dataset.add_column(new, list(values)).remove_columns(name).rename_column(new, name)
 
 
 def storable(values: Sequence[Any]) -> list[Any]:

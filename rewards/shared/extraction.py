@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .boxed import last_boxed
-from .columns import storable
+from .columns import storable, with_column
 from .dotted_path import import_dotted
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ def extract(dataset: Dataset, extractors: Mapping[str, str]) -> tuple[Dataset, l
             if len(missing) == len(dataset):
                 raise ValueError(f"{line} Write another extractor, or leave it out.")
             notes.append(f"{line} These rows have no {name!r}: correct or remove them.")
-        if name in dataset.column_names:
-            dataset = dataset.remove_columns(name)
-        dataset = dataset.add_column(name, storable(values))
+        dataset = with_column(dataset, name, storable(values))
     return dataset, notes
 
 

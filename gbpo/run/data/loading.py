@@ -224,8 +224,8 @@ def _prepared(dataset: Dataset, run: RunArguments, name: str) -> tuple[Dataset, 
     columns = dataset.column_names
     if "prompt" not in columns:
         raise ValueError(
-            f"{name!r} has no column 'prompt', only {', '.join(columns)}. Name the column with the prompts, for example "
-            f"dataset_columns: {{{columns[0]}: prompt}}."
+            f"{name!r} has no column 'prompt', only {', '.join(columns)}. Name the column with the prompts, for "
+            f"example dataset_columns: {{{columns[0]}: prompt}}."
         )
     for column in ("image", "images"):
         if column in columns:

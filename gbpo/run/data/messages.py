@@ -5,6 +5,8 @@ from typing import Any
 
 from datasets import Dataset
 
+from ..rewards_package import rewards_module
+
 _ROLES = {"human": "user", "gpt": "assistant"}  # of messages with the keys `from` and `value`
 
 
@@ -43,7 +45,7 @@ def read_prompts(dataset: Dataset, name: str) -> tuple[Dataset, list[str]]:
             "are either all text or all messages. Write all of them in one form."
         )
     if prompts != given:
-        dataset = dataset.remove_columns("prompt").add_column("prompt", prompts)
+        dataset = rewards_module("shared.columns").with_column(dataset, "prompt", prompts)
     if not ended:
         return dataset, []
     return dataset, [

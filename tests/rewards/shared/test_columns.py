@@ -48,6 +48,11 @@ def test_a_renamed_column_replaces_the_column_of_that_name():
     assert notes == ["columns: 'answer' replaces the column 'solution' of the data set."]
 
 
+def test_the_only_column_may_be_replaced():
+    dataset, notes = rename_columns(Dataset.from_list([{"reward": {"truth": "19"}}] * 2), {"reward.truth": "reward"})
+    assert dataset.to_list() == [{"reward": "19"}] * 2 and len(notes) == 1
+
+
 def test_columns_can_be_swapped():
     dataset, notes = rename_columns(Dataset.from_list([{"a": 1, "b": 2, "c": 3}]), {"a": "b", "b": "a", "c": "c"})
     assert dataset.to_list() == [{"b": 1, "a": 2, "c": 3}] and notes == []

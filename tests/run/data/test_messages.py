@@ -66,6 +66,17 @@ def test_the_answer_at_the_end_of_a_prompt_is_left_out_and_counted(given, prompt
         assert words in notes[0]
 
 
+def test_a_data_set_may_have_prompts_only():
+    rows = Dataset.from_dict({"prompt": [[user("3+8?"), assistant("11")]] * 2})
+    assert read_prompts(rows, "mine.jsonl")[0].to_list() == [{"prompt": [user("3+8?")]}] * 2
+
+
+def test_messages_of_json_text_may_differ_in_their_keys():
+    named = [{**user("3+8?"), "name": "Ada"}]
+    prompts, _ = read(json.dumps(named), json.dumps([user("4+8?")]))
+    assert prompts == [named, [{**user("4+8?"), "name": None}]]
+
+
 def test_only_prompts_with_an_answer_are_cut():
     prompts, notes = read([user("3+8?")], [user("4+8?"), assistant("12")], [user("1?"), assistant("1"), user("5+8?")])
     assert prompts == [[user("3+8?")], [user("4+8?")], [user("1?"), assistant("1"), user("5+8?")]]
