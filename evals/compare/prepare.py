@@ -14,6 +14,8 @@ from datasets import Dataset
 
 from gbpo.run.data import loading as data
 from gbpo.run.models import catalogue as models
+from gbpo.run.models.chat_templates import check_recipe_prompts
+from gbpo.run.models.description import describe
 from gbpo.run.preview import hazards
 from gbpo.run.recipe import parsing as recipes
 from gbpo.run.recipe.arguments import RunArguments
@@ -22,13 +24,15 @@ from gbpo.run.rewards import load_rewards, named_rewards
 from gbpo.run.train import check_enough_prompts
 from gbpo.shared.write_whole import write_whole
 
-from ..evaluate.settings import Settings
+from ..evaluate.settings import QUESTION_FIELDS, Settings
 from .cell_command import cell_flags
 from .grid import grid_points, read_grid
 from .plan import RECIPE, TEST, VALIDATION, ComparisonPlan
 from .same_steps import shared_run_notes
 
 _SET_BY_COMPARISON = {"seed": "--seeds", "algorithm": "--algorithms", "output_dir": "--output"}
+# Fields of a recipe that name the questions, which the comparison writes to a file
+_SET_BY_QUESTIONS = {"dataset_name", "dataset_config", "dataset_train_split", "dataset_kwargs"}
 _MANIFEST = "comparison.json"
 
 
@@ -60,9 +64,10 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
     run = dataclasses.replace(recipe.run, eval_dataset_name=held_out)
     train_set, eval_set = data.load(run, evaluation=True)
     assert eval_set is not None  # because evaluation=True
-    models.check_model_name(recipe.model.model_name_or_path)
-    load_rewards(run, train_set)
-    load_rewards(_with_test_reward(options, run), eval_set)
+    limit = recipe.training.max_completion_length
+    load_rewards(run, train_set, limit)
+    load_rewards(_with_test_reward(options, run), eval_set, limit)
+    switched_off = _check_prompts(dataclasses.replace(recipe, run=run), train_set, eval_set)
     for point in found:
         check_enough_prompts(point.recipe, len(train_set))
         recipes.parse([str(options.recipe), *overrides, *cell_flags(point, options.eval_steps)])
@@ -78,12 +83,27 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
         evaluation=_evaluation_flags(options, recipe),
         launcher=shlex.split(options.launcher) if options.launcher else [sys.executable],
         jobs=options.jobs,
-        notes=[*shared_run_notes(found), *hazards.overlap(train_set, eval_set)],
+        notes=[*shared_run_notes(found), *hazards.overlap(train_set, eval_set), *switched_off],
         command=command,
     )
     _check_unchanged(plan, held_out, options.eval_questions)
     _write_questions(plan.folder, data.held_out(run, len(train_set)), options.eval_questions)
     return plan
+
+
+def _check_prompts(recipe: Recipe, train_set: Dataset, eval_set: Dataset) -> list[str]:
+    """Check the prompts, and return the hazards of the prompts and of the rewards.
+
+    Raises:
+        ValueError: The model cannot be read, or its chat template does not write the prompts.
+    """
+    name = recipe.model.model_name_or_path
+    models.check_model_name(name)
+    if not models.is_built(name):  # the first run builds it
+        return []
+    description = describe(models.local_model(name), recipe)
+    check_recipe_prompts(recipe, train_set, eval_set, description.tokenizer)
+    return hazards.of_prompts_and_rewards(recipe, train_set, description)
 
 
 def _with_test_reward(options: argparse.Namespace, run: RunArguments) -> RunArguments:
@@ -116,17 +136,17 @@ def _evaluation_flags(options: argparse.Namespace, recipe: Recipe) -> list[str]:
         "top_p": args.top_p if options.eval_top_p is None else options.eval_top_p,
         "max_tokens": args.max_completion_length,
     }
-    Settings(run, **sampling)
+    template_kwargs = args.chat_template_kwargs or {}
+    Settings(run, template_kwargs, **sampling)
+    prompts = {name: getattr(run, name) for name in QUESTION_FIELDS if name not in _SET_BY_QUESTIONS}
+    prompts |= {"chat_template_kwargs": template_kwargs}
     values = {
         "reward": run.reward_funcs[0],
-        "reward_kwargs": json.dumps(run.reward_kwargs[run.reward_funcs[0]]),
-        "columns": json.dumps(run.dataset_columns),
+        "reward_kwargs": run.reward_kwargs[run.reward_funcs[0]],
         **sampling,
-        "system_prompt": run.system_prompt,
-        "prompt_template": run.prompt_template,
-        "chat_template_path": run.chat_template_path,
+        **{name: value for name, value in prompts.items() if value},
     }
-    return [f"--{name}={value}" for name, value in values.items() if value is not None]
+    return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}" for name, value in values.items()]
 
 
 def _check_unchanged(plan: ComparisonPlan, held_out: str | None, questions: int) -> None:

@@ -20,9 +20,11 @@ from ..trainer.guards.collapse import CollapseWatch
 from ..trainer.sampling.extra_votes import vote_rounds
 from ..trainer.sampling.unbiased import check_sampling
 from ..trainer.sampling.vllm_client import check_server
-from .data.loading import format_prompts, load, longest_prompt, quiet
+from .data.loading import load, quiet
+from .data.prompts import PromptFormat
 from .models import attention, catalogue
 from .models.adapters import save_merged
+from .models.chat_templates import check_recipe_prompts
 from .models.description import Description, describe
 from .output import folder
 from .output.curves import draw_curves
@@ -72,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         agreed(lambda: check_server(recipe.training))
         model = catalogue.local_model(recipe.model.model_name_or_path)
         description = describe(model, recipe)
+        check_recipe_prompts(recipe, inputs.train_set, inputs.eval_set, description.tokenizer)
         recipe.model.attn_implementation = agreed(lambda: _attention(recipe, description))
         memory.skeleton(recipe, description)  # raises an error if adapters, attention or model_init_kwargs do not fit
         agreed(lambda: lock_output(inputs.output))
@@ -96,7 +99,7 @@ def check_inputs(recipe: Recipe) -> Inputs:
     check_sampling(recipe.training)
     train_set, eval_set = load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
     check_enough_prompts(recipe, len(train_set))
-    rewards = load_rewards(recipe.run, train_set)
+    rewards = load_rewards(recipe.run, train_set, recipe.training.max_completion_length)
     check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
     vote_rounds(rewards, recipe.training.num_generations)  # raises an error if `votes` does not fit num_generations
     agreed(lambda: _check_references(rewards, train_set))
@@ -145,7 +148,7 @@ def _attention(recipe: Recipe, description: Description) -> str | None:
 
 def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseTrainer:
     recipe, tokenizer = inputs.recipe, description.tokenizer
-    args = recipe.training
+    args, form = recipe.training, PromptFormat.of(recipe)
     args.output_dir = str(inputs.output)
     args.model_init_kwargs = {
         "revision": recipe.model.model_revision,
@@ -159,8 +162,8 @@ def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseT
             model,
             inputs.rewards,
             args,
-            train_dataset=format_prompts(inputs.train_set, recipe.run, tokenizer),
-            eval_dataset=inputs.eval_set and format_prompts(inputs.eval_set, recipe.run, tokenizer),
+            train_dataset=form.format(inputs.train_set, tokenizer),
+            eval_dataset=inputs.eval_set and form.format(inputs.eval_set, tokenizer),
             processing_class=tokenizer,
             quantization_config=get_quantization_config(recipe.model),
             peft_config=get_peft_config(recipe.model),
@@ -185,7 +188,7 @@ def _print_plan(trainer: BaseTrainer, inputs: Inputs, description: Description) 
     recipe, train_set = inputs.recipe, inputs.train_set
     print(plan.one_line(recipe, len(train_set)), flush=True)
     print(trainer.speedups.line(), flush=True)
-    prompt_tokens = longest_prompt(train_set, recipe.run, description.tokenizer)
+    prompt_tokens = PromptFormat.of(recipe).longest(train_set, description.tokenizer)
     for hazard in hazards.find(recipe, train_set, inputs.eval_set, description, prompt_tokens):
         print(f"gbpo: warning: {hazard}", file=sys.stderr, flush=True)
 
