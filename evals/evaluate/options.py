@@ -49,7 +49,9 @@ def parser(description: str | None) -> OneLineErrorParser:
         if field.name in QUESTION_FIELDS and field.name != "dataset_name":
             names = [_SHORT[field.name]] if field.name in _SHORT else []
             kind = int if hints[field.name] == int | None else str
-            add(*names, f"--{field.name}", type=kind, metavar="VALUE", help=_lower(field.metadata["help"]))
+            text = field.metadata["help"]
+            text = text[0].lower() + text[1:].rstrip(".")
+            add(*names, f"--{field.name}", dest=field.name, type=kind, metavar="VALUE", help=text)
     add("--chat_template_kwargs", metavar="VALUE", help="variables of the chat template: '{enable_thinking: false}'")
     for name, text in _SAMPLING_HELP.items():
         add(f"--{name}", type=type(defaults[name]), help=f"{text} ({defaults[name]})")
@@ -58,10 +60,6 @@ def parser(description: str | None) -> OneLineErrorParser:
     add("--output", metavar="FILE.json", help="file to write the results to")
     add("--no_cache", action="store_true", help="evaluate again even if the result is cached")
     return made
-
-
-def _lower(text: str) -> str:
-    return text[0].lower() + text[1:].rstrip(".")
 
 
 def models_and_data_set(names: list[str]) -> tuple[list[str], str | None]:
