@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -201,16 +202,11 @@ def test_one_line_says_where_the_settings_come_from(run, monkeypatch, capsys):
     ):
         assert words in taken
     assert given == "temperature=0.5" and "temperature" not in taken
-    tokenizer = character_tokenizer()
-    tokenizer.chat_template = SWITCH
-    messages = [
-        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"1+{n}= Now"}] for n in (1, 2)
-    ]
-    assert asked == FORM.token_ids(messages, tokenizer)
-    (written,) = json.loads(open("out.json").read())
-    assert (
-        written["model"] == f"{run}/model" and written["settings"]["chat_template_kwargs"] == FORM.chat_template_kwargs
-    )
+    text = "<|system|>Be brief.<|end|><|user|>1+{}= Now<|end|><|assistant|><think>\n\n</think>\n\n"
+    assert asked == character_tokenizer()([text.format(1), text.format(2)])["input_ids"]
+    (written,) = json.loads(Path("out.json").read_text())
+    assert written["model"] == f"{run}/model"
+    assert written["settings"]["chat_template_kwargs"] == {"enable_thinking": False}
 
 
 def test_hazards_of_the_prompts_and_rewards_are_printed_once(here, model, monkeypatch, capsys):
