@@ -13,6 +13,8 @@ from typing import Any
 from datasets import Dataset
 
 from gbpo.run.data import loading as data
+from gbpo.run.data.long_prompts import drop_long_prompts, rows_of_short_prompts
+from gbpo.run.data.prompts import PromptFormat
 from gbpo.run.models import catalogue as models
 from gbpo.run.models.chat_templates import check_recipe_prompts
 from gbpo.run.models.description import describe
@@ -64,10 +66,11 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
     run = dataclasses.replace(recipe.run, eval_dataset_name=held_out)
     train_set, eval_set = data.load(run, evaluation=True)
     assert eval_set is not None  # because evaluation=True
+    questions = data.held_out(run, len(train_set))  # the same rows, as they lie; the runs read them like the recipe's
     limit = recipe.training.max_completion_length
     load_rewards(run, train_set, limit)
     load_rewards(_with_test_reward(options, run), eval_set, limit)
-    switched_off = _check_prompts(dataclasses.replace(recipe, run=run), train_set, eval_set)
+    train_set, rows, switched_off = _check_prompts(dataclasses.replace(recipe, run=run), train_set, eval_set)
     for hazard in switched_off:
         print(f"evals.compare: warning: {hazard}", file=sys.stderr, flush=True)
     for point in found:
@@ -89,23 +92,30 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
         command=command,
     )
     _check_unchanged(plan, held_out, options.eval_questions)
-    _write_questions(plan.folder, data.held_out(run, len(train_set)), options.eval_questions)
+    _write_questions(plan.folder, questions.select(rows), options.eval_questions)
     return plan
 
 
-def _check_prompts(recipe: Recipe, train_set: Dataset, eval_set: Dataset) -> list[str]:
-    """Check the prompts, and return the hazards of the prompts and of the rewards.
+def _check_prompts(recipe: Recipe, train_set: Dataset, eval_set: Dataset) -> tuple[Dataset, list[int], list[str]]:
+    """Check the prompts, and find those that the runs drop because they are too long.
+
+    Returns:
+        The training set without long prompts, the rows of the evaluation set without them, and the hazards of the
+        prompts and of the rewards.
 
     Raises:
         ValueError: The model cannot be read, or its chat template does not write the prompts.
     """
-    name = recipe.model.model_name_or_path
+    name, limit = recipe.model.model_name_or_path, recipe.run.max_prompt_tokens
     models.check_model_name(name)
-    if not models.is_built(name):  # the first run builds it
-        return []
-    description = describe(models.local_model(name), recipe)
-    check_recipe_prompts(recipe, train_set, eval_set, description.tokenizer)
-    return hazards.of_prompts_and_rewards(recipe, train_set, description)
+    if limit is None and not models.is_built(name):  # the first run builds it
+        return train_set, list(range(len(eval_set))), []
+    description, form = describe(models.local_model(name), recipe), PromptFormat.of(recipe)
+    tokenizer = description.tokenizer
+    check_recipe_prompts(recipe, train_set, eval_set, tokenizer)
+    train_set = drop_long_prompts(train_set, limit, form, tokenizer, "training set")
+    rows = rows_of_short_prompts(eval_set, limit, form, tokenizer, "evaluation set")
+    return train_set, rows, hazards.of_prompts_and_rewards(recipe, train_set, description)
 
 
 def _with_test_reward(options: argparse.Namespace, run: RunArguments) -> RunArguments:

@@ -24,7 +24,15 @@ from .checkpoint import Checkpoint
 from .settings import Settings
 
 # Settings that decide nothing but the questions and the chat template, which are part of the key themselves
-_REPLACED = {"dataset_name", "dataset_config", "dataset_train_split", "dataset_columns", "chat_template_path"}
+_REPLACED = {
+    "dataset_name",
+    "dataset_config",
+    "dataset_train_split",
+    "dataset_columns",
+    "dataset_extract",
+    "max_prompt_tokens",
+    "chat_template_path",
+}
 _PACKAGES = ("torch", "transformers", "peft", "vllm", "math-verify", "reasoning-gym")
 _MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
 _TRAINING_FILES = ("training_args.bin", "trainer_state.json")

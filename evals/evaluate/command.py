@@ -70,6 +70,7 @@ def _evaluate_all(options: argparse.Namespace) -> None:
         )
     from gbpo.run import reward_hazards
     from gbpo.run.data import loading as data
+    from gbpo.run.data.long_prompts import drop_long_prompts
     from gbpo.run.models.chat_templates import check_prompts, unread_variables
     from gbpo.run.rewards import load_rewards
 
@@ -82,8 +83,8 @@ def _evaluate_all(options: argparse.Namespace) -> None:
     questions = held_out or questions  # for a generated task, questions that training with these arguments does not use
     load_rewards(run, questions, settings.max_tokens)
     hazards: dict[str, None] = {}
-    for name in names:  # check all models before evaluating the first
-        tokenizer = find_checkpoint(name, run.chat_template_path).tokenizer
+    tokenizers = [find_checkpoint(name, run.chat_template_path).tokenizer for name in names]
+    for tokenizer in tokenizers:  # check all models before evaluating the first
         check_prompts(questions, run.dataset_name, form, tokenizer)
         found = reward_hazards.find(run, form, questions, tokenizer, settings.max_tokens)
         hazards |= dict.fromkeys([*unread_variables(form, tokenizer), *found])
@@ -93,6 +94,8 @@ def _evaluate_all(options: argparse.Namespace) -> None:
         print(f"evals.evaluate: {sources(settings, options, data_set, origin)}", flush=True)
     for hazard in hazards:
         print(f"evals.evaluate: warning: {hazard}", file=sys.stderr, flush=True)
+    # all models get the questions that are short enough for the first
+    questions = drop_long_prompts(questions, run.max_prompt_tokens, form, tokenizers[0], "evaluation set")
     written = []
     for name in names:
         evaluation = evaluate(name, questions, settings, options.reference, use_cache=not options.no_cache)

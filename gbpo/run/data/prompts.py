@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
+from ..rewards_package import rewards_module
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -42,7 +44,8 @@ class PromptFormat:
 
     def format(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
         """The data set with prompts as messages if the tokenizer has a chat template, else as text."""
-        return with_prompts(dataset, [self.formatted(prompt, tokenizer) for prompt in dataset["prompt"]])
+        prompts = [self.formatted(prompt, tokenizer) for prompt in dataset["prompt"]]
+        return rewards_module("shared.columns").with_column(dataset, "prompt", prompts)
 
     def formatted(self, prompt: Any, tokenizer: "PreTrainedTokenizerBase") -> Any:
         """The prompt of one row as messages or as text."""
@@ -76,9 +79,3 @@ class PromptFormat:
         longest = sorted(range(len(lengths)), key=lengths.__getitem__)[-64:]
         prompts = self.format(dataset.select(longest), tokenizer)["prompt"]
         return max(len(ids) for ids in self.token_ids(prompts, tokenizer))
-
-
-def with_prompts(dataset: Dataset, prompts: list[Any]) -> Dataset:
-    """The data set with other prompts. They may have another type: `map` cannot change text to messages."""
-    others = dataset.remove_columns("prompt")
-    return others.add_column("prompt", prompts) if others.column_names else Dataset.from_dict({"prompt": prompts})

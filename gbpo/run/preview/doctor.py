@@ -152,6 +152,7 @@ def hub() -> list[Row]:
 def needs(recipe: Any) -> list[Row]:
     """Check the data, rewards, model and memory that a recipe needs. Each check runs even if another one fails."""
     from ..data.loading import load
+    from ..data.long_prompts import drop_long_prompts
     from ..data.prompts import PromptFormat
     from ..models import attention, catalogue
     from ..models.chat_templates import check_recipe_prompts
@@ -190,9 +191,10 @@ def needs(recipe: Any) -> list[Row]:
         return f"{name}, {loaded['model'].architecture.__name__}, attention {chosen}; its weights are not checked"
 
     def prompts() -> str:
-        tokenizer = loaded["model"].tokenizer
+        tokenizer, form = loaded["model"].tokenizer, PromptFormat.of(recipe)
         check_recipe_prompts(recipe, loaded["train"], loaded["eval"], tokenizer)
-        loaded["tokens"] = PromptFormat.of(recipe).longest(loaded["train"], tokenizer)
+        kept = drop_long_prompts(loaded["train"], recipe.run.max_prompt_tokens, form, tokenizer, "training set")
+        loaded["tokens"] = form.longest(kept, tokenizer)
         return f"the longest has {loaded['tokens']:,} tokens"
 
     def enough_memory() -> str:

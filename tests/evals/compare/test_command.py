@@ -220,6 +220,16 @@ def test_rewards_that_are_switched_off_are_printed_and_noted(random_model, tmp_p
     assert f"evals.compare: warning: {note}\n" in capsys.readouterr().err
 
 
+def test_questions_that_the_runs_would_drop_are_not_written(random_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "run_cells", lambda plan: False)
+    argv = [str(TINY), "--algorithms", "grpo", "gbpo", "--seeds", "0", f"--output={tmp_path}", "--max_steps=9"]
+    with pytest.raises(SystemExit):
+        # three tokens of the chat template and five characters, such as 9+12=
+        module.main([*argv, f"--model_name_or_path={random_model}", "--max_prompt_tokens=8"])
+    questions = Results.load(tmp_path).questions
+    assert questions and max(len(question["prompt"]) for question in questions) == 5
+
+
 def test_a_folder_accepts_only_comparable_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "run_cells", lambda plan: False)
     argv = [str(TINY), "--algorithms", "grpo", "gbpo", "--seeds", "0", f"--output={tmp_path / 'compared'}"]

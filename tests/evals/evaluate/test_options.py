@@ -209,6 +209,29 @@ def test_one_line_says_where_the_settings_come_from(run, monkeypatch, capsys):
     assert written["settings"]["chat_template_kwargs"] == {"enable_thinking": False}
 
 
+def test_extraction_and_long_prompts_are_those_of_the_training(here, model, monkeypatch, capsys):
+    asked = []
+
+    def complete(checkpoint, prompts, settings):
+        asked.extend(checkpoint.tokenizer.batch_decode(prompts))
+        return [[1]] * len(prompts), [[1]] * len(prompts)
+
+    monkeypatch.setattr(generation, "complete", complete)
+    rows = [("1+1=", "one and one #### 2"), ("1111+1=", "#### 1,112")]
+    text = "".join(json.dumps({"problem": problem, "answer": answer}) + "\n" for problem, answer in rows)
+    (here / "held_out.jsonl").write_text(text)
+    fields = RECIPE + "dataset_extract: {solution: 'after ####'}\nmax_prompt_tokens: 43\n"
+    run = save_run(here / "mine", model, fields)
+    found = settings(run).run
+    assert found.dataset_extract == {"solution": "after ####"} and found.max_prompt_tokens == 43
+    command.main([run, "--samples", "1"])
+    text = "<|system|>Be brief.<|end|><|user|>1+1= Now<|end|><|assistant|><think>\n\n</think>\n\n"
+    assert asked == [text]
+    assert "drops 1 of 2 prompts of the evaluation set" in capsys.readouterr().err
+    assert settings(run, "--extract", "{solution: last box}").run.dataset_extract == {"solution": "last box"}
+    assert settings(run, "--max_prompt_tokens", "50").run.max_prompt_tokens == 50
+
+
 def test_hazards_of_the_prompts_and_rewards_are_printed_once(here, model, monkeypatch, capsys):
     monkeypatch.setattr(generation, "complete", lambda checkpoint, prompts, settings: ([[1]] * 4, [[1]] * 2))
     runs = [save_run(here / name, model, template=PLAIN) for name in ("first", "second")]

@@ -80,9 +80,9 @@ REFUSED = {
     ),
     "variable of another type": (
         (
-            PLAIN + "{% if year %}{{ year + 1 }}{% endif %}",
+            PLAIN + "{% if n %}{{ n + 1 }}{% endif %}",
             ["1+1="],
-            PromptFormat(chat_template_kwargs={"year": "next"}),
+            PromptFormat(chat_template_kwargs={"n": "one"}),
         ),
         ["chat_template_kwargs={'n': 'one'}", "Correct"],
     ),
