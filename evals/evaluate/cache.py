@@ -13,6 +13,8 @@ import torch
 from datasets import Dataset
 
 import rewards
+from gbpo.run import reward_hazards
+from gbpo.run import rewards as run_rewards
 from gbpo.run.data import loading as data
 from gbpo.run.data import prompts
 from gbpo.run.models import catalogue as models
@@ -76,11 +78,11 @@ def source_files(reward: Callable[..., Any]) -> list[Path]:
     These are the files of this package, the results format, the loading of data and models, all rewards, and the file
     that defines the given reward.
     """
-    modules = [results.__file__, data.__file__, prompts.__file__, models.__file__, description.__file__]
+    modules = [results, data, prompts, models, description, run_rewards, reward_hazards]
     packages = [Path(__file__).parent, Path(rewards.__file__).parent]
     defined_by = reward if inspect.isroutine(reward) else getattr(reward, "func", type(reward))
     return [
-        *map(Path, modules),
+        *(Path(str(module.__file__)) for module in modules),
         *(path for package in packages for path in sorted(package.rglob("*.py"))),
         Path(inspect.getfile(defined_by)),
     ]

@@ -12,8 +12,8 @@ from typing import Any
 from datasets import Dataset
 
 from gbpo.run.recipe.arguments import RunArguments
-from gbpo.run.reward_hazards import BOXED_REWARDS
-from gbpo.run.rewards import load_rewards
+from gbpo.run.reward_hazards import reads_boxes
+from gbpo.run.rewards import load_rewards, named_rewards
 from gbpo.shared.write_whole import write_whole
 from rewards.answers.majority_vote import MajorityVote
 from rewards.check import check_sample
@@ -100,7 +100,8 @@ def _measure(
 
     # The vote is by question number, because two questions may have the same prompt.
     ballots = [f"question {i}" for i in range(count) for _ in range(k)]
-    votes = MajorityVote(boxed=_reward_name(settings.run) in BOXED_REWARDS)(texts, prompts=ballots)
+    boxed = all(reads_boxes(name, options) for name, options in named_rewards(settings.run).items())
+    votes = MajorityVote(boxed=boxed)(texts, prompts=ballots)
     groups = [slice(i * k, (i + 1) * k) for i in range(count)]
     elected = [next((i for i in range(*group.indices(len(votes))) if votes[i] == 1.0), None) for group in groups]
     kl = None

@@ -14,9 +14,7 @@ from .rewards_package import rewards_module
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# rewards that read the answer from \boxed{}; majority_vote does so unless `boxed: false`
-BOXED_REWARDS = ("boxed", "cosine", "length", "math", "majority_vote")
-
+_BOXED_REWARDS = {"boxed", "cosine", "length", "math", "majority_vote"}
 _FIRST_ROWS = 64
 _THOUGHTS_BEGIN = re.compile(r"<think>(?P<end>[^<]*</think>)?\s*\Z")
 _TAG = re.compile(r"</?\w+>")
@@ -56,9 +54,14 @@ def find(
     return found
 
 
+def reads_boxes(name: str, options: dict[str, Any]) -> bool:
+    r"""Whether a reward reads the answer from \boxed{}."""
+    return name in _BOXED_REWARDS and options.get("boxed", True)
+
+
 def _limits(rewards: dict[str, dict[str, Any]], limit: int) -> Iterator[str]:
     """Warn about a length in the options of a reward that completions do not reach, or pass."""
-    for name in LIMITED_REWARDS & rewards.keys():
+    for name in sorted(LIMITED_REWARDS & rewards.keys()):
         given = rewards[name].get("max_completion_length", limit)
         if given == limit:
             continue
@@ -120,7 +123,7 @@ def _removed_tags(pattern: str, tokenizer: "PreTrainedTokenizerBase") -> Iterato
 
 def _no_box(rewards: dict[str, dict[str, Any]], texts: list[str]) -> Iterator[str]:
     r"""Warn if a reward reads the answer from \boxed{}, and no prompt asks for it."""
-    readers = [name for name in rewards if name in BOXED_REWARDS and rewards[name].get("boxed", True)]
+    readers = [name for name, options in rewards.items() if reads_boxes(name, options)]
     if readers and not any("boxed" in text for text in texts):
         yield (
             f"{readers[0]} reads the answer from \\boxed{{}} alone, but none of the first {len(texts)} prompts "
