@@ -112,7 +112,7 @@ def _named(how: str) -> Callable[[Any], Any]:
 
 
 def _after(text: str, marker: str) -> str | None:
-    """The rest of the line after the last marker.
+    r"""The rest of the line after the last marker.
 
     >>> _after("4 + 1,196 = 1,200\n#### 1,200", "####")
     '1200'

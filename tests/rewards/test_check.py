@@ -103,9 +103,19 @@ def test_the_command_prints_failing_rows(tmp_path):
     assert done.returncode == 0 and done.stdout == "1 of 1 reference answers grade themselves as correct\n"
 
 
+def test_the_command_reads_nested_columns_and_extracts(tmp_path):
+    rows = [{"info": {"answer": "3 + 4 = 7\n#### 7"}}, {"info": {"answer": "no answer"}}]
+    columns, extract = '{"info.answer": "solution"}', '{"solution": "after ####"}'
+    done = run_check(tmp_path, rows, "--reward", "exact_match", "--columns", columns, "--extract", extract)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.splitlines()[-1] == "1 of 2 reference answers grade themselves as correct"
+    assert done.stderr.startswith("--extract: 'after ####' finds nothing for 'solution' in 1 of 2 rows, first in row 1")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--reward", "math", "--extract", '{"answer": "last boxes"}'], "--extract: the extractor 'last boxes'"),
         (["--reward", "maths"], "nearest known one is 'math'"),
         (["--reward", "math", "--columns", '{"reference": "solution"}'], "the columns answer"),
         (["--reward", "math"], "solution"),

@@ -27,29 +27,32 @@ def read_prompts(dataset: Dataset, name: str) -> tuple[Dataset, list[str]]:
     Raises:
         ValueError: A prompt is neither text nor messages that a text model can read, or there are both.
     """
-    given = list(dataset["prompt"])
-    prompts, ended = [], []
-    for row, prompt in enumerate(given):
+    changed: dict[int, Any] = {}
+    ended = []
+    first: Any = None
+    for row, prompt in enumerate(dataset["prompt"]):
         try:
             read = _read(prompt)
             kept = _without_answer(read) if isinstance(read, list) else read
         except ValueError as error:
             raise ValueError(f"Row {row} of {name!r} has the prompt {_shown(prompt)}{error}") from None
-        prompts.append(kept)
+        first = kept if row == 0 else first
+        if type(kept) is not type(first):
+            raise ValueError(
+                f"Row {row} of {name!r} has the prompt {_shown(kept)}, but row 0 has {_shown(first)}: prompts are "
+                "either all text or all messages. Write all of them in one form."
+            )
         if len(kept) < len(read):
             ended.append(row)
-    if len({type(prompt) for prompt in prompts}) > 1:
-        first = next(row for row, prompt in enumerate(prompts) if type(prompt) is not type(prompts[0]))
-        raise ValueError(
-            f"Row {first} of {name!r} has the prompt {_shown(given[first])}, but row 0 has {_shown(given[0])}: prompts "
-            "are either all text or all messages. Write all of them in one form."
-        )
-    if prompts != given:
+        if kept != prompt:
+            changed[row] = kept
+    if changed:
+        prompts = [changed.get(row, prompt) for row, prompt in enumerate(dataset["prompt"])]
         dataset = rewards_module("shared.columns").with_column(dataset, "prompt", prompts)
     if not ended:
         return dataset, []
     return dataset, [
-        f"{len(ended)} of {len(prompts)} prompts of {name!r} end with an assistant message, first in row {ended[0]}. "
+        f"{len(ended)} of {len(dataset)} prompts of {name!r} end with an assistant message, first in row {ended[0]}. "
         "It is left out, because it would give the answer away."
     ]
 

@@ -27,7 +27,9 @@ def module(tmp_path, monkeypatch):
         ("after ####", "#### -1,234,567.50", "-1234567.50"),
         ("after ####", "#### $4,300 a year", "$4300 a year"),
         ("after ####", "#### (1,200, 5)", "(1,200, 5)"),  # a pair
+        ("after ####", "#### (1,200 m", "(1,200 m"),
         ("after ####", "#### 1,23", "1,23"),  # not thousands
+        ("after ####", "#### 1234,567", "1234,567"),
         ("after ####", "#### 7\n#### 9\nsome notes", "9"),
         ("after Answer:", "Let us see. Answer: no. Answer: $x^2$", "$x^2$"),
         ("after the answer is", "so the answer is 5", "5"),

@@ -100,6 +100,7 @@ def test_only_prompts_with_an_answer_are_cut():
             ["Row 0", "type 'image'", "text only"],
         ),
         ([[{"role": "user", "content": [{"type": "text", "text": None}]}]], ["type 'text'"]),
+        ([[{"role": "user", "content": [{"type": "image", "text": "a cat"}]}]], ["type 'image'"]),
         ([[assistant("11")]], ["Row 0", "no user message"]),
         ([[SYSTEM, assistant("11")]], ["no user message"]),
         ([json.dumps([user("3+8?")]), "4+8?"], ["Row 1", "'4+8?'", "all text or all messages"]),

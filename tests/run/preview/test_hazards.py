@@ -52,7 +52,7 @@ CASES = {
     "longer than the window": (
         ["--max_completion_length", 92],
         ["--max_completion_length", 91],  # 9 + 91 = 100
-        ["9 tokens", "max_completion_length=92", "window of 100", "max_completion_length: 91"],
+        ["9 tokens", "max_completion_length=92", "window of 100", "max_prompt_tokens: 8 or max_completion_length: 91"],
     ),
     "longer than vLLM's window": (
         ["--use_vllm", "true", "--vllm_max_model_length", 12],

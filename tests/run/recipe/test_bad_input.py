@@ -358,7 +358,7 @@ CASES |= {
     "answers without a question": ([TINY, "--dataset_name", "only_answers.jsonl"], ["Row 0", "no user message"]),
     "nested column missing": (
         [TINY, "--dataset_name", "good.jsonl", "--dataset_columns", "{problem: prompt, answer.text: solution}"],
-        ["dataset_columns", "'answer.text'", "'2'", "'solution'"],
+        ["dataset_columns", "'answer.text'", '"2"', "'solution'"],
     ),
     "unknown extractor": (
         [TINY, "--dataset_name", "good.jsonl", *MATHS, "--dataset_extract", "{solution: last boxes}"],
