@@ -284,6 +284,10 @@ CASES |= {
         [TINY, "--chat_template_path", "strict.jinja", "--system_prompt", "Be brief."],
         ["strict.jinja", "system_prompt='Be brief.'", "no place for a system", "prompt_template"],
     ),
+    "chat template that fails before long prompts are dropped": (
+        [TINY, "--chat_template_path", "open.jinja", "--max_prompt_tokens", "9"],
+        ["open.jinja", "Jinja"],
+    ),
     "evaluation set that the chat template refuses": (
         [
             TINY,
@@ -441,6 +445,16 @@ def test_one_clear_line_before_a_model_is_loaded(case, folder, monkeypatch, caps
         assert word in printed, printed
     assert contents(folder) == before
     assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("case", sorted(case for case in NEEDS_MODEL if "template" in case))
+def test_the_dry_run_refuses_what_a_chat_template_refuses(case, folder, capsys, random_model):
+    argv, words = CASES[case]
+    with pytest.raises(SystemExit) as stop:
+        train.main([*argv, "--model_name_or_path", random_model, "--dry_run", "true"])
+    printed = capsys.readouterr().err.strip()
+    assert stop.value.code == 2 and printed.startswith("gbpo: error: ") and "\n" not in printed, printed
+    assert all(word in printed for word in words), printed
 
 
 def test_the_installed_command(launch, tmp_path):
