@@ -193,7 +193,9 @@ def test_an_allowed_import_is_accepted(path, line, tmp_path):
 PACKAGES = ("gbpo", "rewards", "evals")
 # each may import those to its left
 ORDER = {
-    "gbpo.run": "rewards_package recipe data rewards models output processes preview train __main__".split(),
+    "gbpo.run": (
+        "rewards_package recipe data rewards reward_hazards models output processes preview train __main__".split()
+    ),
     "gbpo": "shared core trainer control run doctor".split(),
     "gbpo.trainer": "passes config metrics checkpoints guards sampling bridge base gbpo".split(),
 }

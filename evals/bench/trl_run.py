@@ -16,6 +16,7 @@ from transformers import PrinterCallback
 from trl import GRPOTrainer
 
 from gbpo.run.data import loading as data
+from gbpo.run.data.prompts import PromptFormat
 from gbpo.run.models import catalogue as models
 from gbpo.run.models.description import describe
 from gbpo.run.output.progress import MetricsFile
@@ -36,9 +37,9 @@ def main(argv: Sequence[str]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     trainer = GRPOTrainer(
         model,
-        load_rewards(recipe.run, train_set),
+        load_rewards(recipe.run, train_set, args.max_completion_length),
         args,
-        train_dataset=data.format_prompts(train_set, recipe.run, tokenizer),
+        train_dataset=PromptFormat.of(recipe).format(train_set, tokenizer),
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)

@@ -26,6 +26,7 @@ _SHARED_FIELDS = (
     "num_train_epochs",
     "resample_zero_signal_groups",
     "max_completion_length",
+    "chat_template_kwargs",
     "temperature",
     "top_p",
     "top_k",

@@ -13,7 +13,11 @@ from typing import Any
 from datasets import Dataset
 
 from gbpo.run.data import loading as data
+from gbpo.run.data.long_prompts import drop_long_prompts, rows_of_short_prompts
+from gbpo.run.data.prompts import PromptFormat
 from gbpo.run.models import catalogue as models
+from gbpo.run.models.chat_templates import check_recipe_prompts
+from gbpo.run.models.description import describe
 from gbpo.run.preview import hazards
 from gbpo.run.recipe import parsing as recipes
 from gbpo.run.recipe.arguments import RunArguments
@@ -22,13 +26,15 @@ from gbpo.run.rewards import load_rewards, named_rewards
 from gbpo.run.train import check_enough_prompts
 from gbpo.shared.write_whole import write_whole
 
-from ..evaluate.settings import Settings
+from ..evaluate.settings import QUESTION_FIELDS, Settings
 from .cell_command import cell_flags
 from .grid import grid_points, read_grid
 from .plan import RECIPE, TEST, VALIDATION, ComparisonPlan
 from .same_steps import shared_run_notes
 
 _SET_BY_COMPARISON = {"seed": "--seeds", "algorithm": "--algorithms", "output_dir": "--output"}
+# Fields of a recipe that name the questions, which the comparison writes to a file
+_SET_BY_QUESTIONS = {"dataset_name", "dataset_config", "dataset_train_split", "dataset_kwargs"}
 _MANIFEST = "comparison.json"
 
 
@@ -60,9 +66,13 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
     run = dataclasses.replace(recipe.run, eval_dataset_name=held_out)
     train_set, eval_set = data.load(run, evaluation=True)
     assert eval_set is not None  # because evaluation=True
-    models.check_model_name(recipe.model.model_name_or_path)
-    load_rewards(run, train_set)
-    load_rewards(_with_test_reward(options, run), eval_set)
+    questions = data.held_out(run, len(train_set))  # the same rows, as they lie; the runs read them like the recipe's
+    limit = recipe.training.max_completion_length
+    load_rewards(run, train_set, limit)
+    load_rewards(_with_test_reward(options, run), eval_set, limit)
+    train_set, rows, switched_off = _check_prompts(dataclasses.replace(recipe, run=run), train_set, eval_set)
+    for hazard in switched_off:
+        print(f"evals.compare: warning: {hazard}", file=sys.stderr, flush=True)
     for point in found:
         check_enough_prompts(point.recipe, len(train_set))
         recipes.parse([str(options.recipe), *overrides, *cell_flags(point, options.eval_steps)])
@@ -78,12 +88,34 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
         evaluation=_evaluation_flags(options, recipe),
         launcher=shlex.split(options.launcher) if options.launcher else [sys.executable],
         jobs=options.jobs,
-        notes=[*shared_run_notes(found), *hazards.overlap(train_set, eval_set)],
+        notes=[*shared_run_notes(found), *hazards.overlap(train_set, eval_set), *switched_off],
         command=command,
     )
     _check_unchanged(plan, held_out, options.eval_questions)
-    _write_questions(plan.folder, data.held_out(run, len(train_set)), options.eval_questions)
+    _write_questions(plan.folder, questions.select(rows), options.eval_questions)
     return plan
+
+
+def _check_prompts(recipe: Recipe, train_set: Dataset, eval_set: Dataset) -> tuple[Dataset, list[int], list[str]]:
+    """Check the prompts, and find those that the runs drop because they are too long.
+
+    Returns:
+        The training set without long prompts, the rows of the evaluation set without them, and the hazards of the
+        prompts and of the rewards.
+
+    Raises:
+        ValueError: The model cannot be read, or its chat template does not write the prompts.
+    """
+    name, limit = recipe.model.model_name_or_path, recipe.run.max_prompt_tokens
+    models.check_model_name(name)
+    if limit is None and not models.is_built(name):  # the first run builds it
+        return train_set, list(range(len(eval_set))), []
+    description, form = describe(models.local_model(name), recipe), PromptFormat.of(recipe)
+    tokenizer = description.tokenizer
+    check_recipe_prompts(recipe, train_set, eval_set, tokenizer)
+    train_set = drop_long_prompts(train_set, limit, form, tokenizer, "training set")
+    rows = rows_of_short_prompts(eval_set, limit, form, tokenizer, "evaluation set")
+    return train_set, rows, hazards.of_prompts_and_rewards(recipe, train_set, description)
 
 
 def _with_test_reward(options: argparse.Namespace, run: RunArguments) -> RunArguments:
@@ -116,17 +148,17 @@ def _evaluation_flags(options: argparse.Namespace, recipe: Recipe) -> list[str]:
         "top_p": args.top_p if options.eval_top_p is None else options.eval_top_p,
         "max_tokens": args.max_completion_length,
     }
-    Settings(run, **sampling)
+    template_kwargs = args.chat_template_kwargs or {}
+    Settings(run, template_kwargs, **sampling)
+    prompts = {name: getattr(run, name) for name in QUESTION_FIELDS if name not in _SET_BY_QUESTIONS}
+    prompts |= {"chat_template_kwargs": template_kwargs}
     values = {
         "reward": run.reward_funcs[0],
-        "reward_kwargs": json.dumps(run.reward_kwargs[run.reward_funcs[0]]),
-        "columns": json.dumps(run.dataset_columns),
+        "reward_kwargs": run.reward_kwargs[run.reward_funcs[0]],
         **sampling,
-        "system_prompt": run.system_prompt,
-        "prompt_template": run.prompt_template,
-        "chat_template_path": run.chat_template_path,
+        **{name: value for name, value in prompts.items() if value},
     }
-    return [f"--{name}={value}" for name, value in values.items() if value is not None]
+    return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}" for name, value in values.items()]
 
 
 def _check_unchanged(plan: ComparisonPlan, held_out: str | None, questions: int) -> None:

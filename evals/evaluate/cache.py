@@ -13,15 +13,28 @@ import torch
 from datasets import Dataset
 
 import rewards
+from gbpo.run import reward_hazards
+from gbpo.run import rewards as run_rewards
 from gbpo.run.data import loading as data
+from gbpo.run.data import prompts
 from gbpo.run.models import catalogue as models
 from gbpo.run.models import description
 from gbpo.shared.provenance import installed_version
 
 from ..shared import results
 from .checkpoint import Checkpoint
-from .settings import TASK_FIELDS, Settings
+from .settings import Settings
 
+# Settings that decide nothing but the questions and the chat template, which are part of the key themselves
+_REPLACED = {
+    "dataset_name",
+    "dataset_config",
+    "dataset_train_split",
+    "dataset_columns",
+    "dataset_extract",
+    "max_prompt_tokens",
+    "chat_template_path",
+}
 _PACKAGES = ("torch", "transformers", "peft", "vllm", "math-verify", "reasoning-gym")
 _MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
 _TRAINING_FILES = ("training_args.bin", "trainer_state.json")
@@ -41,7 +54,7 @@ def cache_file(
     parts = {
         "models": [checkpoint and _fingerprint(checkpoint) for checkpoint in (policy, reference)],
         "questions": questions.to_list(),
-        "settings": settings.as_dict(TASK_FIELDS),
+        "settings": {name: value for name, value in settings.as_dict().items() if name not in _REPLACED},
         "chat_template": policy.tokenizer.chat_template,
         "code": [_hash(path) for path in source_files(reward)],
         "packages": {name: installed_version(name) for name in _PACKAGES},
@@ -65,11 +78,11 @@ def source_files(reward: Callable[..., Any]) -> list[Path]:
     These are the files of this package, the results format, the loading of data and models, all rewards, and the file
     that defines the given reward.
     """
-    modules = [results.__file__, data.__file__, models.__file__, description.__file__]
+    modules = [results, data, prompts, models, description, run_rewards, reward_hazards]
     packages = [Path(__file__).parent, Path(rewards.__file__).parent]
     defined_by = reward if inspect.isroutine(reward) else getattr(reward, "func", type(reward))
     return [
-        *map(Path, modules),
+        *(Path(str(module.__file__)) for module in modules),
         *(path for package in packages for path in sorted(package.rglob("*.py"))),
         Path(inspect.getfile(defined_by)),
     ]

@@ -11,9 +11,9 @@ from typing import Any
 
 from datasets import Dataset
 
-from gbpo.run.data import loading as data
 from gbpo.run.recipe.arguments import RunArguments
-from gbpo.run.rewards import load_rewards
+from gbpo.run.reward_hazards import reads_boxes
+from gbpo.run.rewards import load_rewards, named_rewards
 from gbpo.shared.write_whole import write_whole
 from rewards.answers.majority_vote import MajorityVote
 from rewards.check import check_sample
@@ -24,9 +24,6 @@ from .checkpoint import Checkpoint, find_checkpoint
 from .divergence import divergence
 from .grading import grade
 from .settings import Settings
-
-# Rewards that read the answer from \boxed{}. For these, the majority vote compares boxes.
-_BOXED_REWARDS = ("boxed", "cosine", "length", "math", "majority_vote")
 
 
 def evaluate(
@@ -54,7 +51,7 @@ def evaluate(
         ValueError: The model cannot be read, a column is missing, or reference answers do not grade themselves as
             correct.
     """
-    reward = load_rewards(settings.run, questions)[0]
+    reward = load_rewards(settings.run, questions, settings.max_tokens)[0]
     policy = find_checkpoint(model, settings.run.chat_template_path)
     start = find_checkpoint(reference) if reference is not None else None
     if start is not None and start.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
@@ -91,8 +88,8 @@ def _measure(
 ) -> dict[str, Any]:
     """The content of a cache file: `evaluation` (a dict) and `ungraded` (the number of ungraded completions)."""
     k, count = settings.samples, len(questions)
-    formatted = data.format_prompts(questions, settings.run, policy.tokenizer)
-    prompts = data.prompt_ids(formatted["prompt"], policy.tokenizer)
+    formatted = settings.prompts.format(questions, policy.tokenizer)
+    prompts = settings.prompts.token_ids(formatted["prompt"], policy.tokenizer)
     sampled, greedy = generation.complete(policy, prompts, settings)
     texts = policy.tokenizer.batch_decode(sampled, skip_special_tokens=True)
     columns = formatted.to_dict()
@@ -103,7 +100,8 @@ def _measure(
 
     # The vote is by question number, because two questions may have the same prompt.
     ballots = [f"question {i}" for i in range(count) for _ in range(k)]
-    votes = MajorityVote(boxed=_reward_name(settings.run) in _BOXED_REWARDS)(texts, prompts=ballots)
+    boxed = all(reads_boxes(name, options) for name, options in named_rewards(settings.run).items())
+    votes = MajorityVote(boxed=boxed)(texts, prompts=ballots)
     groups = [slice(i * k, (i + 1) * k) for i in range(count)]
     elected = [next((i for i in range(*group.indices(len(votes))) if votes[i] == 1.0), None) for group in groups]
     kl = None

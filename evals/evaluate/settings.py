@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gbpo.run.recipe.arguments import RunArguments
+
+if TYPE_CHECKING:
+    from gbpo.run.data.prompts import PromptFormat
 
 ENGINES = ("auto", "vllm", "transformers")
 
@@ -20,6 +22,7 @@ class Settings:
 
     Args:
         run: Data set, prompt and reward, as in a recipe. Exactly one reward.
+        chat_template_kwargs: Variables of the chat template, as in a recipe.
         samples: Completions per question, k.
         temperature: Sampling temperature.
         top_p: Probability mass of nucleus sampling. Top-k, min-p and penalties are not used.
@@ -35,6 +38,7 @@ class Settings:
     """
 
     run: RunArguments
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     samples: int = 16
     temperature: float = 0.6
     top_p: float = 0.95
@@ -66,18 +70,36 @@ class Settings:
             )
         object.__setattr__(self, "engine", _choose_engine(self.engine))
 
-    def as_dict(self, run_fields: Sequence[str]) -> dict[str, Any]:
-        """The sampling settings and the given fields of `run`, by name."""
-        return {name: getattr(self.run, name) for name in run_fields} | {name: getattr(self, name) for name in SAMPLING}
+    @property
+    def prompts(self) -> PromptFormat:
+        """The format of the prompts."""
+        from gbpo.run.data.prompts import PromptFormat  # loads datasets
+
+        run = self.run
+        return PromptFormat(run.system_prompt, run.prompt_template, run.chat_template_path, self.chat_template_kwargs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings by name: questions, prompts, reward and sampling."""
+        read = {name: getattr(self.run, name) for name in (*QUESTION_FIELDS, "reward_funcs", "reward_kwargs")}
+        return read | {name: getattr(self, name) for name in ("chat_template_kwargs", *SAMPLING)}
 
 
 # The fields of `Settings` that describe the sampling
-SAMPLING = tuple(field.name for field in dataclasses.fields(Settings) if field.name != "run")
+SAMPLING = tuple(one.name for one in dataclasses.fields(Settings) if one.name not in ("run", "chat_template_kwargs"))
 
-# Fields of a recipe that locate the questions
-DATA_FIELDS = ("dataset_name", "dataset_config", "dataset_train_split", "dataset_columns")
-# Fields of a recipe that shape the prompts and the reward
-TASK_FIELDS = ("dataset_kwargs", "system_prompt", "prompt_template", "reward_funcs", "reward_kwargs")
+# The fields of a recipe that an evaluation does not read, or reads under the names of its own options
+_OTHER_FIELDS = {
+    "algorithm",
+    "dataset_test_split",
+    "eval_dataset_name",
+    "reward_funcs",
+    "reward_kwargs",
+    "dry_run",
+    "merge_adapter",
+    "stop_on_collapse",
+}
+# The fields of a recipe that choose the questions and shape their prompts
+QUESTION_FIELDS = tuple(one.name for one in dataclasses.fields(RunArguments) if one.name not in _OTHER_FIELDS)
 
 
 def _choose_engine(requested: str) -> str:

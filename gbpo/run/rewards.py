@@ -10,13 +10,17 @@ from .data.loading import PASSED_BY_TRL, REASONING_GYM
 from .recipe.arguments import RunArguments
 from .rewards_package import rewards_module
 
+# rewards with the option `max_completion_length`, which is by default the limit of the completions
+LIMITED_REWARDS = {"cosine", "soft_overlong"}
 
-def load_rewards(run: RunArguments, dataset: Dataset) -> list[Callable[..., Any]]:
+
+def load_rewards(run: RunArguments, dataset: Dataset, max_completion_length: int) -> list[Callable[..., Any]]:
     """Create the rewards of a recipe, and check that the data set has the columns they read.
 
     Args:
         run: The reward fields of the recipe.
         dataset: The training set.
+        max_completion_length: Maximum number of tokens per completion, for the rewards that have it as an option.
 
     Raises:
         ValueError: A reward or an option is unknown, or a column is missing.
@@ -24,7 +28,8 @@ def load_rewards(run: RunArguments, dataset: Dataset) -> list[Callable[..., Any]
     package = rewards_module()
     rewards = []
     for name, options in named_rewards(run).items():
-        reward = package.get_reward(name, **options)
+        limit = {"max_completion_length": max_completion_length} if name in LIMITED_REWARDS else {}
+        reward = package.get_reward(name, **limit | options)
         for column in _columns_read(reward):
             if column not in dataset.column_names:
                 raise ValueError(

@@ -20,10 +20,12 @@ from ..trainer.guards.collapse import CollapseWatch
 from ..trainer.sampling.extra_votes import vote_rounds
 from ..trainer.sampling.unbiased import check_sampling
 from ..trainer.sampling.vllm_client import check_server
-from .data.loading import announce, format_prompts, load, longest_prompt, quiet
+from .data.loading import announce, load, quiet
 from .data.long_prompts import drop_long_prompts
+from .data.prompts import PromptFormat
 from .models import attention, catalogue
 from .models.adapters import save_merged
+from .models.chat_templates import check_recipe_prompts
 from .models.description import Description, describe
 from .output import folder
 from .output.curves import draw_curves
@@ -73,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         agreed(lambda: check_server(recipe.training))
         model = catalogue.local_model(recipe.model.model_name_or_path)
         description = describe(model, recipe)
+        check_recipe_prompts(recipe, inputs.train_set, inputs.eval_set, description.tokenizer)
         recipe.model.attn_implementation = agreed(lambda: _attention(recipe, description))
         memory.skeleton(recipe, description)  # raises an error if adapters, attention or model_init_kwargs do not fit
         agreed(lambda: lock_output(inputs.output))
@@ -100,7 +103,7 @@ def check_inputs(recipe: Recipe) -> Inputs:
     if recipe.run.max_prompt_tokens is not None:
         train_set, eval_set = _without_long_prompts(recipe, train_set, eval_set)
     check_enough_prompts(recipe, len(train_set))
-    rewards = load_rewards(recipe.run, train_set)
+    rewards = load_rewards(recipe.run, train_set, recipe.training.max_completion_length)
     check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
     vote_rounds(rewards, recipe.training.num_generations)  # raises an error if `votes` does not fit num_generations
     agreed(lambda: _check_references(rewards, train_set))
@@ -117,9 +120,11 @@ def _without_long_prompts(
     if recipe.run.dry_run and not catalogue.is_built(name):  # building the model would write files
         announce(f"max_prompt_tokens={recipe.run.max_prompt_tokens} drops nothing yet, because {name} is not built.")
         return train_set, eval_set
-    tokenizer = describe(catalogue.local_model(name), recipe).tokenizer
-    train_set = drop_long_prompts(train_set, recipe.run, tokenizer)
-    return train_set, eval_set and drop_long_prompts(eval_set, recipe.run, tokenizer, "evaluation set")
+    tokenizer, form = describe(catalogue.local_model(name), recipe).tokenizer, PromptFormat.of(recipe)
+    check_recipe_prompts(recipe, train_set, eval_set, tokenizer)
+    limit = recipe.run.max_prompt_tokens
+    train_set = drop_long_prompts(train_set, limit, form, tokenizer, "training set")
+    return train_set, eval_set and drop_long_prompts(eval_set, limit, form, tokenizer, "evaluation set")
 
 
 def train(inputs: Inputs, model: str, description: Description, step_report: TrainerCallback) -> None:
@@ -161,7 +166,7 @@ def _attention(recipe: Recipe, description: Description) -> str | None:
 
 def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseTrainer:
     recipe, tokenizer = inputs.recipe, description.tokenizer
-    args = recipe.training
+    args, form = recipe.training, PromptFormat.of(recipe)
     args.output_dir = str(inputs.output)
     args.model_init_kwargs = {
         "revision": recipe.model.model_revision,
@@ -175,8 +180,8 @@ def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseT
             model,
             inputs.rewards,
             args,
-            train_dataset=format_prompts(inputs.train_set, recipe.run, tokenizer),
-            eval_dataset=inputs.eval_set and format_prompts(inputs.eval_set, recipe.run, tokenizer),
+            train_dataset=form.format(inputs.train_set, tokenizer),
+            eval_dataset=inputs.eval_set and form.format(inputs.eval_set, tokenizer),
             processing_class=tokenizer,
             quantization_config=get_quantization_config(recipe.model),
             peft_config=get_peft_config(recipe.model),
@@ -201,7 +206,7 @@ def _print_plan(trainer: BaseTrainer, inputs: Inputs, description: Description) 
     recipe, train_set = inputs.recipe, inputs.train_set
     print(plan.one_line(recipe, len(train_set)), flush=True)
     print(trainer.speedups.line(), flush=True)
-    prompt_tokens = longest_prompt(train_set, recipe.run, description.tokenizer)
+    prompt_tokens = PromptFormat.of(recipe).longest(train_set, description.tokenizer)
     for hazard in hazards.find(recipe, train_set, inputs.eval_set, description, prompt_tokens):
         print(f"gbpo: warning: {hazard}", file=sys.stderr, flush=True)
 

@@ -4,10 +4,10 @@ import dataclasses
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 from datasets import Dataset, load_dataset
@@ -17,9 +17,6 @@ from ..rewards_package import rewards_module
 from .arithmetic import arithmetic
 from .messages import read_prompts
 from .programs import programs
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 _TASKS: dict[str, Callable[..., Dataset]] = {"arithmetic": arithmetic, "programs": programs}
 REASONING_GYM = "reasoning_gym:"
@@ -103,47 +100,6 @@ def held_out(run: RunArguments, size: int) -> Dataset:
     problems = _generated(make, run, size=2 * size)
     first_row = {prompt: row for row, prompt in reversed([*enumerate(problems["prompt"])])}
     return problems.select(sorted(row for row in first_row.values() if row >= size))
-
-
-def format_prompts(dataset: Dataset, run: RunArguments, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
-    """Apply `prompt_template` and `system_prompt` to the prompts.
-
-    Returns:
-        The data set with prompts as messages if the tokenizer has a chat template, else as text.
-    """
-
-    def formatted(row: dict[str, Any]) -> dict[str, Any]:
-        prompt = row["prompt"]
-        if isinstance(prompt, str):
-            if run.prompt_template is not None:
-                prompt = run.prompt_template.replace("{prompt}", prompt)
-            if tokenizer.chat_template is None:
-                return {"prompt": f"{run.system_prompt}\n\n{prompt}" if run.system_prompt else prompt}
-            prompt = [{"role": "user", "content": prompt}]
-        system = [{"role": "system", "content": run.system_prompt}] if run.system_prompt else []
-        return {"prompt": system + prompt}
-
-    # `map` cannot change the type of a column from text to messages
-    prompts = [formatted(row)["prompt"] for row in dataset.select_columns("prompt")]
-    return dataset.remove_columns("prompt").add_column("prompt", prompts)
-
-
-def longest_prompt(dataset: Dataset, run: RunArguments, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Number of tokens of the longest prompt. Only the 64 prompts with the most characters are tokenized."""
-    lengths = [len(str(prompt)) for prompt in dataset["prompt"]]
-    longest = sorted(range(len(lengths)), key=lengths.__getitem__)[-64:]
-    prompts = format_prompts(dataset.select(longest), run, tokenizer)["prompt"]
-    return max(len(ids) for ids in prompt_ids(prompts, tokenizer))
-
-
-def prompt_ids(prompts: Sequence[Any], tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
-    """Tokenize formatted prompts with the chat template, as the trainer does."""
-    if isinstance(prompts[0], str):
-        return tokenizer(list(prompts))["input_ids"]
-    chats = tokenizer.apply_chat_template(
-        list(prompts), add_generation_prompt=True, tokenize=True, return_dict=True, padding=False
-    )
-    return chats["input_ids"]
 
 
 def _task(name: str) -> Callable[..., Dataset] | None:

@@ -3,21 +3,24 @@
 import dataclasses
 import json
 import math
+import re
 import sys
 from pathlib import Path
-from typing import Any
-
-from transformers.trainer_utils import get_last_checkpoint
+from typing import TYPE_CHECKING, Any
 
 from ...shared.provenance import git_revision, installed_version
 from ...shared.version import __version__
 from ...shared.write_whole import write_whole
-from ..recipe.parsing import Recipe
+
+if TYPE_CHECKING:
+    from ..recipe.parsing import Recipe  # which loads TRL: `config_of` is used without it
 
 _PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "vllm", "deepspeed")
 
 AUTO = "auto"  # for resume_from_checkpoint: continue from the last checkpoint, or start if there is none
 CONFIG, METRICS, CURVES, MODEL, MERGED = "config.json", "metrics.jsonl", "curves.png", "model", "model-merged"
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 # A checkpoint can hold completions that are not trained on yet. These fields decide how completions are split into
 # micro-batches and groups, so they must not change on a resume.
@@ -31,7 +34,7 @@ _LAYOUT = (
 )
 
 
-def choose(recipe: Recipe) -> Path:
+def choose(recipe: "Recipe") -> Path:
     """Choose the output folder: `output_dir` if it is given, else the first unused `runs/<recipe>[-N]`.
 
     Raises:
@@ -80,12 +83,14 @@ def last_checkpoint(folder: Path, resume: str) -> str | None:
     Returns:
         The path of the checkpoint, or None if it does not exist.
     """
+    from transformers.trainer_utils import get_last_checkpoint  # slow to import
+
     if resume in (AUTO, "true"):
         return get_last_checkpoint(str(folder)) if folder.is_dir() else None
     return resume if (Path(resume) / "trainer_state.json").is_file() else None
 
 
-def _check_layout(checkpoint: Path, recipe: Recipe) -> None:
+def _check_layout(checkpoint: Path, recipe: "Recipe") -> None:
     path = checkpoint.parent / CONFIG
     before = json.loads(path.read_text())["training"] if path.is_file() else {}
     for name in _LAYOUT:
@@ -98,7 +103,7 @@ def _check_layout(checkpoint: Path, recipe: Recipe) -> None:
             )
 
 
-def write_config(folder: Path, recipe: Recipe, step: int) -> None:
+def write_config(folder: Path, recipe: "Recipe", step: int) -> None:
     """Write the command, code revision, package versions and all fields of a run to `config.json`.
 
     Args:
@@ -120,6 +125,24 @@ def write_config(folder: Path, recipe: Recipe, step: int) -> None:
     }
     name = f"config-from-{step}.json" if step and (folder / CONFIG).exists() else CONFIG
     write_whole(folder / name, json.dumps(config, indent=2, default=str) + "\n")
+
+
+def config_of(model: Path) -> Path | None:
+    """The file with the settings of a trained model, which `write_config` wrote. None if no run saved the model.
+
+    Args:
+        model: Output folder of a run, its model or one of its checkpoints.
+    """
+    checkpoint = _CHECKPOINT.fullmatch(model.name)
+    step = int(checkpoint[1]) if checkpoint else math.inf
+    folder = model.parent if checkpoint or model.name in (MODEL, MERGED) else model
+    starts = [int(path.stem.rpartition("-")[2]) for path in folder.glob("config-from-*.json")]
+    start = max((start for start in starts if start < step), default=None)
+    path = folder / (CONFIG if start is None else f"config-from-{start}.json")
+    try:
+        return path if {"run", "training"} <= json.loads(path.read_text()).keys() else None
+    except (OSError, ValueError):  # no file, or the config.json of something else
+        return None
 
 
 def append_metrics(folder: Path, metrics: dict[str, Any]) -> None:

@@ -151,9 +151,11 @@ def hub() -> list[Row]:
 
 def needs(recipe: Any) -> list[Row]:
     """Check the data, rewards, model and memory that a recipe needs. Each check runs even if another one fails."""
-    from ..data.loading import load, longest_prompt
+    from ..data.loading import load
     from ..data.long_prompts import drop_long_prompts
+    from ..data.prompts import PromptFormat
     from ..models import attention, catalogue
+    from ..models.chat_templates import check_recipe_prompts
     from ..models.description import describe
     from ..rewards import load_rewards
     from . import memory
@@ -171,11 +173,12 @@ def needs(recipe: Any) -> list[Row]:
 
     def data_set() -> str:
         evaluation = recipe.training.eval_strategy != "no"
-        loaded["train"], _ = load(recipe.run, evaluation=evaluation)
+        loaded["train"], loaded["eval"] = load(recipe.run, evaluation=evaluation)
         return f"{recipe.run.dataset_name}, {len(loaded['train']):,} prompts"
 
     def rewards() -> str:
-        return ", ".join(type(reward).__name__ for reward in load_rewards(recipe.run, loaded["train"]))
+        made = load_rewards(recipe.run, loaded["train"], recipe.training.max_completion_length)
+        return ", ".join(type(reward).__name__ for reward in made)
 
     def model() -> str:
         name = recipe.model.model_name_or_path
@@ -187,9 +190,15 @@ def needs(recipe: Any) -> list[Row]:
         recipe.model.attn_implementation = chosen.name
         return f"{name}, {loaded['model'].architecture.__name__}, attention {chosen}; its weights are not checked"
 
+    def prompts() -> str:
+        tokenizer, form = loaded["model"].tokenizer, PromptFormat.of(recipe)
+        check_recipe_prompts(recipe, loaded["train"], loaded["eval"], tokenizer)
+        kept = drop_long_prompts(loaded["train"], recipe.run.max_prompt_tokens, form, tokenizer, "training set")
+        loaded["tokens"] = form.longest(kept, tokenizer)
+        return f"the longest has {loaded['tokens']:,} tokens"
+
     def enough_memory() -> str:
-        tokenizer = loaded["model"].tokenizer
-        tokens = longest_prompt(drop_long_prompts(loaded["train"], recipe.run, tokenizer), recipe.run, tokenizer)
+        tokens = loaded["tokens"]
         estimate = memory.estimate(recipe, memory.skeleton(recipe, loaded["model"]), tokens)
         here = device_here(recipe)
         text = f"estimated peak {estimate.verdict(here)}"
@@ -205,6 +214,8 @@ def needs(recipe: Any) -> list[Row]:
     look("model", model)
     look("engine", lambda: "vLLM" if recipe.training.use_vllm else "transformers")
     if {"train", "model"} <= loaded.keys():
+        look("prompts", prompts)
+    if "tokens" in loaded:
         look("memory", enough_memory)
     return rows
 

@@ -11,8 +11,9 @@ from trl.trainer.utils import get_callable_name
 from ...shared.provenance import installed_version
 from ...trainer.passes.speedups import SPEEDUPS, decide
 from ...trainer.sampling.vllm_client import server_url
-from ..data.loading import longest_prompt
+from ..data.prompts import PromptFormat
 from ..models import attention, catalogue
+from ..models.chat_templates import check_recipe_prompts
 from ..models.description import describe
 from ..recipe.parsing import Recipe
 from . import hazards, memory
@@ -54,7 +55,8 @@ def report(
         description = describe(catalogue.local_model(name), recipe)
         chosen = attention.choose(recipe, description)
         recipe.model.attn_implementation = chosen.name
-        prompt_tokens = longest_prompt(train_set, recipe.run, description.tokenizer)
+        check_recipe_prompts(recipe, train_set, eval_set, description.tokenizer)
+        prompt_tokens = PromptFormat.of(recipe).longest(train_set, description.tokenizer)
         skeleton = memory.skeleton(recipe, description)
         table, over = _memory(recipe, skeleton, prompt_tokens)
         lines += _section("memory per rank", table)

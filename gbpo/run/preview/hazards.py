@@ -14,6 +14,9 @@ from trl import GRPOConfig
 
 from ...trainer.config import GBPOHazard
 from ...trainer.sampling.unbiased import biased_sampling
+from .. import reward_hazards
+from ..data.prompts import PromptFormat
+from ..models.chat_templates import unread_variables
 from ..models.description import Description
 from ..recipe.parsing import Recipe
 from .device import Device
@@ -36,7 +39,7 @@ def find(
         recipe: The parsed recipe.
         train_set: The training set, with the column `prompt`.
         eval_set: The evaluation set, if there is one.
-        description: The configuration of the model.
+        description: The configuration and the tokenizer of the model.
         prompt_tokens: Length of the longest prompt, in tokens.
 
     Returns:
@@ -52,6 +55,7 @@ def find(
     found += _window(args, description, prompt_tokens)
     found += _temperature(args)
     found += _rounded_away(recipe, description)
+    found += of_prompts_and_rewards(recipe, train_set, description)
     found += _cancelling_weights(recipe)
     found += _dropout(recipe)
     found += _compiled(args)
@@ -60,6 +64,23 @@ def find(
     if eval_set is not None:
         found += overlap(train_set, eval_set)
     return found
+
+
+def of_prompts_and_rewards(recipe: Recipe, train_set: Dataset, description: Description) -> list[str]:
+    """The hazards of the prompts and of the rewards of a recipe, as `find`."""
+    args, tokenizer = recipe.training, description.tokenizer
+    form = PromptFormat.of(recipe)
+    return [
+        *unread_variables(form, tokenizer),
+        *reward_hazards.find(
+            recipe.run,
+            form,
+            train_set,
+            tokenizer,
+            args.max_completion_length,
+            masks_truncated=args.mask_truncated_completions,
+        ),
+    ]
 
 
 def of_memory(estimate: Estimate, device: Device, plain: int, checkpointed: int) -> list[str]:

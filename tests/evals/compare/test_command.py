@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from evals.compare import command as module
 from evals.shared.results import Results
+from templates import NO_SYSTEM
 
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "recipes" / "tiny_math.yaml"
@@ -181,18 +182,24 @@ WRONG = {
     "folder of something else": (["--output=full"], ["full", "empty folder"]),
     "unknown model": (["--model_name_or_path=./nowhere"], ["./nowhere"]),
     "no samples": (["--eval_samples=0"], ["samples=0"]),
+    "system prompt that the template refuses": (
+        ["--chat_template_path=strict.jinja", "--system_prompt=Be brief."],
+        ["chat_template_path='strict.jinja'", "system_prompt='Be brief.'", "prompt_template"],
+    ),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_bad_input_is_one_line_before_anything_runs(case, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_one_line_before_anything_runs(case, tmp_path, monkeypatch, capsys, random_model):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "strict.jinja").write_text(NO_SYSTEM)
     (tmp_path / "problems.jsonl").write_text('{"prompt": "1+1=", "solution": "2"}\n' * 64)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
     flags, words = WRONG[case]
     recipe = [flags[0], *flags[1:]] if case == "missing recipe" else [str(TINY), *flags]
     defaults = ["--algorithms", "grpo", "gbpo", "--seeds", "0", "--output=compared"]
+    defaults.append(f"--model_name_or_path={random_model}")
     argv = [recipe[0], *defaults, *recipe[1:]]  # later options win
     with pytest.raises(SystemExit) as stop:
         module.main(argv)
@@ -202,6 +209,25 @@ def test_bad_input_is_one_line_before_anything_runs(case, tmp_path, monkeypatch,
     assert all(word in error for word in words), error
     assert not list(tmp_path.rglob("cells"))
     assert (tmp_path / "full" / "thesis.tex").read_text() == "years of work"
+
+
+def test_rewards_that_are_switched_off_are_printed_and_noted(random_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "run_cells", lambda plan: False)
+    argv = [str(TINY), "--algorithms", "grpo", "gbpo", "--seeds", "0", f"--output={tmp_path}", "--max_steps=9"]
+    with pytest.raises(SystemExit):
+        module.main([*argv, f"--model_name_or_path={random_model}", "--reward_funcs=math"])
+    (note,) = [note for note in Results.load(tmp_path).notes if "math reads the answer from" in note]
+    assert f"evals.compare: warning: {note}\n" in capsys.readouterr().err
+
+
+def test_questions_that_the_runs_would_drop_are_not_written(random_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "run_cells", lambda plan: False)
+    argv = [str(TINY), "--algorithms", "grpo", "gbpo", "--seeds", "0", f"--output={tmp_path}", "--max_steps=9"]
+    with pytest.raises(SystemExit):
+        # three tokens of the chat template and five characters, such as 9+12=
+        module.main([*argv, f"--model_name_or_path={random_model}", "--max_prompt_tokens=8"])
+    questions = Results.load(tmp_path).questions
+    assert questions and max(len(question["prompt"]) for question in questions) == 5
 
 
 def test_a_folder_accepts_only_comparable_runs(tmp_path, monkeypatch, capsys):

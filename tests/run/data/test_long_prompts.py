@@ -8,17 +8,23 @@ from datasets import Dataset
 from gbpo.run import train
 from gbpo.run.data.arithmetic import arithmetic
 from gbpo.run.data.long_prompts import drop_long_prompts
+from gbpo.run.data.prompts import PromptFormat
 from gbpo.run.models.tiny import character_tokenizer
-from gbpo.run.recipe.arguments import RunArguments
+from templates import SWITCH
 
 # The tokenizer has one token per character. The chat template adds 3: <|user|>, <|end|> and <|assistant|>.
 PROMPTS = ["12345", "1234567890", "123"]
 
 
+def tokenizer_with_thoughts():
+    tokenizer = character_tokenizer()
+    tokenizer.chat_template = SWITCH
+    return tokenizer
+
+
 def dropped(limit, capsys, **fields):
-    run = RunArguments(dataset_name="arithmetic", max_prompt_tokens=limit, **fields)
     dataset = Dataset.from_dict({"prompt": PROMPTS, "solution": ["a", "b", "c"]})
-    kept = drop_long_prompts(dataset, run, character_tokenizer())
+    kept = drop_long_prompts(dataset, limit, PromptFormat(**fields), tokenizer_with_thoughts(), "training set")
     return kept["solution"], capsys.readouterr().err
 
 
@@ -33,6 +39,8 @@ def dropped(limit, capsys, **fields):
         (11, {"system_prompt": "Hi"}, ["c"]),
         (12, {"prompt_template": "Q {prompt}?"}, ["a", "c"]),  # 5 + 3 + 3 = 11
         (10, {"prompt_template": "Q {prompt}?"}, ["c"]),
+        (27, {"chat_template_kwargs": {"enable_thinking": False}}, ["a", "c"]),  # 5 + 3 + 19: <think>, </think>, breaks
+        (26, {"chat_template_kwargs": {"enable_thinking": False}}, ["c"]),
     ],
 )
 def test_prompts_are_counted_as_they_are_trained(limit, fields, kept, capsys):
@@ -45,7 +53,7 @@ def test_prompts_are_counted_as_they_are_trained(limit, fields, kept, capsys):
 
 def test_without_a_limit_nothing_is_counted():
     dataset = Dataset.from_dict({"prompt": PROMPTS})
-    assert drop_long_prompts(dataset, RunArguments(dataset_name="arithmetic"), tokenizer=None) is dataset
+    assert drop_long_prompts(dataset, None, PromptFormat(), None, "training set") is dataset
 
 
 def test_a_limit_below_every_prompt_is_refused(capsys):

@@ -119,7 +119,7 @@ def test_the_default_reward_of_a_task_uses_the_same_questions():
     train, evaluation = load(run, evaluation=True)
     assert train["prompt"][4] == "3*204?" and train["solution"][4] == "612"
     assert evaluation["prompt"][4] == "3*210?"
-    (reward,) = load_rewards(run, train)
+    (reward,) = load_rewards(run, train, 256)
     assert grade(reward, train["solution"], index=train["index"]) == [1.0] * 6
     assert grade(reward, evaluation["solution"], index=evaluation["index"]) == [1.0] * 6
 

@@ -12,7 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 
 from gbpo import GBPOTrainer
-from gbpo.run.data.loading import format_prompts, load
+from gbpo.run.data.loading import load
+from gbpo.run.data.prompts import PromptFormat
 from gbpo.run.models.description import describe
 from gbpo.run.preview import memory
 from gbpo.run.recipe.parsing import parse
@@ -65,7 +66,7 @@ def main(model, output, *flags):
         model,
         token_sum,
         args,
-        train_dataset=format_prompts(train_set, recipe.run, description.tokenizer),
+        train_dataset=PromptFormat.of(recipe).format(train_set, description.tokenizer),
         processing_class=description.tokenizer,
     )
     before = []  # bytes of gradients before each backward pass

@@ -9,6 +9,7 @@ import pytest
 
 from gbpo.run.preview import doctor
 from gbpo.run.preview.device import Device
+from templates import NO_SYSTEM
 
 TINY = str(Path(__file__).parents[3] / "recipes" / "tiny_math.yaml")
 
@@ -51,6 +52,14 @@ def test_too_little_memory(capsys, random_model, monkeypatch):
     monkeypatch.setattr("gbpo.run.preview.device.device_here", lambda recipe: Device("this machine", 2**20))
     status, printed = run(capsys, TINY, "--model_name_or_path", random_model)
     assert status == 1 and "MISSING memory" in printed.out
+
+
+def test_prompts_that_the_chat_template_refuses(capsys, random_model, tmp_path):
+    (tmp_path / "strict.jinja").write_text(NO_SYSTEM)
+    flags = ["--chat_template_path", str(tmp_path / "strict.jinja"), "--system_prompt", "Be brief."]
+    status, printed = run(capsys, TINY, "--model_name_or_path", random_model, *flags)
+    (line,) = [line for line in printed.out.splitlines() if "MISSING" in line]
+    assert status == 1 and line.split()[:2] == ["MISSING", "prompts"] and "system_prompt='Be brief.'" in line
 
 
 @pytest.mark.parametrize("argv", [["nowhere.yaml"], [TINY, "--epsilon", "2"]], ids=str)

@@ -11,6 +11,7 @@ from transformers import Qwen2Config
 from gbpo import GBPOConfig
 from gbpo.run import train
 from gbpo.run.models.description import Description
+from gbpo.run.models.tiny import character_tokenizer
 from gbpo.run.preview import hazards
 from gbpo.run.recipe.parsing import parse
 
@@ -18,10 +19,9 @@ ROOT = Path(__file__).parents[3]
 TINY = str(ROOT / "recipes" / "tiny_math.yaml")
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 ARITHMETIC = Dataset.from_dict({"prompt": ["1+1=", "1+2="]})
-MODEL = Description(Qwen2Config(max_position_embeddings=100), None, None)
-
-
-QWEN_MATH = Description(Qwen2Config(max_position_embeddings=4096), None, None)
+TOKENIZER = character_tokenizer()
+MODEL = Description(Qwen2Config(max_position_embeddings=100), None, TOKENIZER)
+QWEN_MATH = Description(Qwen2Config(max_position_embeddings=4096), None, TOKENIZER)
 
 
 def found(*flags, path=TINY, train_set=ARITHMETIC, eval_set=None, model=MODEL, prompt_tokens=9):
@@ -32,6 +32,8 @@ def without_vllm(monkeypatch):
     """Lets recipes with vLLM be parsed if it is not installed."""
     monkeypatch.setattr("gbpo.run.recipe.checks.find_spec", lambda name: name)
 
+
+BOXED = r"{prompt} Answer in \boxed{}."
 
 # flags with the hazard, the same flags after the fix, and words of the warning
 CASES = {
@@ -85,18 +87,33 @@ CASES = {
     ),
     "opposite weights": (
         ["--reward_funcs", "exact_match", "exact_match", "--reward_weights", 1, -1],
-        ["--reward_funcs", "exact_match", "length", "--reward_weights", 1, -0.5],
+        ["--reward_funcs", "exact_match", "format", "--reward_weights", 1, -0.5],
         ["'exact_match'", "twice", "cancel"],
     ),
     "weights that sum to nothing": (
-        ["--reward_funcs", "exact_match", "length", "--reward_weights", 0.5, -0.5],
-        ["--reward_funcs", "exact_match", "length", "--reward_weights", 1, 0],
+        ["--reward_funcs", "exact_match", "format", "--reward_weights", 0.5, -0.5],
+        ["--reward_funcs", "exact_match", "format", "--reward_weights", 1, 0],
         ["[0.5, -0.5]", "sum to 0"],
     ),
     "compiled": (
         ["--torch_compile", "true"],
         ["--torch_compile", "false"],
         ["torch_compile=True", "gbpo/pass_shapes", "torch_compile: false"],
+    ),
+    "variable that the chat template does not read": (
+        ["--chat_template_kwargs", "{enable_thinking: false}"],
+        ["--chat_template_kwargs", "{}"],
+        ["{'enable_thinking': False}", "does not read enable_thinking", "Correct the name"],
+    ),
+    "answers that no prompt asks to box": (
+        ["--reward_funcs", "math"],
+        ["--reward_funcs", "math", "--system_prompt", r"Answer in \boxed{}."],
+        ["math", "none of the first 2 prompts"],
+    ),
+    "penalty on completions that the loss leaves out": (
+        ["--reward_funcs", "exact_match", "cosine", "--mask_truncated_completions", "true", "--prompt_template", BOXED],
+        ["--reward_funcs", "exact_match", "cosine", "--prompt_template", BOXED],
+        ["mask_truncated_completions=True", "cosine", "nothing is learnt"],
     ),
     "top-p": (["--top_p", 0.9], ["--top_p", 1.0], ["top_p=0.9", "biases"]),
     "top-k": (["--top_k", 50], ["--top_k", 0], ["top_k=50"]),

@@ -12,7 +12,8 @@ from transformers.integrations import deepspeed
 from trl import get_peft_config
 
 from gbpo import GBPOTrainer
-from gbpo.run.data.loading import format_prompts, load
+from gbpo.run.data.loading import load
+from gbpo.run.data.prompts import PromptFormat
 from gbpo.run.models.description import describe
 from gbpo.run.preview import fake_runs, hazards, memory
 from gbpo.run.preview.device import Device, device_here, precision
@@ -54,7 +55,7 @@ def one_step(model, tmp_path, *flags):
         model,
         character_sum,
         args,
-        train_dataset=format_prompts(train_set, parsed_recipe.run, tokenizer),
+        train_dataset=PromptFormat.of(parsed_recipe).format(train_set, tokenizer),
         processing_class=tokenizer,
         peft_config=get_peft_config(parsed_recipe.model),
     )

@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
 from gbpo import GBPOTrainer
 from gbpo.run import train
-from gbpo.run.data.loading import format_prompts, load
+from gbpo.run.data.loading import load
+from gbpo.run.data.prompts import PromptFormat
 from gbpo.run.models.description import describe
 from gbpo.run.preview import plan
 from gbpo.run.recipe.parsing import parse
@@ -52,7 +53,7 @@ def test_plan(model, flags, expected, tmp_path):
         model,
         equal_rewards,
         parsed_recipe.training,
-        train_dataset=format_prompts(train_set, parsed_recipe.run, tokenizer),
+        train_dataset=PromptFormat.of(parsed_recipe).format(train_set, tokenizer),
         processing_class=tokenizer,
     )
     assert found.steps == trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gbpo.run import train
+from templates import NO_SYSTEM
 
 TINY = str(Path(__file__).parents[3] / "recipes" / "tiny_math.yaml")
 NO_STEPS = "no_steps.yaml"  # tiny_math without steps_per_generation
@@ -49,6 +50,11 @@ FILES = {
     "open.jinja": "{% for message in messages %}{{ message.content }}",
     "silent.jinja": "{{ messages[0].text.upper() }}",
     "empty.jinja": "",
+    "strict.jinja": NO_SYSTEM,
+    "chats.jsonl": "".join(
+        json.dumps({"prompt": [{"role": role, "content": "1+1="} for role in roles], "solution": "2"}) + "\n"
+        for roles in (["user"], ["system", "user"])
+    ),
     "conversation.jsonl": '{"prompt": [{"role": "user"}], "solution": "2"}\n' * 40,
     "numbers.jsonl": '{"prompt": 3, "solution": "2"}\n' * 40,
     "bert/config.json": '{"model_type": "bert", "architectures": ["BertForMaskedLM"]}',
@@ -274,6 +280,26 @@ CASES |= {
     "chat template with a syntax error": ([TINY, "--chat_template_path", "open.jinja"], ["open.jinja", "Jinja"]),
     "chat template that raises": ([TINY, "--chat_template_path", "silent.jinja"], ["silent.jinja", "no attribute"]),
     "empty chat template": ([TINY, "--chat_template_path", "empty.jinja"], ["empty.jinja"]),
+    "chat template that refuses the system prompt": (
+        [TINY, "--chat_template_path", "strict.jinja", "--system_prompt", "Be brief."],
+        ["strict.jinja", "system_prompt='Be brief.'", "no place for a system", "prompt_template"],
+    ),
+    "chat template that fails before long prompts are dropped": (
+        [TINY, "--chat_template_path", "open.jinja", "--max_prompt_tokens", "9"],
+        ["open.jinja", "Jinja"],
+    ),
+    "evaluation set that the chat template refuses": (
+        [
+            TINY,
+            "--chat_template_path",
+            "strict.jinja",
+            "--eval_strategy",
+            "steps",
+            "--eval_dataset_name",
+            "chats.jsonl",
+        ],
+        ["strict.jinja", "system message in row 1 of 'chats.jsonl'"],
+    ),
     # LoRA and quantisation
     "LoRA options without LoRA": ([TINY, "--lora_r", "8"], ["lora_r", "use_peft"]),
     "LoRA on no module": (
@@ -386,6 +412,8 @@ def contents(folder):
 NEEDS_MODEL = {
     *("unknown attention", "attention not installed", "LoRA on no module", "LoRA on the head"),
     *("chat template with a syntax error", "chat template that raises", "empty chat template"),
+    *("chat template that refuses the system prompt", "evaluation set that the chat template refuses"),
+    "chat template that fails before long prompts are dropped",
     *("unknown model_init_kwargs", "unknown type of weights", "another width than the checkpoint's"),
     *("more layers than the checkpoint's", "word for a width", "no attention heads"),
     "an LM head that the checkpoint does not have",
@@ -417,6 +445,16 @@ def test_one_clear_line_before_a_model_is_loaded(case, folder, monkeypatch, caps
         assert word in printed, printed
     assert contents(folder) == before
     assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("case", sorted(case for case in NEEDS_MODEL if "template" in case))
+def test_the_dry_run_refuses_what_a_chat_template_refuses(case, folder, capsys, random_model):
+    argv, words = CASES[case]
+    with pytest.raises(SystemExit) as stop:
+        train.main([*argv, "--model_name_or_path", random_model, "--dry_run", "true"])
+    printed = capsys.readouterr().err.strip()
+    assert stop.value.code == 2 and printed.startswith("gbpo: error: ") and "\n" not in printed, printed
+    assert all(word in printed for word in words), printed
 
 
 def test_the_installed_command(launch, tmp_path):

@@ -1,0 +1,174 @@
+"""The options of the command line, and how they and the settings of a run or recipe give those of an evaluation."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from gbpo.run.recipe.arguments import RunArguments, mapping
+
+from ..shared.command_line import OneLineErrorParser
+from .origin import Origin, is_model, origin_of_model, origin_of_recipe
+from .settings import ENGINES, QUESTION_FIELDS, SAMPLING, Settings
+
+# torch, transformers and datasets are imported only after the arguments have been checked.
+
+# field of a recipe → other names of its option
+_SHORT = {"dataset_columns": "--columns", "dataset_extract": "--extract", "dataset_train_split": "--split"}
+# setting of the sampling → field of the trainer
+_OF_TRAINER = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_completion_length"}
+_DEFAULT_REWARD = "reasoning_gym"  # of a reasoning-gym task
+_SAMPLING_HELP = {
+    "samples": "completions per question",
+    "temperature": "sampling temperature",
+    "top_p": "nucleus sampling",
+    "max_tokens": "maximum number of tokens per completion",
+    "seed": "seed of the sampling",
+    "batch_size": "completions per batch",
+}
+
+
+def parser(description: str | None) -> OneLineErrorParser:
+    """The parser of the command. Options that are not given are None."""
+    made = OneLineErrorParser(
+        prog="python -m evals.evaluate",
+        usage="%(prog)s MODEL [MODEL ...] [DATASET] [--reward NAME] [options]",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add, defaults = made.add_argument, {one.name: one.default for one in dataclasses.fields(Settings)}
+    add("names", nargs="+", metavar="MODEL", help="models or runs, then the data set: a file, Hub id or generated task")
+    add("--recipe", type=Path, metavar="FILE", help="recipe with the default settings")
+    add("--reward", help="name or dotted path of the reward (reasoning_gym tasks have their own)")
+    add("--reward_kwargs", help="options of the reward, for example '{\"workers\": 4}'")
+    hints = get_type_hints(RunArguments)
+    for field in dataclasses.fields(RunArguments):
+        if field.name in QUESTION_FIELDS and field.name != "dataset_name":
+            names = [_SHORT[field.name]] if field.name in _SHORT else []
+            kind = int if hints[field.name] == int | None else str
+            text = field.metadata["help"]
+            text = text[0].lower() + text[1:].rstrip(".")
+            add(*names, f"--{field.name}", dest=field.name, type=kind, metavar="VALUE", help=text)
+    add("--chat_template_kwargs", metavar="VALUE", help="variables of the chat template: '{enable_thinking: false}'")
+    for name, text in _SAMPLING_HELP.items():
+        add(f"--{name}", type=type(defaults[name]), help=f"{text} ({defaults[name]})")
+    add("--engine", choices=ENGINES, help="program that generates the completions (auto)")
+    add("--reference", metavar="MODEL", help="model to measure the KL divergence from")
+    add("--output", metavar="FILE.json", help="file to write the results to")
+    add("--no_cache", action="store_true", help="evaluate again even if the result is cached")
+    return made
+
+
+def models_and_data_set(names: list[str]) -> tuple[list[str], str | None]:
+    """Split the names of the command line into models and the data set, which is None if the last name is a model."""
+    return (names, None) if len(names) == 1 or is_model(names[-1]) else (names[:-1], names[-1])
+
+
+def find_origin(models: list[str], options: argparse.Namespace) -> Origin | None:
+    """Where the settings that are not given come from: the recipe, or the run of the first model that has one.
+
+    Raises:
+        ValueError: Two runs have trained with other prompts, so no settings fit both.
+    """
+    if options.recipe is not None:
+        return origin_of_recipe(options.recipe)
+    origins = [origin for origin in map(origin_of_model, models) if origin is not None]
+    for other in origins[1:]:
+        for name, value in other.prompts.items():
+            first = origins[0].prompts[name]
+            if value != first and getattr(options, name) is None:
+                raise ValueError(
+                    f"{origins[0].path} has {name}={first!r}, but {other.path} has {name}={value!r}: one of the models "
+                    f"would be tested with other prompts than it was trained with. Evaluate them one by one, or give "
+                    f"--{name}."
+                )
+    return origins[0] if origins else None
+
+
+def settings_of(options: argparse.Namespace, data_set: str | None, origin: Origin | None) -> Settings:
+    """The settings of the evaluation.
+
+    Args:
+        options: The parsed command line.
+        data_set: The data set, if it is given.
+        origin: Where the settings that are not given come from.
+
+    Raises:
+        ValueError: A setting cannot be used, or there is neither a data set nor an origin.
+    """
+    values = {} if origin is None else origin.values
+    given = {name: value for name in QUESTION_FIELDS if (value := getattr(options, name, None)) is not None}
+    questions = {name: values[name] for name in QUESTION_FIELDS if name in values}
+    questions |= _evaluation_set(options, data_set, origin) | given
+    reward = options.reward or _first_reward(values)
+    kwargs = mapping("reward_kwargs", options.reward_kwargs)
+    if options.reward_kwargs is None:
+        kwargs = mapping("reward_kwargs", values.get("reward_kwargs")).get(reward or _DEFAULT_REWARD) or {}
+    elif kwargs and reward is None:
+        raise ValueError(f"reward_kwargs={kwargs} has no effect without a reward. Write --reward.")
+    run = RunArguments(
+        **questions,
+        reward_funcs=None if reward is None else [reward],
+        reward_kwargs={reward or _DEFAULT_REWARD: kwargs} if kwargs else {},
+    )
+    sampling = {name: value for name, field in _OF_TRAINER.items() if (value := values.get(field)) is not None}
+    sampling |= {name: value for name in SAMPLING if (value := getattr(options, name)) is not None}
+    template_kwargs = options.chat_template_kwargs or values.get("chat_template_kwargs")
+    return Settings(run, mapping("chat_template_kwargs", template_kwargs), **sampling)
+
+
+def sources(settings: Settings, options: argparse.Namespace, data_set: str | None, origin: Origin) -> str:
+    """One line that says which settings come from the run or recipe, and which of them the command line replaces."""
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    given |= {"reward_funcs": options.reward} if options.reward is not None else {}
+    given |= {"dataset_name": data_set} if data_set is not None else {}
+    known = {
+        name: value
+        for name, value in settings.as_dict().items()
+        if _OF_TRAINER.get(name, name) in origin.values and value not in (None, {}, [])
+    }
+    parts = {
+        f"from {origin.path}": {name: value for name, value in known.items() if name not in given},
+        "from the command line": {name: value for name, value in known.items() if name in given},
+    }
+    listed = {place: ", ".join(f"{name}={value!r}" for name, value in part.items()) for place, part in parts.items()}
+    return "; ".join(f"{place}: {text}" for place, text in listed.items() if text)
+
+
+def _first_reward(values: dict[str, Any]) -> str | None:
+    """The reward of a run that tells right from wrong answers. None if it names none.
+
+    Raises:
+        ValueError: It is the majority vote.
+    """
+    names = values.get("reward_funcs") or [None]
+    name = names if isinstance(names, str) else names[0]  # a recipe may contain one name
+    if name == "majority_vote":
+        raise ValueError(
+            "reward_funcs=['majority_vote'] rewards the most common answer even if it is wrong, so it does not test "
+            "the model. Write --reward, for example --reward math."
+        )
+    return name
+
+
+def _evaluation_set(options: argparse.Namespace, data_set: str | None, origin: Origin | None) -> dict[str, Any]:
+    """The fields of a recipe that name the questions."""
+    if data_set is None and origin is None:
+        raise ValueError(
+            f"Only {', '.join(map(repr, options.names))} is given, and no run that trained it, so there is nothing to "
+            "evaluate on. Write at least one model, and the data set last."
+        )
+    values = {} if origin is None else origin.values
+    if data_set is not None and data_set != values.get("dataset_name"):
+        return {"dataset_name": data_set, "dataset_config": None, "dataset_train_split": "test", "dataset_kwargs": {}}
+    if data_set is None and values.get("eval_dataset_name"):
+        return {"dataset_name": values["eval_dataset_name"], "dataset_kwargs": {}}
+    if data_set is None and Path(values["dataset_name"]).expanduser().is_file():
+        raise ValueError(
+            f"dataset_name={values['dataset_name']!r} is the file of the training, and there is no eval_dataset_name: "
+            "the model would be tested on what it was trained on. Write the data set last."
+        )
+    return {"dataset_train_split": values.get("dataset_test_split") or "test"}
