@@ -17,7 +17,6 @@ from latex2sympy2_extended.sets import FiniteSet
 from math_verify.grader import sympy_expr_eq
 from math_verify.parser import parse_latex_cached
 from sympy import (
-    Basic,
     Complement,
     Derivative,
     Equality,
@@ -56,7 +55,7 @@ _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
 _HUNDREDTH = UnevaluatedExpr(Rational(1, 100))
 _OPERATIONS = (Sum, Product, Integral, Limit, Derivative)  # their values are left to math-verify
 
-Value = Basic | MatrixBase
+Value = Any  # what the parser returns: a number, an expression, a set, a tuple, a matrix, an equation or an inequality
 
 
 def parse_latex(latex: str) -> Value:
@@ -176,7 +175,7 @@ def _same_number(a: Expr, b: Expr) -> bool | None:
     if a.is_infinite or b.is_infinite or (a.is_Rational and b.is_Rational):
         return bool(a == b)
     difference = (a - b).evalf(2, maxn=DIGITS)
-    parts: tuple[Any, Any] = difference.as_real_imag()
+    parts = difference.as_real_imag()
     if not all(part.is_Float or part.is_Rational for part in parts):
         return None
     # sympy marks a number of which it knows no digit by a precision of one bit

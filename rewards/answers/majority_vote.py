@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..shared.batch import Completion, completion_text, reference_text, report
-from ..shared.boxed import MAX_ANSWER, boxed_answer
+from ..shared.boxed import MAX_ANSWER, last_boxed
 from ..shared.groups import gather_rows, group_rows, prompt_key
 from .vote_counting import VoteResult, count_votes
 
@@ -131,7 +131,7 @@ class MajorityVote:
 
     def _answer(self, completion: Completion) -> str | None:
         text = completion_text(completion)
-        answer = boxed_answer(text) if self.boxed else text.strip()
+        answer = last_boxed(text) if self.boxed else text.strip()
         return answer if answer and len(answer) <= MAX_ANSWER else None
 
     def _count_all(self, own: list[list[tuple[list[str | None], str]]]) -> list[VoteResult]:

@@ -1,9 +1,9 @@
 r"""The reward `math`: mathematical answers, compared by math-verify in worker processes that can be killed.
 
-Completions are hostile input: `\boxed{9^{9^{9^9}}}` keeps sympy busy forever, and C code may ignore an alarm. Each
-completion is therefore graded in a worker of `shared.workers`. Math-verify's own alarm stops most computations after
-`SOFT_LIMIT` seconds. If a completion takes more than `hard_limit` seconds, its worker is killed. Workers return only a
-status.
+Completions are hostile input: `\boxed{9^{9^{9^9}}}` keeps sympy busy forever, and C code may ignore a timer. Each
+completion is therefore graded in a worker of `shared.workers`. A timer stops most computations after `SOFT_LIMIT`
+seconds of CPU time. If a completion takes more than `hard_limit` seconds, its worker is killed. Workers return only
+text.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..shared.batch import Completion, completion_text, reference_text, report
-from ..shared.boxed import MAX_ANSWER, boxed, boxed_answer
+from ..shared.boxed import MAX_ANSWER, boxed, last_boxed
 from ..shared.concurrency import run_in_thread
+from ..shared.references import extraction_hint
 from ..shared.workers import Workers
 from .equality import Value, equal, parse_latex
 from .normalise import normalise, read_choice
-from .plain_numbers import parse_number
+from .plain_numbers import other_spellings, parse_number
 
 SOFT_LIMIT = 1.0  # seconds of CPU time for each of three steps: read the reference answer, read the answer, compare
 
+_NAMED = re.compile(r"\banswer\b", re.IGNORECASE)  # the completion names its answer, but outside a box
 _FORMULA = re.compile(r"(?<!\\)(?:\$\$(.+?)\$\$|\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)  # not \\$
 
 
@@ -51,14 +53,24 @@ class Math:
         ValueError: `solution` and `completions` differ in length, or an option is out of range.
         RuntimeError: More than 1 % of a batch is `infra`: the workers cannot start, or they break.
 
-    Known limits of math-verify (remove reference answers from the data set for which they matter):
-        - Numbers that agree to 6 decimals count as equal, also if both are close to 0.
-        - A percentage equals the number without the sign: 9% equals 9.
-        - Units and number bases are ignored: 52_8 equals 52.
-        - (1, 2) equals {1, 2}.
-        - Only the last side of an equality is compared.
-        - Two boxes close together are merged into a set.
-        - The sentence "The final answer is $4$. I hope it is correct" is read with the same priority as a box.
+    The answer is the content of the last `\boxed{}`, or of the last boxes if nothing but a comma, a semicolon, `and` or
+    `or` stands between them. A last box that does not close is no answer. Text outside a box is never the answer; a
+    completion that has no box but the word "answer" is `wrong`, other completions without a box are `unparsed`.
+
+    `rewards.answers.normalise` rewrites both answers, and `rewards.answers.equality` compares them. Numbers are exact:
+    0.333333 does not equal 1/3, and 3.14 does not equal pi. Two numbers that are no fractions are equal if they agree
+    to 1,000 digits. An interval equals the inequality with the same solutions. A multiple-choice letter equals the same
+    letter with its text.
+
+    Known limits (remove reference answers from the data set for which they matter):
+        - A percentage equals the number without the sign, and the fraction: 9% equals 9 and 0.09.
+        - Units, degrees and words after a number are ignored: 5 cm equals 5 and 5 m. One letter without `\text` is a
+          variable: 5m is not 5.
+        - Number bases are ignored: 52_8 equals 52.
+        - The point (1, 2) equals the interval from 1 to 2, and the list 1, 2.
+        - Only the last side of an equality is compared, unless the reference answer is an equation as well.
+        - `\log` has base 10. `i` is the imaginary unit, except as an index. Small and capital letters are equal.
+        - A decimal comma is not read: 0,5 is a list. Full-width digits are not read.
         - If a reference answer hangs a worker until it is killed, the completion has the status `timeout`.
 
     The reward is asynchronous, so that TRL can run it at the same time as other rewards. In a script:
@@ -79,9 +91,9 @@ class Math:
             raise ValueError(f"workers={self.workers} leaves no process to grade in; give 1 or more, or None.")
         if self.hard_limit <= 3 * SOFT_LIMIT:
             raise ValueError(
-                f"hard_limit={self.hard_limit} would kill workers before the soft limit can stop them. Parsing the "
-                f"reference answer, parsing the answer and comparing them may take {SOFT_LIMIT} second each. Give more "
-                f"than {3 * SOFT_LIMIT} seconds."
+                f"hard_limit={self.hard_limit} would kill workers before the soft limit can stop them. Reading the "
+                f"reference answer, reading the answer and comparing them may take {SOFT_LIMIT:g} second each. Give "
+                f"more than {3 * SOFT_LIMIT:g} seconds."
             )
         if self.memory_mb < 1:
             raise ValueError(f"memory_mb={self.memory_mb} leaves no memory to grade in; the default is 1024.")
@@ -113,30 +125,44 @@ class Math:
         >>> Math().grade([r"\boxed{4}", "4", r"\boxed{4}"], [4, 4, None])
         ['ok', 'unparsed', 'no_gold']
         """
-        return self._grade_all(
-            [
-                (completion_text(completion), reference_text(reference))
-                for completion, reference in zip(completions, solution, strict=True)
-            ]
-        )
+        references = list(map(reference_text, solution))
+        texts = map(completion_text, completions)
+        return self._run(_grade, list(zip(texts, references, strict=True)), references)
 
     def check_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
         r"""The status of each reference answer, graded as an answer to itself.
 
+        It is graded in its own spelling, in bold with a final dot, and, if it is a plain number, as a fraction and as a
+        decimal. The status is the first one that is not `ok`. A solution that ends with `#### answer` gets a hint.
+
         >>> Math().check_references([r"\frac12", "", "?"])
         ['ok', 'no_gold', 'no_gold']
         """
-        references = [reference_text(reference) for reference in solution]
-        return self._grade_all([(_as_answer(text), text) for text in references], equal_text_is_correct=False)
+        references = list(map(reference_text, solution))
+        statuses = self._run(_check, [(reference,) for reference in references], references)
+        return [
+            (status == "no_gold" and extraction_hint(reference)) or status
+            for reference, status in zip(references, statuses, strict=True)
+        ]
 
-    def _grade_all(self, pairs: Sequence[tuple[str, str]], equal_text_is_correct: bool = True) -> list[str]:
-        """The status of each pair of a completion and a reference answer."""
-        rows = [row for row, (_, reference) in enumerate(pairs) if reference]
-        graded = self._workers.run(_grade, [(*pairs[row], equal_text_is_correct) for row in rows])
-        statuses = ["no_gold"] * len(pairs)
-        for row, status in zip(rows, graded, strict=True):
-            statuses[row] = status
-        return statuses
+    def read_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
+        r"""What the reward understands each reference answer to be, as sympy prints it, or the status `no_gold`.
+
+        >>> Math().read_references(["6.02e3", r"\frac{2}{4}\text{ cm}", "x<1", "?"])
+        ['6020', '1/2', 'x < 1', 'no_gold']
+        """
+        references = list(map(reference_text, solution))
+        return self._run(_read, [(reference,) for reference in references], references)
+
+    def _run(
+        self, work: Callable[..., str], arguments: Sequence[tuple[Any, ...]], references: Sequence[str]
+    ) -> list[str]:
+        """The result of `work` for each row in a worker; `no_gold` for a row without a reference answer."""
+        rows = [row for row, reference in enumerate(references) if reference]
+        results = ["no_gold"] * len(references)
+        for row, result in zip(rows, self._workers.run(work, [arguments[row] for row in rows]), strict=True):
+            results[row] = result
+        return results
 
     def close(self) -> None:
         """Stop the workers of this configuration. A later batch starts new ones."""
@@ -152,11 +178,11 @@ def reference_answer(reference: str) -> str | None:
 
     None: a box is not closed, or the text is a solution that ends with `#### answer`.
 
-    >>> reference_answer(r"So $n = 2$ and \boxed{(2, 3)}."), reference_answer(r"Hence \(\frac12\)"), reference_answer("5")
-    ('(2, 3)', '\\frac12', '5')
+    >>> reference_answer(r"So $n = 2$ and \boxed{(2, 3)}."), reference_answer(r"Hence $5$"), reference_answer("5")
+    ('(2, 3)', '5', '5')
     """
     if r"\boxed{" in reference:
-        return boxed_answer(reference)
+        return last_boxed(reference)
     if "####" in reference:
         return None
     formulas = [next(filter(None, match.groups())) for match in _FORMULA.finditer(reference)]
@@ -172,12 +198,14 @@ def _prepare() -> None:
         raise RuntimeError("In a new worker, math-verify does not recognise that x(x+1)/2 equals 0.5x^2+0.5x.")
 
 
-def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_limit: int = SOFT_LIMIT) -> str:
-    expected, answer = reference_answer(reference), boxed_answer(text)
+def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_limit: float = SOFT_LIMIT) -> str:
+    expected, answer = reference_answer(reference), last_boxed(text)
     if not expected:
         return "no_gold"
     if answer and answer == expected and equal_text_is_correct:
         return "ok"
+    if answer is None and r"\boxed" not in text and _NAMED.search(text):
+        return "wrong"
     if not answer or len(answer) > MAX_ANSWER:
         return "unparsed"
     numbers = parse_number(expected), parse_number(answer)
@@ -201,6 +229,24 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
         os._exit(1)  # a worker without free memory could also fail on its next completion
     except Exception:
         return status_if_raised
+
+
+def _check(reference: str) -> str:
+    """The first status that is not `ok`, of the reference answer graded in several spellings."""
+    answer = reference_answer(reference)
+    if not answer:
+        return "no_gold"
+    spellings = [answer, rf"$\displaystyle \mathbf{{{answer}}}$.", *other_spellings(answer)]
+    statuses = (_grade(boxed(spelling), reference, equal_text_is_correct=False) for spelling in spellings)
+    return next((status for status in statuses if status != "ok"), "ok")
+
+
+def _read(reference: str) -> str:
+    answer = reference_answer(reference)
+    try:
+        return f"{_within(SOFT_LIMIT, _value, answer)}" if answer else "no_gold"
+    except (_TooSlowError, Exception):
+        return "no_gold"
 
 
 def _value(answer: str) -> Value:

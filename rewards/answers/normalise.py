@@ -8,6 +8,7 @@ the answer of a completion go through the same steps.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -17,21 +18,17 @@ from fractions import Fraction
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_VULGAR = {
-    **{"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5"},
-    **{"⅙": "1/6", "⅚": "5/6", "⅐": "1/7", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "⅑": "1/9", "⅒": "1/10"},
-}
-_COMMANDS = {
-    **{"×": r"\times", "·": r"\cdot", "⋅": r"\cdot", "∙": r"\cdot", "÷": "/", "⁄": "/", "∕": "/"},  # noqa: RUF001
-    **{"−": "-", "–": "-", "±": r"\pm", "∓": r"\mp", "≈": r"\approx", "≃": r"\approx"},  # noqa: RUF001
-    **{"≤": r"\le", "⩽": r"\le", "≥": r"\ge", "⩾": r"\ge", "≠": r"\ne", "∞": r"\infty", "π": r"\pi"},
-    **{"∪": r"\cup", "∩": r"\cap", "∈": r"\in", "∅": r"\emptyset", "∨": r"\lor", "∧": r"\land", "∖": r"\setminus"},
-    **{"ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}"},
-    **{"⌊": r"\lfloor", "⌋": r"\rfloor", "⌈": r"\lceil", "⌉": r"\rceil", "°": r"^\circ", "º": r"^\circ"},
-    **{"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]", "θ": r"\theta", "α": r"\alpha", "β": r"\beta"},  # noqa: RUF001
-    **{"（": "(", "）": ")", "，": ",", "：": ":", "；": ";", "＝": "=", "＋": "+", "－": "-", "％": "%"},  # noqa: RUF001
-    **{"’": "'", "′": "'", "\u00a0": "~", "\u2009": "~", "\u202f": "~", "\u2007": "~", "\u2002": " "},  # noqa: RUF001
-}
+_VULGAR = re.compile("[¼-¾⅐-⅞]")  # fractions such as ½
+# a character and its LaTeX, in turn
+_TABLE = r"""
+    × \times  · \cdot  ⋅ \cdot  ∙ \cdot  ÷ /  ⁄ /  ∕ /  − -  – -  ＋ +  － -  ＝ =  ± \pm  ∓ \mp  ≈ \approx  ≃ \approx
+    ≤ \le  ⩽ \le  ≥ \ge  ⩾ \ge  ≠ \ne  ∞ \infty  ∪ \cup  ∩ \cap  ∈ \in  ∖ \setminus  ∅ \emptyset  ∨ \lor  ∧ \land
+    √ \sqrt  ∛ \sqrt[3]  ∜ \sqrt[4]  ° ^\circ  º ^\circ  ⌊ \lfloor  ⌋ \rfloor  ⌈ \lceil  ⌉ \rceil  π \pi  θ \theta
+    α \alpha  β \beta  ℝ \mathbb{R}  ℤ \mathbb{Z}  ℕ \mathbb{N}  ℚ \mathbb{Q}  ℂ \mathbb{C}  ’ '  ′ '
+    （ (  ） )  ， ,  ： :  ； ;  ％ %
+""".split()
+_COMMANDS = dict(zip(_TABLE[::2], _TABLE[1::2], strict=True))
+_SPACES = re.compile("[\u00a0\u2002-\u200a\u202f]")  # among them the thin spaces between thousands
 
 
 def _unicode(text: str) -> str:
@@ -40,13 +37,17 @@ def _unicode(text: str) -> str:
         return text
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+", lambda match: f"^{{{match[0].translate(_SUPERSCRIPTS)}}}", text)
     text = re.sub(r"[₀-₉]+", lambda match: f"_{{{match[0].translate(_SUBSCRIPTS)}}}", text)
-    for character, fraction in _VULGAR.items():
-        numerator, denominator = fraction.split("/")
-        text = text.replace(character, rf"\frac{{{numerator}}}{{{denominator}}}")
+    text = _SPACES.sub(" ", text)
+    text = _VULGAR.sub(_vulgar, text)
     for character, latex in _COMMANDS.items():
         # a command ends before a letter: αx is \alpha x
         text = text.replace(character, f"{latex} " if latex[0] == "\\" and latex[-1].isalpha() else latex)
     return text
+
+
+def _vulgar(match: re.Match[str]) -> str:
+    numerator, _, denominator = unicodedata.normalize("NFKC", match[0]).partition("⁄")
+    return rf"\frac{{{numerator}}}{{{denominator}}}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -293,7 +294,9 @@ def _words(text: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 _INDEX = re.compile(r"_ ?(?:i|\{[^{}]*i)")
-_IMAGINARY = re.compile(r"\\(?:text|begin|end|operatorname|mathbb|mathcal)\{[^{}]*\}|\\(?:imath|jmath)(?![A-Za-z])|\\[A-Za-z]+|i")
+_IMAGINARY = re.compile(
+    r"\\(?:text|begin|end|operatorname|mathbb|mathcal)\{[^{}]*\}|\\(?:imath|jmath)(?![A-Za-z])|\\[A-Za-z]+|i"
+)
 
 
 def _imaginary(text: str) -> str:
@@ -310,7 +313,8 @@ def _imaginary(text: str) -> str:
 _PLAIN = re.compile(r"\\[A-Za-z]+\{|\\[,;: ]|[{}$*~]")
 _CHOICE = re.compile(r"\s*(?:(?:option|choice|answer)\b[\s:]*)?[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?\s*", re.IGNORECASE)
 _CHOICE_AND_TEXT = re.compile(
-    r"\s*(?:(?:option|choice|answer)\b[\s:]*)?(?:\(\s*([A-Z])\s*\)[\s.:]|([A-Z])\s*(?:[):]|\.\s|\s[-–—]\s(?=[A-Za-z]{2})))"  # noqa: RUF001
+    r"\s*(?:(?:option|choice|answer)\b[\s:]*)?"
+    r"(?:\(\s*([A-Z])\s*\)[\s.:]|([A-Z])\s*(?:[):]|\.\s|\s[-–—]\s(?=[A-Za-z]{2})))"
     r"\s*(?!(?:and|or)\b|\(?[A-Z][).:]|[-+*/=^,;&])(\S.*)",
     re.DOTALL,
 )
@@ -338,7 +342,7 @@ def normalise(text: str) -> str:
 
     >>> for text in (r"58\,500", "**½**", "1e-5", r"\text{10 apples}", "30°", "2*pi", "No solution", "1/i"):
     ...     print(normalise(text), end="   ")
-    58500   \frac{1}{2}   1\cdot 10^{-5}   10   30   2*\pi   \text{nosolution}   1/{I}   
+    58500   \frac{1}{2}   1\cdot 10^{-5}   10   30   2*\pi   \text{nosolution}   1/{I}
     """
     for step in _STEPS:
         text = step(text)

@@ -13,7 +13,7 @@ from typing import Any
 import regex
 
 from ..shared.batch import Completion, completion_text, report
-from ..shared.boxed import boxed_answer
+from ..shared.boxed import last_boxed
 
 # CPU seconds for one completion. `regex` exceeds this limit a little, and severalfold on megabytes of text.
 TIME_LIMIT = 0.2
@@ -119,5 +119,5 @@ class Boxed:
 def _box_status(text: str) -> str:
     if text.count(r"\boxed") > 1:
         return "wrong"
-    content = boxed_answer(text) or ""
+    content = last_boxed(text) or ""
     return "ok" if content.strip("{} \t\r\n") else "unparsed"

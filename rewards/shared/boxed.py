@@ -22,14 +22,14 @@ def boxed(answer: str) -> str:
     return rf"\boxed{{{answer}}}"
 
 
-def boxed_answer(text: str) -> str | None:
+def last_boxed(text: str) -> str | None:
     r"""The answer of a text: the content of the last `\boxed{}`, stripped; None if there is no box or it is not closed.
 
     Boxes with nothing between them but a comma, a semicolon, `and` or `or` are one answer, a list.
 
-    >>> boxed_answer(r"\boxed{1}, no: \boxed{\{2, \frac{3}{4}\}}.")
+    >>> last_boxed(r"\boxed{1}, no: \boxed{\{2, \frac{3}{4}\}}.")
     '\\{2, \\frac{3}{4}\\}'
-    >>> boxed_answer(r"$x$ is $\boxed{3}$ or $\boxed{5}$."), boxed_answer(r"\boxed{4}, or \boxed{5")
+    >>> last_boxed(r"$x$ is $\boxed{3}$ or $\boxed{5}$."), last_boxed(r"\boxed{4}, or \boxed{5")
     ('3, 5', None)
     """
     start = text.rfind(_OPENING)
