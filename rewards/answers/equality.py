@@ -50,7 +50,8 @@ DIGITS = 1000  # irrational numbers that agree to this many digits are equal
 _PARSER = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none", equations=False
 )
-_ALTERNATIVES = re.compile(r"\\text\{ ?or ?\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z])")
+_OR = re.compile(r"\\text\{ ?or ?\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z])")
+_AND = re.compile(r"\\text\{ ?and ?\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![A-Za-z])")
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
 _HUNDREDTH = UnevaluatedExpr(Rational(1, 100))
 _OPERATIONS = (Sum, Product, Integral, Limit, Derivative)  # their values are left to math-verify
@@ -67,13 +68,10 @@ def parse_latex(latex: str) -> Value:
     >>> parse_latex(r"0.125"), parse_latex(r"x < 1 \text{ or } x \ge 2")
     (1/8, Union(Interval.open(-oo, 1), Interval(2, oo)))
     """
-    parts = _ALTERNATIVES.split(latex)
-    if len(parts) > 1 and all(map(_INEQUALITY.search, parts)):
-        return Union(*map(_solutions, map(_parse_one, parts)))
-    return _parse_one(latex)
-
-
-def _parse_one(latex: str) -> Value:
+    for separator, combine in ((_OR, Union), (_AND, Intersection)):
+        parts = separator.split(latex)
+        if len(parts) > 1 and all(map(_INEQUALITY.search, parts)):
+            return combine(*(_solutions(parse_latex(part)) for part in parts))
     return _exact(parse_latex_cached(normalize_latex(latex, _PARSER)))
 
 
@@ -97,7 +95,9 @@ def _exact(value: Value) -> Value:
 
 
 def _solutions(relation: Value) -> Set:
-    """The solutions of an inequality in one variable, or of a chain of inequalities such as 1 < x < 2."""
+    """The solutions of an inequality in one variable, or of a chain such as 1 < x < 2; a set is its own solutions."""
+    if isinstance(relation, Set):
+        return relation
     if isinstance(relation, And):
         return Intersection(*map(_solutions, relation._unsorted_args))
     if relation.rhs.is_Symbol:
@@ -127,7 +127,7 @@ def _as_sets(values: tuple[Value, Value]) -> tuple[Value, Value]:
         return values
     if all(map(_is_inequality, sets)) and sets[0].free_symbols != sets[1].free_symbols:
         return values
-    return tuple(one if isinstance(one, Set) else _solutions(one) for one in sets)
+    return _solutions(sets[0]), _solutions(sets[1])
 
 
 def _percentage(value: Value) -> Value | None:

@@ -184,15 +184,15 @@ _BARE_COMMAND = re.compile(
 _INFINITY = re.compile(r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", re.IGNORECASE)
 _SQRT_GROUP = re.compile(r"(?:\\|(?<![A-Za-z]))sqrt(\[\d+\])? ?(?=\()")
 _SQRT_BRACES = re.compile(r"(?<![A-Za-z\\])sqrt ?(?=\{)")
-_SQRT_NUMBER = re.compile(r"(?:(?<![A-Za-z\\])sqrt|\\sqrt ) ?(\d+)")
+_SQRT_NUMBER = re.compile(r"(?:(?<![A-Za-z\\])sqrt|\\sqrt(?: |(\[\d+\]))) ?(\d+)")
 _EXP = re.compile(r"\\?(?<![A-Za-z])exp ?(?=\()")
 _ABS = re.compile(r"(?<![A-Za-z\\])abs ?(?=\()")
 _POWER = re.compile(r"\^ ?([+-]?\d+(?:\.\d+)?|[+-]\w)")
 _POWER_GROUP = re.compile(r"\^ ?(?=\()")
 _TIMES_TEN = re.compile(r"(?<=\d) ?[xX*] ?(?=10 ?\^)")
 _RELATIONS = {">=": r"\ge ", "<=": r"\le ", "!=": r"\ne ", r"\geq": r"\ge", r"\leq": r"\le", r"\neq": r"\ne"}
-_RELATIONS |= {r"\geqslant": r"\ge", r"\leqslant": r"\le", r"\lt": "<", r"\gt": ">"}
-_RELATION = re.compile(r"[<>!]=|\\(?:[gl]eq(?:slant)?|neq|[lg]t)(?![A-Za-z])")
+_RELATIONS |= {r"\varnothing": r"\emptyset", r"\geqslant": r"\ge", r"\leqslant": r"\le", r"\lt": "<", r"\gt": ">"}
+_RELATION = re.compile(r"[<>!]=|\\(?:[gl]eq(?:slant)?|neq|[lg]t|varnothing)(?![A-Za-z])")
 _UNION = re.compile(r"(?<=[)\]}]) ?(?:U|\\text\{ ?(?:U|union) ?\}|\bunion\b) ?(?=[(\[\\{])")
 _OR_BETWEEN_INTERVALS = re.compile(r"(?<=[)\]]) ?(?:\\text\{ ?or ?\}|\bor\b|\\lor) ?(?=[(\[])")
 _PERCENT = re.compile(r"\\text\{ ?(?:percent|percentage|pct|\\?%) ?\}|(?<![A-Za-z])(?:percent|pct)(?![A-Za-z])|\\?%")
@@ -211,7 +211,7 @@ def _code(text: str) -> str:
         text = _OR_BETWEEN_INTERVALS.sub(r"\\cup ", text)
     text = _rewrite_groups(text, _SQRT_GROUP, lambda match, content: rf"\sqrt{match[1] or ''}{{{content}}}")
     text = _SQRT_BRACES.sub(r"\\sqrt", text)
-    text = _SQRT_NUMBER.sub(r"\\sqrt{\1}", text)
+    text = _SQRT_NUMBER.sub(r"\\sqrt\1{\2}", text)
     text = _rewrite_groups(text, _EXP, lambda _, content: f"e^{{{content}}}")
     text = _rewrite_groups(text, _ABS, lambda _, content: f"|{content}|")
     text = _BARE_COMMAND.sub(r"\\\1 ", text)
@@ -254,6 +254,7 @@ _ATTACHED_UNIT = re.compile(r"(?<=\d)(?:cm|mm|km|kg)(?:\^ ?\{?[23]\}?)?$")
 _OPEN_END = re.compile(r"(?:[-+*/=<>,;:^_(\[]|\\(?:cdot|times|pm|le|ge|ne|in|cup|cap|setminus|land|lor))$")
 _SHORT_UNITS = frozenset("cm mm km dm nm ft in yd mi kg mg lb oz ml mL dl cl sq cu cents cent".split())
 _CONNECTIVES = frozenset("and or mod if for where union".split())
+_LABEL = re.compile(r"^\\text\{[^{}]*[:=] ?\} ?(?=.)")
 _WHOLE_TEXT = re.compile(r"\\text\{ ?([^{}]*) ?\}")
 _PHRASE = re.compile(r"[A-Za-z]+(?:[ '-][A-Za-z]+)*")
 
@@ -274,6 +275,7 @@ def is_word(letters: str) -> bool:
 def _words(text: str) -> str:
     """Drop degrees, units and words after a number, and write an answer of words as one `\\text`."""
     text = _DEGREES.sub("", text)
+    text = _LABEL.sub("", text)
     whole = _WHOLE_TEXT.fullmatch(text)
     if whole and re.match(r"[-+(.]*\d", whole[1]):
         text = whole[1].strip(" .")
@@ -283,7 +285,7 @@ def _words(text: str) -> str:
         text = text[: match.start()]
     text = _ATTACHED_UNIT.sub("", text).strip()
     phrase = _WHOLE_TEXT.fullmatch(text)
-    letters = phrase[1].strip() if phrase else text
+    letters = phrase[1].strip(" .") if phrase else text
     if _PHRASE.fullmatch(letters) and (phrase or " " in letters or is_word(letters)):
         return rf"\text{{{re.sub('[^a-z]', '', letters.lower())}}}"
     return text
