@@ -79,6 +79,8 @@ def _exact(value: Value) -> Value:
     """The value with exact numbers. Only constants are evaluated."""
     if isinstance(value, MatrixBase):
         return value.applyfunc(_exact)
+    if isinstance(value, FiniteSet) and len(value) == 1:
+        return _exact(value.args[0])
     if isinstance(value, FiniteSet | And):
         return type(value)(*map(_exact, value._unsorted_args))
     if isinstance(value, Relational):

@@ -139,6 +139,7 @@ def _roman(match: re.Match[str], content: str) -> str:
 _SPACED_THOUSANDS = re.compile(r"(?<![\w.,^}])\d{1,3}(?: \d{3})+(?![\w]| \d)")
 _BRACED_COMMA = re.compile(r"\s*\{\s*,\s*\}\s*")
 _COMMA_THOUSANDS = re.compile(r"(?<![\w.,^}])\d{1,3}(?:,\d{3})+(?!\d)")
+_BRACKET = re.compile(r"[(\[]|\\\{")
 _MIXED = re.compile(r"(?<![\w.])(\d+) (\d+) ?/ ?(\d+)(?![\w.])")
 _SIDE_BY_SIDE = re.compile(r"(?<=\d) +(?=\d)")
 _EXPONENT = re.compile(r"(?<![A-Za-z\\_^])(\d+(?:\.\d*)?|\.\d+)[eE]\{?([+-]?\d+)\}?(?![\w.])")
@@ -154,7 +155,7 @@ def _numbers(text: str) -> str:
     text = _BRACED_COMMA.sub("{,}", text)
     if "{,}" in text:
         text = text.replace("{,}", "")
-    elif _COMMA_THOUSANDS.sub("", text).count(",") == 0:  # with another comma, the answer is a list
+    elif "," not in _COMMA_THOUSANDS.sub("", text) and not _BRACKET.search(text):  # otherwise a list or a point
         text = _COMMA_THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = _SIDE_BY_SIDE.sub(", ", text)
