@@ -233,18 +233,24 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
 
 def _check(reference: str) -> str:
     """The first status that is not `ok`, of the reference answer graded in several spellings."""
-    answer = reference_answer(reference)
-    if not answer:
+    if _read(reference) == "no_gold":
         return "no_gold"
+    answer = reference_answer(reference) or ""
     spellings = [answer, rf"$\displaystyle \mathbf{{{answer}}}$.", *other_spellings(answer)]
     statuses = (_grade(boxed(spelling), reference, equal_text_is_correct=False) for spelling in spellings)
     return next((status for status in statuses if status != "ok"), "ok")
 
 
 def _read(reference: str) -> str:
+    """What a reference answer is understood to be; `no_gold` if it cannot be read."""
     answer = reference_answer(reference)
+    if not answer:
+        return "no_gold"
+    choice = read_choice(answer)
+    if choice and choice[0].isupper():
+        return choice[0]
     try:
-        return f"{_within(SOFT_LIMIT, _value, answer)}" if answer else "no_gold"
+        return str(_within(SOFT_LIMIT, _value, answer))
     except (_TooSlowError, Exception):
         return "no_gold"
 

@@ -65,7 +65,7 @@ def test_what_a_reward_understands_a_reference_answer_to_be():
         "12700",
         "3/2",
         "x < 1",
-        "d",
+        "D",
         "no_gold",
         "no_gold",
     ]
