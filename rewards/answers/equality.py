@@ -72,15 +72,14 @@ def parse_latex(latex: str) -> Value:
         parts = separator.split(latex)
         if len(parts) > 1 and all(map(_INEQUALITY.search, parts)):
             return combine(*(_solutions(parse_latex(part)) for part in parts))
-    return _exact(parse_latex_cached(normalize_latex(latex, _PARSER)))
+    value = _exact(parse_latex_cached(normalize_latex(latex, _PARSER)))
+    return value.args[0] if isinstance(value, FiniteSet) and len(value) == 1 else value
 
 
 def _exact(value: Value) -> Value:
     """The value with exact numbers. Only constants are evaluated."""
     if isinstance(value, MatrixBase):
         return value.applyfunc(_exact)
-    if isinstance(value, FiniteSet) and len(value) == 1:
-        return _exact(value.args[0])
     if isinstance(value, FiniteSet | And):
         return type(value)(*map(_exact, value._unsorted_args))
     if isinstance(value, Relational):

@@ -27,6 +27,7 @@ from .plain_numbers import other_spellings, parse_number
 SOFT_LIMIT = 1.0  # seconds of CPU time for each of three steps: read the reference answer, read the answer, compare
 
 _NAMED = re.compile(r"\banswer\b", re.IGNORECASE)  # the completion names its answer, but outside a box
+_SEPARATOR = re.compile(r"\s*(?:[,;]|,?\s*(?:and|or))\s*")  # between two formulas of a list
 _FORMULA = re.compile(r"(?<!\\)(?:\$\$(.+?)\$\$|\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)  # not \\$
 
 
@@ -174,19 +175,24 @@ class Math:
 
 
 def reference_answer(reference: str) -> str | None:
-    r"""The answer that a reference text gives: its boxes, or its last formula between dollars, or all of it.
+    r"""The answer that a reference text gives: its last boxes, or its last formulas between dollars, or all of it.
 
     None: a box is not closed, or the text is a solution that ends with `#### answer`.
 
-    >>> reference_answer(r"So $n = 2$ and \boxed{(2, 3)}."), reference_answer(r"Hence $5$"), reference_answer("5")
-    ('(2, 3)', '5', '5')
+    >>> reference_answer(r"So $n = 2$ and \boxed{(2, 3)}."), reference_answer("As $n > 0$, it is $2$ or $3$.")
+    ('(2, 3)', '2, 3')
     """
     if r"\boxed{" in reference:
         return last_boxed(reference)
     if "####" in reference:
         return None
-    formulas = [next(filter(None, match.groups())) for match in _FORMULA.finditer(reference)]
-    return formulas[-1] if formulas else reference
+    formulas = list(_FORMULA.finditer(reference))
+    if not formulas:
+        return reference
+    first = len(formulas) - 1
+    while first and _SEPARATOR.fullmatch(reference, formulas[first - 1].end(), formulas[first].start()):
+        first -= 1
+    return ", ".join(next(filter(None, match.groups())) for match in formulas[first:])
 
 
 # The functions below run inside a worker.

@@ -251,6 +251,7 @@ def _fractions(text: str) -> str:
 _DEGREES = re.compile(r" ?\^ ?\{? ?\\circ ?\}? ?(?:\\text\{ ?[CF] ?\}|[CF](?![A-Za-z]))?|\\degrees?(?![A-Za-z])")
 _TRAILING_TEXT = re.compile(r" ?(?:/|\\cdot)? ?\\text\{([^{}]*)\} ?(?:\^ ?\{?-?[1-9]\}?)?$")
 _TRAILING_WORDS = re.compile(r"(?:(?<=[\d})!])|(?<=\\pi)) ([A-Za-z]+(?:[ /-][A-Za-z]+)*)(?:\^ ?\{?-?[1-9]\}?)?$")
+_SECOND_ANSWER = re.compile(r"\d|\b(?:or|and|not)\b")
 _ATTACHED_UNIT = re.compile(r"(?<=\d)(?:cm|mm|km|kg)(?:\^ ?\{?[23]\}?)?$")
 _OPEN_END = re.compile(r"(?:[-+*/=<>,;:^_(\[]|\\(?:cdot|times|pm|le|ge|ne|in|cup|cap|setminus|land|lor))$")
 _SHORT_UNITS = frozenset("cm mm km dm nm ft in yd mi kg mg lb oz ml mL dl cl sq cu cents cent".split())
@@ -281,8 +282,11 @@ def _words(text: str) -> str:
     if whole and re.match(r"[-+(.]*\d", whole[1]):
         text = whole[1].strip(" .")
     while (match := _TRAILING_TEXT.search(text)) and match.start() and not _OPEN_END.search(text[: match.start()]):
+        if _SECOND_ANSWER.search(match[1]):
+            break
         text = text[: match.start()]
-    if (match := _TRAILING_WORDS.search(text)) and is_word(re.split("[ /-]", match[1])[0]):
+    match = _TRAILING_WORDS.search(text)
+    if match and is_word(re.split("[ /-]", match[1])[0]) and not _SECOND_ANSWER.search(match[1]):
         text = text[: match.start()]
     text = _ATTACHED_UNIT.sub("", text).strip()
     phrase = _WHOLE_TEXT.fullmatch(text)

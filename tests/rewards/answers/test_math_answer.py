@@ -45,6 +45,9 @@ def shared():
         (r"\boxed{0.5}", r"$\frac12$", "ok"),
         (r"\boxed{0.5}", r"Hence \(\frac12\)", "ok"),
         (r"\boxed{0.5}", r"Hence \[\frac12\]", "ok"),
+        (r"\boxed{5, 6}", "$5$ or $6$", "ok"),
+        (r"\boxed{6}", "$5$ or $6$", "wrong"),
+        (r"\boxed{6}", "As $x > 5$, it is $6$.", "ok"),
         (r"\boxed{0.5}", r"As $x = 7$, it is \boxed{\frac12}", "ok"),
         # an interval and an inequality
         (r"\boxed{(1,2)}", "1<x<2", "ok"),

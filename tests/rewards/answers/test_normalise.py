@@ -56,6 +56,8 @@ from rewards.answers.normalise import is_word, normalise, read_choice
         ("19°C", "19"),
         (r"19\text{ percent}", r"19\%"),
         (r"19 \text{ or } 20", r"19 \text{ or } 20"),
+        (r"19\text{ or 20}", r"19\text{ or 20}"),  # a second answer is no unit
+        ("19 apples or none", "19 apples or none"),
         ("19m", "19m"),
         ("19 m", "19 m"),
         ("19 abc", "19 abc"),
