@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from .boxed import last_boxed
+
 
 def extraction_hint(reference: str) -> str | None:
     """What to write so that the answer is extracted from a reference text; None if the text may be the answer.
@@ -13,7 +15,7 @@ def extraction_hint(reference: str) -> str | None:
     """
     if "####" in reference:
         return "a whole solution; write dataset_extract: {solution: after ####}"
-    if r"\boxed{" in reference:
+    if last_boxed(reference) is not None:
         return "a solution with a box; write dataset_extract: {solution: last box}"
     if reference.startswith('["'):
         try:
