@@ -220,10 +220,12 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
     status_if_raised = "no_gold"
     try:
         choice, chosen = read_choice(expected), read_choice(answer)
-        if choice and chosen and choice[0].isupper():
-            return "ok" if choice[0] == chosen[0].upper() else "wrong"
-        if chosen and chosen[1]:
-            answer = chosen[1]
+        if choice and choice[0].isupper():
+            if chosen:
+                return "ok" if choice[0] == chosen[0].upper() else "wrong"
+            expected = choice[0]
+        elif chosen:
+            answer = chosen[1] or chosen[0]
         expected_value = _within(soft_limit, _value, expected)
         status_if_raised = "unparsed"
         answer_value = _within(soft_limit, _value, answer)
