@@ -317,7 +317,7 @@ def _imaginary(text: str) -> str:
 # choices
 # ---------------------------------------------------------------------------------------------------------------------
 
-_PLAIN = re.compile(r"\\[A-Za-z]+\{|\\[,;: ]|[{}$*~]")
+_PLAIN = re.compile(r"\\(?:displaystyle|left|right)(?![A-Za-z])|\\[A-Za-z]+\{|\\[,;: ]|[{}$*~]")
 _CHOICE = re.compile(r"\s*(?:(?:option|choice|answer)\b[\s:]*)?[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?\s*", re.IGNORECASE)
 _CHOICE_AND_TEXT = re.compile(
     r"\s*(?:(?:option|choice|answer)\b[\s:]*)?"
@@ -347,9 +347,9 @@ _STEPS = (_unicode, _decoration, _code, _words, _numbers, _imaginary)
 def normalise(text: str) -> str:
     r"""LaTeX of an answer, without decoration, units and spellings that the parser misreads.
 
-    >>> for text in (r"58\,500", "**½**", "1e-5", r"\text{10 apples}", "30°", "2*pi", "No solution", "1/i"):
-    ...     print(normalise(text), end="   ")
-    58500   \frac{1}{2}   1\cdot 10^{-5}   10   30   2*\pi   \text{nosolution}   1/{I}
+    >>> answers = (r"58\,500", "**½**", "1e-5", r"\text{10 apples}", "30°", "2*pi", "No solution", "1/i")
+    >>> print(" | ".join(map(normalise, answers)))
+    58500 | \frac{1}{2} | 1\cdot 10^{-5} | 10 | 30 | 2*\pi | \text{nosolution} | 1/{I}
     """
     for step in _STEPS:
         text = step(text)
