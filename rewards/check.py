@@ -2,12 +2,13 @@
 
 If a reference answer is not graded as correct, correct completions of the same row get no reward.
 
-    python -m rewards.check problems.jsonl --reward math --columns '{"answer": "solution"}'
+    python -m rewards.check problems.jsonl --reward math --columns '{"answer": "solution"}' --show 5
 
 The command prints the number and the status of every row whose reference answer fails. If any row fails, the exit
-status is 1. Reference answers are graded, not compared as text: `math` parses each one twice, as the reference
-answer and as an answer. `code` reads the tests and, if the data set has a column `reference` with correct programs,
-runs them.
+status is 1. `math` grades each reference answer as an answer to itself in several spellings. `exact_match` asks whether
+a model could write it. `code` reads the tests and, if the data set has a column `reference` with correct programs, runs
+them. A reference answer that is misread may still equal itself. `--show N` prints what the reward understands the first
+N reference answers to be.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from . import get_reward
+from .shared.batch import REWARDS
 from .shared.columns import rename_columns
 from .shared.data_files import FILE_FORMATS, load_file
 from .shared.extraction import extract
@@ -39,7 +41,8 @@ def failing_references(reward: Callable[..., Any], columns: Mapping[str, Sequenc
         columns: The data set's columns by name, all of the same length.
 
     Returns:
-        The number and the status of each failing row. Empty for a reward without `check_references`.
+        The number and the status of each failing row. A status may be a sentence that says what to do. Empty for a
+        reward without `check_references`.
 
     >>> failing_references(get_reward("exact_match"), {"solution": ["57", None]})
     [(1, 'no_gold')]
@@ -66,10 +69,12 @@ def check_sample(name: str, reward: Callable[..., Any], dataset: Any) -> None:
     sample = dataset.select(rows)
     failing = failing_references(reward, {column: sample[column] for column in sample.column_names})
     if len(failing) > TOLERATED * len(rows):
-        shown = ", ".join(f"row {rows[place]}: {status}" for place, status in failing[:5])
+        first = {status: place for place, status in reversed(failing)}
+        shown = [(place, status) for place, status in failing if status in REWARDS or first[status] == place][:5]
+        listed = ", ".join(f"row {rows[place]}: {status}" for place, status in shown)
         raise ValueError(
             f"The reference answers of {len(failing)} of {len(rows)} rows do not grade themselves as correct by the "
-            f"reward {name!r} ({shown}{', …' if len(failing) > 5 else ''}), so correct completions would get no "
+            f"reward {name!r} ({listed}{', …' if len(failing) > len(shown) else ''}), so correct completions get no "
             f"reward. Correct or remove these rows; `python -m rewards.check DATASET --reward {name}` prints all of "
             "them."
         )
@@ -90,18 +95,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--extract", type=json.loads, default={}, help='extractors, such as \'{"solution": "after ####"}\''
     )
     parser.add_argument("--split", default="train", help="split of a data set on the Hub (default: %(default)s)")
+    parser.add_argument(
+        "--show", type=int, default=0, metavar="N", help="print what the first N references are read as"
+    )
     options = parser.parse_args(argv)
     try:
         columns = _load(options.dataset, options.split, options.columns, options.extract)
-        failing = failing_references(get_reward(options.reward, **options.reward_kwargs), columns)
+        reward = get_reward(options.reward, **options.reward_kwargs)
+        understood = _understood(reward, {name: values[: options.show] for name, values in columns.items()})
+        failing = failing_references(reward, columns)
     except (ValueError, TypeError) as error:
         parser.error(" ".join(str(error).split()))
+    for row, text in enumerate(understood):
+        reference = next((repr(values[row]) for name, values in columns.items() if name in _SHOWN_COLUMNS), "")
+        print(f"row {row}: {reference[:100]} -> {text}")
     for row, status in failing:
         excerpt = {name: str(values[row])[:100] for name, values in columns.items() if name in _SHOWN_COLUMNS}
         print(f"row {row}: {status}  {excerpt}")
     rows = len(next(iter(columns.values())))
     print(f"{rows - len(failing)} of {rows} reference answers grade themselves as correct")
     raise SystemExit(1 if failing else 0)
+
+
+def _understood(reward: Callable[..., Any], columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """What the reward understands each reference answer to be; empty for a reward without `read_references`."""
+    return reward.read_references(**columns) if hasattr(reward, "read_references") else []
 
 
 def _load(name: str, split: str, columns: Mapping[str, str], extractors: Mapping[str, str]) -> dict[str, list[Any]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..shared.batch import Completion, completion_text, reference_text, report
+from ..shared.boxed import MAX_ANSWER
+from ..shared.references import extraction_hint
 
 
 class ExactMatch:
@@ -42,5 +45,36 @@ class ExactMatch:
         return report(self.__name__, statuses, log_extra, log_metric)
 
     def check_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
-        """The status of each reference answer, graded as an answer to itself."""
-        return ["ok" if reference_text(reference) else "no_gold" for reference in solution]
+        """Whether a model could write each reference answer: `ok`, `no_gold`, or why not and what to do.
+
+        If every float of the data set is an integer, integers were meant: one missing value in a file turns 48 into
+        48.0.
+        """
+        floats = [value for value in solution if isinstance(value, float) and math.isfinite(value)]
+        if all(value.is_integer() for value in floats):
+            return [_float_hint(value) or _status(reference_text(value)) for value in solution]
+        return [_status(reference_text(value)) for value in solution]
+
+    def read_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
+        """The text that a completion must equal, in quotes.
+
+        >>> ExactMatch().read_references([48, 48.0, " yes "])
+        ["'48'", "'48.0'", "'yes'"]
+        """
+        return [repr(reference_text(reference)) for reference in solution]
+
+
+def _status(reference: str) -> str:
+    if not reference:
+        return "no_gold"
+    if hint := extraction_hint(reference):
+        return hint
+    if len(reference) > MAX_ANSWER:
+        return f"a text of {len(reference)} characters, which no completion repeats exactly; give the answer alone"
+    return "ok"
+
+
+def _float_hint(reference: Any) -> str | None:
+    if not isinstance(reference, float) or not math.isfinite(reference):
+        return None
+    return f"{reference} is a float, so the completion {reference:.0f} gets no reward; store integers or text"

@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 class MajorityVote:
     r"""1.0 if the completion's answer is the most common answer among the votes on the same prompt, on all ranks.
 
-    The answer is the content of the last `\boxed{}`. Answers that are equal as mathematics form a group, and the group
-    with the most votes is the label. A tie goes to the group whose first vote came first. A prompt without a readable
-    vote has no label.
+    The answer is the content of the last `\boxed{}`, or a list of boxes, as in the reward `math`. Answers that are
+    equal as mathematics form a group, and the group with the most votes is the label. A tie goes to the group whose
+    first vote came first. A prompt without a readable vote has no label.
 
     Plain numbers (digits, a decimal point, a simple fraction) are compared exactly. `math_answer` compares
     the other answers: first with the most common number, then with the other groups, beginning with the largest. It

@@ -1,34 +1,34 @@
 r"""The reward `math`: mathematical answers, compared by math-verify in worker processes that can be killed.
 
-Completions are hostile input: `\boxed{9^{9^{9^9}}}` keeps sympy busy forever, and C code may ignore an alarm. Each
-completion is therefore graded in a worker of `shared.workers`. Math-verify's own alarm stops most computations after
-`SOFT_LIMIT` seconds. If a completion takes more than `hard_limit` seconds, its worker is killed. Workers return only a
-status.
+Completions are hostile input: `\boxed{9^{9^{9^9}}}` keeps sympy busy forever, and C code may ignore a timer. Each
+completion is therefore graded in a worker of `shared.workers`. A timer stops most computations after `SOFT_LIMIT`
+seconds of CPU time. If a completion takes more than `hard_limit` seconds, its worker is killed. Workers return only
+text.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from math_verify import LatexExtractionConfig, parse, verify
-from math_verify.errors import TimeoutException
-
 from ..shared.batch import Completion, completion_text, reference_text, report
 from ..shared.boxed import MAX_ANSWER, boxed, last_boxed
 from ..shared.concurrency import run_in_thread
+from ..shared.references import extraction_hint
 from ..shared.workers import Workers
+from .equality import Value, equal, parse_latex
+from .normalise import normalise, read_choice
+from .plain_numbers import other_spellings, parse_number
 
-# Seconds for each of three steps: parse the reference answer, parse the answer, compare them.
-# The value must be an int: with a float, math-verify parses nothing.
-SOFT_LIMIT = 1
+SOFT_LIMIT = 1.0  # seconds of CPU time for each of three steps: read the reference answer, read the answer, compare
 
-_REFERENCE = [LatexExtractionConfig(boxed_match_priority=0)]
-_ANSWER = [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)]
-_DELIMITED = re.compile(r"(?<!\\)(?:\$|\\\(|\\\[|\\boxed)")  # an escaped \$ is a currency
+_NAMED = re.compile(r"\banswer\b", re.IGNORECASE)  # the completion names its answer, but outside a box
+_SEPARATOR = re.compile(r"\s*(?:[,;]|,?\s*(?:and|or))\s*")  # between two formulas of a list
+_FORMULA = re.compile(r"(?<!\\)(?:\$\$(.+?)\$\$|\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)  # not \\$
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,24 @@ class Math:
         ValueError: `solution` and `completions` differ in length, or an option is out of range.
         RuntimeError: More than 1 % of a batch is `infra`: the workers cannot start, or they break.
 
-    Known limits of math-verify (remove reference answers from the data set for which they matter):
-        - Numbers that agree to 6 decimals count as equal, also if both are close to 0.
-        - A percentage equals the number without the sign: 9% equals 9.
-        - Units and number bases are ignored: 52_8 equals 52.
-        - (1, 2) equals {1, 2}.
-        - Only the last side of an equality is compared.
-        - Two boxes close together are merged into a set.
-        - The sentence "The final answer is $4$. I hope it is correct" is read with the same priority as a box.
+    The answer is the content of the last `\boxed{}`, or of the last boxes if nothing but a comma, a semicolon, `and` or
+    `or` stands between them. A last box that does not close is no answer. Text outside a box is never the answer; a
+    completion that has no box but the word "answer" is `wrong`, other completions without a box are `unparsed`.
+
+    `rewards.answers.normalise` rewrites both answers, and `rewards.answers.equality` compares them. Numbers are exact:
+    0.333333 does not equal 1/3, and 3.14 does not equal pi. Two numbers that are no fractions are equal if they agree
+    to 1,000 digits. An interval equals the inequality with the same solutions. A multiple-choice letter equals the same
+    letter with its text.
+
+    Known limits (remove reference answers from the data set for which they matter):
+        - A percentage equals the number without the sign, and the fraction: 9% equals 9 and 0.09.
+        - Units, degrees and words after a number are ignored: 5 cm equals 5 and 5 m. One letter without `\text` is a
+          variable: 5m is not 5.
+        - Number bases are ignored: 52_8 equals 52.
+        - The point (1, 2) equals the interval from 1 to 2, and the list 1, 2.
+        - Only the last side of an equality is compared, unless the reference answer is an equation as well.
+        - `\log` has base 10. `i` is the imaginary unit, except as an index. Small and capital letters are equal.
+        - A decimal comma is not read: 0,5 is a list. Full-width digits are not read.
         - If a reference answer hangs a worker until it is killed, the completion has the status `timeout`.
 
     The reward is asynchronous, so that TRL can run it at the same time as other rewards. In a script:
@@ -82,9 +92,9 @@ class Math:
             raise ValueError(f"workers={self.workers} leaves no process to grade in; give 1 or more, or None.")
         if self.hard_limit <= 3 * SOFT_LIMIT:
             raise ValueError(
-                f"hard_limit={self.hard_limit} would kill workers before the soft limit can stop them. Parsing the "
-                f"reference answer, parsing the answer and comparing them may take {SOFT_LIMIT} second each. Give more "
-                f"than {3 * SOFT_LIMIT} seconds."
+                f"hard_limit={self.hard_limit} would kill workers before the soft limit can stop them. Reading the "
+                f"reference answer, reading the answer and comparing them may take {SOFT_LIMIT:g} second each. Give "
+                f"more than {3 * SOFT_LIMIT:g} seconds."
             )
         if self.memory_mb < 1:
             raise ValueError(f"memory_mb={self.memory_mb} leaves no memory to grade in; the default is 1024.")
@@ -116,30 +126,44 @@ class Math:
         >>> Math().grade([r"\boxed{4}", "4", r"\boxed{4}"], [4, 4, None])
         ['ok', 'unparsed', 'no_gold']
         """
-        return self._grade_all(
-            [
-                (completion_text(completion), reference_text(reference))
-                for completion, reference in zip(completions, solution, strict=True)
-            ]
-        )
+        references = list(map(reference_text, solution))
+        texts = map(completion_text, completions)
+        return self._run(_grade, list(zip(texts, references, strict=True)), references)
 
     def check_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
         r"""The status of each reference answer, graded as an answer to itself.
 
+        It is graded in its own spelling, in bold with a final dot, and, if it is a plain number, as a fraction and as a
+        decimal. The status is the first one that is not `ok`. A solution that ends with `#### answer` gets a hint.
+
         >>> Math().check_references([r"\frac12", "", "?"])
         ['ok', 'no_gold', 'no_gold']
         """
-        references = [reference_text(reference) for reference in solution]
-        return self._grade_all([(_as_answer(text), text) for text in references], equal_text_is_correct=False)
+        references = list(map(reference_text, solution))
+        statuses = self._run(_check, [(reference,) for reference in references], references)
+        return [
+            (status == "no_gold" and extraction_hint(reference)) or status
+            for reference, status in zip(references, statuses, strict=True)
+        ]
 
-    def _grade_all(self, pairs: Sequence[tuple[str, str]], equal_text_is_correct: bool = True) -> list[str]:
-        """The status of each pair of a completion and a reference answer."""
-        rows = [row for row, (_, reference) in enumerate(pairs) if reference]
-        graded = self._workers.run(_grade, [(*pairs[row], equal_text_is_correct) for row in rows])
-        statuses = ["no_gold"] * len(pairs)
-        for row, status in zip(rows, graded, strict=True):
-            statuses[row] = status
-        return statuses
+    def read_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
+        r"""What the reward understands each reference answer to be, as sympy prints it, or the status `no_gold`.
+
+        >>> Math().read_references(["6.02e3", r"\frac{2}{4}\text{ cm}", "x<1", "?"])
+        ['6020', '1/2', 'x < 1', 'no_gold']
+        """
+        references = list(map(reference_text, solution))
+        return self._run(_read, [(reference,) for reference in references], references)
+
+    def _run(
+        self, work: Callable[..., str], arguments: Sequence[tuple[Any, ...]], references: Sequence[str]
+    ) -> list[str]:
+        """The result of `work` for each row in a worker; `no_gold` for a row without a reference answer."""
+        rows = [row for row, reference in enumerate(references) if reference]
+        results = ["no_gold"] * len(references)
+        for row, result in zip(rows, self._workers.run(work, [arguments[row] for row in rows]), strict=True):
+            results[row] = result
+        return results
 
     def close(self) -> None:
         """Stop the workers of this configuration. A later batch starts new ones."""
@@ -150,13 +174,25 @@ class Math:
         return Workers(self.workers, self.hard_limit, self.memory_mb, _prepare)
 
 
-def _as_answer(reference: str) -> str:
-    """The reference answer in the form of a completion."""
-    if last_boxed(reference) is not None:
+def reference_answer(reference: str) -> str | None:
+    r"""The answer that a reference text gives: its last boxes, or its last formulas between dollars, or all of it.
+
+    None: a box is not closed, or the text is a solution that ends with `#### answer`.
+
+    >>> reference_answer(r"So $n = 2$ and \boxed{(2, 3)}."), reference_answer("As $n > 0$, it is $2$ or $3$.")
+    ('(2, 3)', '2, 3')
+    """
+    if r"\boxed{" in reference:
+        return last_boxed(reference)
+    if "####" in reference:
+        return None
+    formulas = list(_FORMULA.finditer(reference))
+    if not formulas:
         return reference
-    if _DELIMITED.search(reference):
-        return f"The final answer is {reference}. I hope it is correct."
-    return boxed(reference)
+    first = len(formulas) - 1
+    while first and _SEPARATOR.fullmatch(reference, formulas[first - 1].end(), formulas[first].start()):
+        first -= 1
+    return ", ".join(next(filter(None, match.groups())) for match in formulas[first:])
 
 
 # The functions below run inside a worker.
@@ -168,29 +204,82 @@ def _prepare() -> None:
         raise RuntimeError("In a new worker, math-verify does not recognise that x(x+1)/2 equals 0.5x^2+0.5x.")
 
 
-def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_limit: int = SOFT_LIMIT) -> str:
-    if not _DELIMITED.search(reference):
-        reference = boxed(reference)  # math-verify reads a bare 3\pi as 3, and a bare (2, 3) as 3
-    answer_text = last_boxed(text)
-    if answer_text and equal_text_is_correct and answer_text == last_boxed(reference):
+def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_limit: float = SOFT_LIMIT) -> str:
+    expected, answer = reference_answer(reference), last_boxed(text)
+    if not expected:
+        return "no_gold"
+    if answer and answer == expected and equal_text_is_correct:
         return "ok"
-    if answer_text and len(answer_text) > MAX_ANSWER:
+    if answer is None and r"\boxed" not in text and _NAMED.search(text):
+        return "wrong"
+    if not answer or len(answer) > MAX_ANSWER:
         return "unparsed"
+    numbers = parse_number(expected), parse_number(answer)
+    if None not in numbers:
+        return "ok" if numbers[0] == numbers[1] else "wrong"
     status_if_raised = "no_gold"
     try:
-        expected = parse(reference, _REFERENCE, "no_fallback", "first_match", soft_limit, raise_on_error=True)
-        if not expected:
-            return "no_gold"
+        choice, chosen = read_choice(expected), read_choice(answer)
+        if choice and choice[0].isupper():
+            if chosen:
+                return "ok" if choice[0] == chosen[0].upper() else "wrong"
+            expected = choice[0]
+        elif chosen:
+            answer = chosen[1] or chosen[0]
+        expected_value = _within(soft_limit, _value, expected)
         status_if_raised = "unparsed"
-        answer = parse(text, _ANSWER, "no_fallback", "first_match", soft_limit, raise_on_error=True)
-        if not answer:
-            return "unparsed"
+        answer_value = _within(soft_limit, _value, answer)
         status_if_raised = "wrong"
-        equal = verify(expected, answer, numeric_precision=50, timeout_seconds=soft_limit, raise_on_error=True)
-        return "ok" if equal else "wrong"
-    except TimeoutException:  # not a subclass of Exception
+        return "ok" if _within(soft_limit, equal, expected_value, answer_value) else "wrong"
+    except _TooSlowError:
         return "no_gold" if status_if_raised == "no_gold" else "timeout"
     except MemoryError:
         os._exit(1)  # a worker without free memory could also fail on its next completion
     except Exception:
         return status_if_raised
+
+
+def _check(reference: str) -> str:
+    """The first status that is not `ok`, of the reference answer graded in several spellings."""
+    if _read(reference) == "no_gold":
+        return "no_gold"
+    answer = reference_answer(reference) or ""
+    spellings = [answer, rf"$\displaystyle \mathbf{{{answer}}}$.", *other_spellings(answer)]
+    statuses = (_grade(boxed(spelling), reference, equal_text_is_correct=False) for spelling in spellings)
+    return next((status for status in statuses if status != "ok"), "ok")
+
+
+def _read(reference: str) -> str:
+    """What a reference answer is understood to be; `no_gold` if it cannot be read."""
+    answer = reference_answer(reference)
+    if not answer:
+        return "no_gold"
+    choice = read_choice(answer)
+    if choice and choice[0].isupper():
+        return choice[0]
+    try:
+        return str(_within(SOFT_LIMIT, _value, answer))
+    except (_TooSlowError, Exception):
+        return "no_gold"
+
+
+def _value(answer: str) -> Value:
+    return parse_latex(normalise(answer))
+
+
+class _TooSlowError(BaseException):  # sympy catches every Exception in many places
+    pass
+
+
+def _within(seconds: float, work: Callable[..., Any], *args: Any) -> Any:
+    """Call `work(*args)`. Raises `_TooSlowError` after `seconds` of CPU time, which other processes do not use up."""
+
+    def stop(*_: Any) -> None:
+        raise _TooSlowError
+
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        return work(*args)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)

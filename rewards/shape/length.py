@@ -58,6 +58,10 @@ class Length:
         """The status of each reference answer, graded as an answer to itself by the grader."""
         return self.grader.check_references(solution)
 
+    def read_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
+        """What the grader understands each reference answer to be."""
+        return self.grader.read_references(solution)
+
     def __call__(
         self,
         completions: Sequence[Completion],
@@ -180,6 +184,10 @@ class Cosine:
     def check_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
         """The status of each reference answer, graded as an answer to itself by the grader."""
         return self.grader.check_references(solution)
+
+    def read_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
+        """What the grader understands each reference answer to be."""
+        return self.grader.read_references(solution)
 
     async def __call__(
         self,

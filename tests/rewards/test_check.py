@@ -1,6 +1,7 @@
 """The check that reference answers grade themselves as correct, as a command and before a run."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from datasets import Dataset
 
 from rewards import get_reward
+from rewards.answers.math_answer import _check
+from rewards.answers.normalise import normalise
 from rewards.check import SAMPLE, check_sample, failing_references
 
 COUNT = "assert count('banana', 'a') == 3\nassert count('', 'a') == 0"
@@ -29,10 +32,43 @@ COUNT = "assert count('banana', 'a') == 3\nassert count('', 'a') == 0"
         ("?", "no_gold"),
         (r"\text{Evelyn}", "ok"),
         (r"\frac{1}{", "no_gold"),
+        ("9e-6", "ok"),
+        ("4.7e11", "ok"),
+        ("3*pi", "ok"),
+        ("exp(4)", "ok"),
+        ("12,700", "ok"),
+        (r"12\,700", "ok"),
+        ("B: the second", "ok"),
+        (r"It is \boxed{3", "no_gold"),
+        ("9+8=17 #### 17", "a whole solution; write dataset_extract: {solution: after ####}"),
     ],
 )
 def test_math_grades_a_reference_answer_as_an_answer_to_itself(reference, status):
     assert get_reward("math", workers=1).check_references(solution=[reference]) == [status]
+
+
+def test_a_reference_answer_that_is_misread_fails_in_another_spelling(monkeypatch):
+    """`_check` runs in this process. Both sides misread a number with an exponent, but not the number as a decimal."""
+
+    def misread(answer):
+        return answer.partition("e")[0] if re.fullmatch("[0-9.]+e[0-9]+", answer) else answer
+
+    assert _check("4.7e3") == "ok"
+    monkeypatch.setattr("rewards.answers.math_answer.normalise", lambda answer: normalise(misread(answer)))
+    assert _check("4.7e3") == "wrong"
+
+
+def test_what_a_reward_understands_a_reference_answer_to_be():
+    solution = ["4.7e11", "12 700", r"\frac{6}{4}\text{ cm}", "x<1", "(D)", "?", None]
+    assert get_reward("length").read_references(solution) == [
+        "470000000000",
+        "12700",
+        "3/2",
+        "x < 1",
+        "D",
+        "no_gold",
+        "no_gold",
+    ]
 
 
 def test_code_checks_that_tests_can_be_read_and_that_the_reference_program_passes_them():
@@ -70,6 +106,15 @@ def test_one_failing_row_in_a_hundred_is_tolerated_and_two_are_not():
     check_sample("exact_match", reward, Dataset.from_dict({"solution": ["1"] * 99 + [None]}))
     with pytest.raises(ValueError, match=r"2 of 100 rows do not grade .* 'exact_match' \(row 98: no_gold, row 99: no_"):
         check_sample("exact_match", reward, Dataset.from_dict({"solution": ["1"] * 98 + [None] * 2}))
+
+
+def test_a_sentence_about_the_reference_answers_is_printed_once():
+    solutions = [f"1+{n} #### {1 + n}" for n in range(9)] + [None]
+    with pytest.raises(ValueError) as caught:
+        check_sample("exact_match", get_reward("exact_match"), Dataset.from_dict({"solution": solutions}))
+    assert "(row 0: a whole solution; write dataset_extract: {solution: after ####}, row 9: no_gold, …)" in str(
+        caught.value
+    )
 
 
 def test_a_large_data_set_is_sampled():
@@ -110,6 +155,16 @@ def test_the_command_reads_nested_columns_and_extracts(tmp_path):
     assert done.returncode == 1, done.stderr
     assert done.stdout.splitlines()[-1] == "1 of 2 reference answers grade themselves as correct"
     assert done.stderr.startswith("--extract: 'after ####' finds nothing for 'solution' in 1 of 2 rows, first in row 1")
+
+
+def test_the_command_shows_what_was_understood(tmp_path):
+    rows = [{"solution": "4.7e11"}, {"solution": r"\frac24"}, {"solution": "3"}]
+    done = run_check(tmp_path, rows, "--reward", "math", "--show", "2")
+    assert done.stdout.splitlines() == [
+        "row 0: '4.7e11' -> 470000000000",
+        r"row 1: '\\frac24' -> 1/2",
+        "3 of 3 reference answers grade themselves as correct",
+    ]
 
 
 @pytest.mark.parametrize(

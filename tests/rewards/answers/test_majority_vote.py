@@ -16,6 +16,7 @@ from rewards.answers.plain_numbers import parse_number
 from rewards.answers.vote_counting import CHUNK, MAX_PASSES
 from rewards.shared.batch import REWARDS
 from rewards.shared.boxed import MAX_ANSWER, boxed
+from tests.rewards.answers.test_catalogue import read_catalogue
 from tests.rewards.builders import run_on_two_ranks
 
 HARD_LIMIT = Math().hard_limit
@@ -161,6 +162,31 @@ def test_unreadable_answers_are_never_the_label():
     columns = {}
     assert vote(["(", "(", "(", "x", "5"], log_extra=columns.__setitem__) == [0, 0, 0, 1, 0]
     assert columns["majority_vote/status"] == ["unparsed"] * 3 + ["ok", "wrong"]
+
+
+def test_a_list_of_boxes_is_one_vote_and_a_box_that_is_cut_off_is_none():
+    completions = [
+        r"\boxed{4} and \boxed{6}",
+        r"\boxed{6, 4}",
+        r"\boxed{6}",
+        r"\boxed{6}. We check: \boxed{6",
+    ]
+    columns = {}
+    assert MajorityVote()(completions, prompts=["?"] * 4, log_extra=columns.__setitem__) == [1.0, 1.0, 0.0, 0.0]
+    assert columns["majority_vote/status"] == ["ok", "ok", "wrong", "unparsed"]
+
+
+def test_no_vote_counts_what_the_reward_math_would_not_pay():
+    """The reference answers of the catalogue have two votes, each of the other answers has one."""
+    rows = [
+        (reference, answer, is_right)
+        for reference, answers in read_catalogue().items()
+        for answer, is_right in [(reference, True), (reference, True), *answers]
+    ]
+    values = vote([row[1] for row in rows], prompts=[row[0] for row in rows])
+    assert [row for row, value in zip(rows, values, strict=True) if value and not row[2]] == []
+    missed = {row[0] for row, value in zip(rows, values, strict=True) if row[2] and not value}
+    assert missed <= {"15%"}  # 15 and 0.15 equal 15%, but not each other
 
 
 def test_votes_are_counted_per_prompt_in_any_order_of_the_rows(no_workers):

@@ -7,11 +7,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from math_verify.errors import TimeoutException
 
-from rewards.answers.math_answer import SOFT_LIMIT, Math, _grade
+from rewards.answers.math_answer import SOFT_LIMIT, Math, _grade, _TooSlowError, _within
 from rewards.shared.batch import REWARDS
-from rewards.shared.boxed import MAX_ANSWER
+from rewards.shared.boxed import MAX_ANSWER, boxed
 from tests.rewards.builders import TOWER, worker_pids
 
 
@@ -37,7 +36,7 @@ def shared():
         (r"\boxed{143}", "142.0", "wrong"),
         (r"\boxed{x(x+2)}", "x^2+x", "wrong"),
         (r"\boxed{\sqrt{2} + 10^{-20}}", r"\sqrt{2}", "wrong"),  # 15 digits would not distinguish them
-        # a bare reference answer is put into a box: math-verify alone reads each of these as 3
+        # all of a bare reference answer is read: math-verify alone reads each of these as 3
         (r"\boxed{3}", r"3\pi", "wrong"),
         (r"\boxed{3}", "(2, 3)", "wrong"),
         (r"\boxed{3}", "y = 2x + 3", "wrong"),
@@ -46,16 +45,28 @@ def shared():
         (r"\boxed{0.5}", r"$\frac12$", "ok"),
         (r"\boxed{0.5}", r"Hence \(\frac12\)", "ok"),
         (r"\boxed{0.5}", r"Hence \[\frac12\]", "ok"),
+        (r"\boxed{5, 6}", "$5$ or $6$", "ok"),
+        (r"\boxed{6}", "$5$ or $6$", "wrong"),
+        (r"\boxed{6}", "As $x > 5$, it is $6$.", "ok"),
         (r"\boxed{0.5}", r"As $x = 7$, it is \boxed{\frac12}", "ok"),
-        # math-verify accepts an interval for an inequality, but not an inequality for an interval
+        # an interval and an inequality
         (r"\boxed{(1,2)}", "1<x<2", "ok"),
-        (r"\boxed{1<x<2}", "(1,2)", "wrong"),
+        (r"\boxed{1<x<2}", "(1,2)", "ok"),
+        (r"\boxed{1<x<2}", "x < 2", "wrong"),
         # which of several answers is graded
         (r"\boxed{5.0}. The final answer is $7$.", "5", "ok"),  # a box has priority
         (r"\boxed{4} or rather \boxed{5}", "5", "ok"),
+        (r"\boxed{9}. The final answer is $6$. I hope it is correct.", "6", "wrong"),
+        (r"\boxed{9}. The final answer is $6$. I hope it is correct.", "9", "ok"),
+        (r"\boxed{31}, so we check again: \boxed{32", "31", "unparsed"),  # the last box is cut off
+        (r"The roots are \boxed{2} and \boxed{9}.", "9, 2", "ok"),  # a list of boxes is one answer
+        (r"The roots are \boxed{2} and \boxed{9}.", "9", "wrong"),
         (r"$\boxed{4.0}$, or $\boxed{(}$", "4", "unparsed"),  # earlier answers are ignored if the last is unreadable
-        (r"The final answer is $5$.", "5", "ok"),
-        ("So $x = 4$.", "4", "unparsed"),  # not marked as the answer
+        # an answer outside a box is not read
+        ("The final answer is $21$. I hope it is correct.", "21", "wrong"),
+        ("Answer: $21$", "21", "wrong"),
+        ("Answer: 21", "21", "wrong"),
+        ("So $x = 4$.", "4", "unparsed"),
         ("4", "4", "unparsed"),
         (r"\boxed{}", "4", "unparsed"),
         # equal text is accepted without parsing, and other long answers are not parsed
@@ -75,28 +86,40 @@ def test_the_status_of_one_completion(shared, completion, reference, status):
     assert shared.grade([completion], [reference]) == [status]
 
 
-def test_what_each_exception_of_math_verify_means(monkeypatch):
-    """`_grade` runs in this process. TimeoutException is not a subclass of Exception."""
+def test_what_each_exception_means(monkeypatch):
+    """`_grade` runs in this process. A timeout is not a subclass of Exception."""
 
     def fail(step, error):
-        def stand_in(*args, **kwargs):
+        def stand_in(*args):
             steps.append(None)
             if len(steps) == step:
                 raise error
-            return [4]
+            return 4
 
         steps = []
-        monkeypatch.setattr("rewards.answers.math_answer.parse", stand_in)
-        monkeypatch.setattr("rewards.answers.math_answer.verify", stand_in)
-        return _grade(r"\boxed{4.0}", "4")
+        monkeypatch.setattr("rewards.answers.math_answer._value", stand_in)
+        monkeypatch.setattr("rewards.answers.math_answer.equal", stand_in)
+        return _grade(r"\boxed{4}", "x")
 
     assert [fail(step, ValueError()) for step in (1, 2, 3)] == ["no_gold", "unparsed", "wrong"]
     assert [fail(step, RecursionError()) for step in (1, 2, 3)] == ["no_gold", "unparsed", "wrong"]
-    assert [fail(step, TimeoutException()) for step in (1, 2, 3)] == ["no_gold", "timeout", "timeout"]
+    assert [fail(step, _TooSlowError()) for step in (1, 2, 3)] == ["no_gold", "timeout", "timeout"]
     monkeypatch.setattr("os._exit", sys.exit)
     for step in (1, 2, 3):
         with pytest.raises(SystemExit):
             fail(step, MemoryError())
+
+
+def test_the_soft_limit_counts_the_time_of_this_process_alone():
+    def work():
+        while time.process_time() - start < 10:
+            pass
+
+    start = time.process_time()
+    with pytest.raises(_TooSlowError):
+        _within(0.2, work)
+    assert time.process_time() - start < 1
+    assert _within(0.2, lambda: time.sleep(0.5) or 4) == 4  # a machine that is busy with other work
 
 
 HOSTILE = {
@@ -117,6 +140,13 @@ HOSTILE = {
     "megabyte of words": "x " * 500_000,
     "megabyte of dollars": "$" * 1_000_000,
     "megabyte of anchors": "answer " * 150_000 + "$5$",
+    "megabyte between two boxes": r"\boxed{5}," + " " * 1_000_000 + r"\boxed{6}",
+    "megabyte of braces in a list": r"\boxed{" + "{}" * 500_000 + r"}, \boxed{6}",
+    "list of many boxes": r"\boxed{5}, " * 20_000 + r"\boxed{6}",
+    "nested roots": r"\boxed{" + r"\sqrt(" * 50 + "4" + ")" * 50 + "}",
+    "exponent": r"\boxed{1e999999999}",
+    "long exponent": r"\boxed{10^{-999999999}}",
+    "tower in an inequality": r"\boxed{x < 9^{9^{9^9}} \text{ or } x > 1}",
     "many boxes": r"\boxed{5} " * 20_000,
     "many boxes, none closed": r"\boxed{" * 100_000,
     "long number": r"\boxed{" + "9" * 399 + "}",
@@ -142,7 +172,7 @@ def test_hostile_completions_get_no_reward_in_time_and_do_not_affect_others(shar
 
 def test_python_in_a_box_is_not_run(shared, tmp_path):
     code = f"__import__('os').system('touch {tmp_path}/pwned')"
-    assert shared.grade([rf"\boxed{{{code}}}", f"The final answer is ${code}$."], [4, 4]) == ["unparsed", "unparsed"]
+    assert shared.grade([boxed(code), boxed(rf"\text{{{code}}}")], [4, 4]) == ["unparsed", "wrong"]
     assert not (tmp_path / "pwned").exists()
 
 

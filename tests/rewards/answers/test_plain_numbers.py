@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from rewards.answers.math_answer import Math
-from rewards.answers.plain_numbers import parse_number, to_latex
+from rewards.answers.plain_numbers import other_spellings, parse_number, to_latex
 from rewards.shared.boxed import MAX_ANSWER, boxed
 
 
@@ -37,3 +37,19 @@ def test_the_reward_math_reads_the_latex_of_every_plain_number():
         )
         == ["ok"] * 6
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "spellings"),
+    [
+        ("16", ["16", "16.0"]),
+        ("-0.05", [r"-\frac{1}{20}", "-0.05"]),
+        ("3/7", [r"\frac{3}{7}"]),  # no finite decimal
+        ("21,500", ["21500", "21500.0"]),
+        ("2.5e-3", [r"\frac{1}{400}", "0.0025"]),
+        ("1e999", []),
+        ("x", []),
+    ],
+)
+def test_a_number_as_a_fraction_and_as_a_decimal(text, spellings):
+    assert other_spellings(text) == spellings

@@ -1,0 +1,356 @@
+r"""Rewrite an answer into LaTeX that the parser of math-verify reads as a person would.
+
+People and models write one value in many ways: `58\,500`, `½`, `**5**`, `1e-5`, `\text{10 apples}`, `30°`, `2*pi`.
+`normalise` applies a list of small steps. Each step removes or rewrites one kind of spelling. The reference answer and
+the answer of a completion go through the same steps.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from fractions import Fraction
+
+# ---------------------------------------------------------------------------------------------------------------------
+# characters
+# ---------------------------------------------------------------------------------------------------------------------
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_VULGAR = re.compile("[¼-¾⅐-⅞]")  # fractions such as ½
+# a character and its LaTeX, in turn
+_TABLE = r"""
+    × \times  · \cdot  ⋅ \cdot  ∙ \cdot  ÷ /  ⁄ /  ∕ /  − -  – -  ＋ +  － -  ＝ =  ± \pm  ∓ \mp  ≈ \approx  ≃ \approx
+    ≤ \le  ⩽ \le  ≥ \ge  ⩾ \ge  ≠ \ne  ∞ \infty  ∪ \cup  ∩ \cap  ∈ \in  ∖ \setminus  ∅ \emptyset  ∨ \lor  ∧ \land
+    √ \sqrt  ∛ \sqrt[3]  ∜ \sqrt[4]  ° ^\circ  º ^\circ  ⌊ \lfloor  ⌋ \rfloor  ⌈ \lceil  ⌉ \rceil  π \pi  θ \theta
+    α \alpha  β \beta  ℝ \mathbb{R}  ℤ \mathbb{Z}  ℕ \mathbb{N}  ℚ \mathbb{Q}  ℂ \mathbb{C}  ’ '  ′ '
+    （ (  ） )  ， ,  ： :  ； ;  ％ %
+""".split()
+_COMMANDS = dict(zip(_TABLE[::2], _TABLE[1::2], strict=True))
+_SPACES = re.compile("[\u00a0\u2002-\u200a\u202f]")  # among them the thin spaces between thousands
+
+
+def _unicode(text: str) -> str:
+    """Replace characters that stand for LaTeX: signs, fractions, exponents and spaces."""
+    if text.isascii():
+        return text
+    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+", lambda match: f"^{{{match[0].translate(_SUPERSCRIPTS)}}}", text)
+    text = re.sub(r"[₀-₉]+", lambda match: f"_{{{match[0].translate(_SUBSCRIPTS)}}}", text)
+    text = _SPACES.sub(" ", text)
+    text = _VULGAR.sub(_vulgar, text)
+    for character, latex in _COMMANDS.items():
+        # a command ends before a letter: αx is \alpha x
+        text = text.replace(character, f"{latex} " if latex[0] == "\\" and latex[-1].isalpha() else latex)
+    return text
+
+
+def _vulgar(match: re.Match[str]) -> str:
+    numerator, _, denominator = unicodedata.normalize("NFKC", match[0]).partition("⁄")
+    return rf"\frac{{{numerator}}}{{{denominator}}}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# groups in braces and parentheses
+# ---------------------------------------------------------------------------------------------------------------------
+
+_CLOSING = {"{": "}", "(": ")", "[": "]"}
+
+
+def _group_end(text: str, start: int) -> int | None:
+    """The index after the group that opens at `start`; None if it does not close."""
+    opening, closing = text[start], _CLOSING[text[start]]
+    depth = 0
+    for place in range(start, len(text)):
+        if text[place] in (opening, closing) and text[place - 1 : place] != "\\":
+            depth += 1 if text[place] == opening else -1
+            if depth == 0:
+                return place + 1
+    return None
+
+
+def _rewrite_groups(text: str, head: re.Pattern[str], rewrite: Callable[[re.Match[str], str], str]) -> str:
+    """Replace each match of `head` with the group after it, from the last one on, so that groups may be nested.
+
+    `head` ends before the opening brace or parenthesis. `rewrite` gets the match and the content of the group.
+    """
+    for match in reversed(list(head.finditer(text))):
+        end = _group_end(text, match.end()) if match.end() < len(text) else None
+        if end is not None:
+            content = text[match.end() + 1 : end - 1]
+            text = text[: match.start()] + rewrite(match, content) + text[end:]
+    return text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# decoration
+# ---------------------------------------------------------------------------------------------------------------------
+
+_DELIMITERS = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")
+_CURRENCY = re.compile(r"\\\$|[€£¥₹]|\\(?:pounds|euro)(?![A-Za-z])")
+_MARKDOWN = re.compile(r"\s*(\*\*|__|`)(.+)\1[.,;]?\s*", re.DOTALL)
+_INVISIBLE = re.compile(
+    r"\\!\s*"
+    r"|\\(?:display|text|script)style(?![A-Za-z])"
+    r"|\\(?:left|right)\.|\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])"
+    r"|\\(?:no)?limits(?![A-Za-z])|\\phantom\{[^{}]*\}"
+)
+_SPACE = re.compile(r"(?<!\\)\\[,;:> ]|\\(?:q?quad|enspace|thinspace|medspace)(?![A-Za-z])|\\hspace\*?\{[^{}]*\}|~|\s+")
+_MATH_FONT = re.compile(
+    r"\\(?:mathbf|mathit|mathsf|boldsymbol|pmb|bm|underline|ensuremath|fbox|boxed|mathop|textcolor\s*\{[^{}]*\})\s*"
+    r"(?=\{)"
+)
+_TEXT_FONT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)|emph|mbox|hbox|operatorname\*?)\s*(?=\{)")
+_ROMAN = re.compile(r"(\s*)\\(?:mathrm|text)\s*(?=\{)")
+_TRAILING = re.compile(r"[\s.,;]+$|(?<=[^\\])\\+$")
+_LEADING = re.compile(r"^(?:\s|=|:|\\approx(?![A-Za-z])|\\(?:therefore|implies|sim|simeq)(?![A-Za-z]))+")
+_UNIT_LETTERS = frozenset("mgshLlNJWVAKCF")  # other single letters are variables
+
+
+def _decoration(text: str) -> str:
+    """Remove what changes only the look of an answer: delimiters, currencies, fonts, colours, spaces, a final dot."""
+    while match := _MARKDOWN.fullmatch(text):
+        text = match[2]
+    text = _CURRENCY.sub("", text)
+    text = _DELIMITERS.sub("", text)
+    text = _INVISIBLE.sub("", text)
+    text = _rewrite_groups(text, _MATH_FONT, lambda _, content: content)
+    text = _rewrite_groups(text, _TEXT_FONT, lambda _, content: rf"\text{{{content}}}")
+    text = _rewrite_groups(text, _ROMAN, _roman)
+    text = _SPACE.sub(" ", text)
+    text = _LEADING.sub("", _TRAILING.sub("", text))
+    if text.startswith("{") and _group_end(text, 0) == len(text):
+        text = text[1:-1]
+    return text.strip()
+
+
+def _roman(match: re.Match[str], content: str) -> str:
+    r"""Upright text. One letter is a variable, as in `2\mathrm{x}`, except a unit such as `6\,\mathrm{m}`."""
+    before = match.string[: match.start()]
+    is_set_off = bool(match[1]) or before.endswith((r"\,", r"\;", r"\ ", "~"))
+    is_unit = content in _UNIT_LETTERS and before != "" and (is_set_off or r"\text" in match[0])
+    return match[1] + (content if len(content) == 1 and not is_unit else rf"\text{{{content}}}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# numbers
+# ---------------------------------------------------------------------------------------------------------------------
+
+_SPACED_THOUSANDS = re.compile(r"(?<![\w.,^}])\d{1,3}(?: \d{3})+(?![\w]| \d)")
+_BRACED_COMMA = re.compile(r"\s*\{\s*,\s*\}\s*")
+_COMMA_THOUSANDS = re.compile(r"(?<![\w.,^}])\d{1,3}(?:,\d{3})+(?!\d)")
+_BRACKET = re.compile(r"[(\[]|\\\{")
+_MIXED = re.compile(r"(?<![\w.])(\d+) (\d+) ?/ ?(\d+)(?![\w.])")
+_SIDE_BY_SIDE = re.compile(r"(?<=\d) +(?=\d)")
+_EXPONENT = re.compile(r"(?<![A-Za-z\\_^])(\d+(?:\.\d*)?|\.\d+)[eE]\{?([+-]?\d+)\}?(?![\w.])")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{(\d+)\}")
+_FACTOR = re.compile(r"(?<![\w^.}\\])(\d+(?:\.\d+)?) ?(?=\()")
+_BETWEEN_GROUPS = re.compile(r"\) ?(?=\()")
+_DECIMAL_POINT_FIRST = re.compile(r"(?<![\d.])\.(?=\d)")
+
+
+def _numbers(text: str) -> str:
+    """Join thousands, and write exponents, repeating decimals and mixed numbers as LaTeX."""
+    text = _SPACED_THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text)
+    text = _BRACED_COMMA.sub("{,}", text)
+    if "{,}" in text:
+        text = text.replace("{,}", "")
+    elif "," not in _COMMA_THOUSANDS.sub("", text) and not _BRACKET.search(text):  # otherwise a list or a point
+        text = _COMMA_THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
+    text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
+    text = _SIDE_BY_SIDE.sub(", ", text)
+    text = _EXPONENT.sub(r"\1\\cdot 10^{\2}", text)
+    text = _REPEATING.sub(_repeating, text)
+    text = _FACTOR.sub(r"\1\\cdot ", text)  # the parser adds the numbers of 3(2), as if it were a mixed number
+    if "," not in text:
+        text = _BETWEEN_GROUPS.sub(r")\\cdot ", text)
+    return _DECIMAL_POINT_FIRST.sub("0.", text)
+
+
+def _repeating(match: re.Match[str]) -> str:
+    whole, fixed, repeated = match.groups()
+    value = Fraction(int(f"{whole}{fixed}" or 0)) + Fraction(int(repeated), 10 ** len(repeated) - 1)
+    value /= 10 ** len(fixed)
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# spellings of code and of plain text
+# ---------------------------------------------------------------------------------------------------------------------
+
+_GREEK = "alpha|beta|gamma|delta|theta|lambda|mu|phi|omega"
+_BARE_COMMAND = re.compile(
+    rf"(?<![A-Za-z\\{{])(pi|infty|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|{_GREEK})(?![A-Za-z])"
+)
+_INFINITY = re.compile(r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", re.IGNORECASE)
+_SQRT_GROUP = re.compile(r"(?:\\|(?<![A-Za-z]))sqrt(\[\d+\])? ?(?=\()")
+_SQRT_BRACES = re.compile(r"(?<![A-Za-z\\])sqrt ?(?=\{)")
+_SQRT_NUMBER = re.compile(r"(?:(?<![A-Za-z\\])sqrt|\\sqrt(?: |(\[\d+\]))) ?(\d+)")
+_EXP = re.compile(r"\\?(?<![A-Za-z])exp ?(?=\()")
+_ABS = re.compile(r"(?<![A-Za-z\\])abs ?(?=\()")
+_POWER = re.compile(r"\^ ?([+-]?\d+(?:\.\d+)?|[+-]\w)")
+_POWER_GROUP = re.compile(r"\^ ?(?=\()")
+_TIMES_TEN = re.compile(r"(?<=\d) ?[xX*] ?(?=10 ?\^)")
+_RELATIONS = {">=": r"\ge ", "<=": r"\le ", "!=": r"\ne ", r"\geq": r"\ge", r"\leq": r"\le", r"\neq": r"\ne"}
+_RELATIONS |= {r"\varnothing": r"\emptyset", r"\geqslant": r"\ge", r"\leqslant": r"\le", r"\lt": "<", r"\gt": ">"}
+_RELATION = re.compile(r"[<>!]=|\\(?:[gl]eq(?:slant)?|neq|[lg]t|varnothing)(?![A-Za-z])")
+_UNION = re.compile(r"(?<=[)\]}]) ?(?:U|\\text\{ ?(?:U|union) ?\}|\bunion\b) ?(?=[(\[\\{])")
+_OR_BETWEEN_INTERVALS = re.compile(r"(?<=[)\]]) ?(?:\\text\{ ?or ?\}|\bor\b|\\lor) ?(?=[(\[])")
+_PERCENT = re.compile(r"\\text\{ ?(?:percent|percentage|pct|\\?%) ?\}|(?<![A-Za-z])(?:percent|pct)(?![A-Za-z])|\\?%")
+_FRACTION = re.compile(r"\\[dtc]?frac(?![A-Za-z])")
+_ARGUMENT = re.compile(r" *(?:(\d)|([A-Za-z])|(\\[A-Za-z]+))")
+
+
+def _code(text: str) -> str:
+    """Write the spellings of code and plain text as LaTeX: `**`, `sqrt(…)`, `pi`, `exp(…)`, `>=`, `U`, `percent`."""
+    text = text.replace("**", "^")
+    text = _PERCENT.sub(r"\\%", text)
+    text = _RELATION.sub(lambda match: _RELATIONS[match[0]], text)
+    text = _INFINITY.sub(r"\\infty ", text)
+    text = _UNION.sub(r"\\cup ", text)
+    if r"\infty" in text or "[" in text or "]" in text:  # otherwise these may be points
+        text = _OR_BETWEEN_INTERVALS.sub(r"\\cup ", text)
+    text = _rewrite_groups(text, _SQRT_GROUP, lambda match, content: rf"\sqrt{match[1] or ''}{{{content}}}")
+    text = _SQRT_BRACES.sub(r"\\sqrt", text)
+    text = _SQRT_NUMBER.sub(r"\\sqrt\1{\2}", text)
+    text = _rewrite_groups(text, _EXP, lambda _, content: f"e^{{{content}}}")
+    text = _rewrite_groups(text, _ABS, lambda _, content: f"|{content}|")
+    text = _BARE_COMMAND.sub(r"\\\1 ", text)
+    text = _TIMES_TEN.sub(r"\\cdot ", text)
+    text = _rewrite_groups(text, _POWER_GROUP, lambda _, content: f"^{{{content}}}")
+    text = _POWER.sub(r"^{\1}", text)
+    return _fractions(text)
+
+
+def _fractions(text: str) -> str:
+    r"""Give both parts of each fraction braces: `\frac12`, `\frac{1}2` and `\dfrac\pi 2` become `\frac{…}{…}`."""
+    for match in reversed(list(_FRACTION.finditer(text))):
+        place, parts = match.end(), []
+        for _ in range(2):
+            spaces = len(text) - len(text[place:].lstrip(" "))
+            if text[spaces : spaces + 1] == "{":
+                end = _group_end(text, spaces)
+                if end is None:
+                    return text
+                parts.append(text[spaces + 1 : end - 1])
+            else:
+                argument = _ARGUMENT.match(text, place)
+                if argument is None or argument[3] == r"\frac":
+                    return text
+                parts.append(argument[0].strip())
+                end = argument.end()
+            place = end
+        text = rf"{text[: match.start()]}\frac{{{parts[0]}}}{{{parts[1]}}}{text[place:]}"
+    return text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# words and units
+# ---------------------------------------------------------------------------------------------------------------------
+
+_DEGREES = re.compile(r" ?\^ ?\{? ?\\circ ?\}? ?(?:\\text\{ ?[CF] ?\}|[CF](?![A-Za-z]))?|\\degrees?(?![A-Za-z])")
+_TRAILING_TEXT = re.compile(r" ?(?:/|\\cdot)? ?\\text\{([^{}]*)\} ?(?:\^ ?\{?-?[1-9]\}?)?$")
+_TRAILING_WORDS = re.compile(r"(?:(?<=[\d})!])|(?<=\\pi)) ([A-Za-z]+(?:[ /-][A-Za-z]+)*)(?:\^ ?\{?-?[1-9]\}?)?$")
+_SECOND_ANSWER = re.compile(r"\d|\b(?:or|and|not)\b")
+_ATTACHED_UNIT = re.compile(r"(?<=\d)(?:cm|mm|km|kg)(?:\^ ?\{?[23]\}?)?$")
+_OPEN_END = re.compile(r"(?:[-+*/=<>,;:^_(\[]|\\(?:cdot|times|pm|le|ge|ne|in|cup|cap|setminus|land|lor))$")
+_SHORT_UNITS = frozenset("cm mm km dm nm ft in yd mi kg mg lb oz ml mL dl cl sq cu cents cent".split())
+_CONNECTIVES = frozenset("and or mod if for where union".split())
+_LABEL = re.compile(r"^\\text\{[^{}]*[:=] ?\} ?(?=.)")
+_WHOLE_TEXT = re.compile(r"\\text\{ ?([^{}]*) ?\}")
+_PHRASE = re.compile(r"[A-Za-z]+(?:[ '-][A-Za-z]+)*")
+
+
+def is_word(letters: str) -> bool:
+    """Whether letters are a word, not a product of variables.
+
+    Products of variables are written in alphabetical order, such as `xyz` and `abc`; few words are.
+
+    >>> [is_word(letters) for letters in ("apples", "cm", "xyz", "ab", "or")]
+    [True, True, False, False, False]
+    """
+    if letters in _SHORT_UNITS:
+        return True
+    return len(letters) >= 3 and list(letters) != sorted(letters) and letters not in _CONNECTIVES
+
+
+def _words(text: str) -> str:
+    """Drop degrees, units and words after a number, and write an answer of words as one `\\text`."""
+    text = _DEGREES.sub("", text)
+    text = _LABEL.sub("", text)
+    whole = _WHOLE_TEXT.fullmatch(text)
+    if whole and re.match(r"[-+(.]*\d", whole[1]):
+        text = whole[1].strip(" .")
+    while (match := _TRAILING_TEXT.search(text)) and match.start() and not _OPEN_END.search(text[: match.start()]):
+        if _SECOND_ANSWER.search(match[1]):
+            break
+        text = text[: match.start()]
+    match = _TRAILING_WORDS.search(text)
+    if match and is_word(re.split("[ /-]", match[1])[0]) and not _SECOND_ANSWER.search(match[1]):
+        text = text[: match.start()]
+    text = _ATTACHED_UNIT.sub("", text).strip()
+    phrase = _WHOLE_TEXT.fullmatch(text)
+    letters = phrase[1].strip(" .") if phrase else text
+    if _PHRASE.fullmatch(letters) and (phrase or " " in letters or is_word(letters)):
+        return rf"\text{{{re.sub('[^a-z]', '', letters.lower())}}}"
+    return text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the imaginary unit
+# ---------------------------------------------------------------------------------------------------------------------
+
+_INDEX = re.compile(r"_ ?(?:i|\{[^{}]*i)")
+_IMAGINARY = re.compile(
+    r"\\(?:text|begin|end|operatorname|mathbb|mathcal)\{[^{}]*\}|\\(?:imath|jmath)(?![A-Za-z])|\\[A-Za-z]+|i"
+)
+
+
+def _imaginary(text: str) -> str:
+    """Write the imaginary unit as the parser knows it, unless `i` is an index."""
+    if "i" not in text or _INDEX.search(text):
+        return text
+    return _IMAGINARY.sub(lambda match: "{I}" if match[0] in ("i", r"\imath") else match[0], text)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# choices
+# ---------------------------------------------------------------------------------------------------------------------
+
+_PLAIN = re.compile(r"\\(?:displaystyle|left|right)(?![A-Za-z])|\\[A-Za-z]+\{|\\[,;: ]|[{}$*~]")
+_CHOICE = re.compile(r"\s*(?:(?:option|choice|answer)\b[\s:]*)?[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?\s*", re.IGNORECASE)
+_CHOICE_AND_TEXT = re.compile(
+    r"\s*(?:(?:option|choice|answer)\b[\s:]*)?"
+    r"(?:\(\s*([A-Z])\s*\)[\s.:]|([A-Z])\s*(?:[):]|\.\s|\s[-–—]\s(?=[A-Za-z]{2})))"
+    r"\s*(?!(?:and|or)\b|\(?[A-Z][).:]|[-+*/=^,;&])(\S.*)",
+    re.DOTALL,
+)
+
+
+def read_choice(text: str) -> tuple[str, str] | None:
+    r"""The letter of a multiple-choice answer and the text behind it, which may be empty; None for other answers.
+
+    >>> read_choice("(E)"), read_choice(r"\text{B: the second}"), read_choice("x+1"), read_choice("A, B")
+    (('E', ''), ('B', 'the second'), None, None)
+    """
+    plain = _PLAIN.sub(" ", text)
+    if match := _CHOICE.fullmatch(plain):
+        return match[1], ""
+    if match := _CHOICE_AND_TEXT.fullmatch(plain):
+        return match[1] or match[2], match[3].strip()
+    return None
+
+
+_STEPS = (_unicode, _decoration, _code, _words, _numbers, _imaginary)
+
+
+def normalise(text: str) -> str:
+    r"""LaTeX of an answer, without decoration, units and spellings that the parser misreads.
+
+    >>> answers = (r"58\,500", "**½**", "1e-5", r"\text{10 apples}", "30°", "2*pi", "No solution", "1/i")
+    >>> print(" | ".join(map(normalise, answers)))
+    58500 | \frac{1}{2} | 1\cdot 10^{-5} | 10 | 30 | 2*\pi | \text{nosolution} | 1/{I}
+    """
+    for step in _STEPS:
+        text = step(text)
+    return text

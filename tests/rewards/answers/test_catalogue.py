@@ -1,0 +1,139 @@
+r"""A catalogue of answers, graded by `math` as a person would: ten spellings each of thirty values, right and wrong."""
+
+import pytest
+
+from rewards.answers.math_answer import Math
+from rewards.shared.boxed import boxed
+
+# A reference answer, lines of right answers after + and lines of wrong answers after -, with | between two answers.
+CATALOGUE = r"""
+84
+    + 84. | **84** | \boldsymbol{84} | \approx 84 | \textcolor{blue}{84} | 84.0
+    - 8.4 | 48 | 84x | 84, 48
+58\,200
+    + 58200 | 58,200 | 58 200 | 58~200 | 58{,}200 | 5.82e4
+    - 258 | 58.2 | 58, 200 | 5820
+\frac38
+    + 3/8 | 0.375 | ⅜ | \frac{6}{16} | 37.5\% | \dfrac{3}{8}
+    - 0.37 | 8/3 | 0.375001 | 3
+\frac17
+    + 1/7 | 0.\overline{142857} | \frac{2}{14} | 7^{-1} | ⅐
+    - 0.142857 | 0.14285714286 | 0.14 | 7 | \frac{1}{70}
+-2.5
+    + -\frac52 | -5/2 | −2.5 | -2\frac12 | -2½ | -2 1/2
+    - 2.5 | -1.5 | -2 | -25
+7
+    + 7\text{ m} | \text{7 birds} | 7 cm | \$7 | x = 7 | 7\,\mathrm{kg}
+    - 7m | 7t | 7e | 70
+4t
+    + 4t | t\cdot4 | 4\,t | 2t+2t | 4\mathrm{t}
+    - 4 | 4s | 4t^2 | t | 4+t
+40
+    + 40° | 40^\circ | 40^{\circ} | 40 degrees | 40\text{ degrees} | \text{40 degrees}
+    - 14 | 4 | -40 | 400
+6-3\sqrt5
+    + 6 - 3√5 | 6-3*sqrt(5) | -3\sqrt{5}+6 | 3(2-\sqrt5) | 6-\sqrt{45} | 6 − 3√(5)
+    - 6+3\sqrt5 | 3\sqrt5 | -0.7082 | 6-3\sqrt{6}
+\frac{3\pi}{4}
+    + 3π/4 | 3*pi/4 | 0.75\pi | \frac34\pi | \frac{3}{4}π | \pi-\frac\pi4
+    - 2.356 | \frac{3}{4} | \frac{4\pi}{3} | 135
+3e-4
+    + 0.0003 | 3\times10^{-4} | \frac{3}{10000} | 3*10**-4 | 3 · 10⁻⁴ | 0.03\%
+    - 0 | 3e-5 | 3e4 | 0.00030001
+1.6e19
+    + 1.6\times10^{19} | 16\cdot10^{18} | 16000000000000000000 | 1.6 x 10^19 | 1.6*10**19
+    - 1.6e18 | 1.6 | 16 | 1.6e19+1 | 16000000000000000001
+exp(3)
+    + e^3 | \exp(3) | e^{3} | e\cdot e^2 | exp(3)
+    - 20.0855 | 3e | e^2 | 3 | e+3
+5*x**2-1
+    + 5x^2-1 | 5x²-1 | -1+5x^{2} | 5*x^2 - 1 | (\sqrt5x-1)(\sqrt5x+1)
+    - 5x^2+1 | 5x-1 | 25x^2-1 | 4 | 5y^2-1
+(x+2)^2
+    + x^2+4x+4 | (x+2)(x+2) | x²+4x+4 | (2+x)^{2} | x(x+4)+4
+    - x^2+4 | x+2 | (x-2)^2 | 4 | x^2+4x
+C
+    + (C) | C) | C: the third | \text{(C)} | \textbf{C} | C. the third
+    - B | D: not C | A, C | 3
+[1,6)
+    + 1 \le x < 6 | 1≤x<6 | x\in[1,6) | 6 > x \geq 1 | \left[1,6\right) | [1.0, 6)
+    - (1,6) | 1<x<6 | [1,6] | x\ge1
+-3 < x \le 0
+    + (-3,0] | x\in(-3,0] | -3<x≤0 | 0 \ge x > -3 | x>-3 \text{ and } x\le0
+    - [-3,0] | x\le0 | (-3,0) | -3\le x<0 | (-3,0]\cup[1,2]
+x<2 \text{ or } x>9
+    + (-\infty,2)\cup(9,\infty) | x>9 or x<2 | (-∞,2)∪(9,∞) | (-inf,2) U (9,inf) | (-\infty,2) \text{ or } (9,\infty)
+    - (2,9) | 2<x<9 | x>9 | (-\infty,2]\cup(9,\infty) | x<2
+4+5\mathrm{i}
+    + 4+5i | 5i+4 | 4 + 5\text{i} | 4+5\imath | \frac{4i-5}{i}
+    - 9 | 4-5i | 4 | 5i | 4+5x
+-i
+    + \frac1i | 1/i | i^3 | -\mathrm{i} | \frac{-i^2}{i}
+    - i | -1 | 1 | -x | 0
+10
+    + |6+8i| | \sqrt{100} | (3+i)(3-i) | \lvert 6-8i\rvert | 2(5) | (2)(5)
+    - 14 | 7 | 6+8i | 100
+\frac{5^{900}+1}{5^{901}}
+    + \frac15+5^{-901} | \frac15+\frac{1}{5^{901}} | 5^{-1}+5^{-901}
+    - \frac15 | 0.2 | \frac{1}{5^{901}} | 0 | 1 | \frac{5^{900}}{5^{901}} | \frac{5^{900}+2}{5^{901}}
+\sqrt{11}
+    + \sqrt{11} | √11 | 11^{1/2} | 11^{0.5} | \frac{11}{\sqrt{11}}
+    - 3.3166 | \sqrt{11}+10^{-80} | 3.31662479035540 | 11 | -\sqrt{11}
+\{2,5\}
+    + 2,5 | 5, 2 | 2 \text{ and } 5 | \{5,2\} | x=2 \text{ or } x=5 | 2; 5
+    - 2 | 7 | 2,6 | 2,5,6
+(3,-4)
+    + (3,-4) | \left(3, -4\right) | (6/2, -4.0) | $(3,-4)$ | (3,−4)
+    - (-4,3) | (3,4) | 3 | -4 | (3,-4,0)
+4 \pm \sqrt3
+    + 4+\sqrt3, 4-\sqrt3 | 4 ± √3 | \{4-\sqrt{3},4+\sqrt{3}\} | x = 4 \pm \sqrt 3 | 4\pm3^{1/2}
+    - 4+\sqrt3 | 4-\sqrt3 | 3\pm\sqrt4 | 4 | \pm\sqrt3
+No solution
+    + \text{No solution} | no solution | **No solution.** | \text{no solution.} | \mathrm{no\ solution}
+    - 0 | \text{one solution} | solution | none | x=0
+\begin{pmatrix} 1/2 \\ -3 \end{pmatrix}
+    + \begin{pmatrix} 0.5 \\ -3 \end{pmatrix} | \begin{bmatrix} \frac12 \\ -3 \end{bmatrix}
+    + \begin{pmatrix} ½ \\ −3 \end{pmatrix}
+    - \begin{pmatrix} 1/2 \\ 3 \end{pmatrix} | \begin{pmatrix} -3 \\ 1/2 \end{pmatrix} | 1/2 | -3
+    - \begin{pmatrix} 1/2 & -3 \end{pmatrix} | \begin{pmatrix} 0.5001 \\ -3 \end{pmatrix} | 0
+15%
+    + 15\% | 0.15 | 15 percent | 15 | 15\text{ percent} | \frac{3}{20}
+    - 1.5 | 0.015 | 1500 | 14%
+"""
+
+
+def read_catalogue():
+    """Reference answer -> list of answers, each with whether it is right."""
+    catalogue = {}
+    reference = ""
+    for line in CATALOGUE.strip().splitlines():
+        if line.startswith("    "):
+            catalogue[reference] += [(answer, line[4] == "+") for answer in line[6:].split(" | ")]
+        else:
+            reference = line
+            catalogue[reference] = []
+    return catalogue
+
+
+@pytest.fixture(scope="module")
+def math():
+    reward = Math(workers=1)
+    yield reward
+    reward.close()
+
+
+def test_the_catalogue_has_ten_answers_for_each_of_thirty_references():
+    assert [len(answers) for answers in read_catalogue().values()] == [10] * 30
+
+
+def test_every_answer_of_the_catalogue_is_graded_as_a_person_would(math):
+    rows = [(reference, *answer) for reference, answers in read_catalogue().items() for answer in answers]
+    references, answers, expected = zip(*rows, strict=True)
+    statuses = math.grade([f"So it is {boxed(answer)}." for answer in answers], references)
+    graded = zip(references, answers, expected, statuses, strict=True)
+    assert [row for row in graded if row[2] != (row[3] == "ok")] == []
+
+
+def test_every_reference_answer_of_the_catalogue_passes_the_check(math):
+    references = list(read_catalogue())
+    assert math.check_references(references) == ["ok"] * len(references)

@@ -1,0 +1,75 @@
+r"""Equality of parsed answers: exact numbers, sets of solutions, percentages."""
+
+import pytest
+from sympy import I, Integer, Interval, Rational, oo
+
+from rewards.answers.equality import DIGITS, equal, parse_latex
+
+
+@pytest.mark.parametrize(
+    ("latex", "value"),
+    [
+        ("0.125", Rational(1, 8)),
+        ("0.1234567890123456789", Rational(1234567890123456789, 10**19)),
+        (r"4.5\cdot 10^{-7}", Rational(9, 2 * 10**7)),
+        (r"\sqrt{81}", Integer(9)),
+        ("{I}", I),
+        (r"x > 4 \text{ or } x < 4.5", Interval(-oo, oo)),
+        (r"x > 4 \text{ and } x \le 4.5", Interval(4, Rational(9, 2), left_open=True)),
+    ],
+)
+def test_the_value_of_latex(latex, value):
+    assert parse_latex(latex) == value
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "expected"),
+    [
+        # numbers are exact
+        (r"\frac{1}{6}", "0.16666666666666666667", False),
+        (f"{10**70}", f"{10**70}+1", False),
+        (r"\frac{7^{800}+1}{7^{801}}", r"\frac{1}{7}", False),
+        (r"\frac{7^{800}+1}{7^{801}}", r"\frac{1}{7}+7^{-801}", True),
+        (r"\sqrt{6}", r"\sqrt{2}\sqrt{3}", True),
+        (r"\sqrt{6}", r"\sqrt{6}+10^{-90}", False),
+        (r"\sqrt{6}", r"\sqrt{6+10^{-90}}", False),
+        (r"\sqrt{6}", rf"\sqrt{{6+10^{{-{2 * DIGITS}}}}}", True),  # the documented limit
+        (r"\pi\cdot 10^{-3000}", r"2\pi\cdot 10^{-3000}", False),  # small, but not 0
+        (r"\pi\cdot 10^{-3000}", "0", False),
+        ("1", r"\sqrt{4+2\sqrt{3}}-\sqrt{3}", True),  # a difference that sympy does not simplify to 0
+        (r"\cos(\frac{\pi}{7})", r"-\cos(\frac{6\pi}{7})", True),
+        (r"\{1, \frac{1}{3}\}", r"\{1, 0.333333333\}", False),
+        (r"(1, \sqrt{6})", r"(1, \sqrt{6}+10^{-90})", False),
+        ("x", "x+10^{-90}", False),
+        ("0.5x", r"\frac{x}{2}", True),
+        # complex numbers
+        ("(2+{I})^{2}", "3+4{I}", True),
+        ("(2+{I})^{2}", "3-4{I}", False),
+        ("{I}", "{I}+10^{-90}", False),
+        # no numbers
+        (r"\frac{1}{0}", r"\frac{1}{0}", False),
+        (r"\infty", r"\infty", True),
+        (r"\infty", r"-\infty", False),
+        # percentages
+        (r"8\%", "8", True),
+        (r"8\%", "0.08", True),
+        (r"8\%", r"8.0\%", True),
+        (r"8\%", r"800\%", False),
+        (r"\frac{2}{25}", r"8\%", True),
+        (r"8\%", "0.8", False),
+        # sets of solutions
+        ("[3,8)", r"3 \le x < 8", True),
+        (r"3 \le x < 8", "[3,8)", True),
+        (r"3 \le x < 8", r"8 > x \ge 3", True),
+        (r"3 \le x < 8", r"3 \le y < 8", False),
+        ("[3,8)", r"3 \le x \le 8", False),
+        (r"x \in [3,8)", r"3 \le x < 8", True),
+        (r"(-\infty,3)\cup(8,\infty)", r"x < 3 \text{ or } x > 8", True),
+        (r"x < 3 \text{ or } x > 8", r"x > 8 or x < 3", True),
+        (r"(-\infty,3)\cup(3,\infty)", r"x \ne 3", True),
+        ("(3,8)", r"3 < x \text{ or } x < 8", False),
+        ("(-4,4)", "|x| < 4", True),
+    ],
+)
+def test_equality(reference, answer, expected):
+    assert equal(parse_latex(reference), parse_latex(answer)) is expected

@@ -1,0 +1,120 @@
+r"""Rewriting answers: each kind of spelling, and what must not be rewritten."""
+
+import pytest
+
+from rewards.answers.normalise import is_word, normalise, read_choice
+
+
+@pytest.mark.parametrize(
+    ("text", "latex"),
+    [
+        # decoration
+        ("19.", "19"),
+        ("**19**", "19"),
+        (r"\approx 19", "19"),
+        (r"\textcolor{green}{\boldsymbol{19}}", "19"),
+        (r"$\displaystyle\left(19\right)$", "(19)"),
+        (r"\$19", "19"),
+        (r"\text{Total: } 19", "19"),
+        # characters
+        ("8−3√7", r"8-3\sqrt{7}"),
+        ("¾π", r"\frac{3}{4}\pi"),
+        ("x³ ÷ 4", "x^{3} / 4"),
+        ("a₁₂", "a_{12}"),
+        ("（2，6］", "(2,6］"),
+        # numbers
+        (r"73\,400", "73400"),
+        ("73 400", "73400"),
+        ("73\u202f400", "73400"),
+        ("73{,}400.5", "73400.5"),
+        ("1,073,400", "1073400"),
+        ("73, 400", "73, 400"),  # a list
+        ("(73,400)", "(73,400)"),  # a point
+        ("73,400,5", "73,400,5"),
+        ("73 40", "73, 40"),  # not thousands, and not a sum
+        (r"11,\!400", "11400"),
+        ("7e-4", r"7\cdot 10^{-4}"),
+        ("7e", "7e"),
+        ("4 3/5", r"4\frac{3}{5}"),
+        (r"0.1\overline{6}", r"\frac{1}{6}"),
+        ("4(5)", r"4\cdot (5)"),
+        (r"\log_4(5)", r"\log_4(5)"),
+        # code
+        ("x**(n+1)", "x^{n+1}"),
+        ("sqrt((1+2)*3)/pi", r"\sqrt{(1+2)*3}/\pi"),
+        ("exp(-x)", "e^{-x}"),
+        ("abs(x-1) >= 2", r"|x-1| \ge  2"),
+        ("(0,1) U (4,inf)", r"(0,1)\cup (4,\infty )"),
+        ("x^-12", "x^{-12}"),
+        (r"\dfrac1{23}+\frac 45", r"\frac{1}{23}+\frac{4}{5}"),
+        # words and units
+        (r"\text{19 birds}", "19"),
+        ("19 birds per day", "19"),
+        (r"19\text{ cm}^2", "19"),
+        (r"19\,\mathrm{kg}", "19"),
+        ("19cm", "19"),
+        ("19°C", "19"),
+        (r"19\text{ percent}", r"19\%"),
+        (r"19 \text{ or } 20", r"19 \text{ or } 20"),
+        (r"19\text{ or 20}", r"19\text{ or 20}"),  # a second answer is no unit
+        ("19 apples or none", "19 apples or none"),
+        ("19m", "19m"),
+        ("19 m", "19 m"),
+        ("19 abc", "19 abc"),
+        (r"19\mathrm{x}", "19x"),
+        (r"19\mathrm{t}", "19t"),
+        ("No Solution", r"\text{nosolution}"),
+        ("xyz", "xyz"),
+        # the imaginary unit
+        (r"3-\mathrm{i}", "3-{I}"),
+        (r"\sin 2i + \pi", r"\sin 2{I} + \pi"),
+        (r"\sum_{i=1}^{9} i", r"\sum_{i=1}^{9} i"),
+        ("x_1 + 2i", "x_1 + 2{I}"),
+    ],
+)
+def test_the_latex_of_an_answer(text, latex):
+    assert normalise(text) == latex
+
+
+@pytest.mark.parametrize("text", ["57", r"\frac{3}{4}", r"3\sqrt{2}", "x^{2}+1", r"\{1,2\}", "(3,4]", "5!", "2:3", ""])
+def test_clean_latex_stays_as_it_is(text):
+    assert normalise(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["{" * 400, "(" * 400, r"\frac" * 80, "^(" * 200, "sqrt(" * 80, r"\text{" * 60, "1 " * 200]
+)
+def test_text_without_an_end_is_rewritten_without_an_error(text):
+    assert isinstance(normalise(text), str)
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("D", ("D", "")),
+        ("(D)", ("D", "")),
+        (r"\textbf{(D)}\ 14", ("D", "14")),
+        ("D. the last", ("D", "the last")),
+        ("D – the last", ("D", "the last")),
+        ("Option D", ("D", "")),
+        ("d", ("d", "")),
+        ("D, E", None),
+        ("(D) and (E)", None),
+        ("(A)(B)", None),
+        ("D - 1", None),
+        ("(A) + 1", None),
+        ("14", None),
+    ],
+)
+def test_the_letter_of_a_choice(text, choice):
+    assert read_choice(text) == choice
+
+
+@pytest.mark.parametrize("letters", ["metres", "feet", "km", "oz"])
+def test_words(letters):
+    assert is_word(letters)
+
+
+@pytest.mark.parametrize("letters", ["x", "ab", "abcd", "wxyz", "mod", "and"])
+def test_no_words(letters):
+    assert not is_word(letters)
