@@ -11,7 +11,8 @@ from typing import Any
 from ..shared.batch import Completion, completion_text, report
 from ..shared.concurrency import default_workers, map_in_threads, run_in_thread
 from .sandbox.box import Box, BoxError
-from .test_cases import ProgramTest, read_all_tests
+from .suites.scripts import ScriptTest
+from .test_cases import ProgramTest, read_all_tests, run_tests
 
 _OPENING = re.compile(r"^```(?:python|python3|py)[ \t]*\n", re.MULTILINE | re.IGNORECASE)
 _CLOSING = re.compile(r"^```[ \t]*$", re.MULTILINE)
@@ -136,7 +137,7 @@ class Code:
         if reference is not None:
             programs = [f"```python\n{program}\n```" for program in reference]
             return [status for status, _ in self.grade(programs, tests, entry_point)]
-        return ["no_gold" if cases is None else "ok" for cases in read_all_tests(tests, entry_point)]
+        return ["no_gold" if cases is None else "ok" for cases in read_all_tests(tests, entry_point, self.box)]
 
     def grade(
         self, completions: Sequence[Completion], tests: Sequence[Any], entry_point: Sequence[str | None] | None = None
@@ -147,10 +148,10 @@ class Code:
             For each completion its status, a key of `rewards.shared.batch.REWARDS`, and the fraction of tests passed.
             Without `partial`, a program's tests end at the first failure, and the fraction is 0 or 1.
         """
-        pairs = list(zip(completions, read_all_tests(tests, entry_point), strict=True))
+        pairs = list(zip(completions, read_all_tests(tests, entry_point, self.box), strict=True))
         return map_in_threads(lambda pair: self._grade(*pair), pairs, self.workers or default_workers())
 
-    def _grade(self, completion: Completion, tests: list[ProgramTest] | None) -> tuple[str, float]:
+    def _grade(self, completion: Completion, tests: list[ProgramTest] | list[ScriptTest] | None) -> tuple[str, float]:
         if tests is None:
             return "no_gold", 0.0
         program = last_block(completion_text(completion))
@@ -158,15 +159,14 @@ class Code:
             return "unparsed", 0.0
         passed, first_failure = 0, None
         try:
-            outcomes = self.box.run(program, [test.request for test in tests])
-            for test, outcome in zip(tests, outcomes, strict=True):
-                status = test.status(outcome)
+            statuses = run_tests(self.box, program, tests)
+            for status in statuses:
                 if status == "ok":
                     passed += 1
                     continue
                 first_failure = first_failure or status
                 if not self.partial:
-                    outcomes.close()
+                    statuses.close()
                     return first_failure, 0.0
         except BoxError:
             logger.exception("The sandbox failed.")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from . import wire
 from .assertions import Assertion, Call, parse_assertions
-from .sandbox.box import Outcome
+from .sandbox.box import Box, Outcome
+from .suites.formats import read_suite
+from .suites.scripts import ScriptTest, read_script, run_script
 
 logger = logging.getLogger(__name__)
 
+_BOX = Box()
 
 @dataclass(frozen=True)
 class ProgramTest:
@@ -31,55 +33,90 @@ class ProgramTest:
         return "timeout" if outcome.end == "timeout" else "died"
 
 
-def read_tests(column: Any, entry_point: str | None = None) -> list[ProgramTest]:
+def read_tests(column: Any, entry_point: str | None = None, box: Box = _BOX) -> list[ProgramTest] | list[ScriptTest]:
     """Read the tests of one row.
 
     Args:
         column: The row's value in the column `tests`, in any form that the reward `code` accepts.
-        entry_point: The name of the function that assert statements test.
+        entry_point: The name of the function that assert statements or `check` test.
+        box: The sandbox for the suite's own code, if the suite cannot be split into calls.
 
     Raises:
-        ValueError: The tests cannot be read, there are none, or an assert statement is not supported.
+        ValueError: The tests cannot be read, there are none, or the suite cannot run.
+        BoxError: The sandbox itself failed.
     """
-    if isinstance(column, str) and column.lstrip().startswith("{"):
-        try:
-            column = json.loads(column)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"tests are not valid JSON: {error}") from None
-    if isinstance(column, list) and all(isinstance(line, str) for line in column):
-        column = "\n".join(column)
-    if isinstance(column, str) and column.strip():
-        return [_assert_test(assertion) for assertion in parse_assertions(column, entry_point)]
-    cases = column.get("cases") if isinstance(column, dict) else None
+    suite = read_suite(column)
+    tests, entry_point = suite.tests, entry_point and entry_point.removeprefix("Solution().")
+    if isinstance(tests, str):
+        return _read_code(tests, entry_point, box)
+    cases = tests.get("cases")
     if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
-        raise ValueError(f"tests={str(column)[:80]!r} are neither assert statements nor an object with cases")
-    reader = {"stdin": _stdin_test, "call": _call_test}.get(str(column.get("type")))
+        raise ValueError(f"tests={str(column)[:80]!r} have no list of cases")
+    reader = {"stdin": _stdin_test, "call": _call_test}.get(str(tests.get("type")))
     if reader is None:
-        raise ValueError(f"tests have the type {column.get('type')!r}; write 'stdin' or 'call'")
-    return [reader(case, column) for case in cases]
+        raise ValueError(f"tests have the type {tests.get('type')!r}; write 'stdin' or 'call'")
+    return [reader(case, tests) for case in cases]
 
 
-def read_all_tests(tests: Sequence[Any], entry_point: Sequence[str | None] | None) -> list[list[ProgramTest] | None]:
-    """Read the tests of a batch. Equal rows are read once, and rows that cannot be read are logged once.
+def _read_code(suite: str, entry_point: str | None, box: Box) -> list[ProgramTest] | list[ScriptTest]:
+    """Read a suite of Python code: as calls if all its statements are assertions, else as a script."""
+    try:
+        return [_assert_test(assertion) for assertion in parse_assertions(suite, entry_point)]
+    except ValueError as error:
+        not_split = error
+    try:
+        return read_script(suite, entry_point, box)
+    except ValueError as error:
+        raise ValueError(f"{str(not_split).removesuffix('.')}. As a script, {error}") from None
+
+
+def run_tests(
+    box: Box, program: str, tests: Sequence[ProgramTest] | Sequence[ScriptTest]
+) -> Generator[str, None, None]:
+    """Run a program on the tests of one row, one after another. Closing the iterator ends the sandbox.
+
+    Yields:
+        One status per test, a key of `rewards.shared.batch.REWARDS`.
+
+    Raises:
+        BoxError: The sandbox itself failed.
+    """
+    if isinstance(tests[0], ScriptTest):
+        yield from run_script(box, program, tests)
+        return
+    with contextlib.closing(box.run(program, [test.request for test in tests])) as outcomes:
+        for test, outcome in zip(tests, outcomes, strict=True):
+            yield test.status(outcome)
+
+
+def read_all_tests(
+    tests: Sequence[Any], entry_point: Sequence[str | None] | None, box: Box = _BOX
+) -> list[list[ProgramTest] | list[ScriptTest] | None]:
+    """Read the tests of a batch. Equal rows are read once. All rows that cannot be read are logged in one line.
 
     Args:
         tests: The column `tests`.
         entry_point: The column `entry_point`, if there is one.
+        box: As in `read_tests`.
 
     Returns:
         The tests of each row, or None if they cannot be read.
     """
-    read: dict[tuple[str, str | None], list[ProgramTest] | None] = {}
-    rows = []
-    for column, name in zip(tests, entry_point or [None] * len(tests), strict=True):
+    read: dict[tuple[str, str | None], list[ProgramTest] | list[ScriptTest] | None] = {}
+    rows, unreadable = [], []
+    for row, (column, name) in enumerate(zip(tests, entry_point or [None] * len(tests), strict=True)):
         key = repr(column), name
         if key not in read:
             try:
-                read[key] = read_tests(column, name)
+                read[key] = read_tests(column, name, box)
             except ValueError as error:
-                logger.warning("Tests that cannot be read are skipped: %s.", str(error).removesuffix("."))
+                unreadable.append(f"row {row}: {str(error).removesuffix('.')}")
                 read[key] = None
         rows.append(read[key])
+    if unreadable:
+        logger.warning(
+            "Tests of %d rows cannot be read, so these rows are not graded: %s.", rows.count(None), unreadable[0]
+        )
     return rows
 
 
@@ -109,13 +146,13 @@ def _call_test(case: dict[str, Any], suite: dict[str, Any]) -> ProgramTest:
         raise ValueError(f"a call case needs 'args', a list, and 'expected': {str(case)[:80]}")
     try:
         request = _call_request([Call(name, tuple(case["args"]))])
-        expected = wire.decode(wire.encode(case["expected"]))
+        expected = [wire.decode(wire.encode(case[name])) for name in ("expected", "or") if name in case]
     except TypeError as error:
         raise ValueError(f"{error}: {str(case)[:80]}") from None
 
     def passes(data: bytes) -> bool:
         values = _returned_values(data)
-        return len(values) == 1 and _equal(values[0], expected, tolerance)
+        return len(values) == 1 and any(_equal(values[0], right, tolerance) for right in expected)
 
     return ProgramTest(request, passes)
 
