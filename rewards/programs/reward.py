@@ -137,7 +137,8 @@ class Code:
         if reference is not None:
             programs = [f"```python\n{program}\n```" for program in reference]
             return [status for status, _ in self.grade(programs, tests, entry_point)]
-        return ["no_gold" if cases is None else "ok" for cases in read_all_tests(tests, entry_point, self.box)]
+        found = read_all_tests(tests, entry_point, self.box, self.workers or default_workers())
+        return ["no_gold" if cases is None else "ok" for cases in found]
 
     def grade(
         self, completions: Sequence[Completion], tests: Sequence[Any], entry_point: Sequence[str | None] | None = None
@@ -148,8 +149,13 @@ class Code:
             For each completion its status, a key of `rewards.shared.batch.REWARDS`, and the fraction of tests passed.
             Without `partial`, a program's tests end at the first failure, and the fraction is 0 or 1.
         """
-        pairs = list(zip(completions, read_all_tests(tests, entry_point, self.box), strict=True))
-        return map_in_threads(lambda pair: self._grade(*pair), pairs, self.workers or default_workers())
+        workers = self.workers or default_workers()
+        try:
+            pairs = list(zip(completions, read_all_tests(tests, entry_point, self.box, workers), strict=True))
+        except BoxError:
+            logger.exception("The sandbox failed.")
+            return [("infra", 0.0)] * len(completions)
+        return map_in_threads(lambda pair: self._grade(*pair), pairs, workers)
 
     def _grade(self, completion: Completion, tests: list[ProgramTest] | list[ScriptTest] | None) -> tuple[str, float]:
         if tests is None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..shared.concurrency import map_in_threads
 from . import wire
 from .assertions import Assertion, Call, parse_assertions
 from .sandbox.box import Box, Outcome
@@ -90,7 +91,7 @@ def run_tests(
 
 
 def read_all_tests(
-    tests: Sequence[Any], entry_point: Sequence[str | None] | None, box: Box = _BOX
+    tests: Sequence[Any], entry_point: Sequence[str | None] | None, box: Box = _BOX, workers: int = 1
 ) -> list[list[ProgramTest] | list[ScriptTest] | None]:
     """Read the tests of a batch. Equal rows are read once. All rows that cannot be read are logged in one line.
 
@@ -98,26 +99,38 @@ def read_all_tests(
         tests: The column `tests`.
         entry_point: The column `entry_point`, if there is one.
         box: As in `read_tests`.
+        workers: Number of rows that are read at the same time.
 
     Returns:
         The tests of each row, or None if they cannot be read.
+
+    Raises:
+        BoxError: The sandbox itself failed.
     """
-    read: dict[tuple[str, str | None], list[ProgramTest] | list[ScriptTest] | None] = {}
-    rows, unreadable = [], []
-    for row, (column, name) in enumerate(zip(tests, entry_point or [None] * len(tests), strict=True)):
-        key = repr(column), name
-        if key not in read:
-            try:
-                read[key] = read_tests(column, name, box)
-            except ValueError as error:
-                unreadable.append(f"row {row}: {str(error).removesuffix('.')}")
-                read[key] = None
-        rows.append(read[key])
-    if unreadable:
+    rows = list(zip(tests, entry_point or [None] * len(tests), strict=True))
+    keys = [(repr(column), name) for column, name in rows]
+    distinct = dict(zip(reversed(keys), reversed(range(len(rows))), strict=True))  # key -> its first row
+
+    def read(row: int) -> list[ProgramTest] | list[ScriptTest] | ValueError:
+        try:
+            return read_tests(*rows[row], box)
+        except ValueError as error:
+            return error
+
+    first = sorted(distinct.values())
+    results = dict(zip(first, map_in_threads(read, first, workers), strict=True))
+    errors = [(row, result) for row, result in results.items() if isinstance(result, ValueError)]
+    found = [None if isinstance(result := results[distinct[key]], ValueError) else result for key in keys]
+    if errors:
+        row, error = errors[0]
         logger.warning(
-            "Tests of %d rows cannot be read, so these rows are not graded: %s.", rows.count(None), unreadable[0]
+            "Tests that cannot be read are skipped: row %d: %s (%d of %d rows in all).",
+            row,
+            str(error).removesuffix("."),
+            found.count(None),
+            len(found),
         )
-    return rows
+    return found
 
 
 def _stdin_test(case: dict[str, Any], suite: dict[str, Any]) -> ProgramTest:

@@ -104,6 +104,8 @@ def _parse(source: str, entry_point: str | None) -> Script:
             if node.name.startswith("Test") or "TestCase" in bases:
                 inside = [part.name for part in node.body if isinstance(part, functions)]
                 tests += [f"{node.name}.{name}" for name in inside if name.startswith("test")]
+    if not any(map(_can_fail, ast.walk(tree))):
+        raise ValueError("it has no assertion; write at least one `assert` about a result of the solution")
     imported = {
         alias.name
         for node in ast.walk(tree)
@@ -114,6 +116,14 @@ def _parse(source: str, entry_point: str | None) -> Script:
     return Script(source, entry_point, tuple(tests), _must_call_check(tree) and not tests, frozenset(imported))
 
 
+def _can_fail(node: ast.AST) -> bool:
+    """Whether a part of a suite can find that a solution is wrong."""
+    if isinstance(node, ast.Call):
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        return name.startswith("assert") or name in ("raises", "fail")
+    return isinstance(node, (ast.Assert, ast.Raise))
+
+
 def _must_call_check(tree: ast.Module) -> bool:
     """Whether the suite defines `check` and does not call it."""
     defined = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body)
@@ -122,7 +132,8 @@ def _must_call_check(tree: ast.Module) -> bool:
 
 
 def _order(script: Script, **more: Any) -> dict[str, Any]:
-    return {"talk": {"entry_point": script.entry_point, "check": script.calls_check, "tests": script.tests, **more}}
+    fixed = {"entry_point": script.entry_point, "check": script.calls_check, "tests": script.tests}
+    return {"talk": {**fixed, "imported": sorted(script.names), **more}}
 
 
 def _first_answer(box: Box, script: Script, order: dict[str, Any]) -> str:

@@ -161,8 +161,16 @@ class _Listed:
     def __call__(self, *args, **kwargs):
         if self.path.rpartition(".")[2][:1].isupper():  # an instance
             return _Listed(f"{self.path}()")
-        pack([list(args), kwargs], lambda value: 0 if isinstance(value, _Listed) else _number_of(value))
+        pack([list(args), kwargs], _listed_number)
         raise _ListedError(self.path)
+
+
+def _listed_number(value):
+    if not isinstance(value, _Listed):
+        return _number_of(value)
+    if not value.path.endswith("()") and value.path.split(".")[0] not in order["imported"]:
+        raise NotJudgedError(f"the name {value.path} is not defined")
+    return 0
 
 
 class _Absent:
