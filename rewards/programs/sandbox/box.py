@@ -108,23 +108,26 @@ class Box:
         """
         return _ready(self)
 
-    def run(self, program: str, tests: Sequence[dict[str, Any]]) -> Generator[Outcome, None, None]:
+    def run(self, program: str, tests: Sequence[dict[str, Any]], prelude: str = "") -> Generator[Outcome, None, None]:
         """Run a program on each test, one after another, in one new box. Closing the iterator ends the box.
 
         Args:
             program: Python source.
-            tests: `{"stdin": text}`, or `{"calls": [{"function", "args", "kwargs"}]}` with args and kwargs as written
-                by `wire.encode`.
+            tests: `{"stdin": text}`, or `{"calls": [{"function", "args", "kwargs", "items"}]}` with args and kwargs as
+                written by `wire.encode`, and the number of items that are read from a returned iterator, or None.
+            prelude: Python source whose names the program may use without defining them. It is run once per box and
+                must be trusted.
 
         Yields:
             One outcome per test, in order.
 
         Raises:
-            BoxError: The box did not start.
+            BoxError: The box did not start, or the prelude failed.
         """
         output_bytes = OUTPUT_MB * 2**20
         request = {
             "program": program,
+            "prelude": prelude,
             "tests": list(tests),
             "cpu_seconds": self.seconds,
             "wall_seconds": 3 * self.seconds,

@@ -10,6 +10,7 @@ import base64
 import builtins
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import resource
@@ -32,6 +33,12 @@ def main():
         os.setresgid(*[request["user"]] * 3)
         os.setresuid(*[request["user"]] * 3)
     null = os.open("/dev/null", os.O_RDWR)
+    names = {}
+    try:
+        exec(compile(request["prelude"], "prelude.py", "exec"), names)
+    except BaseException as error:
+        sys.exit(f"the prelude raises {type(error).__name__}: {error}")
+    request["names"] = {name: value for name, value in names.items() if not name.startswith("__")}
     libc = ctypes.CDLL(None, use_errno=True)
     _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGKILL)
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
@@ -71,7 +78,7 @@ def _run(request, test, null, libc):
         code = 1
         try:
             _enter(request, given, into if "stdin" in test else null, into, null, libc)
-            code = _solve(request["program"], test)
+            code = _solve(request["program"], request["names"], test)
         finally:
             os._exit(code)
     os.close(given)
@@ -160,14 +167,19 @@ def _enter(request, given, output, into, null, libc):
     _install(libc, request["test_filter"])
 
 
-def _solve(program, test):
-    """Run the program and, in a call test, the calls. Returns the exit code."""
+def _solve(program, names, test):
+    """Run the program and, in a call test, the calls. Returns the exit code.
+
+    The names of the prelude become builtins, so that they replace no name of the program.
+    """
     sys.argv = ["solution.py"]
     for fd, name, mode, errors in ((0, "stdin", "r", None), (1, "stdout", "w", None), (2, "stderr", "w", "replace")):
         stream = open(fd, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # a bare interpreter defines neither
+    # a bare interpreter defines neither exit nor quit
+    vars(builtins).update({**names, **vars(builtins), "exit": sys.exit, "quit": sys.exit})
+    sys.set_int_max_str_digits(0)  # the time limit is enough
     calls = test.get("calls")
     if calls is None:
         os.close(3)
@@ -195,17 +207,21 @@ def _solve(program, test):
 
 def _answer(values):
     try:
-        text = encode(values)  # type: ignore[name-defined]  # noqa: F821  (wire.py is sent before this file)
+        text = encode(values, iterables=True)  # type: ignore[name-defined]  # noqa: F821  (wire.py comes before this)
     except (TypeError, ValueError):
         return  # the value is not plain data, so the test has no result
     _write(3, text.encode("ascii"))
 
 
-def _call(module, function, args, kwargs):
-    """Call a function of the program or, if there is no such function, a method of its class `Solution`."""
+def _call(module, function, args, kwargs, items=None):
+    """Call a function of the program or, if there is no such function, a method of its class `Solution`.
+
+    Of a returned iterator, only `items` items are read, because it may be endless.
+    """
     if not hasattr(module, function) and hasattr(module, "Solution"):
         module = module.Solution()
-    return getattr(module, function)(*decode(args), **decode(kwargs))  # type: ignore[name-defined]  # noqa: F821
+    value = getattr(module, function)(*decode(args), **decode(kwargs))  # type: ignore[name-defined]  # noqa: F821
+    return value if items is None or not hasattr(value, "__next__") else itertools.islice(value, items)
 
 
 main()
