@@ -14,7 +14,7 @@ _FENCE = re.compile(r"^([ \t]*+(?:(?:[-*+]|\d{1,9}[.)])[ \t]++)*+)(`{3,}+|~{3,}+
 # The text after a fence whose language is Python: `py`, `Python 3`, `{#id .python startFrom="1"}`.
 _PYTHON = re.compile(r"(?:\{\s*+(?:#\S++\s++)?)?\.?(?:i?python|py|pypy)(?:-?\d[\d.]*)?(?![\w+#-])", re.IGNORECASE)
 _PRINTS = re.compile(r"\b(?:print|write|writelines)\s*+\(")
-_INDENTATION = re.compile(r"[ \t]*+(?=[^ \t\n])")  # of a line that is not blank
+_INDENTATION = re.compile(r"^[ \t]*+(?=[^ \t\n])", re.MULTILINE)  # of a line that is not blank
 
 
 @dataclass(frozen=True)

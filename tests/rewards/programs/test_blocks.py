@@ -75,7 +75,7 @@ FUNCTION = "def f(x):\n    if x:\n\n        return x\n"
 
 @pytest.mark.parametrize(
     ("opening", "indentation"),
-    [("   ```python", "   "), ("1. ```python", "   "), ("- ```", "  "), ("10) - ~~~py", "       "), ("\t```py", "\t")],
+    [("   ```python", "   "), ("1. ```python", "   "), ("- ```", "  "), ("10) - ~~~py", "      "), ("\t```py", "\t")],
 )
 def test_an_indented_block_loses_its_indentation(opening, indentation):
     fence = "~~~" if "~" in opening else "```"
@@ -152,8 +152,8 @@ def test_a_block_without_language_that_prints_nothing_is_an_example():
     program = "print(int(input()) * 2)"
     for example in ("54", "3 4\n5", "Yes", "x = 5", "[1, 2]"):
         for opening in ("```", "```python"):
-            text = f"For\n{fenced('27', '```')}the answer is\n{fenced(program, opening)}It prints\n{fenced(example, '```')}"
-            assert find_program(text) == program + "\n"
+            before, after = fenced("27", "```"), fenced(example, "```")
+            assert find_program(f"For\n{before}I write\n{fenced(program, opening)}It prints\n{after}") == program + "\n"
     assert find_program(fenced("x = 1") + fenced(program, "```")) == program + "\n"
     assert find_program(fenced("54", "```")) == "54\n"
 
