@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..shared.batch import Completion, completion_text, report
 from ..shared.concurrency import default_workers, map_in_threads, run_in_thread
+from .blocks import find_program
+from .prelude import PRELUDE, prelude_names, uses_prelude
 from .sandbox.box import Box, BoxError
 from .suites.scripts import ScriptTest
 from .test_cases import ProgramTest, read_all_tests, run_tests
-
-_OPENING = re.compile(r"^```(?:python|python3|py)[ \t]*\n", re.MULTILINE | re.IGNORECASE)
-_CLOSING = re.compile(r"^```[ \t]*$", re.MULTILINE)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Code:
-    """1.0 if the completion's last Python block passes all tests in a sandbox.
+    """1.0 if the program of the completion passes all tests in a sandbox.
+
+    The program is the last closed block that defines what the tests call, or the last closed block if the tests call
+    nothing. Its fence may be indented, may be longer, and may name Python or no language (`blocks.find_program`).
 
     The sandbox consists of layers of protection. When the reward is created, canaries test every layer. A canary is a
     harmless program that tries to escape; `python -m rewards.box` prints the results. A missing layer raises an error
@@ -38,11 +39,15 @@ class Code:
         seconds: CPU seconds per test. The wall-clock limit is three times as long.
         total_seconds: Wall-clock seconds for all tests of one program.
         memory_mb: MiB of address space per test.
+        prelude: Python source. Programs may use its names without defining or importing them. Names of the program and
+            builtin names come first, so the prelude replaces none of them. By default the usual names of exercises,
+            for example `List`, `Counter`, `heappush` and `math`. Empty for none.
 
     Columns read:
         tests: One of
-            - `{"type": "stdin", "cases": [{"input": text, "output": text}]}`: the output is compared line by
-              line. White space at line ends and blank lines at the end are ignored;
+            - `{"type": "stdin", "cases": [{"input": text, "output": text}], "tol": 1e-6}`: the output is compared
+              line by line. White space at line ends and blank lines at the end are ignored. If `tol` is given, the
+              output is compared word by word instead, and numbers may differ by `tol` (relative or absolute);
             - `{"type": "call", "fn_name": name, "cases": [{"args": [...], "expected": value}], "tol": 1e-6}`: calls a
               function, or a method of the class `Solution`. Results are compared as in Python, except that lists equal
               tuples, and numbers may differ by `tol` (relative or absolute) if it is given;
@@ -57,7 +62,7 @@ class Code:
         (`no_gold`: the tests cannot be read; `infra`).
 
     Raises:
-        ValueError: An option is out of range, no sandbox starts, or a layer is missing.
+        ValueError: An option is out of range, no sandbox starts, a layer is missing, or the prelude fails.
         RuntimeError: More than 1 % of a batch is `infra`.
 
     >>> import asyncio
@@ -74,6 +79,7 @@ class Code:
     seconds: float = 6.0
     total_seconds: float = 60.0
     memory_mb: int = 1024
+    prelude: str = PRELUDE
 
     __name__ = "code"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
@@ -85,6 +91,13 @@ class Code:
             self.box.ready()
         except BoxError as error:
             raise ValueError(f"The reward 'code' has no sandbox that is safe to use: {error}") from None
+        try:
+            prelude_names(self.prelude, self.box)
+        except BoxError as error:
+            raise ValueError(
+                f"prelude={self.prelude[:60]!r} fails, so no program could run: {error}. Correct it, or write an empty "
+                "text for none."
+            ) from None
 
     @property
     def box(self) -> Box:
@@ -160,12 +173,14 @@ class Code:
     def _grade(self, completion: Completion, tests: list[ProgramTest] | list[ScriptTest] | None) -> tuple[str, float]:
         if tests is None:
             return "no_gold", 0.0
-        program = last_block(completion_text(completion))
+        functions = {name for test in tests for name in test.functions}
+        program = find_program(completion_text(completion), functions)
         if program is None:
             return "unparsed", 0.0
         passed, first_failure = 0, None
         try:
-            statuses = run_tests(self.box, program, tests)
+            needed = uses_prelude(program, prelude_names(self.prelude, self.box))
+            statuses = run_tests(self.box, program, tests, self.prelude if needed else "")
             for status in statuses:
                 if status == "ok":
                     passed += 1
@@ -178,17 +193,3 @@ class Code:
             logger.exception("The sandbox failed.")
             return "infra", 0.0
         return first_failure or "ok", passed / len(tests)
-
-
-def last_block(text: str) -> str | None:
-    """The last closed ```` ```python ```` block of a text, or None.
-
-    >>> last_block("First:\\n```python\\nx = 1\\n```\\nno:\\n```python\\nx = 2\\n```\\n")
-    'x = 2\\n'
-    """
-    text = text.replace("\r\n", "\n")
-    # With one pattern for both fences, a text with many opening fences would take quadratic time.
-    block, end = None, 0
-    while (opening := _OPENING.search(text, end)) and (closing := _CLOSING.search(text, opening.end())):
-        block, end = text[opening.end() : closing.start()], closing.end()
-    return block

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
+import re
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +18,17 @@ from .sandbox.box import Box, Outcome
 from .suites.formats import read_suite
 from .suites.scripts import ScriptTest, read_script, run_script
 
+# The keys of a suite and of its cases, by the suite's type. A key whose value is None counts as absent.
+_KEYS = {
+    "stdin": ({"type", "cases", "tol"}, {"input", "output"}),
+    "call": ({"type", "cases", "tol", "fn_name"}, {"args", "expected", "or"}),
+}
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+
 logger = logging.getLogger(__name__)
 
 _BOX = Box()
+
 
 @dataclass(frozen=True)
 class ProgramTest:
@@ -26,6 +36,11 @@ class ProgramTest:
 
     request: dict[str, Any]  # an element of the `tests` that `Box.run` takes
     passes: Callable[[bytes], bool]
+
+    @property
+    def functions(self) -> list[str]:
+        """The functions of the program that the test calls; none for a test of standard output."""
+        return [call["function"] for call in self.request.get("calls", ())]
 
     def status(self, outcome: Outcome) -> str:
         """The status of an outcome, a key of `rewards.shared.batch.REWARDS`."""
@@ -56,6 +71,11 @@ def read_tests(column: Any, entry_point: str | None = None, box: Box = _BOX) -> 
     reader = {"stdin": _stdin_test, "call": _call_test}.get(str(tests.get("type")))
     if reader is None:
         raise ValueError(f"tests have the type {tests.get('type')!r}; write 'stdin' or 'call'")
+    known_to_suite, known_to_case = _KEYS[tests["type"]]
+    _check_keys("suite", tests, known_to_suite)
+    for case in cases:
+        _check_keys("case", case, known_to_case)
+    _check_tolerance(tests.get("tol"))
     return [reader(case, tests) for case in cases]
 
 
@@ -72,7 +92,7 @@ def _read_code(suite: str, entry_point: str | None, box: Box) -> list[ProgramTes
 
 
 def run_tests(
-    box: Box, program: str, tests: Sequence[ProgramTest] | Sequence[ScriptTest]
+    box: Box, program: str, tests: Sequence[ProgramTest] | Sequence[ScriptTest], prelude: str = ""
 ) -> Generator[str, None, None]:
     """Run a program on the tests of one row, one after another. Closing the iterator ends the sandbox.
 
@@ -83,9 +103,9 @@ def run_tests(
         BoxError: The sandbox itself failed.
     """
     if isinstance(tests[0], ScriptTest):
-        yield from run_script(box, program, tests)
+        yield from run_script(box, program, tests, prelude)
         return
-    with contextlib.closing(box.run(program, [test.request for test in tests])) as outcomes:
+    with contextlib.closing(box.run(program, [test.request for test in tests], prelude)) as outcomes:
         for test, outcome in zip(tests, outcomes, strict=True):
             yield test.status(outcome)
 
@@ -136,12 +156,41 @@ def read_all_tests(
 def _stdin_test(case: dict[str, Any], suite: dict[str, Any]) -> ProgramTest:
     if not isinstance(case.get("input"), str) or not isinstance(case.get("output"), str):
         raise ValueError(f"a stdin case needs 'input' and 'output', both text: {str(case)[:80]}")
-    expected = _output_lines(case["output"])
+    tolerance = suite.get("tol")
+    expected = _output_lines(case["output"]) if tolerance is None else case["output"].split()
 
     def passes(data: bytes) -> bool:
-        return _output_lines(data.decode("utf-8", "replace")) == expected
+        output = data.decode("utf-8", "replace")
+        if tolerance is None:
+            return _output_lines(output) == expected
+        words = output.split()
+        return len(words) == len(expected) and all(map(_is_close_word, words, expected, itertools.repeat(tolerance)))
 
     return ProgramTest({"stdin": case["input"]}, passes)
+
+
+def _is_close_word(word: str, expected: str, tolerance: float) -> bool:
+    """Whether two words are equal, or are finite decimal numbers that differ by at most `tolerance`."""
+    if word == expected:
+        return True
+    if not (_NUMBER.fullmatch(word) and _NUMBER.fullmatch(expected)):
+        return False
+    numbers = float(word), float(expected)
+    return all(map(math.isfinite, numbers)) and math.isclose(*numbers, rel_tol=tolerance, abs_tol=tolerance)
+
+
+def _check_keys(part: str, given: dict[str, Any], known: set[str]) -> None:
+    unknown = [key for key, value in given.items() if key not in known and value is not None]
+    if unknown:
+        raise ValueError(
+            f"a {part} has the unknown key {str(unknown[0])[:40]!r}, which would have no effect; its keys are "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+def _check_tolerance(tolerance: Any) -> None:
+    if tolerance is not None and (type(tolerance) not in (int, float) or not 0 <= tolerance < math.inf):
+        raise ValueError(f"tol must be null or a finite number of at least 0, got {tolerance!r}")
 
 
 def _output_lines(text: str) -> list[str]:
@@ -153,8 +202,6 @@ def _call_test(case: dict[str, Any], suite: dict[str, Any]) -> ProgramTest:
     name, tolerance = suite.get("fn_name"), suite.get("tol")
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"call tests need fn_name, the name of a function, got {name!r}")
-    if tolerance is not None and (type(tolerance) not in (int, float) or not 0 <= tolerance < math.inf):
-        raise ValueError(f"tol must be null or a finite number of at least 0, got {tolerance!r}")
     if not isinstance(case.get("args"), list) or "expected" not in case:
         raise ValueError(f"a call case needs 'args', a list, and 'expected': {str(case)[:80]}")
     try:
@@ -186,7 +233,12 @@ def _returned_values(data: bytes) -> list[Any]:
 def _call_request(calls: Sequence[Call]) -> dict[str, Any]:
     return {
         "calls": [
-            {"function": call.function, "args": wire.encode(call.args), "kwargs": wire.encode(call.kwargs)}
+            {
+                "function": call.function,
+                "args": wire.encode(call.args),
+                "kwargs": wire.encode(call.kwargs),
+                "items": call.items,
+            }
             for call in calls
         ]
     }

@@ -1,8 +1,9 @@
 """Backends that start a box: bubblewrap, sandlock, or the service e2b. All of them run the same `runner.py`.
 
 A backend is a function `(request, total_seconds, line_bytes) -> lines`. It yields the lines that the runner writes
-after `ready`. What is sent to the generator is written to the runner. It raises `BoxError` for failures before `ready`, and `OutOfTimeError` when the wall-clock limit of the
-whole box is reached. Closing the generator ends every process of the box.
+after `ready`, and writes to the runner what is sent to the generator. It raises `BoxError` for failures before `ready`,
+and `OutOfTimeError` when the wall-clock limit of the whole box is reached. Closing the generator ends every process of
+the box.
 """
 
 from __future__ import annotations

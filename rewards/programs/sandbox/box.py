@@ -109,14 +109,17 @@ class Box:
         return _ready(self)
 
     def run(
-        self, program: str, tests: Sequence[dict[str, Any]], talk: str = ""
+        self, program: str, tests: Sequence[dict[str, Any]], prelude: str = "", talk: str = ""
     ) -> Generator[Outcome, bytes | None, None]:
         """Run a program on each test, one after another, in one new box. Closing the iterator ends the box.
 
         Args:
             program: Python source.
-            tests: `{"stdin": text}`, or `{"calls": [{"function", "args", "kwargs"}]}` with args and kwargs as written
-                by `wire.encode`, or `{"talk": order}`.
+            tests: `{"stdin": text}`, or `{"calls": [{"function", "args", "kwargs", "items"}]}` with args and kwargs as
+                written by `wire.encode`, and the number of items that are read from a returned iterator, or None, or
+                `{"talk": order}`.
+            prelude: Python source whose names the program may use without defining them. It is run once per box and
+                must be trusted.
             talk: Trusted source that runs the program in a test that talks. It finds the names `program`, `module` and
                 `order`. It writes lines to descriptor 3 and reads the answer to each line from descriptor 4.
 
@@ -125,11 +128,12 @@ class Box:
             be sent to this generator.
 
         Raises:
-            BoxError: The box did not start.
+            BoxError: The box did not start, or the prelude failed.
         """
         output_bytes = OUTPUT_MB * 2**20
         request = {
             "program": program,
+            "prelude": prelude,
             "tests": list(tests),
             "talk": _compiled(talk),
             "cpu_seconds": self.seconds,

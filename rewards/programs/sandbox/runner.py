@@ -2,7 +2,9 @@
 
 A bare interpreter with only the standard library executes the source. The runner reads one JSON request from standard
 input. It writes `ready` when its setup is complete, and then one line of JSON per test. Each test runs in its own
-forked child. A test that talks also writes one line for each line of the child, and reads the answer. A failure before `ready` counts as a failure of the sandbox, a later failure as a failure of the program.
+forked child. For a test that talks, the runner also writes a line for each line of the child, and reads the answer from
+standard input. A failure before `ready` counts as a failure of the sandbox, a later failure as a failure of the
+program.
 """
 
 import atexit
@@ -10,6 +12,7 @@ import base64
 import builtins
 import contextlib
 import ctypes
+import itertools
 import json
 import marshal
 import os
@@ -33,6 +36,12 @@ def main():
         os.setresgid(*[request["user"]] * 3)
         os.setresuid(*[request["user"]] * 3)
     null = os.open("/dev/null", os.O_RDWR)
+    names = {}
+    try:
+        exec(compile(request["prelude"], "prelude.py", "exec"), names)
+    except BaseException as error:
+        sys.exit(f"the prelude raises {type(error).__name__}: {error}")
+    request["names"] = {name: value for name, value in names.items() if not name.startswith("__")}
     libc = ctypes.CDLL(None, use_errno=True)
     _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGKILL)
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
@@ -194,13 +203,16 @@ def _solve(request, test):
     """Run the program and, in a call test, the calls. Returns the exit code.
 
     In a test that talks, the request's code `talk` runs the program instead, and converses on the descriptors 3 and 4.
+    The names of the prelude become builtins, so that they replace no name of the program.
     """
     sys.argv = ["solution.py"]
     for fd, name, mode, errors in ((0, "stdin", "r", None), (1, "stdout", "w", None), (2, "stderr", "w", "replace")):
         stream = open(fd, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # a bare interpreter defines neither
+    # a bare interpreter defines neither exit nor quit
+    vars(builtins).update({**request["names"], **vars(builtins), "exit": sys.exit, "quit": sys.exit})
+    sys.set_int_max_str_digits(0)  # the time limit is enough
     calls, talks = test.get("calls"), "talk" in test
     if calls is None and not talks:
         os.close(3)
@@ -231,17 +243,21 @@ def _solve(request, test):
 
 def _answer(values):
     try:
-        text = encode(values)  # type: ignore[name-defined]  # noqa: F821  (wire.py is sent before this file)
+        text = encode(values, iterables=True)  # type: ignore[name-defined]  # noqa: F821  (wire.py comes before this)
     except (TypeError, ValueError):
         return  # the value is not plain data, so the test has no result
     _write(3, text.encode("ascii"))
 
 
-def _call(module, function, args, kwargs):
-    """Call a function of the program or, if there is no such function, a method of its class `Solution`."""
+def _call(module, function, args, kwargs, items=None):
+    """Call a function of the program or, if there is no such function, a method of its class `Solution`.
+
+    Of a returned iterator, only `items` items are read, because it may be endless.
+    """
     if not hasattr(module, function) and hasattr(module, "Solution"):
         module = module.Solution()
-    return getattr(module, function)(*decode(args), **decode(kwargs))  # type: ignore[name-defined]  # noqa: F821
+    value = getattr(module, function)(*decode(args), **decode(kwargs))  # type: ignore[name-defined]  # noqa: F821
+    return value if items is None or not hasattr(value, "__next__") else itertools.islice(value, items)
 
 
 main()

@@ -5,6 +5,7 @@ A form is recognised by the keys and types of a row's value, never by the name o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -114,7 +115,9 @@ def _object(tests: dict[str, Any], beside: Mapping[str, Any]) -> Suite:
             return _suite("inputs and outputs", pairs, _function(tests, beside))
     if {"input", "output"} <= tests.keys():
         return _case_list([tests], beside)
-    raise ValueError(f"tests with the keys {', '.join(map(str, tests)) or '(none)'} have an unknown form; write {FORMS}")
+    raise ValueError(
+        f"tests with the keys {', '.join(map(str, tests)) or '(none)'} have an unknown form; write {FORMS}"
+    )
 
 
 def _case_list(cases: list[dict[str, Any]], beside: Mapping[str, Any]) -> Suite:
@@ -124,13 +127,12 @@ def _case_list(cases: list[dict[str, Any]], beside: Mapping[str, Any]) -> Suite:
             raise ValueError(f"a case needs 'input' and 'output': {_excerpt(case)}")
         _check_language(case.get("language"))
     kinds = {str(case.get("testtype") or case.get("type") or "") for case in cases}
-    names = {_function(case, {}) for case in cases} - {None}
+    names = {_function(case) for case in cases} - {None}
     if len(kinds) > 1 or len(names) > 1:
         raise ValueError(f"the cases of one row differ in type or function ({', '.join(sorted(kinds | names))})")
     kind = kinds.pop()
-    function = names.pop() if names else None
+    function = names.pop() if names else _function(beside)
     if kind in _CALL_TYPES:
-        function = function or _function(beside, {})
         if function is None:
             raise ValueError(
                 f"cases of the type {kind!r} need the function's name; keep the column metadata with func_name, or "
@@ -148,8 +150,9 @@ def _function(*places: Mapping[str, Any]) -> str | None:
     """The name of the tested function: `fn_name`, or `func_name` in `metadata`, which may be JSON text."""
     for place in places:
         metadata = place.get("metadata")
-        if isinstance(metadata, str) and metadata.strip():
-            metadata = _parsed(metadata)
+        if isinstance(metadata, str):
+            with contextlib.suppress(ValueError):  # a column of this name may hold anything
+                metadata = json.loads(metadata)
         named = [place.get("fn_name"), place.get("func_name")]
         if isinstance(metadata, Mapping):
             named += [metadata.get("func_name"), metadata.get("fn_name")]

@@ -145,13 +145,14 @@ def _first_answer(box: Box, script: Script, order: dict[str, Any]) -> str:
     return outcome.data.decode("ascii", "replace").strip()
 
 
-def run_script(box: Box, program: str, tests: Sequence[ScriptTest]) -> Generator[str, None, None]:
+def run_script(box: Box, program: str, tests: Sequence[ScriptTest], prelude: str = "") -> Generator[str, None, None]:
     """Run a solution on the tests of one suite.
 
     Args:
         box: The sandbox.
         program: The solution's source.
         tests: All tests that `read_script` returned.
+        prelude: As in `Box.run`, for the solution.
 
     Yields:
         One status per test, a key of `rewards.shared.batch.REWARDS`.
@@ -162,7 +163,7 @@ def run_script(box: Box, program: str, tests: Sequence[ScriptTest]) -> Generator
     script, do = tests[0].script, tests[0].do
     orders = [{"do": do, "test": test.name} for test in tests] if do == "test" else [{"do": do}]
     suite = box.run(script.source, [_order(script, **order) for order in orders], talk=_SUITE)
-    solution = box.run(program, [{"talk": None}] * len(orders), talk=_SOLUTION)
+    solution = box.run(program, [{"talk": None}] * len(orders), prelude, _SOLUTION)
     with contextlib.closing(suite), contextlib.closing(solution):
         for _ in orders:
             yield from _verdicts(suite, solution, len(tests) // len(orders))

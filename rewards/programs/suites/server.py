@@ -54,7 +54,6 @@ def _do(text):
             return pack(["error", names, [], ""], _number)
 
 
-
 _number(_Module())
 exec(compile(program, "solution.py", "exec"), module.__dict__)
 say("ready")

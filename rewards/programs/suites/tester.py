@@ -245,15 +245,15 @@ def _with_cases(suite):
     import ast
 
     class Cases(ast.NodeTransformer):
-        def visit_FunctionDef(self, node):  # noqa: N802
+        def visit_FunctionDef(self, node):
             return self.generic_visit(node) if node.name == "check" else node
 
-        def visit_ClassDef(self, node):  # noqa: N802
+        def visit_ClassDef(self, node):
             return node
 
         visit_AsyncFunctionDef = visit_ClassDef  # noqa: N815
 
-        def visit_Expr(self, node):  # noqa: N802
+        def visit_Expr(self, node):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 return node
             case = ast.withitem(context_expr=ast.Name(id="__case__", ctx=ast.Load()))
