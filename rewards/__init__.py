@@ -13,6 +13,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from .shared.dotted_path import import_dotted
+
 # name -> module and class; imported by get_reward, so that `import rewards` is fast
 _REGISTERED = {
     "boxed": "shape.format.Boxed",
@@ -60,7 +62,7 @@ def get_reward(name: str, **config: Any) -> Callable[..., Any]:
         module, _, attribute = _REGISTERED[name].rpartition(".")
         target = getattr(importlib.import_module(f".{module}", __package__), attribute)
     elif "." in name:
-        target = _import_dotted(name)
+        target = import_dotted(name, "Reward")
     else:
         nearest = difflib.get_close_matches(name.lower(), _REGISTERED, n=1, cutoff=0.0)[0]
         raise ValueError(
@@ -79,20 +81,3 @@ def get_reward(name: str, **config: Any) -> Callable[..., Any]:
     if not callable(reward):
         raise ValueError(f"Reward {name!r}: instances of the class cannot be called. Add a method `__call__`.")
     return reward
-
-
-def _import_dotted(path: str) -> Callable[..., Any]:
-    module_name, _, attribute = path.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise any error
-        raise ValueError(
-            f"Reward {path!r}: importing {module_name!r} failed with {type(error).__name__}: {error}. Write "
-            f"'package.module.attribute' with the package on PYTHONPATH, or one of {', '.join(_REGISTERED)}."
-        ) from error
-    if not hasattr(module, attribute):
-        raise ValueError(f"Reward {path!r}: the module {module_name!r} has no attribute {attribute!r}.")
-    target = getattr(module, attribute)
-    if not callable(target):
-        raise ValueError(f"Reward {path!r}: {attribute!r} is of type {type(target).__name__}, which cannot be called.")
-    return target

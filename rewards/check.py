@@ -15,12 +15,15 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import get_reward
+from .shared.columns import rename_columns
 from .shared.data_files import FILE_FORMATS, load_file
+from .shared.extraction import extract
 
 SAMPLE = 256  # number of random rows that are checked before a run
 TOLERATED = 0.01  # fraction of these rows that may fail
@@ -83,10 +86,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--columns", type=json.loads, default={}, help='columns to rename, such as \'{"answer": "solution"}\''
     )
+    parser.add_argument(
+        "--extract", type=json.loads, default={}, help='extractors, such as \'{"solution": "after ####"}\''
+    )
     parser.add_argument("--split", default="train", help="split of a data set on the Hub (default: %(default)s)")
     options = parser.parse_args(argv)
     try:
-        columns = _load(options.dataset, options.split, options.columns)
+        columns = _load(options.dataset, options.split, options.columns, options.extract)
         failing = failing_references(get_reward(options.reward, **options.reward_kwargs), columns)
     except (ValueError, TypeError) as error:
         parser.error(" ".join(str(error).split()))
@@ -98,21 +104,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise SystemExit(1 if failing else 0)
 
 
-def _load(name: str, split: str, renamed: Mapping[str, str]) -> dict[str, list[Any]]:
+def _load(name: str, split: str, columns: Mapping[str, str], extractors: Mapping[str, str]) -> dict[str, list[Any]]:
     import datasets
 
     datasets.disable_progress_bars()
     is_file = Path(name).suffix in FILE_FORMATS
     dataset = load_file(name) if is_file else datasets.load_dataset(name, split=split)
-    missing = [column for column in renamed if column not in dataset.column_names]
-    if missing:
-        raise ValueError(
-            f"--columns renames {', '.join(missing)}, but {name!r} has the columns {', '.join(dataset.column_names)}. "
-            "Write one of these."
-        )
     if not len(dataset):
         raise ValueError(f"{name!r}, split {split!r}, has zero rows, so there is nothing to check. Give another split.")
-    return {renamed.get(column, column): list(dataset[column]) for column in dataset.column_names}
+    try:
+        dataset, notes = rename_columns(dataset, columns)
+        dataset, others = extract(dataset, extractors)
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
+    for note in notes + others:
+        print(f"--{note}", file=sys.stderr)
+    return {column: list(dataset[column]) for column in dataset.column_names}
 
 
 if __name__ == "__main__":

@@ -6,20 +6,9 @@ from typing import Any
 
 from datasets import Dataset
 
-from .data.loading import REASONING_GYM
+from .data.loading import PASSED_BY_TRL, REASONING_GYM
 from .recipe.arguments import RunArguments
 from .rewards_package import rewards_module
-
-# arguments that TRL passes to every reward in addition to the columns of the data set
-_PASSED_BY_TRL = {
-    "prompts",
-    "completions",
-    "completion_ids",
-    "trainer_state",
-    "log_extra",
-    "log_metric",
-    "environments",
-}
 
 
 def load_rewards(run: RunArguments, dataset: Dataset) -> list[Callable[..., Any]]:
@@ -72,5 +61,5 @@ def _columns_read(reward: Callable[..., Any]) -> list[str]:
     return [
         name
         for name, parameter in inspect.signature(reward).parameters.items()
-        if parameter.kind in kinds and parameter.default is parameter.empty and name not in _PASSED_BY_TRL
+        if parameter.kind in kinds and parameter.default is parameter.empty and name not in PASSED_BY_TRL
     ]

@@ -20,7 +20,8 @@ from ..trainer.guards.collapse import CollapseWatch
 from ..trainer.sampling.extra_votes import vote_rounds
 from ..trainer.sampling.unbiased import check_sampling
 from ..trainer.sampling.vllm_client import check_server
-from .data.loading import format_prompts, load, longest_prompt, quiet
+from .data.loading import announce, format_prompts, load, longest_prompt, quiet
+from .data.long_prompts import drop_long_prompts
 from .models import attention, catalogue
 from .models.adapters import save_merged
 from .models.description import Description, describe
@@ -95,15 +96,30 @@ def check_inputs(recipe: Recipe) -> Inputs:
     """
     check_sampling(recipe.training)
     train_set, eval_set = load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
+    catalogue.check_model_name(recipe.model.model_name_or_path)
+    if recipe.run.max_prompt_tokens is not None:
+        train_set, eval_set = _without_long_prompts(recipe, train_set, eval_set)
     check_enough_prompts(recipe, len(train_set))
     rewards = load_rewards(recipe.run, train_set)
     check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
     vote_rounds(rewards, recipe.training.num_generations)  # raises an error if `votes` does not fit num_generations
     agreed(lambda: _check_references(rewards, train_set))
-    catalogue.check_model_name(recipe.model.model_name_or_path)
     output = agreed(lambda: folder.choose(recipe))
     agreed(lambda: check_writable(output))
     return Inputs(recipe, train_set, eval_set, rewards, output)
+
+
+def _without_long_prompts(
+    recipe: Recipe, train_set: datasets.Dataset, eval_set: datasets.Dataset | None
+) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """Both sets without the prompts that are longer than `max_prompt_tokens`."""
+    name = recipe.model.model_name_or_path
+    if recipe.run.dry_run and not catalogue.is_built(name):  # building the model would write files
+        announce(f"max_prompt_tokens={recipe.run.max_prompt_tokens} drops nothing yet, because {name} is not built.")
+        return train_set, eval_set
+    tokenizer = describe(catalogue.local_model(name), recipe).tokenizer
+    train_set = drop_long_prompts(train_set, recipe.run, tokenizer)
+    return train_set, eval_set and drop_long_prompts(eval_set, recipe.run, tokenizer, "evaluation set")
 
 
 def train(inputs: Inputs, model: str, description: Description, step_report: TrainerCallback) -> None:

@@ -1,6 +1,7 @@
 """Reads recipes for all commands."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,17 @@ def read_yaml(path: Path, example: str) -> dict[str, Any]:
     try:
         recipe = yaml.load(path.read_text(), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}{_hidden_by_hash(path)}") from None
     if not isinstance(recipe, dict):
         raise ValueError(f"Recipe {path} holds no fields. Write one `field: value` per line.")
     return recipe
+
+
+def _hidden_by_hash(path: Path) -> str:
+    """A hint if a `#` inside brackets makes the rest of a line a comment, so that the closing bracket is missing."""
+    text = path.read_text(errors="replace")
+    found = re.search(r"^[^#\n]*[{\[][^#\n]* (#.*[}\]]).*$", text, re.MULTILINE)
+    return f" YAML takes {found[1]!r} for a comment: put a value with # in quotes." if found else ""
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,18 +1,24 @@
-"""Local data files: the supported formats, and one function that loads them."""
+"""Local data files: the supported formats, and one function that loads them without changing a value."""
 
 from __future__ import annotations
 
+import csv
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from .columns import storable
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FILE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}  # suffix -> `datasets` loader
-
 
 def load_file(path: str | Path) -> Dataset:
     """Load all rows of a local data file.
+
+    Every value of a CSV file is text, also 0023 and an empty field. JSON values keep their types, except in a column
+    whose values differ in type: these become text (see `storable`). Text is never read as a number or a date.
 
     Args:
         path: A file with a suffix of `FILE_FORMATS`. `~` is expanded.
@@ -21,8 +27,6 @@ def load_file(path: str | Path) -> Dataset:
         ValueError: The file has another suffix, does not exist, has no rows, or cannot be parsed. The message is one
             line that begins with the path.
     """
-    import datasets
-
     path = Path(path).expanduser()
     if path.suffix not in FILE_FORMATS:
         raise ValueError(
@@ -35,10 +39,8 @@ def load_file(path: str | Path) -> Dataset:
     if path.stat().st_size == 0:
         raise ValueError(no_rows)
     try:
-        dataset = datasets.load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), split="train")
-    except Exception as error:
-        if "corresponds to no data" in str(error):  # the file has a header or blank lines only
-            raise ValueError(no_rows) from None
+        dataset = FILE_FORMATS[path.suffix](path)
+    except Exception as error:  # the readers raise many types of errors
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         raise ValueError(
             f"{str(path)!r} cannot be read as {path.suffix}: {reason} Correct the file, or its suffix."
@@ -46,3 +48,61 @@ def load_file(path: str | Path) -> Dataset:
     if len(dataset) == 0:
         raise ValueError(no_rows)
     return dataset
+
+
+def _read_json(path: Path) -> Dataset:
+    """Read one JSON object per line, or a list of objects."""
+    text = path.read_text(encoding="utf-8-sig")
+    if text.lstrip().startswith("["):
+        rows = _parse_json(text)
+    else:
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        rows = [_parse_json(line, f"line {number}: ") for number, line in lines]
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise ValueError(f"row {number} is not a JSON object: {str(row)[:80]!r}.")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return _dataset({name: [row.get(name) for row in rows] for name in names})
+
+
+def _parse_json(text: str, where: str = "") -> Any:
+    try:
+        return json.loads(text, parse_constant=lambda name: None)  # NaN stands for a missing value
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}not JSON: {error}. Write one object per line, or a list of objects.") from None
+
+
+def _read_csv(path: Path) -> Dataset:
+    """Read a table whose first line holds the names of its columns."""
+    csv.field_size_limit(2**31 - 1)  # a field may hold a long text
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        names = next(reader, [])
+        if len(set(names)) < len(names):
+            raise ValueError(f"the first line gives two columns the same name: {', '.join(names)}.")
+        rows = []
+        for row in filter(None, reader):  # blank lines are no rows
+            if len(row) > len(names):
+                raise ValueError(f"line {reader.line_num} has {len(row)} fields, but the first has {len(names)} names.")
+            rows.append(row + [""] * (len(names) - len(row)))
+    return _dataset(dict(zip(names, map(list, zip(*rows, strict=True)), strict=bool(rows))))
+
+
+def _read_parquet(path: Path) -> Dataset:
+    from datasets import Dataset
+
+    return Dataset.from_parquet(str(path))
+
+
+def _dataset(columns: dict[str, list[Any]]) -> Dataset:
+    from datasets import Dataset
+
+    return Dataset.from_dict({name: storable(values) for name, values in columns.items()})
+
+
+FILE_FORMATS: dict[str, Callable[[Path], Dataset]] = {
+    ".jsonl": _read_json,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+    ".csv": _read_csv,
+}

@@ -1,7 +1,8 @@
-"""Loads the data sets of a recipe and renames their columns to those that the trainer and the rewards read."""
+"""Loads the data sets of a recipe and gives them the columns that the trainer and the rewards read."""
 
 import dataclasses
 import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from datasets import Dataset, load_dataset
 from ..recipe.arguments import RunArguments
 from ..rewards_package import rewards_module
 from .arithmetic import arithmetic
+from .messages import read_prompts
 from .programs import programs
 
 if TYPE_CHECKING:
@@ -21,6 +23,19 @@ if TYPE_CHECKING:
 
 _TASKS: dict[str, Callable[..., Dataset]] = {"arithmetic": arithmetic, "programs": programs}
 REASONING_GYM = "reasoning_gym:"
+
+# arguments that TRL passes to every reward in addition to the columns of the data set
+PASSED_BY_TRL = (
+    "prompts",
+    "completions",
+    "completion_ids",
+    "trainer_state",
+    "log_extra",
+    "log_metric",
+    "environments",
+)
+# names of columns that no reward could read: the trainer's arguments, and a column that TRL passes to no reward
+_RESERVED = (*PASSED_BY_TRL, "extra_votes", "completion")
 
 
 def quiet() -> None:
@@ -37,7 +52,9 @@ def is_generated(name: str) -> bool:
 
 
 def load(run: RunArguments, *, evaluation: bool) -> tuple[Dataset, Dataset | None]:
-    """Load the training set and, if asked for, the evaluation set, and rename their columns.
+    """Load the training set and, if asked for, the evaluation set, with the columns that the recipe asks for.
+
+    What was changed in the data is printed, each line once.
 
     Args:
         run: The data fields of the recipe.
@@ -47,10 +64,24 @@ def load(run: RunArguments, *, evaluation: bool) -> tuple[Dataset, Dataset | Non
         The training set, and the evaluation set or None.
 
     Raises:
-        ValueError: A file or column is missing, the task does not accept `dataset_kwargs`, or a set has zero rows.
+        ValueError: A file or column is missing, the task does not accept `dataset_kwargs`, a set has zero rows, or a
+            prompt cannot be read.
     """
-    train = _renamed(_load_split(run, run.dataset_train_split), run)
-    return train, _renamed(held_out(run, len(train)), run) if evaluation else None
+    train, notes = _prepared(_load_split(run, run.dataset_train_split), run, run.dataset_name)
+    evaluated = None
+    if evaluation:
+        name = run.eval_dataset_name or run.dataset_name
+        evaluated, others = _prepared(held_out(run, len(train)), run, name)
+        notes += [note for note in others if note not in notes]
+    for note in notes:
+        announce(note)
+    return train, evaluated
+
+
+def announce(note: str) -> None:
+    """Print a line about the data, once for all processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"gbpo: note: {note}", file=sys.stderr, flush=True)
 
 
 def held_out(run: RunArguments, size: int) -> Dataset:
@@ -180,40 +211,36 @@ def _reasoning_gym(task: str, size: int = 2048, seed: int = 0, **kwargs: Any) ->
     )
 
 
-def _renamed(dataset: Dataset, run: RunArguments) -> Dataset:
-    columns = dataset.column_names
-    for source, name in run.dataset_columns.items():
-        if source not in columns:
-            raise ValueError(
-                f"dataset_columns names {source!r}, but {run.dataset_name!r} has the columns {', '.join(columns)}. "
-                f"Write one of these columns for {name!r}."
-            )
-        if name in columns and name != source:
-            dataset = dataset.remove_columns(name)
-    dataset = dataset.rename_columns({source: name for source, name in run.dataset_columns.items() if source != name})
+def _prepared(dataset: Dataset, run: RunArguments, name: str) -> tuple[Dataset, list[str]]:
+    """The data set with the columns that the recipe asks for, and one line for each change of the data."""
     if len(dataset) == 0:
-        raise _zero_rows(run.dataset_name)
-    if "prompt" not in dataset.column_names:
+        raise _zero_rows(name)
+    try:
+        dataset, notes = rewards_module("shared.columns").rename_columns(dataset, run.dataset_columns)
+        dataset, others = rewards_module("shared.extraction").extract(dataset, run.dataset_extract)
+    except ValueError as error:
+        raise ValueError(f"dataset_{error}") from None
+    notes = [f"dataset_{note}" for note in notes + others]
+    columns = dataset.column_names
+    if "prompt" not in columns:
         raise ValueError(
-            f"{run.dataset_name!r} has no column 'prompt', only {', '.join(columns)}. Name the column with the "
-            f"prompts, for example dataset_columns: {{{columns[0]}: prompt}}."
+            f"{name!r} has no column 'prompt', only {', '.join(columns)}. Name the column with the prompts, for "
+            f"example dataset_columns: {{{columns[0]}: prompt}}."
         )
-    for name in ("image", "images"):
-        if name in dataset.column_names:
+    for column in ("image", "images"):
+        if column in columns:
             raise ValueError(
-                f"{run.dataset_name!r} has a column {name!r}, but recipes train on text only: use GBPOTrainer in "
-                f"Python with a processor for images, or rename the column, for example dataset_columns: {{{name}: "
-                "picture}."
+                f"{name!r} has a column {column!r}, but recipes train on text only: use GBPOTrainer in Python with a "
+                f"processor for images, or rename the column, for example dataset_columns: {{{column}: picture}}."
             )
-    for i, prompt in enumerate(dataset["prompt"]):
-        if not prompt or not isinstance(prompt, str | list):
-            raise ValueError(f"Row {i} of {run.dataset_name!r} has the prompt {prompt!r}. Write a text or messages.")
-        if isinstance(prompt, list) and not all({"role", "content"} <= message.keys() for message in prompt):
-            raise ValueError(
-                f"Row {i} of {run.dataset_name!r} has the prompt {prompt!r}, which is not a list of messages. Give "
-                "every message a role and a content."
-            )
-    return dataset
+    reserved = [column for column in _RESERVED if column in columns]
+    notes += [
+        f"The column {column!r} is left out, because the trainer has its own argument of this name. To read the column "
+        f"in a reward, rename it, for example dataset_columns: {{{column}: my_{column}}}."
+        for column in reserved
+    ]
+    dataset, others = read_prompts(dataset.remove_columns(reserved), name)
+    return dataset, notes + others
 
 
 def _zero_rows(name: str) -> ValueError:

@@ -152,6 +152,7 @@ def hub() -> list[Row]:
 def needs(recipe: Any) -> list[Row]:
     """Check the data, rewards, model and memory that a recipe needs. Each check runs even if another one fails."""
     from ..data.loading import load, longest_prompt
+    from ..data.long_prompts import drop_long_prompts
     from ..models import attention, catalogue
     from ..models.description import describe
     from ..rewards import load_rewards
@@ -187,7 +188,8 @@ def needs(recipe: Any) -> list[Row]:
         return f"{name}, {loaded['model'].architecture.__name__}, attention {chosen}; its weights are not checked"
 
     def enough_memory() -> str:
-        tokens = longest_prompt(loaded["train"], recipe.run, loaded["model"].tokenizer)
+        tokenizer = loaded["model"].tokenizer
+        tokens = longest_prompt(drop_long_prompts(loaded["train"], recipe.run, tokenizer), recipe.run, tokenizer)
         estimate = memory.estimate(recipe, memory.skeleton(recipe, loaded["model"]), tokens)
         here = device_here(recipe)
         text = f"estimated peak {estimate.verdict(here)}"

@@ -138,14 +138,17 @@ def _window(args: GRPOConfig, description: Description, prompt_tokens: int) -> l
         window, name = args.vllm_max_model_length, "vllm_max_model_length"
     if window is None or prompt_tokens + args.max_completion_length <= window:
         return []
+    fixes = [
+        f"{field}: {window - tokens}"
+        for field, tokens in {
+            "max_prompt_tokens": args.max_completion_length,
+            "max_completion_length": prompt_tokens,
+        }.items()
+        if tokens < window
+    ] or ["a smaller max_completion_length"]
     return [
         f"the longest prompt has {prompt_tokens:,} tokens, and with max_completion_length={args.max_completion_length} "
-        f"it exceeds {name} of {window:,}: later tokens are noise or raise an error. Drop long prompts, or "
-        + (
-            f"write max_completion_length: {window - prompt_tokens}."
-            if prompt_tokens < window
-            else "use another model."
-        )
+        f"it exceeds {name} of {window:,}: later tokens are noise or raise an error. Write " + " or ".join(fixes) + "."
     ]
 
 

@@ -24,7 +24,11 @@ class RunArguments:
         eval_dataset_name: Hub id or local file to evaluate on instead of `dataset_test_split`. Its split
             `dataset_train_split` is used, and `dataset_columns` applies to it as well.
         dataset_kwargs: Arguments of a generated task, for example `{size: 2000, seed: 0}`.
-        dataset_columns: Columns to rename, for example `{problem: prompt, answer: solution}`.
+        dataset_columns: Columns to rename, for example `{problem: prompt, answer: solution}`. A dotted name such as
+            `reward_model.ground_truth` is a value inside a column.
+        dataset_extract: How to find the value of a column in its text, for example `{solution: "after ####"}`. The
+            extractors are `after MARKER`, `last box`, `json list`, or the dotted path of your own function of a row.
+        max_prompt_tokens: Drop prompts with more tokens, in the training and the evaluation set.
         system_prompt: System message put before every prompt.
         prompt_template: Text around the prompt. `{prompt}` marks where the prompt goes.
         chat_template_path: File with a Jinja chat template that replaces the tokenizer's.
@@ -52,6 +56,11 @@ class RunArguments:
     dataset_columns: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Columns to rename, for example {problem: prompt, answer: solution}."}
     )
+    dataset_extract: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "How to find the value of a column in its text, for example {solution: 'after ####'}."},
+    )
+    max_prompt_tokens: int | None = field(default=None, metadata={"help": "Drop prompts with more tokens."})
     system_prompt: str | None = field(default=None, metadata={"help": "System message put before every prompt."})
     prompt_template: str | None = field(
         default=None, metadata={"help": "Text around the prompt. {prompt} marks where the prompt goes."}
@@ -74,12 +83,25 @@ class RunArguments:
             raise ValueError(
                 "dataset_name is missing: write a Hub id, a local file, arithmetic, programs or reasoning_gym:<task>."
             )
-        for name in ("dataset_kwargs", "dataset_columns", "reward_kwargs"):  # other commands pass text
+        for name in (
+            "dataset_kwargs",
+            "dataset_columns",
+            "dataset_extract",
+            "reward_kwargs",
+        ):  # other commands pass text
             setattr(self, name, mapping(name, getattr(self, name)))
         names = list(self.dataset_columns.values())
         if len(set(map(str, names))) < len(names):
             raise ValueError(
                 f"dataset_columns={self.dataset_columns} gives two columns the same name. Write each new name once."
+            )
+        for name, fields in (("dataset_columns", self.dataset_columns), ("dataset_extract", self.dataset_extract)):
+            for key, value in fields.items():
+                if not isinstance(key, str) or not isinstance(value, str):
+                    raise ValueError(f"{name}={fields} maps {key!r} to {value!r}, but both must be text. Write names.")
+        if self.max_prompt_tokens is not None and self.max_prompt_tokens < 1:
+            raise ValueError(
+                f"max_prompt_tokens={self.max_prompt_tokens} would drop every prompt. Write a positive number."
             )
         if self.chat_template_path is not None and not Path(self.chat_template_path).expanduser().is_file():
             raise ValueError(
@@ -106,5 +128,8 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
         with contextlib.suppress(yaml.YAMLError):
             value = yaml.safe_load(value)
     if value is not None and not isinstance(value, dict):
-        raise ValueError(f"{name}={value!r} is not a mapping. Write it as {{key: value}}.")
+        quotes = (
+            " YAML takes # after a space for a comment, so put a value with # in quotes." if "#" in str(value) else ""
+        )
+        raise ValueError(f"{name}={value!r} is not a mapping. Write it as {{key: value}}.{quotes}")
     return value or {}

@@ -57,6 +57,9 @@ FILES = {
     "unknown_model/config.json": '{"model_type": "gpt99"}',
     "broken_model/config.json": "{",
     "ds.json": "{not json",
+    "hashes.yaml": "dataset_name: good.jsonl\ndataset_extract: {solution: after ####}\n",
+    "parts.jsonl": '{"prompt": [{"role": "user", "content": [{"type": "image", "text": "x.png"}]}], "solution": "2"}\n',
+    "only_answers.jsonl": '{"prompt": [{"role": "assistant", "content": "2"}], "solution": "2"}\n' * 40,
 }
 
 # arguments → words that the line must contain: the given value and the fix
@@ -329,6 +332,31 @@ CASES |= {
     ),
     "message without content": ([TINY, "--dataset_name", "conversation.jsonl"], ["Row 0", "content"]),
     "prompts that are numbers": ([TINY, "--dataset_name", "numbers.jsonl"], ["Row 0", "3"]),
+    "content that is no text": ([TINY, "--dataset_name", "parts.jsonl"], ["Row 0", "'image'", "text only"]),
+    "answers without a question": ([TINY, "--dataset_name", "only_answers.jsonl"], ["Row 0", "no user message"]),
+    "nested column missing": (
+        [TINY, "--dataset_name", "good.jsonl", "--dataset_columns", "{problem: prompt, answer.text: solution}"],
+        ["dataset_columns", "'answer.text'", "'2'", "'solution'"],
+    ),
+    "unknown extractor": (
+        [TINY, "--dataset_name", "good.jsonl", *MATHS, "--dataset_extract", "{solution: last boxes}"],
+        ["dataset_extract", "'last boxes'", "'last box'", "after ####"],
+    ),
+    "extractor that finds nothing": (
+        [TINY, "--dataset_name", "good.jsonl", *MATHS, "--dataset_extract", "{solution: last box}"],
+        ["dataset_extract", "'last box'", "40 of 40 rows", "'2'"],
+    ),
+    "extractor without quotes": (["hashes.yaml"], ["hashes.yaml", "#", "in quotes"]),
+    "extractor without quotes on the command line": (
+        [TINY, "--dataset_extract", "{solution: after ####}"],
+        ["dataset_extract", "{solution: after ####}", "in quotes"],
+    ),
+    "max_prompt_length": ([TINY, "--max_prompt_length", "512"], ["max_prompt_length", "max_prompt_tokens: N"]),
+    "no prompt token allowed": ([TINY, "--max_prompt_tokens", "0"], ["max_prompt_tokens=0", "positive"]),
+    "every prompt too long": (
+        [TINY, "--max_prompt_tokens", "5"],
+        ["max_prompt_tokens=5", "2048 prompts", "shortest has 7 tokens"],  # such as <|user|>3+4=<|end|><|assistant|>
+    ),
     # the folder
     "output_dir under a file": ([TINY, "--output_dir", "data.txt/run"], ["data.txt"]),
     "output_dir is a file": ([TINY, "--output_dir", "data.txt"], ["data.txt", "folder"]),
@@ -361,6 +389,7 @@ NEEDS_MODEL = {
     *("unknown model_init_kwargs", "unknown type of weights", "another width than the checkpoint's"),
     *("more layers than the checkpoint's", "word for a width", "no attention heads"),
     "an LM head that the checkpoint does not have",
+    "every prompt too long",
 }
 
 

@@ -195,24 +195,29 @@ def tiny_gemma(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def programs_file(tmp_path_factory):
-    """A JSONL file like the one made by the command in the header of qwen_code.yaml."""
+    """A JSONL file like MBPP, beside the module that the header of qwen_code.yaml makes."""
     path = tmp_path_factory.mktemp("data") / "mbpp.jsonl"
     rows = [
-        {"prompt": f"Add {i}.", "tests": [f"assert add(1) == {1 + i}", f"assert add(2) == {2 + i}"]} for i in range(32)
+        {"text": f"Add {i}.", "test_list": [f"assert add(1) == {1 + i}", f"assert add(2) == {2 + i}"]}
+        for i in range(32)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    header = (ROOT / "recipes" / "qwen_code.yaml").read_text()
+    (module,) = re.findall(r"^#   printf '%s\\n' '(.*)' > mbpp.py$", header, re.MULTILINE)
+    path.with_name("mbpp.py").write_text(module)
     return str(path)
 
 
 @by_recipe
-def test_runs_two_steps_on_a_tiny_model(path, boxing_model, tiny_gemma, problems, programs_file, tmp_path):
+def test_runs_two_steps_on_a_tiny_model(path, boxing_model, tiny_gemma, problems, programs_file, tmp_path, monkeypatch):
     """With a tiny model, other data and short completions, and without engines that need a GPU."""
     text = path.read_text()
     flags = ["--model_name_or_path", tiny_gemma if "gemma" in path.stem else boxing_model]
-    if "\ndataset_columns:" in text:
+    if "\ndataset_columns: {problem:" in text:
         flags += ["--dataset_name", problems, "--dataset_columns", "{problem: prompt, answer: solution}"]
-    if "mbpp" in text:
-        flags += ["--dataset_name", programs_file]
+    if "\ndataset_extract: {prompt: mbpp.prompt}" in text:
+        flags += ["--dataset_name", programs_file, "--dataset_train_split", "train"]
+        monkeypatch.syspath_prepend(Path(programs_file).parent)
     if "reasoning_gym:" in text:  # not installed in the tests; the header of the recipe names this task
         flags += ["--dataset_name", "arithmetic", "--reward_funcs", "exact_match"]
     for engine in ("use_vllm", "load_in_4bit"):
