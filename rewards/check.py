@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from . import get_reward
+from .programs.suites.rows import read_suites
 from .shared.columns import rename_columns
 from .shared.data_files import FILE_FORMATS, load_file
 from .shared.extraction import extract
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", default="train", help="split of a data set on the Hub (default: %(default)s)")
     options = parser.parse_args(argv)
     try:
-        columns = _load(options.dataset, options.split, options.columns, options.extract)
+        columns = _load(options.dataset, options.split, options.columns, options.extract, options.reward == "code")
         failing = failing_references(get_reward(options.reward, **options.reward_kwargs), columns)
     except (ValueError, TypeError) as error:
         parser.error(" ".join(str(error).split()))
@@ -104,7 +105,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise SystemExit(1 if failing else 0)
 
 
-def _load(name: str, split: str, columns: Mapping[str, str], extractors: Mapping[str, str]) -> dict[str, list[Any]]:
+def _load(
+    name: str, split: str, columns: Mapping[str, str], extractors: Mapping[str, str], suites: bool
+) -> dict[str, list[Any]]:
+    """The columns of a data set. `suites`: the column `tests` has suites of tests of programs."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -119,6 +123,10 @@ def _load(name: str, split: str, columns: Mapping[str, str], extractors: Mapping
         raise ValueError(f"--{error}") from None
     for note in notes + others:
         print(f"--{note}", file=sys.stderr)
+    if suites and "tests" in dataset.column_names:
+        dataset, notes = read_suites(dataset)
+        for note in notes:
+            print(note, file=sys.stderr)
     return {column: list(dataset[column]) for column in dataset.column_names}
 
 

@@ -13,7 +13,7 @@ from .blocks import find_program
 from .prelude import PRELUDE, prelude_names, uses_prelude
 from .sandbox.box import Box, BoxError
 from .suites.scripts import ScriptTest
-from .test_cases import ProgramTest, read_all_tests, run_tests
+from .test_cases import ProgramTest, describe_tests, read_all_tests, run_tests
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +152,13 @@ class Code:
             return [status for status, _ in self.grade(programs, tests, entry_point)]
         found = read_all_tests(tests, entry_point, self.box, self.workers or default_workers())
         return ["no_gold" if cases is None else "ok" for cases in found]
+
+    def read_references(
+        self, tests: Sequence[Any], entry_point: Sequence[str | None] | None = None, **columns: Any
+    ) -> list[str]:
+        """What each row's tests are read as, for example `stdin, 1 case` or `call f, 2 cases`."""
+        found = read_all_tests(tests, entry_point, self.box, self.workers or default_workers())
+        return ["tests that cannot be read" if cases is None else describe_tests(cases) for cases in found]
 
     def grade(
         self, completions: Sequence[Completion], tests: Sequence[Any], entry_point: Sequence[str | None] | None = None

@@ -91,6 +91,19 @@ def _read_code(suite: str, entry_point: str | None, box: Box) -> list[ProgramTes
         raise ValueError(f"{str(not_split).removesuffix('.')}. As a script, {error}") from None
 
 
+def describe_tests(tests: Sequence[ProgramTest] | Sequence[ScriptTest]) -> str:
+    """The tests of one row in words, for example `stdin, 1 case`, `call f, 2 cases` or `2 tests`."""
+    if isinstance(tests[0], ScriptTest) and tests[0].do == "test":
+        return _counted(tests, "test")
+    functions = list(dict.fromkeys(name for test in tests for name in test.functions))
+    kind = f"call {' and '.join(functions)}" if functions else "stdin"
+    return f"{kind}, {_counted(tests, 'case')}"
+
+
+def _counted(items: Sequence[Any], noun: str) -> str:
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
+
+
 def run_tests(
     box: Box, program: str, tests: Sequence[ProgramTest] | Sequence[ScriptTest], prelude: str = ""
 ) -> Generator[str, None, None]:
