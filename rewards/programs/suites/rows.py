@@ -46,15 +46,18 @@ def read_suites(dataset: Dataset) -> tuple[Dataset, list[str]]:
         if len(unreadable) > TOLERATED * len(texts):
             raise ValueError(f"{line}. Correct or remove these rows.")
         notes.append(f"{line}.")
-    return dataset.remove_columns("tests").add_column("tests", texts), notes
+    # `map` cannot change the type of a column, and a data set without columns has no rows
+    dataset = dataset.add_column("read_tests", texts).remove_columns("tests")
+    return dataset.rename_column("read_tests", "tests"), notes
 
 
 def _summary(forms: dict[str, Counter[str]]) -> str:
     """One line, such as `tests: LiveCodeBench's form, 512 rows: stdin 400, call 112`."""
     parts = []
     for form, kinds in forms.items():
+        rows = f"{kinds.total():,} row{'' if kinds.total() == 1 else 's'}"
         counts = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items(), reverse=True))
-        parts.append(f"{form}, {kinds.total():,} row{'' if kinds.total() == 1 else 's'}{'' if set(kinds) == {'python'} else f': {counts}'}")
+        parts.append(f"{form}, {rows}" if set(kinds) == {"python"} else f"{form}, {rows}: {counts}")
     return f"tests: {'; '.join(parts)}"
 
 
