@@ -51,9 +51,17 @@ class Code:
             - `{"type": "call", "fn_name": name, "cases": [{"args": [...], "expected": value}], "tol": 1e-6}`: calls a
               function, or a method of the class `Solution`. Results are compared as in Python, except that lists equal
               tuples, and numbers may differ by `tol` (relative or absolute) if it is given;
-            - assert statements as text or as a list of texts, as supported by `assertions.parse_assertions`.
-            The first two may also be JSON text. None and blank text mean that there are no tests.
-        entry_point: Optional. The name of the function that assert statements test. Needed for suites that define
+            - assert statements as text or as a list of texts, as supported by `assertions.parse_assertions`;
+            - other Python code: test functions and classes as for pytest or unittest that import from `solution`, or a
+              script or a `check(candidate)` with loops and helpers. It runs in a sandbox of its own, which has the
+              standard library and small stand-ins for pytest and numpy. Only calls and their results pass between the
+              two sandboxes. An instance of a class of the program equals only itself;
+            - the forms of `suites.formats`: APPS and TACO (`inputs`, `outputs`, `fn_name`), LiveCodeBench (a list of
+              cases with `testtype`), open-r1 (`test_cases`). Recipes and `python -m rewards.check` turn them into the
+              first two forms, with the name of the function from the column `metadata`. A case of a call then has the
+              key `or`, another right value, if the set may wrap each result in a list.
+            Objects and lists may also be JSON text. None and blank text mean that there are no tests.
+        entry_point: Optional. The name of the function that the tests call. Needed for suites that define
             `def check(candidate)` but do not call `check`, as in HumanEval, and for functions with the name of a
             builtin.
 

@@ -186,7 +186,8 @@ ROWS = {
     ),
     "LeetCodeDataset": (
         {
-            "test": "def check(candidate):\n    assert candidate(x = 3, by = 4) == 7\n    assert candidate(1, 1) == 2\n",
+            "test": "def check(candidate):\n    assert candidate(x = 3, by = 4) == 7\n"
+            "    assert candidate(1, 1) == 2\n",
             "entry_point": "Solution().shift",
         },
         {"test": "tests"},
