@@ -115,11 +115,13 @@ def run_tests(
     Raises:
         BoxError: The sandbox itself failed.
     """
-    if isinstance(tests[0], ScriptTest):
-        yield from run_script(box, program, tests, prelude)
+    scripts = [test for test in tests if isinstance(test, ScriptTest)]
+    if scripts:
+        yield from run_script(box, program, scripts, prelude)
         return
-    with contextlib.closing(box.run(program, [test.request for test in tests], prelude)) as outcomes:
-        for test, outcome in zip(tests, outcomes, strict=True):
+    calls = [test for test in tests if isinstance(test, ProgramTest)]
+    with contextlib.closing(box.run(program, [test.request for test in calls], prelude)) as outcomes:
+        for test, outcome in zip(calls, outcomes, strict=True):
             yield test.status(outcome)
 
 

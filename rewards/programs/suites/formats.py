@@ -127,7 +127,7 @@ def _case_list(cases: list[dict[str, Any]], beside: Mapping[str, Any]) -> Suite:
             raise ValueError(f"a case needs 'input' and 'output': {_excerpt(case)}")
         _check_language(case.get("language"))
     kinds = {str(case.get("testtype") or case.get("type") or "") for case in cases}
-    names = {_function(case) for case in cases} - {None}
+    names = {name for case in cases if (name := _function(case))}
     if len(kinds) > 1 or len(names) > 1:
         raise ValueError(f"the cases of one row differ in type or function ({', '.join(sorted(kinds | names))})")
     kind = kinds.pop()

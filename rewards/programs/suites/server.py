@@ -12,8 +12,8 @@ judges what it gets, so nothing that the solution does to this process can chang
 import builtins
 import operator
 
-_objects = []  # what the suite knows by number; the first is the module
-_numbers = {}  # id of an object -> its number
+_objects: list = []  # what the suite knows by number; the first is the module
+_numbers: dict = {}  # id of an object -> its number
 
 
 class _Module:

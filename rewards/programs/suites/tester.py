@@ -17,8 +17,8 @@ import builtins
 import sys
 import types
 
-_ERRORS = {}  # names of an exception's class and its bases -> the class that stands for it
-_REMOTES = {}  # number -> the object that stands for it
+_ERRORS: dict = {}  # names of an exception's class and its bases -> the class that stands for it
+_REMOTES: dict = {}  # number -> the object that stands for it
 _DATA = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
 _METHODS_OF_DATA = {name for kind in _DATA for name in dir(kind) if not name.startswith("_")}
 _COROUTINE = 0x80  # the flag of a function that is defined with `async`
@@ -376,7 +376,7 @@ def _parameters(function):
 
 def _fixture(names, name):
     """A function that makes the value of a fixture."""
-    fixture = dict.get(names, name)
+    fixture = names.get(name)
     if not getattr(fixture, "is_fixture", False):
         raise NotJudgedError(f"the fixture {name} is not supported")
 
@@ -387,7 +387,7 @@ def _fixture(names, name):
     return make
 
 
-_DO = {
+_DO: dict = {
     "list": _list_cases,
     "check": _check_tests,
     "cases": _judge_script,
