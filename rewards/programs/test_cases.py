@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 import math
+import pickle
 import re
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -143,7 +144,7 @@ def read_all_tests(
         BoxError: The sandbox itself failed.
     """
     rows = list(zip(tests, entry_point or [None] * len(tests), strict=True))
-    keys = [(repr(column), name) for column, name in rows]
+    keys = [(pickle.dumps(column), name) for column, name in rows]  # keeps types apart; `repr` refuses long integers
     distinct = dict(zip(reversed(keys), reversed(range(len(rows))), strict=True))  # key -> its first row
 
     def read(row: int) -> list[ProgramTest] | list[ScriptTest] | ValueError:
