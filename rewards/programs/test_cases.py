@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import math
+import pickle
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -88,10 +89,10 @@ def read_all_tests(tests: Sequence[Any], entry_point: Sequence[str | None] | Non
     Returns:
         The tests of each row, or None if they cannot be read.
     """
-    read: dict[tuple[str, str | None], list[ProgramTest] | None] = {}
+    read: dict[tuple[bytes, str | None], list[ProgramTest] | None] = {}
     rows = []
     for column, name in zip(tests, entry_point or [None] * len(tests), strict=True):
-        key = repr(column), name
+        key = pickle.dumps(column), name  # keeps types apart; `repr` refuses long integers
         if key not in read:
             try:
                 read[key] = read_tests(column, name)
