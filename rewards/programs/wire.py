@@ -7,6 +7,7 @@ standard library.
 import itertools
 import json
 from collections import Counter, deque
+from collections.abc import Callable
 
 MAX_DEPTH = 100
 MAX_ITEMS = 2**20  # items of an iterable that is not plain data, which may be endless
@@ -131,13 +132,13 @@ def _value(tagged):
 
 
 _VIEWS = tuple(map(type, ({}.keys(), {}.values(), {}.items())))
-_ORDERED = {
+_ORDERED: dict[str, Callable] = {
     "tuple": tuple,
     "deque": deque,
     "iterator": PlainIterator,
     "dict_values": lambda items: dict(enumerate(items)).values(),
 }
-_HASHED = {
+_HASHED: dict[str, Callable] = {
     "set": set,
     "frozenset": frozenset,
     "dict": dict,

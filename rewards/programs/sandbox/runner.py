@@ -36,7 +36,7 @@ def main():
         os.setresgid(*[request["user"]] * 3)
         os.setresuid(*[request["user"]] * 3)
     null = os.open("/dev/null", os.O_RDWR)
-    names = {}
+    names: dict[str, object] = {}
     try:
         exec(compile(request["prelude"], "prelude.py", "exec"), names)
     except BaseException as error:
