@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from . import get_reward
+from .programs.suites.rows import read_suites
 from .shared.batch import REWARDS
 from .shared.columns import rename_columns
 from .shared.data_files import FILE_FORMATS, load_file
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
     try:
-        columns = _load(options.dataset, options.split, options.columns, options.extract)
+        columns = _load(options.dataset, options.split, options.columns, options.extract, options.reward == "code")
         reward = get_reward(options.reward, **options.reward_kwargs)
         understood = _understood(reward, {name: values[: options.show] for name, values in columns.items()})
         failing = failing_references(reward, columns)
@@ -122,7 +123,10 @@ def _understood(reward: Callable[..., Any], columns: Mapping[str, Sequence[Any]]
     return reward.read_references(**columns) if hasattr(reward, "read_references") else []
 
 
-def _load(name: str, split: str, columns: Mapping[str, str], extractors: Mapping[str, str]) -> dict[str, list[Any]]:
+def _load(
+    name: str, split: str, columns: Mapping[str, str], extractors: Mapping[str, str], suites: bool
+) -> dict[str, list[Any]]:
+    """The columns of a data set. `suites`: the column `tests` has suites of tests of programs."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -137,6 +141,10 @@ def _load(name: str, split: str, columns: Mapping[str, str], extractors: Mapping
         raise ValueError(f"--{error}") from None
     for note in notes + others:
         print(f"--{note}", file=sys.stderr)
+    if suites and "tests" in dataset.column_names:
+        dataset, notes = read_suites(dataset)
+        for note in notes:
+            print(note, file=sys.stderr)
     return {column: list(dataset[column]) for column in dataset.column_names}
 
 

@@ -35,7 +35,14 @@ from .run_cells import CellError, run_cells
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a comparison and write its report."""
+    """Run a comparison and write its report. An interrupt ends the command with status 130."""
+    try:
+        _compare(argv)
+    except KeyboardInterrupt:  # before the first run or after the last one; `run_cells` handles the others
+        raise SystemExit(130) from None
+
+
+def _compare(argv: Sequence[str] | None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     data.quiet()
     parser = _parser()

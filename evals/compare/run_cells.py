@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -46,7 +47,7 @@ def run_cells(plan: ComparisonPlan) -> bool:
     todo = [cell for cell in cells if not plan.cell_folder(*cell).is_done]
     runner = _Runner(plan, model)
     pool = concurrent.futures.ThreadPoolExecutor(plan.jobs)
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    previous = {number: signal.signal(number, runner.interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         runner.evaluate([model], plan.folder / START)
         with tqdm(total=len(cells), initial=len(cells) - len(todo), unit="cell") as bar:
@@ -58,7 +59,8 @@ def run_cells(plan: ComparisonPlan) -> bool:
     finally:
         runner.end()
         pool.shutdown(cancel_futures=True)
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
     return False
 
 
@@ -71,9 +73,16 @@ class _Runner:
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
         self._ended = False
+        self._interrupts = 0
         self._slots: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(plan.jobs):
             self._slots.put(slot)
+
+    def interrupt(self, number: int, frame: Any) -> None:
+        """Handle a signal. The first raises KeyboardInterrupt; a later one makes `end` kill the processes at once."""
+        self._interrupts += 1
+        if self._interrupts == 1:
+            raise KeyboardInterrupt
 
     def run_cell(self, point: Point, seed: int) -> str:
         """Run and evaluate a cell, and return a line about the result."""
@@ -159,7 +168,10 @@ class _Runner:
         return env
 
     def end(self) -> None:
-        """End all running processes. SIGTERM lets them write their reports; SIGKILL ends those that do not stop."""
+        """End all running processes. SIGTERM lets them write their reports; SIGKILL ends those that do not stop.
+
+        A second interrupt sends SIGKILL at once.
+        """
         with self._lock:
             self._ended = True
             running = list(self._running)
@@ -169,6 +181,8 @@ class _Runner:
                     os.killpg(process.pid, number)
             deadline = time.monotonic() + patience
             while time.monotonic() < deadline and any(process.poll() is None for process in running):
+                if number == signal.SIGTERM and self._interrupts > 1:
+                    break
                 time.sleep(0.1)
 
 

@@ -24,7 +24,7 @@ def grade(
         The reward of each completion, with 0 for ungraded ones, and the number of ungraded completions.
 
     Raises:
-        ValueError: The reward returned the wrong number of scores.
+        ValueError: The reward returned the wrong number of scores, or an infinite score.
     """
     given = {name: values for name, values in columns.items() if name not in ("prompt", "completion", "completion_ids")}
     prompts = columns["prompt"]
@@ -45,6 +45,13 @@ def grade(
         raise ValueError(
             f"The reward returned {len(rewards)} scores for {len(texts)} completions, so they cannot be matched. "
             "Return one score per completion."
+        )
+    infinite = next((row for row, value in enumerate(rewards) if value is not None and math.isinf(value)), None)
+    if infinite is not None:
+        raise ValueError(
+            f"The reward {getattr(reward, '__name__', reward)!r} is {float(rewards[infinite])} for completion "
+            f"{infinite}, {texts[infinite][:80]!r}, so no mean can be computed. Return finite numbers, or None for a "
+            "completion that cannot be graded."
         )
     ungraded = [value is None or math.isnan(value) for value in rewards]
     return [0.0 if missing else float(value) for value, missing in zip(rewards, ungraded, strict=True)], sum(ungraded)

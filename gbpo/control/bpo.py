@@ -126,12 +126,13 @@ class BPO(PPO):
                 "'MlpPolicy', or derive a class: class Policy(gbpo.control.policies.MedianCritic, YourPolicy)."
             )
         self.clip_range = FloatSchedule(self.clip_range)
-        self.clip_range_high = FloatSchedule(self.clip_range if self.clip_range_high is None else self.clip_range_high)
+        if self.clip_range_high is not None:
+            self.clip_range_high = FloatSchedule(self.clip_range_high)
         self._check_options()
         super()._setup_model()
 
     def _check_options(self) -> None:
-        low, high = self.clip_range(1.0), self.clip_range_high(1.0)
+        low, high = self._bounds(1.0)
         if not 0.0 < low <= 1.0:
             raise ValueError(
                 f"clip_range={low} puts the lower bound 1 - clip_range of the probability ratio outside [0, 1). Write "
@@ -239,9 +240,13 @@ class BPO(PPO):
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _epsilons(self) -> tuple[float, float]:
-        progress = self._current_progress_remaining
-        low, high = self.clip_range(progress), self.clip_range_high(progress)
+        low, high = self._bounds(self._current_progress_remaining)
         return max(low, _SMALLEST_RANGE), max(high, _SMALLEST_RANGE)
+
+    def _bounds(self, progress: float) -> tuple[float, float]:
+        """ε_low and ε_high. A later value of `clip_range`, also a number, changes both if none is given for ε_high."""
+        high = self.clip_range if self.clip_range_high is None else self.clip_range_high
+        return FloatSchedule(self.clip_range)(progress), FloatSchedule(high)(progress)
 
     def _log(
         self, losses: list[MinibatchLoss], last_epoch: list[MinibatchLoss], epsilon_low: float, epsilon_high: float

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import DataLoaderShard
-from accelerate.utils import DistributedType, set_seed
+from accelerate.utils import DistributedType, gather_object, set_seed
 from transformers import masking_utils
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import GRPOTrainer
@@ -18,6 +18,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from .checkpoints import load_rollout_state, plain_logs, save_rollout_state, written_whole
+from .guards.finite_rewards import check_rewards
 from .guards.finite_steps import FiniteSteps
 from .guards.phase_times import PhaseTimes
 from .guards.ratio_metrics import ratio_metrics
@@ -47,7 +48,7 @@ class BridgeTrainer(GRPOTrainer):
     1. `phase_times` starts its clock; it runs for the whole training step.
     2. `sampling_seeds` seeds the vLLM engine, prompts are tokenized once per group, and prompts are shared.
     3. `extra_votes` generates further completions for rewards that vote.
-    4. TRL calculates the rewards and the advantages.
+    4. TRL calculates the rewards and the advantages. `check_rewards` refuses infinite rewards.
     5. `weight_check` compares vLLM's log-probs with the trainer's.
     6. `add_targets` (GBPO) reads the advantages of all ranks.
     7. `resampling` replaces groups without signal; steps 2 to 6 run for each draw of new prompts.
@@ -249,6 +250,7 @@ class BridgeTrainer(GRPOTrainer):
             votes = self._vote if self.model.training else None
             inputs = self.extra_votes.add(inputs, prompts, votes)
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        check_rewards(rewards, self.reward_func_names, lambda: gather_object(prompts))
         self._is_scored = ~rewards.isnan().all(dim=1)  # (B_global,)
         return rewards
 

@@ -11,10 +11,11 @@ import builtins
 import copy
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from .expressions import (
+    CONSTANT_TYPES,
     EXPRESSION_TYPES,
     FUNCTIONS,
     KEYWORDS,
@@ -35,11 +36,15 @@ MAX_EXCERPT = 80  # characters of source in an error
 
 @dataclass(frozen=True)
 class Call:
-    """A call that the sandbox makes: `function(*args, **kwargs)`, with arguments of exact builtin types."""
+    """A call that the sandbox makes: `function(*args, **kwargs)`, with arguments of exact builtin types.
+
+    If the function returns an iterator, the sandbox reads `items` items of it, or all if `items` is None.
+    """
 
     function: str
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
+    items: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Assertion:
 
         >>> (assertion,) = parse_assertions("assert abs(half(3) - 1.5) < 1e-6")
         >>> assertion.calls
-        (Call(function='half', args=(3,), kwargs={}),)
+        (Call(function='half', args=(3,), kwargs={}, items=None),)
         >>> assertion.holds([1.5]), assertion.holds([2.5]), assertion.holds(["1.5"])
         (True, False, False)
         """
@@ -80,6 +85,9 @@ def parse_assertions(suite: str, entry_point: str | None = None) -> list[Asserti
     are literals, variables with constant values, operators, comparisons, `and`, `or`, `not`, subscripts, and the
     functions in `expressions.FUNCTIONS`. The arguments of a call must be constants. A plain `assert True`, which occurs
     in HumanEval, is ignored.
+
+    All items of a returned iterator are read, up to a limit. Only `next` and `itertools.islice` read fewer, so that
+    they can test an endless iterator.
 
     Every call gets a copy of its arguments, so changes that the call makes to its arguments are lost. The parser
     therefore refuses a suite that passes a list, dict or set to a call as a variable and reads the variable afterwards.
@@ -228,6 +236,10 @@ class _Parser:
         value = self.expression(node)
         if isinstance(value, (Operation, CallResult)):
             self.refuse(f"`{self.source(node)}` uses the result of a call, but must be a constant", _WRITE_VALUE)
+        try:
+            measure(value, CONSTANT_TYPES)
+        except TypeError:
+            self.refuse(f"`{self.source(node)}` is an iterator, which can be read only once", _WRITE_VALUE)
         return value
 
     def expression(self, node: ast.expr) -> Any:
@@ -300,7 +312,21 @@ class _Parser:
             if keyword.arg not in KEYWORDS:
                 self.refuse(f"`{self.source(keyword)}` is not supported", _WRITE_VALUE)
         keywords = [(str(keyword.arg), self.expression(keyword.value)) for keyword in node.keywords]
-        return self.apply(name, map(self.expression, node.args), keywords)
+        operands = [self.expression(argument) for argument in node.args]
+        self.limit_items(name, operands)
+        return self.apply(name, operands, keywords)
+
+    def limit_items(self, name: str, operands: list[Any]) -> None:
+        """If a function reads only the first items of a call's result, set the number of items in the call."""
+        match name, operands:
+            case "next", [CallResult(index) | Operation("iter", (CallResult(index),)), *_]:
+                items: Any = 1
+            case "itertools.islice", [CallResult(index), items] | [CallResult(index), _, items, *_]:
+                pass
+            case _:
+                return
+        if isinstance(items, int):
+            self.calls[index] = replace(self.calls[index], items=items)
 
     def solution_call(self, name: str, node: ast.Call) -> CallResult:
         if not all(keyword.arg for keyword in node.keywords):

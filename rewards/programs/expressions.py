@@ -7,15 +7,20 @@ nor a hostile result can use up the time or the memory of this process.
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
+
+from .wire import PlainIterator
 
 MAX_SIZE = 2**20  # items, characters and 64-bit words of integers in one value
 MAX_DEPTH = 100  # nested containers in a value
-MAX_BITS = 2**14  # bits of an integer; Python's limit for a literal, 4300 digits, is 14285 bits
+MAX_BITS = 2**17  # bits of an integer: 39,456 digits
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,10 @@ def evaluate(node: Any, values: Sequence[Any]) -> Any:
         Exception: The error that Python would raise, or an error for a value that is too large or not plain data.
     """
     if isinstance(node, CallResult):
-        measure(values[node.index], PLAIN_TYPES)
+        measure(values[node.index], RESULT_TYPES)
         return values[node.index]
     if not isinstance(node, Operation):
-        return node
+        return PlainIterator(node.items) if isinstance(node, PlainIterator) else node
     if node.name in ("And", "Or"):
         for operand in node.operands:
             value = evaluate(operand, values)
@@ -62,10 +67,15 @@ def evaluate(node: Any, values: Sequence[Any]) -> Any:
 
 
 _TYPES = (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
-# The types that arguments and results of calls may have.
+_ITERABLES = (deque, PlainIterator, *map(type, ({}.keys(), {}.values(), {}.items())))
+# The types that arguments of calls may have.
 PLAIN_TYPES = frozenset({*_TYPES, type(None)})
+# The types that values of variables may have.
+CONSTANT_TYPES = PLAIN_TYPES | {range, slice, type, deque}
+# The types that results of calls may have.
+RESULT_TYPES = PLAIN_TYPES | {range, *_ITERABLES}
 # The types that values inside an expression may have.
-EXPRESSION_TYPES = PLAIN_TYPES | {range, slice, type}
+EXPRESSION_TYPES = RESULT_TYPES | {slice, type}
 
 
 def measure(value: Any, known: frozenset[type] = EXPRESSION_TYPES) -> int:
@@ -92,9 +102,10 @@ def measure(value: Any, known: frozenset[type] = EXPRESSION_TYPES) -> int:
                     raise ValueError(f"an integer has more than {MAX_BITS} bits")
             elif kind in (str, bytes, range):
                 size += len(part)
-            elif kind in (list, tuple, dict, set, frozenset):
-                _check_length(size + len(below) + len(part))
-                below += [*part, *part.values()] if kind is dict else part
+            elif kind in (list, tuple, dict, set, frozenset, *_ITERABLES):
+                items = part.items if kind is PlainIterator else part  # reading an iterator would use it up
+                _check_length(size + len(below) + len(items))
+                below += [*part, *part.values()] if kind is dict else items
         size += len(level)
         _check_length(size)
         if not below:
@@ -134,12 +145,18 @@ def _round(number: Any, ndigits: Any = None) -> Any:
 
 
 def _sum(numbers: Any, start: Any = 0) -> Any:
+    numbers = list(numbers)
     if not all(isinstance(number, (int, float, complex)) for number in numbers):
         raise TypeError("sum takes only numbers in a test")  # adding sequences takes quadratic time
     return sum(numbers, start)
 
 
+def _str(value: Any = "") -> str:
+    return f"{Decimal(value):f}" if type(value) is int else str(value)  # Python limits the digits of str(value)
+
+
 def _set(items: Any = ()) -> set[Any]:
+    items = list(items)
     groups: dict[int, list[Any]] = {}
     for item in items:
         group = groups.setdefault(hash(item), [])
@@ -150,14 +167,31 @@ def _set(items: Any = ()) -> set[Any]:
     return set(items)
 
 
+def _dict(items: Any = ()) -> dict[Any, Any]:
+    pairs = list(items.items() if isinstance(items, dict) else items)
+    _set(key for key, _ in pairs)
+    return dict(pairs)
+
+
+def _iterated(function: Callable[..., Iterable[Any]]) -> Callable[..., PlainIterator]:
+    """The function, returning an iterator whose size can be measured."""
+    return lambda *args, **kwargs: PlainIterator(list(function(*args, **kwargs)))
+
+
 # The functions that a suite may call, besides those of the solution.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{f.__name__: f for f in (abs, all, any, chr, isinstance, len, max, min, ord, range, sorted)},
-    **{kind.__name__: kind for kind in (bool, int, float, complex, str, list, tuple)},
+    **{f.__name__: f for f in (abs, all, any, chr, isinstance, len, max, min, next, ord, range, sorted)},
+    **{kind.__name__: kind for kind in (bool, int, float, complex, list, tuple)},
+    **{f.__name__: _iterated(f) for f in (enumerate, reversed, zip)},
     **{f"math.{f.__name__}": f for f in (math.isclose, math.sqrt, math.floor, math.ceil, math.fabs, math.isnan)},
+    "collections.deque": deque,
+    "dict": _dict,
     "frozenset": lambda items=(): frozenset(_set(items)),
+    "iter": lambda items: items if isinstance(items, PlainIterator) else PlainIterator(list(items)),
+    "itertools.islice": _iterated(itertools.islice),
     "round": _round,
     "set": _set,
+    "str": _str,
     "sum": _sum,
     "type": lambda value: type(value),
 }

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..shared.batch import Completion, completion_text, report
 from ..shared.concurrency import default_workers, map_in_threads, run_in_thread
+from .blocks import find_program
+from .prelude import PRELUDE, prelude_names, uses_prelude
 from .sandbox.box import Box, BoxError
-from .test_cases import ProgramTest, read_all_tests
-
-_OPENING = re.compile(r"^```(?:python|python3|py)[ \t]*\n", re.MULTILINE | re.IGNORECASE)
-_CLOSING = re.compile(r"^```[ \t]*$", re.MULTILINE)
+from .suites.scripts import ScriptTest
+from .test_cases import ProgramTest, describe_tests, read_all_tests, run_tests
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Code:
-    """1.0 if the completion's last Python block passes all tests in a sandbox.
+    """1.0 if the program of the completion passes all tests in a sandbox.
+
+    The program is the last closed block that defines what the tests call, or the last closed block if the tests call
+    nothing. Its fence may be indented, may be longer, and may name Python or no language (`blocks.find_program`).
 
     The sandbox consists of layers of protection. When the reward is created, canaries test every layer. A canary is a
     harmless program that tries to escape; `python -m rewards.box` prints the results. A missing layer raises an error
@@ -37,17 +39,29 @@ class Code:
         seconds: CPU seconds per test. The wall-clock limit is three times as long.
         total_seconds: Wall-clock seconds for all tests of one program.
         memory_mb: MiB of address space per test.
+        prelude: Python source. Programs may use its names without defining or importing them. Names of the program and
+            builtin names come first, so the prelude replaces none of them. By default the usual names of exercises,
+            for example `List`, `Counter`, `heappush` and `math`. Empty for none.
 
     Columns read:
         tests: One of
-            - `{"type": "stdin", "cases": [{"input": text, "output": text}]}`: the output is compared line by
-              line. White space at line ends and blank lines at the end are ignored;
+            - `{"type": "stdin", "cases": [{"input": text, "output": text}], "tol": 1e-6}`: the output is compared
+              line by line. White space at line ends and blank lines at the end are ignored. If `tol` is given, the
+              output is compared word by word instead, and numbers may differ by `tol` (relative or absolute);
             - `{"type": "call", "fn_name": name, "cases": [{"args": [...], "expected": value}], "tol": 1e-6}`: calls a
               function, or a method of the class `Solution`. Results are compared as in Python, except that lists equal
               tuples, and numbers may differ by `tol` (relative or absolute) if it is given;
-            - assert statements as text or as a list of texts, as supported by `assertions.parse_assertions`.
-            The first two may also be JSON text. None and blank text mean that there are no tests.
-        entry_point: Optional. The name of the function that assert statements test. Needed for suites that define
+            - assert statements as text or as a list of texts, as supported by `assertions.parse_assertions`;
+            - other Python code: test functions and classes as for pytest or unittest that import from `solution`, or a
+              script or a `check(candidate)` with loops and helpers. It runs in a sandbox of its own, which has the
+              standard library and small stand-ins for pytest and numpy. Only calls and their results pass between the
+              two sandboxes. An instance of a class of the program equals only itself;
+            - the forms of `suites.formats`: APPS and TACO (`inputs`, `outputs`, `fn_name`), LiveCodeBench (a list of
+              cases with `testtype`), open-r1 (`test_cases`). Recipes and `python -m rewards.check` turn them into the
+              first two forms, with the name of the function from the column `metadata`. A case of a call then has the
+              key `or`, another right value, if the set may wrap each result in a list.
+            Objects and lists may also be JSON text. None and blank text mean that there are no tests.
+        entry_point: Optional. The name of the function that the tests call. Needed for suites that define
             `def check(candidate)` but do not call `check`, as in HumanEval, and for functions with the name of a
             builtin.
 
@@ -56,7 +70,7 @@ class Code:
         (`no_gold`: the tests cannot be read; `infra`).
 
     Raises:
-        ValueError: An option is out of range, no sandbox starts, or a layer is missing.
+        ValueError: An option is out of range, no sandbox starts, a layer is missing, or the prelude fails.
         RuntimeError: More than 1 % of a batch is `infra`.
 
     >>> import asyncio
@@ -73,6 +87,7 @@ class Code:
     seconds: float = 6.0
     total_seconds: float = 60.0
     memory_mb: int = 1024
+    prelude: str = PRELUDE
 
     __name__ = "code"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
@@ -84,6 +99,13 @@ class Code:
             self.box.ready()
         except BoxError as error:
             raise ValueError(f"The reward 'code' has no sandbox that is safe to use: {error}") from None
+        try:
+            prelude_names(self.prelude, self.box)
+        except BoxError as error:
+            raise ValueError(
+                f"prelude={self.prelude[:60]!r} fails, so no program could run: {error}. Correct it, or write an empty "
+                "text for none."
+            ) from None
 
     @property
     def box(self) -> Box:
@@ -136,7 +158,15 @@ class Code:
         if reference is not None:
             programs = [f"```python\n{program}\n```" for program in reference]
             return [status for status, _ in self.grade(programs, tests, entry_point)]
-        return ["no_gold" if cases is None else "ok" for cases in read_all_tests(tests, entry_point)]
+        found = read_all_tests(tests, entry_point, self.box, self.workers or default_workers())
+        return ["no_gold" if cases is None else "ok" for cases in found]
+
+    def read_references(
+        self, tests: Sequence[Any], entry_point: Sequence[str | None] | None = None, **columns: Any
+    ) -> list[str]:
+        """What each row's tests are read as, for example `stdin, 1 case` or `call f, 2 cases`."""
+        found = read_all_tests(tests, entry_point, self.box, self.workers or default_workers())
+        return ["tests that cannot be read" if cases is None else describe_tests(cases) for cases in found]
 
     def grade(
         self, completions: Sequence[Completion], tests: Sequence[Any], entry_point: Sequence[str | None] | None = None
@@ -147,42 +177,34 @@ class Code:
             For each completion its status, a key of `rewards.shared.batch.REWARDS`, and the fraction of tests passed.
             Without `partial`, a program's tests end at the first failure, and the fraction is 0 or 1.
         """
-        pairs = list(zip(completions, read_all_tests(tests, entry_point), strict=True))
-        return map_in_threads(lambda pair: self._grade(*pair), pairs, self.workers or default_workers())
+        workers = self.workers or default_workers()
+        try:
+            pairs = list(zip(completions, read_all_tests(tests, entry_point, self.box, workers), strict=True))
+        except BoxError:
+            logger.exception("The sandbox failed.")
+            return [("infra", 0.0)] * len(completions)
+        return map_in_threads(lambda pair: self._grade(*pair), pairs, workers)
 
-    def _grade(self, completion: Completion, tests: list[ProgramTest] | None) -> tuple[str, float]:
+    def _grade(self, completion: Completion, tests: list[ProgramTest] | list[ScriptTest] | None) -> tuple[str, float]:
         if tests is None:
             return "no_gold", 0.0
-        program = last_block(completion_text(completion))
+        functions = {name for test in tests for name in test.functions}
+        program = find_program(completion_text(completion), functions)
         if program is None:
             return "unparsed", 0.0
         passed, first_failure = 0, None
         try:
-            outcomes = self.box.run(program, [test.request for test in tests])
-            for test, outcome in zip(tests, outcomes, strict=True):
-                status = test.status(outcome)
+            needed = uses_prelude(program, prelude_names(self.prelude, self.box))
+            statuses = run_tests(self.box, program, tests, self.prelude if needed else "")
+            for status in statuses:
                 if status == "ok":
                     passed += 1
                     continue
                 first_failure = first_failure or status
                 if not self.partial:
-                    outcomes.close()
+                    statuses.close()
                     return first_failure, 0.0
         except BoxError:
             logger.exception("The sandbox failed.")
             return "infra", 0.0
         return first_failure or "ok", passed / len(tests)
-
-
-def last_block(text: str) -> str | None:
-    """The last closed ```` ```python ```` block of a text, or None.
-
-    >>> last_block("First:\\n```python\\nx = 1\\n```\\nno:\\n```python\\nx = 2\\n```\\n")
-    'x = 2\\n'
-    """
-    text = text.replace("\r\n", "\n")
-    # With one pattern for both fences, a text with many opening fences would take quadratic time.
-    block, end = None, 0
-    while (opening := _OPENING.search(text, end)) and (closing := _CLOSING.search(text, opening.end())):
-        block, end = text[opening.end() : closing.start()], closing.end()
-    return block

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
 import logging
 import math
-from collections.abc import Callable, Sequence
+import pickle
+import re
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..shared.concurrency import map_in_threads
 from . import wire
 from .assertions import Assertion, Call, parse_assertions
-from .sandbox.box import Outcome
+from .sandbox.box import Box, Outcome
+from .suites.formats import read_suite
+from .suites.scripts import ScriptTest, read_script, run_script
+
+# The keys of a suite and of its cases, by the suite's type. A key whose value is None counts as absent.
+_KEYS = {
+    "stdin": ({"type", "cases", "tol"}, {"input", "output"}),
+    "call": ({"type", "cases", "tol", "fn_name"}, {"args", "expected", "or"}),
+}
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 logger = logging.getLogger(__name__)
+
+_BOX = Box()
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,11 @@ class ProgramTest:
     request: dict[str, Any]  # an element of the `tests` that `Box.run` takes
     passes: Callable[[bytes], bool]
 
+    @property
+    def functions(self) -> list[str]:
+        """The functions of the program that the test calls; none for a test of standard output."""
+        return [call["function"] for call in self.request.get("calls", ())]
+
     def status(self, outcome: Outcome) -> str:
         """The status of an outcome, a key of `rewards.shared.batch.REWARDS`."""
         if outcome.end == "ok":
@@ -31,67 +50,163 @@ class ProgramTest:
         return "timeout" if outcome.end == "timeout" else "died"
 
 
-def read_tests(column: Any, entry_point: str | None = None) -> list[ProgramTest]:
+def read_tests(column: Any, entry_point: str | None = None, box: Box = _BOX) -> list[ProgramTest] | list[ScriptTest]:
     """Read the tests of one row.
 
     Args:
         column: The row's value in the column `tests`, in any form that the reward `code` accepts.
-        entry_point: The name of the function that assert statements test.
+        entry_point: The name of the function that assert statements or `check` test.
+        box: The sandbox for the suite's own code, if the suite cannot be split into calls.
 
     Raises:
-        ValueError: The tests cannot be read, there are none, or an assert statement is not supported.
+        ValueError: The tests cannot be read, there are none, or the suite cannot run.
+        BoxError: The sandbox itself failed.
     """
-    if isinstance(column, str) and column.lstrip().startswith("{"):
-        try:
-            column = json.loads(column)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"tests are not valid JSON: {error}") from None
-    if isinstance(column, list) and all(isinstance(line, str) for line in column):
-        column = "\n".join(column)
-    if isinstance(column, str) and column.strip():
-        return [_assert_test(assertion) for assertion in parse_assertions(column, entry_point)]
-    cases = column.get("cases") if isinstance(column, dict) else None
+    suite = read_suite(column)
+    tests, entry_point = suite.tests, entry_point and entry_point.removeprefix("Solution().")
+    if isinstance(tests, str):
+        return _read_code(tests, entry_point, box)
+    cases = tests.get("cases")
     if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
-        raise ValueError(f"tests={str(column)[:80]!r} are neither assert statements nor an object with cases")
-    reader = {"stdin": _stdin_test, "call": _call_test}.get(str(column.get("type")))
+        raise ValueError(f"tests={str(column)[:80]!r} have no list of cases")
+    reader = {"stdin": _stdin_test, "call": _call_test}.get(str(tests.get("type")))
     if reader is None:
-        raise ValueError(f"tests have the type {column.get('type')!r}; write 'stdin' or 'call'")
-    return [reader(case, column) for case in cases]
+        raise ValueError(f"tests have the type {tests.get('type')!r}; write 'stdin' or 'call'")
+    known_to_suite, known_to_case = _KEYS[tests["type"]]
+    _check_keys("suite", tests, known_to_suite)
+    for case in cases:
+        _check_keys("case", case, known_to_case)
+    _check_tolerance(tests.get("tol"))
+    return [reader(case, tests) for case in cases]
 
 
-def read_all_tests(tests: Sequence[Any], entry_point: Sequence[str | None] | None) -> list[list[ProgramTest] | None]:
-    """Read the tests of a batch. Equal rows are read once, and rows that cannot be read are logged once.
+def _read_code(suite: str, entry_point: str | None, box: Box) -> list[ProgramTest] | list[ScriptTest]:
+    """Read a suite of Python code: as calls if all its statements are assertions, else as a script."""
+    try:
+        return [_assert_test(assertion) for assertion in parse_assertions(suite, entry_point)]
+    except ValueError as error:
+        not_split = error
+    try:
+        return read_script(suite, entry_point, box)
+    except ValueError as error:
+        raise ValueError(f"{str(not_split).removesuffix('.')}. As a script, {error}") from None
+
+
+def describe_tests(tests: Sequence[ProgramTest] | Sequence[ScriptTest]) -> str:
+    """The tests of one row in words, for example `stdin, 1 case`, `call f, 2 cases` or `2 tests`."""
+    if isinstance(tests[0], ScriptTest) and tests[0].do == "test":
+        return _counted(tests, "test")
+    functions = list(dict.fromkeys(name for test in tests for name in test.functions))
+    kind = f"call {' and '.join(functions)}" if functions else "stdin"
+    return f"{kind}, {_counted(tests, 'case')}"
+
+
+def _counted(items: Sequence[Any], noun: str) -> str:
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
+
+
+def run_tests(
+    box: Box, program: str, tests: Sequence[ProgramTest] | Sequence[ScriptTest], prelude: str = ""
+) -> Generator[str, None, None]:
+    """Run a program on the tests of one row, one after another. Closing the iterator ends the sandbox.
+
+    Yields:
+        One status per test, a key of `rewards.shared.batch.REWARDS`.
+
+    Raises:
+        BoxError: The sandbox itself failed.
+    """
+    scripts = [test for test in tests if isinstance(test, ScriptTest)]
+    if scripts:
+        yield from run_script(box, program, scripts, prelude)
+        return
+    calls = [test for test in tests if isinstance(test, ProgramTest)]
+    with contextlib.closing(box.run(program, [test.request for test in calls], prelude)) as outcomes:
+        for test, outcome in zip(calls, outcomes, strict=True):
+            yield test.status(outcome)
+
+
+def read_all_tests(
+    tests: Sequence[Any], entry_point: Sequence[str | None] | None, box: Box = _BOX, workers: int = 1
+) -> list[list[ProgramTest] | list[ScriptTest] | None]:
+    """Read the tests of a batch. Equal rows are read once. All rows that cannot be read are logged in one line.
 
     Args:
         tests: The column `tests`.
         entry_point: The column `entry_point`, if there is one.
+        box: As in `read_tests`.
+        workers: Number of rows that are read at the same time.
 
     Returns:
         The tests of each row, or None if they cannot be read.
+
+    Raises:
+        BoxError: The sandbox itself failed.
     """
-    read: dict[tuple[str, str | None], list[ProgramTest] | None] = {}
-    rows = []
-    for column, name in zip(tests, entry_point or [None] * len(tests), strict=True):
-        key = repr(column), name
-        if key not in read:
-            try:
-                read[key] = read_tests(column, name)
-            except ValueError as error:
-                logger.warning("Tests that cannot be read are skipped: %s.", str(error).removesuffix("."))
-                read[key] = None
-        rows.append(read[key])
-    return rows
+    rows = list(zip(tests, entry_point or [None] * len(tests), strict=True))
+    keys = [(pickle.dumps(column), name) for column, name in rows]  # keeps types apart; `repr` refuses long integers
+    distinct = dict(zip(reversed(keys), reversed(range(len(rows))), strict=True))  # key -> its first row
+
+    def read(row: int) -> list[ProgramTest] | list[ScriptTest] | ValueError:
+        try:
+            return read_tests(*rows[row], box)
+        except ValueError as error:
+            return error
+
+    first = sorted(distinct.values())
+    results = dict(zip(first, map_in_threads(read, first, workers), strict=True))
+    errors = [(row, result) for row, result in results.items() if isinstance(result, ValueError)]
+    found = [None if isinstance(result := results[distinct[key]], ValueError) else result for key in keys]
+    if errors:
+        row, error = errors[0]
+        logger.warning(
+            "Tests that cannot be read are skipped: row %d: %s (%d of %d rows in all).",
+            row,
+            str(error).removesuffix("."),
+            found.count(None),
+            len(found),
+        )
+    return found
 
 
 def _stdin_test(case: dict[str, Any], suite: dict[str, Any]) -> ProgramTest:
     if not isinstance(case.get("input"), str) or not isinstance(case.get("output"), str):
         raise ValueError(f"a stdin case needs 'input' and 'output', both text: {str(case)[:80]}")
-    expected = _output_lines(case["output"])
+    tolerance = suite.get("tol")
+    expected = _output_lines(case["output"]) if tolerance is None else case["output"].split()
 
     def passes(data: bytes) -> bool:
-        return _output_lines(data.decode("utf-8", "replace")) == expected
+        output = data.decode("utf-8", "replace")
+        if tolerance is None:
+            return _output_lines(output) == expected
+        words = output.split()
+        return len(words) == len(expected) and all(map(_is_close_word, words, expected, itertools.repeat(tolerance)))
 
     return ProgramTest({"stdin": case["input"]}, passes)
+
+
+def _is_close_word(word: str, expected: str, tolerance: float) -> bool:
+    """Whether two words are equal, or are finite decimal numbers that differ by at most `tolerance`."""
+    if word == expected:
+        return True
+    if not (_NUMBER.fullmatch(word) and _NUMBER.fullmatch(expected)):
+        return False
+    numbers = float(word), float(expected)
+    return all(map(math.isfinite, numbers)) and math.isclose(*numbers, rel_tol=tolerance, abs_tol=tolerance)
+
+
+def _check_keys(part: str, given: dict[str, Any], known: set[str]) -> None:
+    unknown = [key for key, value in given.items() if key not in known and value is not None]
+    if unknown:
+        raise ValueError(
+            f"a {part} has the unknown key {str(unknown[0])[:40]!r}, which would have no effect; its keys are "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+def _check_tolerance(tolerance: Any) -> None:
+    if tolerance is not None and (type(tolerance) not in (int, float) or not 0 <= tolerance < math.inf):
+        raise ValueError(f"tol must be null or a finite number of at least 0, got {tolerance!r}")
 
 
 def _output_lines(text: str) -> list[str]:
@@ -103,19 +218,17 @@ def _call_test(case: dict[str, Any], suite: dict[str, Any]) -> ProgramTest:
     name, tolerance = suite.get("fn_name"), suite.get("tol")
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"call tests need fn_name, the name of a function, got {name!r}")
-    if tolerance is not None and (type(tolerance) not in (int, float) or not 0 <= tolerance < math.inf):
-        raise ValueError(f"tol must be null or a finite number of at least 0, got {tolerance!r}")
     if not isinstance(case.get("args"), list) or "expected" not in case:
         raise ValueError(f"a call case needs 'args', a list, and 'expected': {str(case)[:80]}")
     try:
         request = _call_request([Call(name, tuple(case["args"]))])
-        expected = wire.decode(wire.encode(case["expected"]))
+        expected = [wire.decode(wire.encode(case[name])) for name in ("expected", "or") if name in case]
     except TypeError as error:
         raise ValueError(f"{error}: {str(case)[:80]}") from None
 
     def passes(data: bytes) -> bool:
         values = _returned_values(data)
-        return len(values) == 1 and _equal(values[0], expected, tolerance)
+        return len(values) == 1 and any(_equal(values[0], right, tolerance) for right in expected)
 
     return ProgramTest(request, passes)
 
@@ -136,7 +249,12 @@ def _returned_values(data: bytes) -> list[Any]:
 def _call_request(calls: Sequence[Call]) -> dict[str, Any]:
     return {
         "calls": [
-            {"function": call.function, "args": wire.encode(call.args), "kwargs": wire.encode(call.kwargs)}
+            {
+                "function": call.function,
+                "args": wire.encode(call.args),
+                "kwargs": wire.encode(call.kwargs),
+                "items": call.items,
+            }
             for call in calls
         ]
     }

@@ -4,28 +4,52 @@ The source of runner.py follows in the same text. This file is also imported out
 standard library.
 """
 
+import itertools
 import json
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 
 MAX_DEPTH = 100
+MAX_ITEMS = 2**20  # items of an iterable that is not plain data, which may be endless
 # Limit on values with the same hash in one set or dict. Only data made to slow down a set or dict exceeds this limit.
 _MAX_COLLISIONS = 100
 _EXACT_INT = 2**53  # larger integers are written in hexadecimal, for which Python has no limit on the digits
 
 
-def encode(value):
+class PlainIterator:
+    """An iterator with the items that another process has read from its own iterator. Equal only to itself."""
+
+    def __init__(self, items):
+        self.items = items
+        self._left = iter(items)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self._left)
+
+
+def encode(value, iterables=False):
     """Write a value of None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset and dict as JSON text.
 
     An instance of a subclass is written as the built-in type. Its own methods are not called.
 
+    Args:
+        value: The value.
+        iterables: Write other iterables too. `range`, `deque` and the views of a dict keep their types. Another
+            iterable becomes a deque if it has a length, otherwise an `PlainIterator`. Its own methods are called.
+
     Raises:
         TypeError: The value contains another type.
-        ValueError: The value is nested deeper than `MAX_DEPTH`.
+        ValueError: The value is nested deeper than `MAX_DEPTH`, or another iterable has more than `MAX_ITEMS` items.
 
     >>> decode(encode({(1, 2.5): [True, {"x"}, None]}))
     {(1, 2.5): [True, {'x'}, None]}
+    >>> list(decode(encode(zip("ab", [1, 2]), iterables=True)))
+    [('a', 1), ('b', 2)]
     """
-    return json.dumps(_tagged(value, MAX_DEPTH))
+    return json.dumps(_tagged(value, MAX_DEPTH, iterables))
 
 
 def decode(text):
@@ -40,7 +64,7 @@ def decode(text):
         raise ValueError(f"not plain data: {type(error).__name__}") from None
 
 
-def _tagged(value, depth):
+def _tagged(value, depth, iterables):
     if depth == 0:
         raise ValueError(f"plain data nested deeper than {MAX_DEPTH}")
     if value is None or value is True or value is False:
@@ -59,11 +83,26 @@ def _tagged(value, depth):
         return {"bytes": bytes.hex(value)}
     for kind in (list, tuple, set, frozenset):
         if kind in kinds:
-            items = [_tagged(item, depth - 1) for item in kind.__iter__(value)]
+            items = [_tagged(item, depth - 1, iterables) for item in kind.__iter__(value)]
             return items if kind is list else {kind.__name__: items}
     if dict in kinds:
-        return {"dict": [[_tagged(k, depth - 1), _tagged(v, depth - 1)] for k, v in dict.items(value)]}
+        pairs = dict.items(value)
+        return {"dict": [[_tagged(k, depth - 1, iterables), _tagged(v, depth - 1, iterables)] for k, v in pairs]}
+    if iterables:
+        return _tagged_iterable(value, depth)
     raise TypeError(f"{type(value).__name__} is not plain data")
+
+
+def _tagged_iterable(value, depth):
+    if type(value) is range:
+        return {"range": [_tagged(number, depth - 1, True) for number in (value.start, value.stop, value.step)]}
+    kind = "deque" if hasattr(value, "__len__") else "iterator"
+    if type(value) in _VIEWS:
+        kind = type(value).__name__
+    items = [_tagged(item, depth - 1, True) for item in itertools.islice(value, MAX_ITEMS + 1)]
+    if len(items) > MAX_ITEMS:
+        raise ValueError(f"an iterable has more than {MAX_ITEMS} items")
+    return {kind: items}
 
 
 def _value(tagged):
@@ -83,15 +122,29 @@ def _value(tagged):
         return complex(real, imaginary)
     if kind == "bytes":
         return bytes.fromhex(content)
-    if kind == "tuple":
-        return tuple(map(_value, content))
-    if kind == "dict":
-        pairs = [(_value(key), _value(value)) for key, value in content]
-        _check_hashes([key for key, _ in pairs])
-        return dict(pairs)
+    if kind == "range":
+        return range(*map(_value, content))
     items = [_value(item) for item in content]
-    _check_hashes(items)
-    return {"set": set, "frozenset": frozenset}[kind](items)
+    if kind in _ORDERED:
+        return _ORDERED[kind](items)
+    _check_hashes([key for key, _ in items] if kind in ("dict", "dict_items") else items)
+    return _HASHED[kind](items)
+
+
+_VIEWS = tuple(map(type, ({}.keys(), {}.values(), {}.items())))
+_ORDERED: dict[str, Callable] = {
+    "tuple": tuple,
+    "deque": deque,
+    "iterator": PlainIterator,
+    "dict_values": lambda items: dict(enumerate(items)).values(),
+}
+_HASHED: dict[str, Callable] = {
+    "set": set,
+    "frozenset": frozenset,
+    "dict": dict,
+    "dict_keys": lambda items: dict.fromkeys(items).keys(),
+    "dict_items": lambda items: dict(items).items(),
+}
 
 
 def _check_hashes(items):

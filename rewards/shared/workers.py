@@ -29,6 +29,8 @@ from .concurrency import default_workers
 WORKER_TASKS = 5000  # tasks before a worker is replaced; this limits the caches of the grader's library
 START_LIMIT = 120  # the workers have failed if they return no result for hard_limit plus this many seconds
 
+_NO_MAIN_GUARD = 79  # exit code of a process in which the import of the main module wants to start workers
+
 logger = logging.getLogger(__name__)
 
 
@@ -61,20 +63,29 @@ class Workers:
         Returns:
             One result per call, or the status of a call that failed: `timeout`, `died` or `infra`. If the workers
             themselves fail, all calls have the status `infra`.
+
+        Raises:
+            RuntimeError: The main module calls this without a guard, so that no worker can import it.
         """
+        if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports the main module
+            os._exit(_NO_MAIN_GUARD)
         with _one_batch:
             try:
                 pool = self._pool()
                 futures = [pool.schedule(work, args=given, timeout=self.hard_limit) for given in arguments]
                 _settle(pool, futures, self.hard_limit + START_LIMIT)
             except (OSError, RuntimeError):
-                logger.exception("The workers of %r failed.", self)
                 self.close()
+                _check_main_guard()
+                logger.exception("The workers of %r failed.", self)
                 return ["infra"] * len(arguments)
             except BaseException:  # after Ctrl-C the workers must not go on with the batch
                 self.close()
                 raise
-        return [_result(future) for future in futures]
+            results = [_result(future) for future in futures]
+            if "infra" in results:
+                _check_main_guard()
+        return results
 
     def close(self) -> None:
         """Stop the workers. A later batch starts new ones."""
@@ -125,6 +136,26 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _check_main_guard() -> None:
+    """Raise RuntimeError if a new process cannot import the main module, because the module itself grades."""
+    probe = multiprocessing.get_context("spawn").Process(target=_nothing, daemon=True)
+    probe.start()
+    probe.join(START_LIMIT)
+    code = probe.exitcode
+    probe.kill()
+    if code == _NO_MAIN_GUARD:
+        sys.tracebacklimit = 0  # the message says everything, so Python prints only this line
+        raise RuntimeError(
+            f"{getattr(sys.modules['__main__'], '__file__', 'The main module')!r} grades while it is imported, so the "
+            "workers that import it again cannot start. Put the lines that grade or train below `if __name__ == "
+            '"__main__":`.'
+        ) from None
+
+
+def _nothing() -> None:
+    """Do nothing, in a process that has imported the main module."""
 
 
 def _settle(pool: ProcessPool, futures: Iterable[Future[Any]], patience: float) -> None:

@@ -97,6 +97,33 @@ def test_a_saved_agent_can_be_loaded_and_trained_further(tmp_path, random_env):
     assert loaded.num_timesteps == 64 and loaded._n_updates == 8
 
 
+def half(progress):
+    return 0.5 * progress
+
+
+@pytest.mark.parametrize("high", [None, 0.4])
+def test_a_new_clip_range_moves_both_bounds_unless_the_upper_one_is_given(high, tmp_path, random_env):
+    env = random_env(VECTOR, ACTIONS["Box"])
+    agent = BPO("MlpPolicy", env, **SMALL, **small_net(), clip_range=0.2, clip_range_high=high)
+    assert agent._epsilons() == (0.2, high or 0.2)
+    agent.save(tmp_path / "agent")
+    assert BPO.load(tmp_path / "agent")._epsilons() == (0.2, high or 0.2)
+    assert BPO.load(tmp_path / "agent", clip_range=0.1)._epsilons() == (0.1, high or 0.1)
+    assert BPO.load(tmp_path / "agent", custom_objects={"clip_range": half})._epsilons() == (0.5, high or 0.5)
+    assert BPO.load(tmp_path / "agent", clip_range=0.1, clip_range_high=0.3)._epsilons() == (0.1, 0.3)
+    assert BPO.load(tmp_path / "agent", clip_range_high=None)._epsilons() == (0.2, 0.2)
+    with pytest.raises(ValueError, match="clip_range=1.5 puts the lower bound"):
+        BPO.load(tmp_path / "agent", clip_range=1.5)
+    for value in (0.1, lambda progress: 0.1):
+        agent.clip_range = value
+        assert agent._epsilons() == (0.1, high or 0.1)
+    agent.learn(16)
+    assert agent.logger.name_to_value["train/clip_range"] == 0.1
+    assert agent.logger.name_to_value["train/clip_range_high"] == (high or 0.1)
+    agent.save(tmp_path / "again")
+    assert BPO.load(tmp_path / "again")._epsilons() == (0.1, high or 0.1)
+
+
 def test_the_same_seed_gives_the_same_weights(random_env):
     def weights():
         agent = BPO("MlpPolicy", "CartPole-v1", **SMALL, **small_net()).learn(64)

@@ -28,7 +28,7 @@ OVERRIDES = {
     "_generate": "time, seeds of the engine, readable errors of its server",
     "_tokenize_prompts": "once per group",
     "_generate_single_turn": "a prompt is run once for all of its completions",
-    "_calculate_rewards": "time and extra votes; which completions were scored",
+    "_calculate_rewards": "time and extra votes; which completions were scored; infinite rewards are refused",
     "_get_per_token_logps_and_entropies": "forward passes without padding",
     "compute_loss": "several passes per micro-batch; what was run is kept for metrics and guards",
     "training_step": "time; metrics after the backward; old log-probs from the first pass",
@@ -229,6 +229,7 @@ def bare(monkeypatch):
     trainer.accelerator = SimpleNamespace(device=torch.device("cpu"), gather=lambda x: seen.note("gather", x))
     trainer.num_iterations, trainer._step, trainer.use_vllm = 1, 0, False
     trainer.vllm_importance_sampling_correction, trainer.vllm_generation = False, None
+    trainer.reward_func_names = ["a reward"]
     trainer._metrics = {"train": defaultdict(list)}
     return trainer, seen
 

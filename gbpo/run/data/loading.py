@@ -178,6 +178,12 @@ def _prepared(dataset: Dataset, run: RunArguments, name: str) -> tuple[Dataset, 
         raise ValueError(f"dataset_{error}") from None
     notes = [f"dataset_{note}" for note in notes + others]
     columns = dataset.column_names
+    if "tests" in columns and "code" in run.reward_funcs:
+        try:
+            dataset, others = rewards_module("programs.suites.rows").read_suites(dataset)
+        except ValueError as error:
+            raise ValueError(f"{name!r}: {error}") from None
+        notes += others
     if "prompt" not in columns:
         raise ValueError(
             f"{name!r} has no column 'prompt', only {', '.join(columns)}. Name the column with the prompts, for "

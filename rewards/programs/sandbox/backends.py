@@ -1,8 +1,9 @@
 """Backends that start a box: bubblewrap, sandlock, or the service e2b. All of them run the same `runner.py`.
 
 A backend is a function `(request, total_seconds, line_bytes) -> lines`. It yields the lines that the runner writes
-after `ready`. It raises `BoxError` for failures before `ready`, and `OutOfTimeError` when the wall-clock limit of the
-whole box is reached. Closing the generator ends every process of the box.
+after `ready`, and writes to the runner what is sent to the generator. It raises `BoxError` for failures before `ready`,
+and `OutOfTimeError` when the wall-clock limit of the whole box is reached. Closing the generator ends every process of
+the box.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _TMP_FILES = 10_000
 _STDERR_BYTES = 4096
 
 Request = dict[str, Any]
-Lines = Generator[bytes, None, None]
+Lines = Generator[bytes, bytes | None, None]
 
 
 class BoxError(RuntimeError):
@@ -276,7 +277,7 @@ def _converse(
     assert process.stdin and process.stdout and process.stderr
     pipes = (process.stdin, process.stdout, process.stderr)
     try:
-        lines = _lines(*pipes, json.dumps(request).encode(), started, total_seconds, line_bytes)
+        lines = _lines(*pipes, json.dumps(request).encode() + b"\n", started, total_seconds, line_bytes)
         if next(lines, None) != b"ready":
             raise BoxError("the box ended before it was ready")
         yield from lines
@@ -296,7 +297,7 @@ def _lines(
     total_seconds: float,
     line_bytes: int,
 ) -> Lines:
-    """Write the request and read lines at the same time, both within limits."""
+    """Write the request and the answers, and read lines at the same time, all within limits."""
     ready, to_send, buffer, error_output = False, memoryview(request), bytearray(), b""
     with selectors.DefaultSelector() as selector:
         for stream in (stdin, stdout, stderr):
@@ -317,7 +318,6 @@ def _lines(
                         to_send = memoryview(b"")
                     if not to_send:
                         selector.unregister(stdin)
-                        stdin.close()
                     continue
                 chunk = os.read(key.fd, 65536)
                 if key.fileobj is stderr:
@@ -330,7 +330,11 @@ def _lines(
                     line = bytes(buffer[:end])
                     del buffer[: end + 1]
                     ready = True
-                    yield line
+                    answer = yield line
+                    if answer is not None:
+                        if not to_send:
+                            selector.register(stdin, selectors.EVENT_WRITE)
+                        to_send = memoryview(bytes(to_send) + answer)
                 if not chunk or len(buffer) > line_bytes:
                     if not ready:
                         errors = " ".join(error_output.decode(errors="replace").split())

@@ -26,8 +26,8 @@ import base64
 import contextlib
 import functools
 import importlib.util
-import itertools
 import json
+import marshal
 import math
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -54,9 +54,9 @@ class Outcome:
 
     Attributes:
         end: `"ok"` (exit code 0), `"died"` (an exception, another exit code or a signal), `"timeout"` or `"overflow"`
-            (too much output or too many files).
-        data: Standard output or, in a call test, the returned values as written by `wire.encode`. Empty unless `end` is
-            `"ok"`.
+            (too much output or too many files). `"said"`: the test talks and has not ended.
+        data: Standard output or, in a call test, the returned values as written by `wire.encode`. What a test that
+            talks said. Otherwise empty.
     """
 
     end: str
@@ -108,24 +108,34 @@ class Box:
         """
         return _ready(self)
 
-    def run(self, program: str, tests: Sequence[dict[str, Any]]) -> Generator[Outcome, None, None]:
+    def run(
+        self, program: str, tests: Sequence[dict[str, Any]], prelude: str = "", talk: str = ""
+    ) -> Generator[Outcome, bytes | None, None]:
         """Run a program on each test, one after another, in one new box. Closing the iterator ends the box.
 
         Args:
             program: Python source.
-            tests: `{"stdin": text}`, or `{"calls": [{"function", "args", "kwargs"}]}` with args and kwargs as written
-                by `wire.encode`.
+            tests: `{"stdin": text}`, or `{"calls": [{"function", "args", "kwargs", "items"}]}` with args and kwargs as
+                written by `wire.encode`, and the number of items that are read from a returned iterator, or None, or
+                `{"talk": order}`.
+            prelude: Python source whose names the program may use without defining them. It is run once per box and
+                must be trusted.
+            talk: Trusted source that runs the program in a test that talks. It finds the names `program`, `module` and
+                `order`. It writes lines to descriptor 3 and reads the answer to each line from descriptor 4.
 
         Yields:
-            One outcome per test, in order.
+            One outcome per test, in order. In a test that talks also one for each line that it says, whose answer must
+            be sent to this generator.
 
         Raises:
-            BoxError: The box did not start.
+            BoxError: The box did not start, or the prelude failed.
         """
         output_bytes = OUTPUT_MB * 2**20
         request = {
             "program": program,
+            "prelude": prelude,
             "tests": list(tests),
+            "talk": _compiled(talk),
             "cpu_seconds": self.seconds,
             "wall_seconds": 3 * self.seconds,
             "output_bytes": output_bytes,
@@ -141,12 +151,15 @@ class Box:
         }
         backend = self.ready().backend if self.backend == "auto" else self.backend
         lines = _BACKENDS[backend](request, self.total_seconds, 2 * output_bytes + 1024)
-        finished, end = 0, "died"
+        finished, end, answer = 0, "died", None
         with contextlib.closing(lines):
             try:
-                for outcome in map(_outcome, itertools.islice(lines, len(tests))):
-                    yield outcome
-                    finished += 1
+                while finished < len(tests):
+                    outcome = _outcome(lines.send(answer))
+                    answer = yield outcome
+                    finished += outcome.end != "said"
+            except StopIteration:  # the box has ended
+                pass
             except OutOfTimeError:
                 end = "timeout"
             except (ValueError, TypeError, KeyError, RecursionError):  # the program wrote this line, not the runner
@@ -164,9 +177,15 @@ class Readiness:
     missing: tuple[str, ...]
 
 
+@functools.cache
+def _compiled(talk: str) -> str:
+    """The code of a source in base64. The box has the same interpreter, and compiling takes longer than a test."""
+    return base64.b64encode(marshal.dumps(compile(talk, "talk.py", "exec"))).decode() if talk else ""
+
+
 def _outcome(line: bytes) -> Outcome:
     answer = json.loads(line)
-    if not isinstance(answer, dict) or answer.get("end") not in ("ok", "died", "timeout", "overflow"):
+    if not isinstance(answer, dict) or answer.get("end") not in ("ok", "died", "timeout", "overflow", "said"):
         raise ValueError("not an outcome")
     return Outcome(answer["end"], base64.b64decode(answer["data"]))
 

@@ -149,6 +149,41 @@ def test_a_killed_comparison_resumes_to_the_same_result(command, environment, tm
     assert all((resumed[name] == value).all() for name, value in uninterrupted.items())
 
 
+def test_a_comparison_that_is_told_twice_to_end_ends_at_once_without_a_traceback(command, environment, tmp_path):
+    """The only run ignores the first signal, so the comparison would wait for it for 20 seconds."""
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    words = command("--seeds", "0", "--algorithms", "grpo", f"--launcher={sys.executable} {tmp_path / 'stubborn.py'}")
+    pipe = subprocess.PIPE
+    compared = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True)
+    wait_for((tmp_path / "started").exists)
+    compared.send_signal(signal.SIGINT)
+    wait_for((tmp_path / "told").exists)
+    assert compared.poll() is None and command_line((tmp_path / "started").read_text())
+    compared.send_signal(signal.SIGTERM)
+    wait_for(lambda: not command_line((tmp_path / "started").read_text()), seconds=12)
+    output, errors = compared.communicate(timeout=300)
+    assert compared.returncode == 130 and "Traceback" not in output + errors
+    assert "1 of 1 runs are not done" in output
+
+
+STUBBORN = """
+import os, pathlib, signal, time
+signal.signal(signal.SIGTERM, lambda *_: pathlib.Path("told").touch())
+pathlib.Path("started").write_text(str(os.getpid()))
+while True: time.sleep(0.05)
+"""
+
+
+def test_an_interrupt_outside_the_runs_ends_without_a_traceback(monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "prepare", interrupt)
+    with pytest.raises(SystemExit) as end:
+        module.main([str(TINY), "--algorithms", "grpo", "--seeds", "0", "--output", "compared"])
+    assert end.value.code == 130
+
+
 def wait_for(condition, seconds=600.0):
     deadline = time.monotonic() + seconds
     while not condition():

@@ -39,6 +39,10 @@ async def count_tokens(prompts, completions, completion_ids, solution, trainer_s
     return [float(len(ids)) for ids in completion_ids]
 
 
+def infinite_for_7(completions, **kwargs):
+    return [float("-inf") if c[0]["content"] == "7" else None for c in completions]
+
+
 def settings(reward="exact_match", reward_kwargs=None, **fields):
     names = {field.name for field in dataclasses.fields(Settings)}
     sampling = {"max_tokens": 4, "samples": 4} | {name: fields.pop(name) for name in names & fields.keys()}
@@ -114,6 +118,15 @@ def test_ungraded_completions_count_as_zero_and_are_reported(model, monkeypatch,
         result = evaluate(model, sums((1, 2)), asked)
         assert result.scores == [0.3125] and result.correct == [1] and result.greedy == [0.0]
         assert "3 of 5 completions ungraded" in capsys.readouterr().err
+
+
+def test_an_infinite_reward_is_refused_with_its_row(model, monkeypatch):
+    scripted(monkeypatch, ["5~", "~", "7~", "7~"], ["~"])
+    with pytest.raises(
+        ValueError, match="The reward 'infinite_for_7' is -inf for completion 2, '7', so no mean"
+    ) as refused:
+        evaluate(model, sums((1, 2)), settings(f"{__name__}.infinite_for_7"))
+    assert "\n" not in str(refused.value)
 
 
 def test_rewards_get_the_same_arguments_as_from_trl(model, monkeypatch):

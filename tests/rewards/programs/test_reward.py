@@ -10,8 +10,7 @@ import time
 import pytest
 from trl.trainer.utils import is_async_callable
 
-from pace import cpu_limit
-from rewards.programs.reward import Code, last_block
+from rewards.programs.reward import Code
 from rewards.programs.sandbox import backends, box, canaries
 from rewards.programs.sandbox.box import Box, BoxError
 from rewards.programs.test_cases import read_tests
@@ -289,6 +288,74 @@ def test_a_hundred_tests_of_one_program():
     assert statuses([("print(int(input()) ** 2)", cases)]) == ["ok"]
 
 
+def test_values_that_can_be_iterated_over_leave_the_box():
+    bodies = {
+        "map(int, '23')": True,
+        "zip([2], [3])": False,
+        "range(2, 4)": True,
+        "(n for n in (2, 3))": True,
+        "{2: 0, 3: 0}.keys()": True,
+        "{0: 2, 1: 3}.values()": True,
+        "__import__('collections').deque([2, 3])": True,
+        "(n for n in (2, 4))": False,
+        "[2, 3]": True,
+        "iter([2, 3, 1 / 0])": False,
+    }
+    pairs = [(f"def f(): return {body}", "assert list(f()) == [2, 3]") for body in bodies]
+    got = statuses(pairs)
+    assert [status == "ok" for status in got] == list(bodies.values()), got
+    generator = "def f():\n    yield 2\n    yield 3"
+    uses = [
+        "sorted(f()) == [2, 3]",
+        "sum(f()) == 5",
+        "next(f()) == 2",
+        "set(f()) == {2, 3}",
+        "f() == [2, 3]",
+        "len(f()) == 2",
+    ]
+    assert statuses([(generator, f"assert {use}") for use in uses]) == ["ok"] * 4 + ["wrong"] * 2
+    assert statuses([(generator, call_tests(([], [2, 3])))]) == ["wrong"]  # a generator is no list
+
+
+def test_an_endless_iterator_ends_at_a_limit():
+    count = "import itertools\ndef f(): return itertools.count(2)"
+    slow = "def f():\n    n = 1\n    while True:\n        n *= 3\n        yield n"
+    assert statuses([(count, "assert next(f()) == 2"), (slow, "assert next(f()) == 3")]) == ["ok"] * 2
+    islice = "import itertools\nassert list(itertools.islice(f(), 3)) == [2, 3, 4]"
+    assert statuses([(count, islice), (slow, islice)]) == ["ok", "wrong"]
+    start = time.monotonic()
+    got = statuses([(count, "assert list(f()) == [2]"), (slow, "assert 3 in f()")], seconds=2)
+    assert got[0] in ("wrong", "timeout") and got[1] in ("timeout", "died", "wrong")
+    assert time.monotonic() - start < 60
+
+
+def test_long_integers_pass():
+    number = 10**5000
+    power = "def f(n): return 10**n\nif __name__ == '__main__': print(f(int(input())))"
+    parse = "n = int(input())\nassert n == 10**5000\nprint(str(n)[:2])"
+    pairs = [(power, stdin_tests(("5000", "1" + "0" * 5000))), (power, call_tests(([5000], number)))]
+    pairs += [(power, "assert f(5000) == 10**5000"), (power, "assert len(str(f(5000))) == 5001")]
+    pairs += [(parse, stdin_tests(("1" + "0" * 5000, "10")))]
+    assert statuses(pairs) == ["ok"] * len(pairs)
+
+
+def test_an_output_within_the_tolerance_passes():
+    tests = stdin_tests(("3", "0.333333333333")) | {"tol": 1e-6}
+    assert statuses([("print(1 / int(input()))", tests), ("print(0.33334)", tests)]) == ["ok", "wrong"]
+
+
+def test_the_block_that_defines_what_the_tests_call_is_graded():
+    right, wrong, demonstration = block("def f(x): return x * x"), block("def f(x): return x"), block("print(f(3))")
+    reward = Code(workers=WORKERS)
+    texts = [right + "\n" + demonstration, demonstration + "\n" + right, wrong + "\n" + right, right + "\n" + wrong]
+    suites = [call_tests(([3], 9)), "assert f(3) == 9", "def check(c): assert c(3) == 9\ncheck(f)"]
+    for suite in suites:
+        assert [status for status, _ in reward.grade(texts, [suite] * 4)] == ["ok", "ok", "ok", "wrong"]
+    assert reward.grade([right + "\n```\n9\n```"], ["def check(c): assert c(3) == 9"], ["f"]) == [("ok", 1.0)]
+    method = block("class Solution:\n    def f(self, x): return x * x")
+    assert reward.grade([method + "\n" + block("print(Solution().f(3))")], [suites[0]]) == [("ok", 1.0)]
+
+
 # The column `tests`.
 
 
@@ -318,7 +385,7 @@ UNREADABLE = {
     "a number": 3,
     "an empty list": [],
     "a list of numbers": [1, 2],
-    "a list of cases": [{"input": "3", "output": "9"}],
+    "a list of cases without output": [{"input": "3"}],
     "an empty object": {},
     "an empty JSON object": "{}",
     "cut JSON": '{"type": "stdin", "cases": [',
@@ -352,10 +419,10 @@ UNREADABLE = {
     "a tolerance that is true": call_tests(([3], 9), tol=True),
     "no assertion": "print(f(3))",
     "no Python": "f(3) should be 9",
-    "an unsupported statement": "for x in range(3): assert f(x) == x * x",
+    "a module that the sandbox does not have": "import pandas\nfor x in range(3): assert f(x) == x * x",
     "assertions and something else": ["assert f(3) == 9", "assert f(x) == 9"],
     "an assertion without a call": "assert 9 == 9",
-    "JSON that is a list": '[{"input": "3", "output": "9"}]',
+    "JSON that is a list of cases without output": '[{"input": "3"}]',
 }
 
 
@@ -397,50 +464,6 @@ def test_tests_that_differ_only_in_a_type_are_distinguished():
 
 
 # The program of a completion.
-
-
-@pytest.mark.parametrize(
-    ("text", "program"),
-    [
-        ("```python\nx = 1\n```", "x = 1\n"),
-        ("Thus:\n\n```py\nx = 1\n```\nDone.", "x = 1\n"),
-        ("```Python3 \nx = 1\n```  \n", "x = 1\n"),
-        ("```python\r\nx = 1\r\n```\r\n", "x = 1\n"),
-        ("```python\nx = 1\n```\n```python\nx = 2\n```", "x = 2\n"),
-        ("```python\nx = 1\n```\n```text\nx = 2\n```", "x = 1\n"),
-        ("```python\nx = 1\n```\nand now\n```python\nx = 2", "x = 1\n"),  # not closed
-        ("```python\n```", ""),
-        ("```python\nx = '```'\n```", "x = '```'\n"),
-        ("```python\nx = 1\n ```\ny\n```", "x = 1\n ```\ny\n"),
-        ("```python\nx = 1\n```python\nx = 2\n```", "x = 1\n```python\nx = 2\n"),
-        ("x = 1", None),
-        ("```\nx = 1\n```", None),
-        ("```javascript\nx = 1\n```", None),
-        ("```python x = 1\n```", None),
-        (" ```python\nx = 1\n```", None),
-        ("```python\nx = 1", None),
-        ("```python\nx = 1```", None),
-        ("", None),
-        ("```python", None),
-    ],
-)
-def test_the_last_closed_python_block_is_the_program(text, program):
-    assert last_block(text) == program
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "```python\n" * 200_000,
-        "```python\nx\n```\n" * 100_000,
-        "```python" + " " * 10**6 + "x",
-        "```python\n" + "```x\n" * 200_000,
-    ],
-    ids=["openings", "blocks", "spaces", "fences"],
-)
-def test_blocks_are_found_in_linear_time(text):
-    with cpu_limit(10):
-        last_block(text)
 
 
 def test_the_last_assistant_message_is_graded():

@@ -2,10 +2,12 @@
 
 import array
 import collections
+import copy
 import datetime
 import decimal
 import enum
 import fractions
+import itertools
 import json
 import math
 
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pace import cpu_limit
-from rewards.programs.wire import MAX_DEPTH, decode, encode
+from rewards.programs.wire import MAX_DEPTH, MAX_ITEMS, PlainIterator, decode, encode
 
 PRIME = 2**61 - 1  # its multiples have the hash 0
 ATOMS = (
@@ -145,6 +147,59 @@ def test_a_subclass_is_encoded_as_its_builtin_without_calling_its_methods(value,
     assert canonical(decode(encode(value))) == canonical(content)
 
 
+ITERABLES = [range(3), range(9, 1, -2), collections.deque([1, (2,)]), {1: 2, (3,): 4}.keys(), {1: 2, (3,): [4]}.items()]
+
+
+@pytest.mark.parametrize("value", ITERABLES, ids=type_name)
+def test_some_iterables_keep_their_types(value):
+    for around in (value, [value], (value,), {1: value}, [{"x": ([value],)}]):
+        found = decode(encode(around, iterables=True))
+        assert found == around and type(found) is type(around)
+    assert type(decode(encode(value, iterables=True))) is type(value)
+
+
+def test_the_values_of_a_dict_keep_their_type():
+    values = decode(encode({1: [2], 3: 2}.values(), iterables=True))
+    assert type(values) is type({}.values()) and list(values) == [[2], 2]
+
+
+class Linked:
+    def __init__(self, *items):
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+class Sized(Linked):
+    def __len__(self):
+        return len(self.items)
+
+
+def test_other_iterables_keep_their_items():
+    for value in (iter([1, [2]]), (x for x in (1, [2])), map(copy.copy, [1, [2]]), Linked(1, [2])):
+        found = decode(encode(value, iterables=True))
+        assert type(found) is PlainIterator and found != [1, [2]] and found == found
+        assert list(found) == [1, [2]] and list(found) == []
+    for value, items in ((Sized(1, [2]), [1, [2]]), (bytearray(b"ab"), [97, 98]), (array.array("b", b"a"), [97])):
+        assert decode(encode(value, iterables=True)) == collections.deque(items)
+
+
+def test_an_iterable_with_too_many_items_is_refused():
+    assert decode(encode(iter([None] * MAX_ITEMS), iterables=True)).items == [None] * MAX_ITEMS
+    for value in (itertools.repeat(None), [itertools.count()], itertools.repeat(None, MAX_ITEMS + 1)):
+        with cpu_limit(20), pytest.raises(ValueError, match=f"more than {MAX_ITEMS} items"):
+            encode(value, iterables=True)
+
+
+@pytest.mark.parametrize(
+    "value", [object(), object, Ellipsis, len, decimal.Decimal(1), json, [object()]], ids=type_name
+)
+def test_what_cannot_be_iterated_over_is_refused(value):
+    with pytest.raises(TypeError):
+        encode(value, iterables=True)
+
+
 class Liar:
     __class__ = property(lambda self: int)
     __index__ = __int__ = lambda self: 7
@@ -229,6 +284,13 @@ HOSTILE = {
     "a number as items": '{"tuple": 5}',
     "null as items": '{"set": null}',
     "no pairs": '{"dict": [[1]]}',
+    "text as a range": '{"range": ["a"]}',
+    "a range without a step": '{"range": [1, 2, 0]}',
+    "list as key of a view": '{"dict_keys": [[1]]}',
+    "no pairs of a view": '{"dict_items": [1]}',
+    "a number as an iterator": '{"iterator": 5}',
+    "colliding keys of a view": tagged("dict_keys", COLLIDING),
+    "colliding items of a view": tagged("dict_items", ({"tuple": [key, 1]} for key in COLLIDING)),
     "triples": '{"dict": [[1, 2, 3]]}',
     "list as key": '{"dict": [[[1], 2]]}',
     "list in a set": '{"set": [[1]]}',

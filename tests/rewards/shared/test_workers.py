@@ -202,3 +202,21 @@ def test_a_forked_process_uses_its_own_workers_and_not_its_parents(one_worker):
     assert os.waitpid(child, 0)[1] == 0
     assert not ends(pid, 0.3)
     assert reward.grade([r"\boxed{4.0}"], [4]) == ["ok"]
+
+
+WITHOUT_GUARD = {
+    "asynchronous": "print(asyncio.run(get_reward('math', workers=2)([r'\\boxed{4}'] * 8, solution=[4] * 8)))",
+    "synchronous": "print(get_reward('math', workers=1).grade([r'\\boxed{4}'], [4]))",
+}
+
+
+@pytest.mark.parametrize("call", WITHOUT_GUARD.values(), ids=WITHOUT_GUARD)
+def test_a_script_without_a_main_guard_ends_in_one_line_that_names_the_guard(call, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(f"import asyncio\nfrom rewards import get_reward\n{call}\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert str(script) in line and "grades while it is imported" in line and 'if __name__ == "__main__":' in line

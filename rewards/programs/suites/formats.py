@@ -1,0 +1,216 @@
+"""The forms in which data sets write the tests of a program. Each is turned into a form of the reward `code`.
+
+A form is recognised by the keys and types of a row's value, never by the name of the data set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+NEIGHBOURS = ("metadata", "fn_name", "language", "test_imports", "test_setup_code")  # columns read beside `tests`
+FORMS = (
+    'an object with "type" and "cases", with "inputs" and "outputs", or with "test_cases", a list of objects with '
+    '"input" and "output", assert statements, or a Python file with test functions'
+)
+
+_MOST_DIGITS = 4300  # `int` reads no longer text
+_NAMES_OF_PYTHON = ("", "py", "python", "python3", "python 3")
+_CALL_TYPES = ("functional", "function_call", "call")
+_STDIN_TYPES = ("stdin", "stdin_stdout", "stdio")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The tests of one row in a form that the reward `code` runs.
+
+    Attributes:
+        form: The name of the form in which the row had the tests.
+        kind: `"stdin"`, `"call"` or `"python"`.
+        tests: An object as in the reward's docstring, or Python code.
+    """
+
+    form: str
+    kind: str
+    tests: dict[str, Any] | str
+
+
+def read_suite(tests: Any, neighbours: Mapping[str, Any] | None = None) -> Suite:
+    """Read the tests of one row, in any of the forms.
+
+    Args:
+        tests: The row's tests.
+        neighbours: The row's other columns. Only those in `NEIGHBOURS` are read.
+
+    Raises:
+        ValueError: The form is unknown, or the tests are not for Python.
+
+    >>> read_suite('{"fn_name": "add", "inputs": [[1, 2]], "outputs": [3]}').tests
+    {'type': 'call', 'fn_name': 'add', 'cases': [{'args': [1, 2], 'expected': 3}]}
+    """
+    beside = {name: value for name, value in (neighbours or {}).items() if name in NEIGHBOURS and value is not None}
+    _check_language(beside.get("language"))
+    if isinstance(tests, str):
+        if not tests.lstrip().startswith(("{", "[")):
+            return _python(tests, beside)
+        tests = _parsed(tests)
+    if isinstance(tests, Mapping):
+        return _object(dict(tests), beside)
+    if isinstance(tests, Sequence) and tests:
+        if all(isinstance(line, str) for line in tests):
+            return _python("\n".join(tests), beside, form="a list of assert statements")
+        if all(isinstance(case, Mapping) for case in tests):
+            return _case_list([dict(case) for case in tests], beside)
+    raise ValueError(f"tests={_excerpt(tests)} have an unknown form; write {FORMS}")
+
+
+def json_text(value: Any) -> str:
+    """JSON text of plain data. Unlike `json.dumps`, it writes integers of any length.
+
+    >>> len(json_text(10**5000))
+    5001
+    """
+    if type(value) is int:
+        return f"{Decimal(value):f}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(str(key))}: {json_text(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(json_text, value)) + "]"
+    return json.dumps(value)
+
+
+def _python(code: str, beside: Mapping[str, Any], form: str | None = None) -> Suite:
+    if not code.strip():
+        raise ValueError("tests are empty; write at least one test")
+    if re.fullmatch(r"[A-Za-z0-9+/=_-]{16,}", code.strip()):
+        raise ValueError(
+            f"tests={_excerpt(code)} look like compressed data, which is never unpickled because unpickling runs "
+            "code; use the column with the public tests (public_test_cases), or decode the data set once"
+        )
+    imports = beside.get("test_imports") or []
+    before = [*([imports] if isinstance(imports, str) else imports), beside.get("test_setup_code") or ""]
+    if form is None:
+        form = "test functions" if "def test" in code else "check" if "def check(" in code else "a Python script"
+    return Suite(form, "python", "\n".join([*filter(None, before), code]))
+
+
+def _object(tests: dict[str, Any], beside: Mapping[str, Any]) -> Suite:
+    _check_language(tests.get("language"))
+    if tests.get("test_cases") is not None:
+        inner = read_suite(tests["test_cases"], {**beside, **tests})
+        return Suite("verification_info with test_cases", inner.kind, inner.tests)
+    if tests.get("cases") is not None:
+        given = {name: value for name, value in tests.items() if value is not None}  # a table fills gaps with None
+        return Suite("the project's own form", str(tests.get("type")), given)
+    for inputs, outputs in (("inputs", "outputs"), ("input", "output")):
+        if isinstance(tests.get(inputs), list) and isinstance(tests.get(outputs), list):
+            pairs = list(zip(tests[inputs], tests[outputs], strict=False))
+            if len(tests[inputs]) != len(tests[outputs]):
+                raise ValueError(f"tests have {len(tests[inputs])} {inputs}, but {len(tests[outputs])} {outputs}")
+            return _suite("inputs and outputs", pairs, _function(tests, beside))
+    if {"input", "output"} <= tests.keys():
+        return _case_list([tests], beside)
+    raise ValueError(
+        f"tests with the keys {', '.join(map(str, tests)) or '(none)'} have an unknown form; write {FORMS}"
+    )
+
+
+def _case_list(cases: list[dict[str, Any]], beside: Mapping[str, Any]) -> Suite:
+    """Cases as LiveCodeBench and open-r1 write them: each has its own type and its own input and output."""
+    for case in cases:
+        if not {"input", "output"} <= case.keys():
+            raise ValueError(f"a case needs 'input' and 'output': {_excerpt(case)}")
+        _check_language(case.get("language"))
+    kinds = {str(case.get("testtype") or case.get("type") or "") for case in cases}
+    names = {name for case in cases if (name := _function(case))}
+    if len(kinds) > 1 or len(names) > 1:
+        raise ValueError(f"the cases of one row differ in type or function ({', '.join(sorted(kinds | names))})")
+    kind = kinds.pop()
+    function = names.pop() if names else _function(beside)
+    if kind in _CALL_TYPES:
+        if function is None:
+            raise ValueError(
+                f"cases of the type {kind!r} need the function's name; keep the column metadata with func_name, or "
+                "write fn_name in each case"
+            )
+    elif kind in _STDIN_TYPES:
+        function = None
+    elif kind:
+        raise ValueError(f"a case has the type {kind!r}; write one of {', '.join(_STDIN_TYPES + _CALL_TYPES)}")
+    form = "LiveCodeBench's form" if "testtype" in cases[0] else "a list of cases"
+    return _suite(form, [(case["input"], case["output"]) for case in cases], function)
+
+
+def _function(*places: Mapping[str, Any]) -> str | None:
+    """The name of the tested function: `fn_name`, or `func_name` in `metadata`, which may be JSON text."""
+    for place in places:
+        metadata = place.get("metadata")
+        if isinstance(metadata, str):
+            with contextlib.suppress(ValueError):  # a column of this name may hold anything
+                metadata = json.loads(metadata)
+        named = [place.get("fn_name"), place.get("func_name")]
+        if isinstance(metadata, Mapping):
+            named += [metadata.get("func_name"), metadata.get("fn_name")]
+        for name in named:
+            if isinstance(name, str) and name.strip():
+                return name.strip().removeprefix("Solution.").removeprefix("Solution().")
+    return None
+
+
+def _suite(form: str, pairs: Sequence[tuple[Any, Any]], function: str | None) -> Suite:
+    if not pairs:
+        raise ValueError("tests have no case; write at least one")
+    if function is None:
+        cases = [{"input": _stdin_text(given), "output": _stdin_text(wanted)} for given, wanted in pairs]
+        return Suite(form, "stdin", {"type": "stdin", "cases": cases})
+    calls = [_call_case(given, wanted) for given, wanted in pairs]
+    if all(isinstance(wanted, list) and len(wanted) == 1 for _, wanted in pairs):
+        # Some sets wrap each result in a list of one. The results of a function that returns such lists look the same.
+        calls = [case | {"or": case["expected"][0]} for case in calls]
+    return Suite(form, "call", {"type": "call", "fn_name": function, "cases": calls})
+
+
+def _call_case(given: Any, wanted: Any) -> dict[str, Any]:
+    """A case of a call. Input as text has one JSON value per line, and then the output is JSON text too."""
+    if isinstance(given, str):
+        if not isinstance(wanted, str):
+            raise ValueError(f"the input of a call is text, but its output is not: {_excerpt(wanted)}")
+        return {"args": [_parsed(line) for line in given.split("\n") if line.strip()], "expected": _parsed(wanted)}
+    if not isinstance(given, (list, tuple)):
+        raise ValueError(f"the input of a call is not a list of arguments: {_excerpt(given)}")
+    return {"args": list(given), "expected": wanted}
+
+
+def _stdin_text(part: Any) -> str:
+    """Standard input or output as text. Some sets write a list of lines, or a number."""
+    if isinstance(part, (list, tuple)):
+        return "\n".join(map(_stdin_text, part))
+    if not isinstance(part, (str, int, float)):
+        raise ValueError(f"an input or output of a program is neither text nor a list of lines: {_excerpt(part)}")
+    return part if isinstance(part, str) else json_text(part)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text, parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"tests are not valid JSON: {error}: {_excerpt(text)}") from None
+
+
+def _integer(digits: str) -> int:
+    return int(digits) if len(digits) <= _MOST_DIGITS else int(Decimal(digits))
+
+
+def _check_language(language: Any) -> None:
+    if language is not None and str(language).lower() not in _NAMES_OF_PYTHON:
+        raise ValueError(f"tests are for the language {language!r}, but only Python runs; leave these rows out")
+
+
+def _excerpt(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return repr(text if len(text) <= 80 else text[:79] + "…")

@@ -1,0 +1,195 @@
+"""Suites that are Python code which cannot be split into single calls: test functions, and scripts with helpers.
+
+Such a suite runs in a box of its own, with the layers of any other box. The solution runs in a second box. This process
+passes the calls of the suite to the solution, and the results back, as text that it does not read. The verdict comes
+from the box of the suite, so the expected values never enter the box of the solution.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..sandbox.box import Box, Outcome
+
+
+def _source(*names: str) -> str:
+    return "\n".join(Path(__file__).with_name(f"{name}.py").read_text() for name in names)
+
+
+_SOLUTION = _source("messages", "server")
+_SUITE = _source("messages", "stand_ins", "tester")
+_OVER = b"\n"
+
+
+@dataclass(frozen=True)
+class Script:
+    """A suite that is Python code.
+
+    Attributes:
+        source: The code.
+        entry_point: The name of the function that `check` tests, if the suite has a `check` that it does not call.
+        tests: The names of its test functions, such as `test_small` or `TestAdd.test_small`. Empty if it has none.
+    """
+
+    source: str
+    entry_point: str | None
+    tests: tuple[str, ...]
+    calls_check: bool  # whether `check` must be called with the entry point
+    names: frozenset[str]  # what it imports from `solution`
+
+
+@dataclass(frozen=True)
+class ScriptTest:
+    """One test of a suite: a test function, or a case of a script.
+
+    Attributes:
+        script: The suite.
+        do: `"test"`, `"cases"` or `"whole"`, as in tester.py.
+        name: The test function, or the function of the solution that the case calls.
+    """
+
+    script: Script
+    do: str
+    name: str
+
+    @property
+    def functions(self) -> list[str]:
+        """The names of the solution that the test needs."""
+        if self.do == "test":
+            return sorted(self.script.names)
+        return [self.name.removeprefix("Solution().").split(".")[0].removesuffix("()")]
+
+
+def read_script(source: str, entry_point: str | None, box: Box) -> list[ScriptTest]:
+    """Read the tests of a suite. Its own code runs once in the box, without a solution.
+
+    Raises:
+        ValueError: The suite is not Python, cannot run in the box, or has no test.
+    """
+    return list(_read(source, entry_point, box))
+
+
+@functools.lru_cache(maxsize=256)
+def _read(source: str, entry_point: str | None, box: Box) -> tuple[ScriptTest, ...]:
+    script = _parse(source, entry_point)
+    if box.backend == "e2b":
+        raise ValueError("the sandbox e2b cannot run it; write assert statements, or use another sandbox")
+    answer = _first_answer(box, script, {"do": "check" if script.tests else "list"})
+    found, _, text = answer.partition(" ")
+    if found == "refused":
+        raise ValueError(f"its own code does not run in the sandbox, which has only the standard library: {text}")
+    if script.tests:
+        return tuple(ScriptTest(script, "test", name) for name in script.tests)
+    if not text:
+        raise ValueError("it never calls the solution; import the tested names from solution, or give entry_point")
+    return tuple(ScriptTest(script, found, name) for name in text.split())
+
+
+def _parse(source: str, entry_point: str | None) -> Script:
+    try:
+        tree = ast.parse(source, "suite")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"it is not Python, {type(error).__name__}: {error}") from None
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    tests = []
+    for node in tree.body:
+        if isinstance(node, functions) and node.name.startswith("test"):
+            tests.append(node.name)
+        elif isinstance(node, ast.ClassDef):
+            bases = {base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases}
+            if node.name.startswith("Test") or "TestCase" in bases:
+                inside = [part.name for part in node.body if isinstance(part, functions)]
+                tests += [f"{node.name}.{name}" for name in inside if name.startswith("test")]
+    if not any(map(_can_fail, ast.walk(tree))):
+        raise ValueError("it has no assertion; write at least one `assert` about a result of the solution")
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "solution"
+        for alias in node.names
+        if alias.name != "*"
+    }
+    return Script(source, entry_point, tuple(tests), _must_call_check(tree) and not tests, frozenset(imported))
+
+
+def _can_fail(node: ast.AST) -> bool:
+    """Whether a part of a suite can find that a solution is wrong."""
+    if isinstance(node, ast.Call):
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        return name.startswith("assert") or name in ("raises", "fail")
+    return isinstance(node, (ast.Assert, ast.Raise))
+
+
+def _must_call_check(tree: ast.Module) -> bool:
+    """Whether the suite defines `check` and does not call it."""
+    defined = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body)
+    calls = (node.value for node in tree.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
+    return defined and not any(isinstance(call.func, ast.Name) and call.func.id == "check" for call in calls)
+
+
+def _order(script: Script, **more: Any) -> dict[str, Any]:
+    fixed = {"entry_point": script.entry_point, "check": script.calls_check, "tests": script.tests}
+    return {"talk": {**fixed, "imported": sorted(script.names), **more}}
+
+
+def _first_answer(box: Box, script: Script, order: dict[str, Any]) -> str:
+    """The first line that the suite says."""
+    with contextlib.closing(box.run(script.source, [_order(script, **order)], talk=_SUITE)) as suite:
+        outcome = next(suite)
+    if outcome.end != "said":
+        raise ValueError(f"its own code ends without an answer ({outcome.end})")
+    return outcome.data.decode("ascii", "replace").strip()
+
+
+def run_script(box: Box, program: str, tests: Sequence[ScriptTest], prelude: str = "") -> Generator[str, None, None]:
+    """Run a solution on the tests of one suite.
+
+    Args:
+        box: The sandbox.
+        program: The solution's source.
+        tests: All tests that `read_script` returned.
+        prelude: As in `Box.run`, for the solution.
+
+    Yields:
+        One status per test, a key of `rewards.shared.batch.REWARDS`.
+
+    Raises:
+        BoxError: A box did not start.
+    """
+    script, do = tests[0].script, tests[0].do
+    orders = [{"do": do, "test": test.name} for test in tests] if do == "test" else [{"do": do}]
+    suite = box.run(script.source, [_order(script, **order) for order in orders], talk=_SUITE)
+    solution = box.run(program, [{"talk": None}] * len(orders), prelude, _SOLUTION)
+    with contextlib.closing(suite), contextlib.closing(solution):
+        for _ in orders:
+            yield from _verdicts(suite, solution, len(tests) // len(orders))
+
+
+def _verdicts(
+    suite: Generator[Outcome, bytes | None, None], solution: Generator[Outcome, bytes | None, None], count: int
+) -> Generator[str, None, None]:
+    """Let a child of the suite and a child of the solution converse. Yields `count` statuses."""
+    said, ready = next(suite), next(solution)
+    given = 0
+    while said.end == "said":
+        if not said.data.startswith(b"ask "):
+            if given < count:
+                yield said.data.decode("ascii", "replace").split()[0]
+            given += 1
+            said = suite.send(_OVER)
+        elif ready.end == "said":
+            ready = solution.send(said.data.removeprefix(b"ask "))
+            said = suite.send(ready.data.partition(b"\n")[0] + b"\n" if ready.end == "said" else b"gone\n")
+        else:
+            said = suite.send(b"gone\n")
+    end = said.end if ready.end == "said" else ready.end
+    while ready.end == "said":
+        ready = solution.send(_OVER)
+    for _ in range(given, count):
+        yield "timeout" if end == "timeout" else "died"

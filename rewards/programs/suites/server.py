@@ -1,0 +1,61 @@
+"""Runs a solution in its box and does what the suite asks. The source of this file is sent into the box.
+
+The runner executes it in a child of its own, after wire.py and messages.py, with the names `program` (the source of
+the solution) and `module` (the module to run it in). The suite asks for one function of `operator` or `builtins` at a
+time, for example `getattr(module, "add")` and then `call(add, 2, 3)`. The suite stays in its own box, and the suite
+judges what it gets, so nothing that the solution does to this process can change a verdict.
+"""
+
+# ruff: noqa: F821
+# mypy: disable-error-code="name-defined"
+
+import builtins
+import operator
+
+_objects: list = []  # what the suite knows by number; the first is the module
+_numbers: dict = {}  # id of an object -> its number
+
+
+class _Module:
+    """The solution's names. A missing function may be a method of the class `Solution`."""
+
+    def __getattr__(self, name):
+        if not hasattr(module, name) and hasattr(module, "Solution"):
+            return getattr(module.Solution(), name)
+        return getattr(module, name)
+
+
+def _number(value):
+    """The number of an object, and for a class of exceptions the names of the class and its bases."""
+    if id(value) not in _numbers:
+        _numbers[id(value)] = len(_objects)
+        _objects.append(value)
+    is_error = isinstance(value, type) and issubclass(value, BaseException)
+    return [_numbers[id(value)], _names(value) if is_error else []]
+
+
+def _names(error):
+    return [base.__name__ for base in error.__mro__]
+
+
+def _do(text):
+    """Call the function that the suite names, and write the result or the exception."""
+    try:
+        name, args, kwargs = unpack(text, _objects.__getitem__)
+        value = (getattr(operator, name, None) or getattr(builtins, name))(*args, **kwargs)
+        # A function that returns None may have changed its arguments in place.
+        changed = args[1:] if name == "call" and value is None else []
+        return pack(["value", value, changed], _number)
+    except BaseException as error:
+        names = _names(type(error))
+        try:
+            return pack(["error", names, list(error.args), str(error)], _number)
+        except BaseException:
+            return pack(["error", names, [], ""], _number)
+
+
+_number(_Module())
+exec(compile(program, "solution.py", "exec"), module.__dict__)
+say("ready")
+while asked := hear():
+    say(_do(asked))

@@ -1,0 +1,418 @@
+"""Runs one suite of tests in a box of its own. The source of this file is sent into the box.
+
+The runner executes it in a child of its own, after wire.py, messages.py and stand_ins.py, with the names `program` (the
+source of the suite) and `order` (what to do). The names that the suite tests are stand-ins. They send each call to the
+box of the solution, which returns plain data. The suite compares the data here, so its expected values stay here.
+
+An instance of a class of the solution stays in the box of the solution, and a `_Remote` stands for it. Its attributes,
+methods, items and length are asked for there. It equals only itself, because the solution could answer every
+comparison with True. For the same reason, arithmetic and order need an instance on both sides, and an instance that a
+function returned has no methods that lists, texts and other data have.
+"""
+
+# ruff: noqa: F821
+# mypy: disable-error-code="name-defined"
+
+import builtins
+import sys
+import types
+
+_ERRORS: dict = {}  # names of an exception's class and its bases -> the class that stands for it
+_REMOTES: dict = {}  # number -> the object that stands for it
+_DATA = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
+_METHODS_OF_DATA = {name for kind in _DATA for name in dir(kind) if not name.startswith("_")}
+_COROUTINE = 0x80  # the flag of a function that is defined with `async`
+
+
+class _GoneError(BaseException):
+    """The solution's process has ended."""
+
+
+class _ListedError(BaseException):
+    """The suite called the solution while its calls are only listed."""
+
+
+class _State:
+    calls = 0  # how often the solution was asked to do something
+    counted = 0  # how many of these calls belong to a case that has its verdict
+
+
+def _ask(name, *args, **kwargs):
+    """Let the solution's process call a function of `operator` or `builtins`."""
+    _State.calls += name != "getattr"
+    say("ask " + pack([name, list(args), kwargs], _number_of))
+    kind, *content = unpack(_heard(), _found)
+    if kind == "error":
+        names, given, text = content
+        error = _error_class(tuple(names))(*given)
+        error.relayed = text
+        raise error
+    value, changed = content
+    for argument, new in zip(args[1:], changed, strict=False):
+        if type(argument) is list and type(new) is list:
+            argument[:] = new
+        elif type(argument) in (dict, set) and type(new) is type(argument):
+            argument.clear()
+            argument.update(new)
+    return value
+
+
+def _heard():
+    text = hear()
+    if text in ("", "gone"):
+        raise _GoneError
+    return text
+
+
+def _number_of(value):
+    if isinstance(value, _Remote):
+        return value._remote.number
+    number = getattr(value, "number_of_error", None) if isinstance(value, type) else None
+    if number is None:
+        raise NotJudgedError(f"a {type(value).__name__} cannot be sent to the solution")
+    return number
+
+
+def _found(content):
+    number, names = content
+    if number not in _REMOTES:
+        _REMOTES[number] = _Remote(number)
+        if names:
+            _REMOTES[number] = _error_class(tuple(names))
+            if not hasattr(builtins, names[0]):
+                _REMOTES[number].number_of_error = number
+    return _REMOTES[number]
+
+
+def _error_class(names):
+    """The class that stands for a class of exceptions: itself if it is a builtin one."""
+    known = getattr(builtins, names[0], None) if names else Exception
+    if isinstance(known, type) and issubclass(known, BaseException):
+        return known
+    if names not in _ERRORS:
+        text = {"__str__": lambda self: getattr(self, "relayed", "")}
+        _ERRORS[names] = type(names[0], (_error_class(names[1:]),), text)
+    return _ERRORS[names]
+
+
+class _Remote:
+    """An object of the solution."""
+
+    def __init__(self, number):
+        # The name of the attribute that the object was read from, and whether it is the result of a function, so that
+        # the suite expects data rather than an object.
+        vars(self)["_remote"] = types.SimpleNamespace(number=number, name="", is_result=True)
+
+    def __getattr__(self, name):
+        if self._remote.is_result and name in _METHODS_OF_DATA:
+            raise AttributeError(f"the solution returned an object, whose {name} is not asked for")
+        value = _ask("getattr", self, name)
+        if isinstance(value, _Remote):
+            vars(value._remote).update(name=name, is_result=False)
+        return value
+
+    def __setattr__(self, name, value):
+        _ask("setattr", self, name, value)
+
+    def __call__(self, *args, **kwargs):
+        value = _ask("call", self, *args, **kwargs)
+        if isinstance(value, _Remote) and self._remote.name[:1].isupper():  # an instance of a class
+            value._remote.is_result = False
+        return value
+
+    def __instancecheck__(self, value):
+        return isinstance(value, _Remote) and _ask("isinstance", value, self)
+
+    def __format__(self, spec):
+        return format(str(self), spec)
+
+
+def _relayed(name):
+    return lambda self, *args: _ask(name, self, *args)
+
+
+def _relayed_between(name):
+    return lambda self, other: _ask(name, self, other) if isinstance(other, _Remote) else NotImplemented
+
+
+for _name in "len iter next str repr bool int float abs round".split():
+    setattr(_Remote, f"__{_name}__", _relayed(_name))
+for _name in "getitem setitem delitem neg invert index".split():
+    setattr(_Remote, f"__{_name}__", _relayed(_name))
+for _name in "add sub mul truediv floordiv mod pow matmul lt le gt ge".split():
+    setattr(_Remote, f"__{_name}__", _relayed_between(_name))
+for _name in ("and", "or", "xor"):
+    setattr(_Remote, f"__{_name}__", _relayed_between(f"{_name}_"))
+
+
+_SOLUTION = _Remote(0)
+_SOLUTION._remote.is_result = False
+
+
+class _Listed:
+    """Stands for a name of the solution while the calls of a script are only listed."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __getattr__(self, name):
+        return _Listed(f"{self.path}.{name}")
+
+    def __call__(self, *args, **kwargs):
+        if self.path.rpartition(".")[2][:1].isupper():  # an instance
+            return _Listed(f"{self.path}()")
+        pack([list(args), kwargs], _listed_number)
+        raise _ListedError(self.path)
+
+
+def _listed_number(value):
+    if not isinstance(value, _Listed):
+        return _number_of(value)
+    if not value.path.endswith("()") and value.path.split(".")[0] not in order["imported"]:
+        raise NotJudgedError(f"the name {value.path} is not defined")
+    return 0
+
+
+class _Absent:
+    """Stands for a name of the solution while test functions are only loaded. Whatever is done with it gives itself."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *args, **kwargs):
+        return self
+
+    def __iter__(self):
+        return iter(())
+
+
+_ABSENT = _Absent()
+
+
+class _Solution(types.ModuleType):
+    """What `import solution` finds."""
+
+    def __init__(self, get):
+        super().__init__("solution")
+        self.get = get
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self.get(name)
+
+
+class _Names(dict):
+    """The names of the suite. A name that neither the suite nor Python defines is a name of the solution."""
+
+    def __init__(self, get):
+        super().__init__(__name__="test_solution", __builtins__=builtins)
+        self.get_name = get
+
+    def __missing__(self, name):
+        if name.startswith("__") or hasattr(builtins, name):
+            raise KeyError(name)
+        try:
+            return self.get_name(name)
+        except AttributeError:
+            raise KeyError(name) from None
+
+
+class _Case:
+    """Around one statement of a script. If the statement calls the solution, it is a case with a verdict of its own."""
+
+    def __init__(self, end):
+        self.end, self.starts = end, []
+
+    def __enter__(self):
+        self.starts.append(_State.calls)
+
+    def __exit__(self, kind, error, traceback):
+        start = max(self.starts.pop(), _State.counted)
+        if isinstance(error, (_GoneError, NotJudgedError)):
+            return False
+        if _State.calls == start and not isinstance(error, _ListedError):
+            return False
+        _State.counted = _State.calls
+        self.end(error)
+        return True
+
+
+def _with_cases(suite):
+    """The code of a script with a `_Case` around every assertion and bare call, outside functions or in `check`."""
+    import ast
+
+    class Cases(ast.NodeTransformer):
+        def visit_FunctionDef(self, node):
+            return self.generic_visit(node) if node.name == "check" else node
+
+        def visit_ClassDef(self, node):
+            return node
+
+        visit_AsyncFunctionDef = visit_ClassDef  # noqa: N815
+
+        def visit_Expr(self, node):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                return node
+            case = ast.withitem(context_expr=ast.Name(id="__case__", ctx=ast.Load()))
+            return ast.copy_location(ast.With(items=[case], body=[node]), node)
+
+        visit_Assert = visit_With = visit_Try = visit_Expr  # noqa: N815
+
+    return compile(ast.fix_missing_locations(Cases().visit(ast.parse(suite))), "suite.py", "exec")
+
+
+def _status(error):
+    """The verdict of a test that ended with this error or None."""
+    if error is None:
+        return "ok" if _State.calls else "no_gold the suite never calls the solution"
+    if hasattr(error, "relayed"):
+        return "wrong"
+    missing_module = isinstance(error, ModuleNotFoundError) and error.name != "solution"
+    if missing_module or isinstance(error, NotJudgedError) or type(error).__name__ == "SkipTest":
+        return f"no_gold {type(error).__name__}: {error}"
+    return "wrong"
+
+
+def _list_cases():
+    """Say which function each case of a script calls. A script whose statements need each other has one case."""
+    called = []
+    names = _Names(_Listed)
+    names["__case__"] = _Case(lambda error: called.append(error.args[0]))
+    try:
+        _run(_with_cases(program), names)
+    except _ListedError as error:
+        return f"whole {error.args[0]}"
+    except (ImportError, SyntaxError, NotJudgedError):
+        raise
+    except Exception:
+        if called:  # a later statement needs the result of an earlier one
+            return f"whole {called[0]}"
+        raise
+    return f"cases {' '.join(called)}"
+
+
+def _check_tests():
+    """Load a suite of test functions without a solution, to see whether it can be run."""
+    names = _Names(lambda name: _ABSENT)
+    try:
+        _run(program, names)
+        for test in order["tests"]:
+            function, rows = _test_function(names, test)
+            missing = {name for row in rows for name in _parameters(function) if name not in row}
+            for name in missing:
+                _fixture(names, name)
+    except (ImportError, SyntaxError, NotJudgedError):
+        raise
+    except Exception:  # the suite's own code needs a result of the solution
+        pass
+    return "tests"
+
+
+def _judge_script():
+    """Run a script, and say the verdict of each case."""
+    names = _Names(_SOLUTION.__getattr__)
+    code = program
+    if order["do"] == "cases":
+        names["__case__"] = _Case(lambda error: _say(_status(error)))
+        code = _with_cases(code)
+    _run(code, names)
+    return None if order["do"] == "cases" else _status(None)
+
+
+def _judge_test():
+    """Run one test function."""
+    names = _Names(_SOLUTION.__getattr__)
+    _run(program, names)
+    function, rows = _test_function(names, order["test"])
+    for row in rows:
+        function, _ = _test_function(names, order["test"])  # a new instance of the class
+        given = {name: row[name] if name in row else _fixture(names, name)() for name in _parameters(function)}
+        function(**given)
+    return _status(None)
+
+
+def _run(code, names):
+    """Run the suite's own code, and `check` if the order says so."""
+    sys.modules["solution"] = _Solution(names.get_name)
+    entry_point = order["entry_point"]
+    if entry_point:
+        names[entry_point] = names.get_name(entry_point)
+    exec(code if isinstance(code, types.CodeType) else compile(code, "suite.py", "exec"), names)
+    if order["check"]:
+        names["check"](names[entry_point])
+
+
+def _test_function(names, test):
+    """The function of a test, and its rows of parameters. A method gets a new instance, which is set up."""
+    owner, _, name = test.rpartition(".")
+    if not owner:
+        function = names[name]
+        return function, getattr(function, "parameters", [{}])
+    kind = names[owner]
+    if hasattr(kind, "assertEqual"):  # a unittest.TestCase
+        kind.setUpClass()
+        return kind(name).debug, [{}]
+    instance = kind()
+    function = getattr(instance, name)
+    if hasattr(instance, "setup_method"):
+        instance.setup_method(*[function][: len(_parameters(instance.setup_method))])
+    rows = [a | b for a in getattr(kind, "parameters", [{}]) for b in getattr(function, "parameters", [{}])]
+    return function, rows
+
+
+def _parameters(function):
+    """The names of a function's parameters without defaults, without `self`."""
+    bound = isinstance(function, types.MethodType)
+    function = getattr(function, "__func__", function)
+    code = function.__code__
+    if code.co_flags & _COROUTINE:
+        raise NotJudgedError(f"{function.__name__} is asynchronous")
+    names = code.co_varnames[: code.co_argcount - len(function.__defaults__ or ())]
+    return names[1:] if bound else names
+
+
+def _fixture(names, name):
+    """A function that makes the value of a fixture."""
+    fixture = names.get(name)
+    if not getattr(fixture, "is_fixture", False):
+        raise NotJudgedError(f"the fixture {name} is not supported")
+
+    def make():
+        value = fixture(**{other: _fixture(names, other)() for other in _parameters(fixture)})
+        return next(value) if isinstance(value, types.GeneratorType) else value
+
+    return make
+
+
+_DO: dict = {
+    "list": _list_cases,
+    "check": _check_tests,
+    "cases": _judge_script,
+    "whole": _judge_script,
+    "test": _judge_test,
+}
+
+
+def _say(answer):
+    """Say a verdict or an answer about the suite, and wait until it was heard."""
+    say(" ".join(answer.split()).encode("ascii", "replace").decode())
+    hear()
+
+
+def _main():
+    install()
+    do = order["do"]
+    try:
+        answer = _DO[do]()
+    except _GoneError:
+        return
+    except BaseException as error:
+        answer = f"refused {type(error).__name__}: {error}" if do in ("list", "check") else _status(error)
+    if answer is not None:
+        _say(answer)
+
+
+_main()

@@ -1,0 +1,337 @@
+"""Suites that run in a box of their own: what they may use, what they pay, and what they do not pay."""
+
+import logging
+
+import pytest
+
+from rewards.programs.reward import Code
+from rewards.programs.sandbox.box import Box
+from rewards.programs.test_cases import describe_tests, read_tests
+from tests.rewards.builders import block
+
+
+def statuses(suite, *programs, entry_point=None, **options):
+    """The status of each program on a suite."""
+    count = len(programs)
+    reward = Code(workers=2, **options)
+    return [status for status, _ in reward.grade(list(map(block, programs)), [suite] * count, [entry_point] * count)]
+
+
+# name -> a suite, a right program, wrong programs
+SUITES = {
+    "raises, approx and parametrize": (
+        """
+import pytest
+from solution import NegativeError, root
+
+def test_value():
+    assert root(16) == pytest.approx(4.0000000001)
+    assert [root(4), root(9)] == pytest.approx([2, 3])
+
+def test_error():
+    with pytest.raises(NegativeError, match="negative") as info:
+        root(-1)
+    assert info.type is NegativeError and isinstance(info.value, ValueError)
+
+@pytest.mark.parametrize("x, y", [(1, 1), (4, 2), pytest.param(81, 9)])
+@pytest.mark.parametrize("times", [1, 2])
+def test_many(x, y, times):
+    assert times * root(x) == times * y
+""",
+        "class NegativeError(ValueError): pass\ndef root(x):\n"
+        "    if x < 0: raise NegativeError('negative')\n    return x ** 0.5",
+        [
+            "class NegativeError(ValueError): pass\ndef root(x):\n"
+            "    if x < 0: raise ValueError('negative')\n    return x ** 0.5",
+            "class NegativeError(ValueError): pass\ndef root(x):\n"
+            "    if x < 0: raise NegativeError('no')\n    return x ** 0.5",
+            "class NegativeError(ValueError): pass\ndef root(x):\n    raise NegativeError('negative')",
+            "class NegativeError(ValueError): pass\ndef root(x):\n"
+            "    if x < 0: raise NegativeError('negative')\n    return 9",
+        ],
+    ),
+    "a class, its methods and its length": (
+        """
+from solution import Stack
+import pytest
+
+class TestStack:
+    def setup_method(self):
+        self.stack = Stack()
+
+    def test_push(self):
+        self.stack.push(3)
+        self.stack.push([4])
+        assert len(self.stack) == 2 and self.stack.pop() == [4] and self.stack.pop() == 3
+
+    def test_empty(self):
+        assert isinstance(self.stack, Stack) and not self.stack.items
+        with pytest.raises(IndexError):
+            self.stack.pop()
+""",
+        "class Stack:\n    def __init__(self): self.items = []\n    def push(self, x): self.items.append(x)\n"
+        "    def pop(self): return self.items.pop()\n    def __len__(self): return len(self.items)",
+        [
+            "class Stack:\n    items = []\n    def push(self, x): pass\n"
+            "    def pop(self): return [4]\n    def __len__(self): return 2",
+        ],
+    ),
+    "unittest": (
+        """
+import unittest
+from solution import up
+
+class Cases(unittest.TestCase):
+    def test_text(self):
+        self.assertEqual(up("ab"), "AB")
+
+    def test_number(self):
+        with self.assertRaises(TypeError):
+            up(3)
+
+if __name__ == "__main__":
+    unittest.main()
+""",
+        "def up(s):\n    if not isinstance(s, str): raise TypeError\n    return s.upper()",
+        ["def up(s): return 'AB'", "def up(s): raise TypeError"],
+    ),
+    "a change in place": (
+        "from solution import turn\n\ndef test_turn():\n"
+        "    x = [1, [2], 3]\n    turn(x)\n    assert x == [3, [2], 1]\n",
+        "def turn(x): x.reverse()",
+        ["def turn(x): return x[::-1]", "def turn(x): x.clear()"],
+    ),
+    "fixtures": (
+        """
+import pytest
+from solution import Box
+
+@pytest.fixture
+def value():
+    yield 5
+
+@pytest.fixture()
+def box(value):
+    return Box(value)
+
+def test_box(box):
+    assert box.value == 5
+    box.value = 7
+    assert box.value == 7
+""",
+        "class Box:\n    def __init__(self, value): self.value = value",
+        ["class Box:\n    value = 5\n    def __init__(self, value): pass\n    def __setattr__(self, *given): pass"],
+    ),
+    "iterators": (
+        "from solution import g\n\ndef test_g():\n"
+        "    assert list(g(3)) == [0, 1, 2] and next(g(2)) == 0 and g(1) != [0]\n"
+        "    for a, b in zip(g(9), range(4)):\n        assert a == b\n",
+        "def g(n):\n    i = 0\n    while i < n or n == 9:\n        yield i\n        i += 1",
+        ["def g(n): return list(range(n))"],
+    ),
+    "linked nodes": (
+        """
+from solution import Node, turn
+
+def nodes(values):
+    head = None
+    for value in reversed(values):
+        head = Node(value, head)
+    return head
+
+def values(node):
+    return [] if node is None else [node.val, *values(node.next)]
+
+def test_turn():
+    assert values(turn(nodes([1, 2, 3]))) == [3, 2, 1]
+    assert turn(None) is None
+""",
+        "class Node:\n    def __init__(self, val, next): self.val, self.next = val, next\n"
+        "def turn(head):\n    last = None\n"
+        "    while head: head.next, last, head = last, head, head.next\n    return last",
+        [
+            "class Node:\n    def __init__(self, val, next): self.val, self.next = val, next\n"
+            "def turn(head): return head"
+        ],
+    ),
+    "a script with a loop, an error and a helper": (
+        """
+def near(a, b):
+    assert abs(a - b) < 1e-9
+
+for x in range(4):
+    near(half(x), x / 2)
+try:
+    half("x")
+    assert False
+except TypeError:
+    pass
+""",
+        "def half(x): return x / 2",
+        ["def half(x): return 0 if isinstance(x, str) else x / 2", "def half(x): return x // 2"],
+    ),
+    "a script whose statements need each other": (
+        "stack = Stack()\nstack.push(4)\nassert stack.top() == 4\n"
+        "for x in [1, 2]: stack.push(x)\nassert stack.top() == 2\n",
+        "class Stack:\n    def push(self, x): self.x = x\n    def top(self): return self.x",
+        ["class Stack:\n    def push(self, x): pass\n    def top(self): return 4"],
+    ),
+    "a solution that prints and exits in its main block": (
+        "from solution import f\n\ndef test_f():\n    for x in range(3): assert f(x) == x\n",
+        "def f(x):\n    print('verdict ok')\n    return x\nif __name__ == '__main__':\n    raise SystemExit(1)",
+        ["def f(x):\n    print('ok')\n    return 0"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("suite", "right", "wrong"), SUITES.values(), ids=SUITES)
+def test_a_suite_pays_right_programs_alone(suite, right, wrong):
+    assert statuses(suite, right, *wrong) == ["ok", *["wrong"] * len(wrong)]
+
+
+GUARDED = """
+from solution import f
+import pytest
+
+SECRET = 9218
+
+def test_f():
+    assert f(3) == SECRET
+    assert f(4) in (SECRET + 1,)
+    assert f(5).startswith("SECRET")
+    assert abs(f(6) - SECRET) < 1e-9
+    assert f(7) > 9000
+    assert f(8) == pytest.approx(9218.5)
+"""
+FORGED = """
+class Forged:
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+    def __hash__(self): return 9218
+    def __contains__(self, other): return True
+    def __call__(self, *args): return True
+    def __getattr__(self, name): return Forged()
+    def __bool__(self): return True
+    def __len__(self): return 1
+    def __iter__(self): return iter([self])
+    __lt__ = __gt__ = __le__ = __ge__ = __eq__
+    def __sub__(self, other): return 0
+    __rsub__ = __add__ = __radd__ = __sub__
+    def __abs__(self): return 0
+"""
+HACKS = {
+    "a forged object": (FORGED + "def f(x): return Forged()", "wrong"),
+    "a class in place of the function": (
+        FORGED.replace("class Forged:", "class f:\n    def __init__(self, x=0): pass"),
+        "wrong",
+    ),
+    "a number that equals everything": (
+        "class N(int):\n    def __eq__(self, o): return True\ndef f(x): return N(1)",
+        "wrong",
+    ),
+    "patched builtins": (
+        "import builtins, sys\nbuiltins.abs = lambda x: 0\nbuiltins.isinstance = lambda *a: True\n"
+        "sys.modules['pytest'] = sys\ndef f(x): return 1",
+        "died",
+    ),
+    "exit": ("import os\nos._exit(0)", "died"),
+    "exit in the call": ("import os\ndef f(x): os._exit(0)", "died"),
+    "sys.exit": ("import sys\ndef f(x): sys.exit(0)", "wrong"),
+    "words of the suite on the channel": (
+        "import os\ndef f(x):\n    for _ in range(3): os.write(3, b'ok\\nverdict ok\\n')\n    return 1",
+        "wrong",
+    ),
+    "words of the suite before the first question": (
+        "import os\nos.write(3, b'ok\\nok\\nok\\n')\ndef f(x): return 1",
+        "wrong",
+    ),
+    "an outcome of the runner": (
+        'import os\ndef f(x):\n    os.write(3, b\'{"end": "ok", "data": ""}\\n\' * 4)\n    os._exit(0)',
+        "wrong",
+    ),
+    "a search for the expected value": (
+        "import gc, sys, inspect\ndef f(x):\n    for o in gc.get_objects():\n"
+        "        if isinstance(o, dict) and 'SECRET' in o: return o['SECRET']\n"
+        "    for frame in inspect.stack():\n"
+        "        if 'SECRET' in frame.frame.f_globals: return frame.frame.f_globals['SECRET']\n"
+        "    for path in ('/tmp', '/proc/self/fd', '.'):\n        import os\n        for n in os.listdir(path):\n"
+        "            if 'suite' in n: return 9218\n    return 0",
+        "wrong",
+    ),
+    "an error that ends tests": ("class SkipTest(Exception): pass\ndef f(x): raise SkipTest('no')", "wrong"),
+    "the suite's own error": (
+        "class NotJudgedError(BaseException): pass\ndef f(x): raise NotJudgedError('no')",
+        "wrong",
+    ),
+    "nothing": ("x = 3", "wrong"),
+    "an endless loop": ("def f(x):\n    while True: pass", "timeout"),
+    "a channel that is not read": ("import os, time\nos.close(4)\ndef f(x): return 1", "died"),
+}
+
+
+@pytest.mark.parametrize("line", range(6))
+def test_a_forged_object_passes_no_comparison(line):
+    lines = GUARDED.splitlines()
+    start = lines.index("def test_f():") + 1
+    suite = "\n".join([*lines[:start], lines[start + line]])
+    hacks = [HACKS[name][0] for name in ("a forged object", "a class in place of the function")]
+    assert statuses(suite, *hacks) == ["wrong", "wrong"]
+    assert statuses(suite, 'def f(x): return [0, 0, 0, 9218, 9219, "SECRET!", 9218.0, 9218, 9218.5][x]') == ["ok"]
+
+
+@pytest.mark.parametrize(("program", "status"), HACKS.values(), ids=HACKS)
+def test_a_hack_is_not_paid(program, status):
+    assert statuses(GUARDED, program, seconds=1) == [status]
+
+
+def test_tests_are_independent_and_pay_their_share():
+    suite = (
+        "from solution import f\n\ndef test_a():\n    assert f(1) == 1\n"
+        "\ndef test_b():\n    for x in [2]: assert f(x) == 2\n"
+    )
+    program = "calls = []\ndef f(x):\n    calls.append(x)\n    if x == 1: raise SystemExit\n    return 1 + len(calls)"
+    (graded,) = Code(partial=True, workers=1).grade([block(program)], [suite])
+    assert graded == ("wrong", 0.5)
+
+
+def test_cases_of_a_script_pay_their_share():
+    suite = "for x in range(4):\n    assert f(x) == x\n"
+    assert describe_tests(read_tests(suite)) == "call f, 4 cases"
+    (graded,) = Code(partial=True, workers=1).grade([block("def f(x): return min(x, 2)")], [suite])
+    assert graded == ("wrong", 0.75)
+
+
+REFUSED = {
+    "a missing module": ("import pandas\nfrom solution import f\ndef test_f(): assert f(1) == 1", "pandas"),
+    "no assertion": ("from solution import f\ndef test_f(): f(1)", "no assertion"),
+    "no call": ("for x in [1]: assert x == 1", "never calls the solution"),
+    "an undefined name": ("for x in [1]: assert f(y) == x", "y is not defined"),
+    "a fixture": ("from solution import f\ndef test_f(tmp_path): assert f(1) == 1", "tmp_path"),
+    "a part of pytest": (
+        "import pytest\nfrom solution import f\n@pytest.hookimpl\ndef test_f(): assert f(1) == 1",
+        "hookimpl",
+    ),
+    "a file of the host": ("data = open('/etc/hostname').read()\nfor x in data: assert f(x) == x", "FileNotFoundError"),
+    "an end": ("import os\nos._exit(0)\nfor x in [1]: assert f(x) == x", "without an answer"),
+    "no Python": ("from solution import f\ndef test_f(: assert f(1) == 1", "not Python"),
+}
+
+
+@pytest.mark.parametrize(("suite", "word"), REFUSED.values(), ids=REFUSED)
+def test_a_suite_that_cannot_run_is_refused(suite, word, caplog):
+    with pytest.raises(ValueError) as error:
+        read_tests(suite)
+    assert word in str(error.value) and "\n" not in str(error.value)
+    with caplog.at_level(logging.WARNING):
+        assert statuses(suite, "def f(x): return x", "def f(x): return 0") == ["no_gold", "no_gold"]
+    assert len(caplog.records) == 1
+
+
+def test_a_suite_that_passes_a_function_is_not_judged():
+    suite = "from solution import f\n\ndef test_f():\n    assert f(lambda x: x) == 1\n"
+    assert statuses(suite, "def f(x): return 1") == ["no_gold"]
+
+
+def test_e2b_runs_no_scripts():
+    with pytest.raises(ValueError, match="e2b"):
+        read_tests("for x in range(3): assert f(x) == x", None, Box("e2b"))
