@@ -149,12 +149,15 @@ def test_a_killed_comparison_resumes_to_the_same_result(command, environment, tm
     assert all((resumed[name] == value).all() for name, value in uninterrupted.items())
 
 
-def test_a_comparison_that_is_told_twice_to_end_ends_at_once_without_a_traceback(command, environment, tmp_path):
+def test_a_comparison_that_is_told_twice_to_end_ends_at_once_without_a_traceback(
+    command, environment, tmp_path, request
+):
     """The only run ignores the first signal, so the comparison would wait for it for 20 seconds."""
     (tmp_path / "stubborn.py").write_text(STUBBORN)
     words = command("--seeds", "0", "--algorithms", "grpo", f"--launcher={sys.executable} {tmp_path / 'stubborn.py'}")
     pipe = subprocess.PIPE
     compared = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True)
+    request.addfinalizer(compared.kill)
     wait_for((tmp_path / "started").exists)
     compared.send_signal(signal.SIGINT)
     wait_for((tmp_path / "told").exists)
@@ -170,7 +173,7 @@ STUBBORN = """
 import os, pathlib, signal, time
 signal.signal(signal.SIGTERM, lambda *_: pathlib.Path("told").touch())
 pathlib.Path("started").write_text(str(os.getpid()))
-while True: time.sleep(0.05)
+for _ in range(6000): time.sleep(0.05)
 """
 
 
