@@ -64,7 +64,14 @@ PATCHES = {
         "vars(sys.modules[type(task).__module__])['eval']",
     ): "a scorer of reasoning-gym evaluates answers; a safe evaluator takes the place of the builtin",
     ("rewards/programs/sandbox/runner.py", "vars(builtins).update"): "inside the box, for the program that runs there",
+    (
+        "rewards/programs/suites/stand_ins.py",
+        "vars(sys.modules[name]).update",
+    ): "inside the box: it fills the modules that stand for pytest",
 }
+
+
+SCRIPTS = ("runner", "sandlock_supervisor", "server", "tester")  # sources that a box runs
 
 
 def modules():
@@ -72,7 +79,7 @@ def modules():
     for package in ("gbpo", "rewards", "evals"):
         for path in sorted((ROOT / package).rglob("*.py")):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-            if path.name != "__main__.py" and path.stem not in ("runner", "sandlock_supervisor"):
+            if path.name != "__main__.py" and path.stem not in SCRIPTS:
                 yield name, path
 
 

@@ -178,7 +178,7 @@ def _prepared(dataset: Dataset, run: RunArguments, name: str) -> tuple[Dataset, 
         raise ValueError(f"dataset_{error}") from None
     notes = [f"dataset_{note}" for note in notes + others]
     columns = dataset.column_names
-    if "tests" in columns and "code" in run.reward_funcs:
+    if "tests" in columns and "code" in (run.reward_funcs or []):
         try:
             dataset, others = rewards_module("programs.suites.rows").read_suites(dataset)
         except ValueError as error:

@@ -101,14 +101,14 @@ class _Remote:
     def __init__(self, number):
         # The name of the attribute that the object was read from, and whether it is the result of a function, so that
         # the suite expects data rather than an object.
-        vars(self)["_remote"] = types.SimpleNamespace(number=number, name="", is_result=True)
+        object.__setattr__(self, "_remote", types.SimpleNamespace(number=number, name="", is_result=True))
 
     def __getattr__(self, name):
         if self._remote.is_result and name in _METHODS_OF_DATA:
             raise AttributeError(f"the solution returned an object, whose {name} is not asked for")
         value = _ask("getattr", self, name)
         if isinstance(value, _Remote):
-            vars(value._remote).update(name=name, is_result=False)
+            value._remote.name, value._remote.is_result = name, False
         return value
 
     def __setattr__(self, name, value):
