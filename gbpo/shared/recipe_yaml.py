@@ -21,12 +21,21 @@ def read_yaml(path: Path, example: str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"Recipe {path} not found. Give the path of a YAML file, for example {example}.")
     try:
-        recipe = yaml.load(path.read_text(), _Loader)
+        recipe = yaml.load(quote_hashes(path.read_text()), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}{_hidden_by_hash(path)}") from None
     if not isinstance(recipe, dict):
         raise ValueError(f"Recipe {path} holds no fields. Write one `field: value` per line.")
     return recipe
+
+
+def quote_hashes(text: str) -> str:
+    """Put the extractor `after ####` in quotes. YAML would take its marker for a comment.
+
+    >>> quote_hashes("dataset_extract: {solution: after ####}")
+    'dataset_extract: {solution: "after ####"}'
+    """
+    return re.sub(r"(?<=: )after (#+)(?=[ \t]*(?:[,}]|$))", r'"after \1"', text, flags=re.MULTILINE)
 
 
 def _hidden_by_hash(path: Path) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from ...shared.recipe_yaml import quote_hashes
+
 ALGORITHMS = ("gbpo", "grpo")
 
 
@@ -26,7 +28,7 @@ class RunArguments:
         dataset_kwargs: Arguments of a generated task, for example `{size: 2000, seed: 0}`.
         dataset_columns: Columns to rename, for example `{problem: prompt, answer: solution}`. A dotted name such as
             `reward_model.ground_truth` is a value inside a column.
-        dataset_extract: How to find the value of a column in its text, for example `{solution: "after ####"}`. The
+        dataset_extract: How to find the value of a column in its text, for example `{solution: after ####}`. The
             extractors are `after MARKER`, `last box`, `json list`, or the dotted path of your own function of a row.
         max_prompt_tokens: Drop prompts with more tokens, in the training and the evaluation set.
         system_prompt: System message put before every prompt.
@@ -126,7 +128,7 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
     """
     if isinstance(value, str):
         with contextlib.suppress(yaml.YAMLError):
-            value = yaml.safe_load(value)
+            value = yaml.safe_load(quote_hashes(value))
     if value is not None and not isinstance(value, dict):
         quotes = (
             " YAML takes # after a space for a comment, so put a value with # in quotes." if "#" in str(value) else ""

@@ -63,7 +63,7 @@ FILES = {
     "unknown_model/config.json": '{"model_type": "gpt99"}',
     "broken_model/config.json": "{",
     "ds.json": "{not json",
-    "hashes.yaml": "dataset_name: good.jsonl\ndataset_extract: {solution: after ####}\n",
+    "hashes.yaml": "dataset_name: good.jsonl\ndataset_extract: {solution: after # Answer}\n",
     "parts.jsonl": '{"prompt": [{"role": "user", "content": [{"type": "image", "text": "x.png"}]}], "solution": "2"}\n',
     "only_answers.jsonl": '{"prompt": [{"role": "assistant", "content": "2"}], "solution": "2"}\n' * 40,
 }
@@ -374,8 +374,8 @@ CASES |= {
     ),
     "extractor without quotes": (["hashes.yaml"], ["hashes.yaml", "#", "in quotes"]),
     "extractor without quotes on the command line": (
-        [TINY, "--dataset_extract", "{solution: after ####}"],
-        ["dataset_extract", "{solution: after ####}", "in quotes"],
+        [TINY, "--dataset_extract", "{solution: after # Answer}"],
+        ["dataset_extract", "{solution: after # Answer}", "in quotes"],
     ),
     "max_prompt_length": ([TINY, "--max_prompt_length", "512"], ["max_prompt_length", "max_prompt_tokens: N"]),
     "no prompt token allowed": ([TINY, "--max_prompt_tokens", "0"], ["max_prompt_tokens=0", "positive"]),

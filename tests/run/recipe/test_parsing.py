@@ -287,6 +287,7 @@ def parse_text(tmp_path, text, *flags):
     return parse([str(tmp_path / "own.yaml"), "--output_dir", str(tmp_path / "run"), *flags])
 
 
+AFTER_HASHES = {"solution": "after ####"}
 VALUES = {
     "number that PyYAML reads as text": ("learning_rate: 1e-6", "training", "learning_rate", 1e-6),
     "whole number for a float": ("temperature: 2", "training", "temperature", 2.0),
@@ -298,6 +299,10 @@ VALUES = {
     "list of numbers": ("reward_weights: [1, 5e-1]", "training", "reward_weights", [1.0, 0.5]),
     "mapping": ("dataset_kwargs: {size: 9}", "run", "dataset_kwargs", {"size": 9}),
     "mapping as JSON": ("dataset_kwargs: '{\"size\": 9}'", "run", "dataset_kwargs", {"size": 9}),
+    "marker of hashes": ("dataset_extract: {solution: after ####}", "run", "dataset_extract", AFTER_HASHES),
+    "marker in a block": ("dataset_extract:\n  solution: after ####  ", "run", "dataset_extract", AFTER_HASHES),
+    "marker in quotes": ('dataset_extract: {solution: "after ####"}', "run", "dataset_extract", AFTER_HASHES),
+    "marker in text": ("dataset_extract: '{solution: after ####}'", "run", "dataset_extract", AFTER_HASHES),
     "mapping of the trainer": ("generation_kwargs: {min_p: 0.1}", "training", "generation_kwargs", {"min_p": 0.1}),
     "null": ("system_prompt: null", "run", "system_prompt", None),
     "hyphens": ("learning-rate: 0.5", "training", "learning_rate", 0.5),
