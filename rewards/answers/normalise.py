@@ -156,6 +156,7 @@ _COMMA_THOUSANDS = re.compile(r"(?<![\w.,^}])\d{1,3}(?:,\d{3})+(?!\d)")
 _BRACKET = re.compile(r"[(\[]|\\\{")
 _MIXED = re.compile(r"(?<![\w.])(\d+) (\d+) ?/ ?(\d+)(?![\w.])")
 _SIDE_BY_SIDE = re.compile(r"(?<=\d) +(?=\d)")
+_DOT_THOUSANDS = re.compile(r"-?\d{1,3}(?:\.\d{3})+,\d+")  # with a decimal comma
 _RATIO = re.compile(r"\d+(?: ?: ?\d+){2,}")
 _EXPONENT = re.compile(r"(?<![A-Za-z\\_^])(\d+(?:\.\d*)?|\.\d+)[eE]\{?([+-]?\d+)\}?(?![\w.])")
 _REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))|\((\d+)\)(?![\^(\w]))")
@@ -170,6 +171,8 @@ def _numbers(text: str) -> str:
     if _RATIO.fullmatch(text):
         parts = [int(part) for part in text.split(":")]
         return rf"\text{{{':'.join(str(part // max(1, math.gcd(*parts))) for part in parts)}}}"
+    if _DOT_THOUSANDS.fullmatch(text):
+        return text.replace(".", "").replace(",", ".")
     text = _SPACED_THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text)
     text = _BRACED_COMMA.sub("{,}", text)
     if not _BRACKET.search(text):
@@ -208,8 +211,14 @@ _INFINITY = re.compile(r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", re.IGN
 _SQRT_GROUP = re.compile(r"(?:\\|(?<![A-Za-z]))sqrt(\[\d+\])? ?(?=\()")
 _SQRT_BRACES = re.compile(r"(?<![A-Za-z\\])sqrt ?(?=\{)")
 _SQRT_NUMBER = re.compile(r"(?:(?<![A-Za-z\\])sqrt|\\sqrt(?: |(\[\d+\]))) ?(\d+)")
-_EXP = re.compile(r"\\?(?<![A-Za-z])exp ?(?=\()")
-_ABS = re.compile(r"(?<![A-Za-z\\])abs ?(?=\()")
+_JOINED_THOUSANDS = re.compile(r"(?<![\w.,])\d{1,3}(?:_\d{3})+(?!\d)")
+_CALL = re.compile(r"(?:\\(?=exp)|(?<![A-Za-z\\]))(exp|abs|floor|ceil|cbrt) ?(?=\()")
+_CALLS = {"exp": ("e^{", "}"), "abs": ("|", "|"), "cbrt": (r"\sqrt[3]{", "}")}
+_CALLS |= {"floor": (r"\lfloor ", r"\rfloor "), "ceil": (r"\lceil ", r"\rceil ")}
+_INVERSE = re.compile(r"(?<![A-Za-z\\])a(sin|cos|tan) ?(?=\()")
+_LOG_BASE = re.compile(r"(?<![A-Za-z\\])log(2|10) ?(?=\()")
+_MOD = re.compile(r"(?<=\d) ?(?:\\bmod(?![A-Za-z])|\\text\{ ?mod ?\}|\bmod\b) ?(?=\d)")
+_COMPLEX = re.compile(r"(\(?[-+]?[\d.]+ ?[-+] ?[\d.]*)j(\)?)")
 _POWER = re.compile(r"\^ ?([+-]?\d+(?:\.\d+)?|[+-]\w)")
 _POWER_GROUP = re.compile(r"\^ ?(?=\()")
 _TIMES_TEN = re.compile(r"(?<=\d) ?[xX*] ?(?=10 ?\^)")
@@ -220,7 +229,7 @@ _UNION = re.compile(r"(?<=[)\]}]) ?(?:U|\\text\{ ?(?:U|union) ?\}|\bunion\b) ?(?
 _OR_BETWEEN_INTERVALS = re.compile(r"(?<=[)\]]) ?(?:\\text\{ ?or ?\}|\bor\b|\\lor) ?(?=[(\[])")
 _PERCENT = re.compile(r"\\text\{ ?(?:percent|percentage|pct|\\?%) ?\}|(?<![A-Za-z])(?:percent|pct)(?![A-Za-z])|\\?%")
 _FRACTION = re.compile(r"(\^ ?)?\\[dtc]?(frac|binom)(?![A-Za-z])|\\(?:nice|s)(frac)(?![A-Za-z])")
-_CHOOSE = re.compile(r"\{ ?(\w+) ?\\choose ?(\w+) ?\}|^(\w+) ?\\choose ?(\w+)$")
+_CHOOSE = re.compile(r"\{ ?(\w+) ?\\choose ?(\w+) ?\}|^(\w+) ?(?:\\|\b)choose ?\b(\w+)$")
 _BASE = re.compile(r"_ ?(\d+) (?=\d)|_ ?(\d)(?=\d)")
 _NATURAL = re.compile(r"\\log ?_ ?\{? ?e ?\}?")
 _LG = re.compile(r"\\lg(?![A-Za-z])")
@@ -240,7 +249,7 @@ _ARGUMENT = re.compile(r" *(?:(\d)|([A-Za-z])|(\\[A-Za-z]+))")
 
 def _code(text: str) -> str:
     """Write the spellings of code and plain text as LaTeX: `**`, `sqrt(…)`, `pi`, `exp(…)`, `>=`, `U`, `percent`."""
-    text = text.replace("**", "^")
+    text = _JOINED_THOUSANDS.sub(lambda match: match[0].replace("_", ""), text.replace("**", "^"))
     text = _PERCENT.sub(r"\\%", text)
     text = _RELATION.sub(lambda match: _RELATIONS[match[0]], text)
     text = _INFINITY.sub(r"\\infty ", text)
@@ -254,8 +263,11 @@ def _code(text: str) -> str:
     text = _rewrite_groups(text, _SQRT_GROUP, lambda match, content: rf"\sqrt{match[1] or ''}{{{content}}}")
     text = _SQRT_BRACES.sub(r"\\sqrt", text)
     text = _SQRT_NUMBER.sub(r"\\sqrt\1{\2}", text)
-    text = _rewrite_groups(text, _EXP, lambda _, content: f"e^{{{content}}}")
-    text = _rewrite_groups(text, _ABS, lambda _, content: f"|{content}|")
+    text = _rewrite_groups(text, _CALL, lambda match, content: content.join(_CALLS[match[1]]))
+    text = _LOG_BASE.sub(r"\\log_{\1}", _INVERSE.sub(r"\\arc\1", text))
+    text = _MOD.sub(r" \\mod ", text)
+    if match := _COMPLEX.fullmatch(text):
+        text = f"{match[1]}i{match[2]}"
     text = _BARE_COMMAND.sub(r"\\\1 ", text)
     text = _LG.sub(r"\\log ", _NATURAL.sub(r"\\ln ", text))
     text = _BASE.sub(lambda match: f"_{{{match[1] or match[2]}}} ", text)
