@@ -53,6 +53,8 @@ _PARSER = NormalizationConfig(
 _OR = re.compile(r"\\text\{ ?or ?\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z])")
 _AND = re.compile(r"\\text\{ ?and ?\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![A-Za-z])")
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
+_RELATION = re.compile(rf"=|{_INEQUALITY.pattern}")
+_PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _HUNDREDTH = UnevaluatedExpr(Rational(1, 100))
 _OPERATIONS = (Sum, Product, Integral, Limit, Derivative)  # their values are left to math-verify
 
@@ -70,8 +72,11 @@ def parse_latex(latex: str) -> Value:
     """
     for separator, combine in ((_OR, Union), (_AND, Intersection)):
         parts = separator.split(latex)
-        if len(parts) > 1 and all(map(_INEQUALITY.search, parts)):
+        if len(parts) > 1 and all(map(_RELATION.search, parts)) and any(map(_INEQUALITY.search, parts)):
             return combine(*(_solutions(parse_latex(part)) for part in parts))
+    if _PLUS_MINUS.search(latex) and "," not in latex and max(latex.count(r"\pm"), latex.count(r"\mp")) == 1:
+        upper, lower = latex.replace(r"\pm", "+"), latex.replace(r"\pm", "-")
+        latex = ", ".join((upper.replace(r"\mp", "-"), lower.replace(r"\mp", "+")))
     value = _exact(parse_latex_cached(normalize_latex(latex, _PARSER)))
     return value.args[0] if isinstance(value, FiniteSet) and len(value) == 1 else value
 
@@ -104,6 +109,8 @@ def _solutions(relation: Value) -> Set:
     if relation.rhs.is_Symbol:
         relation = relation.reversed
     bound = relation.rhs
+    if isinstance(relation, Equality):
+        return FiniteSet(bound)
     if not relation.lhs.is_Symbol or bound.free_symbols:
         return relation.as_set()  # sympy solves it, which takes up to a second
     below = Interval(-oo, bound, right_open=not isinstance(relation, LessThan))
@@ -129,6 +136,23 @@ def _as_sets(values: tuple[Value, Value]) -> tuple[Value, Value]:
     if all(map(_is_inequality, sets)) and sets[0].free_symbols != sets[1].free_symbols:
         return values
     return _solutions(sets[0]), _solutions(sets[1])
+
+
+def _as_points(values: tuple[Value, Value]) -> tuple[Value, Value]:
+    """The equations x = 1, y = 2 as the point (1, 2), with the variables in alphabetical order, next to a point."""
+    if not any(isinstance(value, Tuple | Interval) for value in values):
+        return values
+    first, second = map(_point, values)
+    return first, second
+
+
+def _point(value: Value) -> Value:
+    """Equations of different variables as a point; other values as they are."""
+    equations = value._unsorted_args if isinstance(value, FiniteSet) else ()
+    if not all(isinstance(equation, Equality) and equation.lhs.is_Symbol for equation in equations):
+        return value
+    sides = {str(equation.lhs): equation.rhs for equation in equations}
+    return Tuple(*(sides[name] for name in sorted(sides))) if 1 < len(sides) == len(equations) else value
 
 
 def _percentage(value: Value) -> Value | None:
@@ -166,7 +190,10 @@ def equal(expected: Value, answer: Value) -> bool:
         same = _same_number(*numbers)
         if same is not None:
             return same
-    return sympy_expr_eq(*_as_sets((expected, answer)), DIGITS, DIGITS)
+    pair = (expected, answer)
+    if any(isinstance(value, FiniteSet) for value in pair) and any(map(_is_inequality, pair)):
+        return False  # 2 < x < 5 is no list of its two ends
+    return sympy_expr_eq(*_as_sets(_as_points(pair)), DIGITS, DIGITS)
 
 
 def _same_number(a: Expr, b: Expr) -> bool | None:

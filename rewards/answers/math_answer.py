@@ -71,7 +71,9 @@ class Math:
         - The point (1, 2) equals the interval from 1 to 2, and the list 1, 2.
         - Only the last side of an equality is compared, unless the reference answer is an equation as well.
         - `\log` has base 10. `i` is the imaginary unit, except as an index. Small and capital letters are equal.
-        - A decimal comma is not read: 0,5 is a list. Full-width digits are not read.
+        - A decimal comma is read only where it starts no list: in 0{,}5 and 0,05, but 0,5 is a list.
+        - A time is a ratio: 3:30 equals 1:10. Primes after a number or a letter are ignored. Full-width digits are not
+          read.
         - If a reference answer hangs a worker until it is killed, the completion has the status `timeout`.
 
     The reward is asynchronous, so that TRL can run it at the same time as other rewards. In a script:

@@ -7,6 +7,7 @@ the answer of a completion go through the same steps.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable
@@ -87,33 +88,43 @@ def _rewrite_groups(text: str, head: re.Pattern[str], rewrite: Callable[[re.Matc
 # ---------------------------------------------------------------------------------------------------------------------
 
 _DELIMITERS = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")
-_CURRENCY = re.compile(r"\\\$|[€£¥₹]|\\(?:pounds|euro)(?![A-Za-z])")
-_MARKDOWN = re.compile(r"\s*(\*\*|__|`)(.+)\1[.,;]?\s*", re.DOTALL)
+_CURRENCY = re.compile(r"(?:US)?\\\$|[€£¥₹]|\\(?:pounds|euro)(?![A-Za-z])|\\text\{ ?USD ?\}|\bUSD\b")
+_MARKDOWN = re.compile(r"\s*(?:(\*{1,3}|__?|`|\")(.+)\1[.,;]?|#+ (.+))\s*", re.DOTALL)
+_SYMBOLS = {"{.}": ".", "{:}": ":", "{-}": "-", r"\ast ": r"\cdot ", "+/-": r"\pm ", r"\{ \}": r"\emptyset"}
+_SYMBOLS |= {r"\lbrace": r"\{", r"\rbrace": r"\}", r"\langle": "(", r"\rangle": ")"}
+_SYMBOL = re.compile(r"^\\\{ \\\}$|(?<![A-Za-z])\{[.:-]\}|\\ast |\\[lr]brace(?![A-Za-z])|\\[lr]angle(?![A-Za-z])|\+/-")
 _INVISIBLE = re.compile(
     r"\\!\s*"
     r"|\\(?:display|text|script)style(?![A-Za-z])"
     r"|\\(?:left|right)\.|\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])"
-    r"|\\(?:no)?limits(?![A-Za-z])|\\phantom\{[^{}]*\}"
+    r"|\\(?:no)?limits(?![A-Za-z])|\\[hv]?phantom\{[^{}]*\}|\\(?:math)?strut(?![A-Za-z])|\\(?:label|tag)\{[^{}]*\}"
+    r"|\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|it|rm|sf|tt|bfseries|itshape)(?![A-Za-z])"
+    r"|\\(?:mathbf|mathrm|mathit|mathsf|boldsymbol|bm)(?=\s*\d)|\\color\s*(?!\{white\})\{[^{}]*\}"
+    r"|\\(?:checkmark|qed|square|blacksquare|Box)\s*$|(?<=\\\\)\[[\d.]+(?:pt|em|ex|mm|cm)\]"
 )
 _SPACE = re.compile(r"(?<!\\)\\[,;:> ]|\\(?:q?quad|enspace|thinspace|medspace)(?![A-Za-z])|\\hspace\*?\{[^{}]*\}|~|\s+")
+_TEXT_COMMA = re.compile(r"\\text\s*\{\s*([,;])\s*\}")
 _MATH_FONT = re.compile(
-    r"\\(?:mathbf|mathit|mathsf|boldsymbol|pmb|bm|underline|ensuremath|fbox|boxed|mathop|textcolor\s*\{[^{}]*\})\s*"
-    r"(?=\{)"
+    r"\\(?:math(?:bf|it|sf|tt|cal|frak|normal|ord|op)|boldsymbol|pmb|bm|underline|ensuremath|fbox|framebox|boxed"
+    r"|textcolor\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\}|fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\})\s*(?=\{)"
 )
 _TEXT_FONT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)|emph|mbox|hbox|operatorname\*?)\s*(?=\{)")
 _ROMAN = re.compile(r"(\s*)\\(?:mathrm|text)\s*(?=\{)")
 _TRAILING = re.compile(r"[\s.,;]+$|(?<=[^\\])\\+$")
-_LEADING = re.compile(r"^(?:\s|=|:|\\approx(?![A-Za-z])|\\(?:therefore|implies|sim|simeq)(?![A-Za-z]))+")
+_LEADING = re.compile(r"^(?:\s|=|:|\\(?:approx|therefore|implies|Rightarrow|to|sim|simeq|equiv)(?![A-Za-z]))+")
+_FUNCTION = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|lg")
 _UNIT_LETTERS = frozenset("mgshLlNJWVAKCF")  # other single letters are variables
 
 
 def _decoration(text: str) -> str:
     """Remove what changes only the look of an answer: delimiters, currencies, fonts, colours, spaces, a final dot."""
     while match := _MARKDOWN.fullmatch(text):
-        text = match[2]
+        text = match[2] or match[3]
     text = _CURRENCY.sub("", text)
     text = _DELIMITERS.sub("", text)
     text = _INVISIBLE.sub("", text)
+    text = _SYMBOL.sub(lambda match: _SYMBOLS[match[0]], text)
+    text = _TEXT_COMMA.sub(r"\1 ", text)
     text = _rewrite_groups(text, _MATH_FONT, lambda _, content: content)
     text = _rewrite_groups(text, _TEXT_FONT, lambda _, content: rf"\text{{{content}}}")
     text = _rewrite_groups(text, _ROMAN, _roman)
@@ -126,6 +137,8 @@ def _decoration(text: str) -> str:
 
 def _roman(match: re.Match[str], content: str) -> str:
     r"""Upright text. One letter is a variable, as in `2\mathrm{x}`, except a unit such as `6\,\mathrm{m}`."""
+    if _FUNCTION.fullmatch(content):
+        return rf"{match[1]}\{content} "
     before = match.string[: match.start()]
     is_set_off = bool(match[1]) or before.endswith((r"\,", r"\;", r"\ ", "~"))
     is_unit = content in _UNIT_LETTERS and before != "" and (is_set_off or r"\text" in match[0])
@@ -138,12 +151,16 @@ def _roman(match: re.Match[str], content: str) -> str:
 
 _SPACED_THOUSANDS = re.compile(r"(?<![\w.,^}])\d{1,3}(?: \d{3})+(?![\w]| \d)")
 _BRACED_COMMA = re.compile(r"\s*\{\s*,\s*\}\s*")
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,}])(?:(?=0\{,\}|\d+\{,\}(?!\d{3}(?!\d)))(\d+)\{,\}|(0),(?=0))(\d+)(?![\d.{,])")
 _COMMA_THOUSANDS = re.compile(r"(?<![\w.,^}])\d{1,3}(?:,\d{3})+(?!\d)")
 _BRACKET = re.compile(r"[(\[]|\\\{")
 _MIXED = re.compile(r"(?<![\w.])(\d+) (\d+) ?/ ?(\d+)(?![\w.])")
 _SIDE_BY_SIDE = re.compile(r"(?<=\d) +(?=\d)")
+_DOT_THOUSANDS = re.compile(r"-?\d{1,3}(?:\.\d{3})+,\d+")  # with a decimal comma
+_RATIO = re.compile(r"\d+(?: ?: ?\d+){2,}")
 _EXPONENT = re.compile(r"(?<![A-Za-z\\_^])(\d+(?:\.\d*)?|\.\d+)[eE]\{?([+-]?\d+)\}?(?![\w.])")
-_REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{(\d+)\}")
+_REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))|\((\d+)\)(?![\^(\w]))")
+_DOTS = re.compile(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?")  # over the first and the last repeated digit
 _FACTOR = re.compile(r"(?<![\w^.}\\])(\d+(?:\.\d+)?) ?(?=\()")
 _BETWEEN_GROUPS = re.compile(r"\) ?(?=\()")
 _DECIMAL_POINT_FIRST = re.compile(r"(?<![\d.])\.(?=\d)")
@@ -151,8 +168,15 @@ _DECIMAL_POINT_FIRST = re.compile(r"(?<![\d.])\.(?=\d)")
 
 def _numbers(text: str) -> str:
     """Join thousands, and write exponents, repeating decimals and mixed numbers as LaTeX."""
+    if _RATIO.fullmatch(text):
+        parts = [int(part) for part in text.split(":")]
+        return rf"\text{{{':'.join(str(part // max(1, math.gcd(*parts))) for part in parts)}}}"
+    if _DOT_THOUSANDS.fullmatch(text):
+        return text.replace(".", "").replace(",", ".")
     text = _SPACED_THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text)
     text = _BRACED_COMMA.sub("{,}", text)
+    if not _BRACKET.search(text):
+        text = _DECIMAL_COMMA.sub(lambda match: f"{match[1] or match[2]}.{match[3]}", text)
     if "{,}" in text:
         text = text.replace("{,}", "")
     elif "," not in _COMMA_THOUSANDS.sub("", text) and not _BRACKET.search(text):  # otherwise a list or a point
@@ -160,7 +184,7 @@ def _numbers(text: str) -> str:
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = _SIDE_BY_SIDE.sub(", ", text)
     text = _EXPONENT.sub(r"\1\\cdot 10^{\2}", text)
-    text = _REPEATING.sub(_repeating, text)
+    text = _REPEATING.sub(_repeating, _DOTS.sub(r"\\overline{\1\2\3}", text))
     text = _FACTOR.sub(r"\1\\cdot ", text)  # the parser adds the numbers of 3(2), as if it were a mixed number
     if "," not in text:
         text = _BETWEEN_GROUPS.sub(r")\\cdot ", text)
@@ -168,7 +192,8 @@ def _numbers(text: str) -> str:
 
 
 def _repeating(match: re.Match[str]) -> str:
-    whole, fixed, repeated = match.groups()
+    whole, fixed = match.groups()[:2]
+    repeated = match[3] or match[4] or match[5]
     value = Fraction(int(f"{whole}{fixed}" or 0)) + Fraction(int(repeated), 10 ** len(repeated) - 1)
     value /= 10 ** len(fixed)
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
@@ -186,8 +211,14 @@ _INFINITY = re.compile(r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", re.IGN
 _SQRT_GROUP = re.compile(r"(?:\\|(?<![A-Za-z]))sqrt(\[\d+\])? ?(?=\()")
 _SQRT_BRACES = re.compile(r"(?<![A-Za-z\\])sqrt ?(?=\{)")
 _SQRT_NUMBER = re.compile(r"(?:(?<![A-Za-z\\])sqrt|\\sqrt(?: |(\[\d+\]))) ?(\d+)")
-_EXP = re.compile(r"\\?(?<![A-Za-z])exp ?(?=\()")
-_ABS = re.compile(r"(?<![A-Za-z\\])abs ?(?=\()")
+_JOINED_THOUSANDS = re.compile(r"(?<![\w.,])\d{1,3}(?:_\d{3})+(?!\d)")
+_CALL = re.compile(r"(?:\\(?=exp)|(?<![A-Za-z\\]))(exp|abs|floor|ceil|cbrt) ?(?=\()")
+_CALLS = {"exp": ("e^{", "}"), "abs": ("|", "|"), "cbrt": (r"\sqrt[3]{", "}")}
+_CALLS |= {"floor": (r"\lfloor ", r"\rfloor "), "ceil": (r"\lceil ", r"\rceil ")}
+_INVERSE = re.compile(r"(?<![A-Za-z\\])a(sin|cos|tan) ?(?=\()")
+_LOG_BASE = re.compile(r"(?<![A-Za-z\\])log(2|10) ?(?=\()")
+_MOD = re.compile(r"(?<=\d) ?(?:\\bmod(?![A-Za-z])|\\text\{ ?mod ?\}|\bmod\b) ?(?=\d)")
+_COMPLEX = re.compile(r"(\(?[-+]?[\d.]+ ?[-+] ?[\d.]*)j(\)?)")
 _POWER = re.compile(r"\^ ?([+-]?\d+(?:\.\d+)?|[+-]\w)")
 _POWER_GROUP = re.compile(r"\^ ?(?=\()")
 _TIMES_TEN = re.compile(r"(?<=\d) ?[xX*] ?(?=10 ?\^)")
@@ -197,33 +228,64 @@ _RELATION = re.compile(r"[<>!]=|\\(?:[gl]eq(?:slant)?|neq|[lg]t|varnothing)(?![A
 _UNION = re.compile(r"(?<=[)\]}]) ?(?:U|\\text\{ ?(?:U|union) ?\}|\bunion\b) ?(?=[(\[\\{])")
 _OR_BETWEEN_INTERVALS = re.compile(r"(?<=[)\]]) ?(?:\\text\{ ?or ?\}|\bor\b|\\lor) ?(?=[(\[])")
 _PERCENT = re.compile(r"\\text\{ ?(?:percent|percentage|pct|\\?%) ?\}|(?<![A-Za-z])(?:percent|pct)(?![A-Za-z])|\\?%")
-_FRACTION = re.compile(r"\\[dtc]?frac(?![A-Za-z])")
+_FRACTION = re.compile(r"(\^ ?)?\\[dtc]?(frac|binom)(?![A-Za-z])|\\(?:nice|s)(frac)(?![A-Za-z])")
+_CHOOSE = re.compile(r"\{ ?(\w+) ?\\choose ?(\w+) ?\}|^(\w+) ?(?:\\|\b)choose ?\b(\w+)$")
+_BASE = re.compile(r"_ ?(\d+) (?=\d)|_ ?(\d)(?=\d)")
+_NATURAL = re.compile(r"\\log ?_ ?\{? ?e ?\}?")
+_LG = re.compile(r"\\lg(?![A-Za-z])")
+_ARGUMENT_BEFORE_DOT = re.compile(
+    r"(\\(?:(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln)) ?"
+    r"((?:\d+(?:\.\d+)?)? ?[A-Za-z]|\d+(?:\.\d+)?|\\(?:pi|theta|alpha|beta)) ?(?=\\(?:cdot|times)|\*)"
+)
+_BUILDER = re.compile(r"\\\{ ?([A-Za-z])(?: ?\\in ?\\mathbb\{R\})? ?(?:\\mid|\\vert|\\colon|:|\|) ?(.*\b\1\b.*?) ?\\\}")
+_BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb) ?\{? ?([A-Z]) ?\}?")
+_OPEN_INTERVAL = re.compile(r"([\[\]])([^\[\](),;]+),([^\[\](),;]+)([\[\]])")
+_PARAMETER = re.compile(
+    r"(?<=[\w})]) ?[,;]? ?(?:\\text\{ ?(?:for|where|with) ?(?:any|all)? ?\})?"
+    r" ?[a-z] ?\\in ?\\mathbb\{[NQRZ]\}(?:\^[+*])?$"
+)
 _ARGUMENT = re.compile(r" *(?:(\d)|([A-Za-z])|(\\[A-Za-z]+))")
 
 
 def _code(text: str) -> str:
     """Write the spellings of code and plain text as LaTeX: `**`, `sqrt(…)`, `pi`, `exp(…)`, `>=`, `U`, `percent`."""
-    text = text.replace("**", "^")
+    text = _JOINED_THOUSANDS.sub(lambda match: match[0].replace("_", ""), text.replace("**", "^"))
     text = _PERCENT.sub(r"\\%", text)
     text = _RELATION.sub(lambda match: _RELATIONS[match[0]], text)
     text = _INFINITY.sub(r"\\infty ", text)
+    text = _BLACKBOARD.sub(r"\\mathbb{\1}", text)
+    text = _BUILDER.sub(r"\2", text)
+    text = _PARAMETER.sub("", text)
+    text = _OPEN_INTERVAL.sub(_open_interval, text)
     text = _UNION.sub(r"\\cup ", text)
     if r"\infty" in text or "[" in text or "]" in text:  # otherwise these may be points
         text = _OR_BETWEEN_INTERVALS.sub(r"\\cup ", text)
     text = _rewrite_groups(text, _SQRT_GROUP, lambda match, content: rf"\sqrt{match[1] or ''}{{{content}}}")
     text = _SQRT_BRACES.sub(r"\\sqrt", text)
     text = _SQRT_NUMBER.sub(r"\\sqrt\1{\2}", text)
-    text = _rewrite_groups(text, _EXP, lambda _, content: f"e^{{{content}}}")
-    text = _rewrite_groups(text, _ABS, lambda _, content: f"|{content}|")
+    text = _rewrite_groups(text, _CALL, lambda match, content: content.join(_CALLS[match[1]]))
+    text = _LOG_BASE.sub(r"\\log_{\1}", _INVERSE.sub(r"\\arc\1", text))
+    text = _MOD.sub(r" \\mod ", text)
+    if match := _COMPLEX.fullmatch(text):
+        text = f"{match[1]}i{match[2]}"
     text = _BARE_COMMAND.sub(r"\\\1 ", text)
+    text = _LG.sub(r"\\log ", _NATURAL.sub(r"\\ln ", text))
+    text = _BASE.sub(lambda match: f"_{{{match[1] or match[2]}}} ", text)
+    text = _ARGUMENT_BEFORE_DOT.sub(r"\1(\2)", text)
     text = _TIMES_TEN.sub(r"\\cdot ", text)
     text = _rewrite_groups(text, _POWER_GROUP, lambda _, content: f"^{{{content}}}")
     text = _POWER.sub(r"^{\1}", text)
+    text = _CHOOSE.sub(lambda match: r"\binom{{{}}}{{{}}}".format(*filter(None, match.groups())), text)
     return _fractions(text)
 
 
+def _open_interval(match: re.Match[str]) -> str:
+    """An interval whose open ends are written with a bracket that is turned round: `]1,2[`."""
+    return f"{'(['[match[1] == '[']}{match[2]},{match[3]}{')]'[match[4] == ']']}"
+
+
 def _fractions(text: str) -> str:
-    r"""Give both parts of each fraction braces: `\frac12`, `\frac{1}2` and `\dfrac\pi 2` become `\frac{…}{…}`."""
+    r"""Give both parts of each fraction or binomial braces: `\frac12` and `\dfrac\pi 2` become `\frac{…}{…}`."""
     for match in reversed(list(_FRACTION.finditer(text))):
         place, parts = match.end(), []
         for _ in range(2):
@@ -240,7 +302,8 @@ def _fractions(text: str) -> str:
                 parts.append(argument[0].strip())
                 end = argument.end()
             place = end
-        text = rf"{text[: match.start()]}\frac{{{parts[0]}}}{{{parts[1]}}}{text[place:]}"
+        fraction = rf"\{match[2] or match[3]}{{{parts[0]}}}{{{parts[1]}}}"
+        text = text[: match.start()] + (f"^{{{fraction}}}" if match[1] else fraction) + text[place:]
     return text
 
 
@@ -248,15 +311,33 @@ def _fractions(text: str) -> str:
 # words and units
 # ---------------------------------------------------------------------------------------------------------------------
 
-_DEGREES = re.compile(r" ?\^ ?\{? ?\\circ ?\}? ?(?:\\text\{ ?[CF] ?\}|[CF](?![A-Za-z]))?|\\degrees?(?![A-Za-z])")
-_TRAILING_TEXT = re.compile(r" ?(?:/|\\cdot)? ?\\text\{([^{}]*)\} ?(?:\^ ?\{?-?[1-9]\}?)?$")
+_DEGREE = r" ?(?:(?:\{\} ?)?\^ ?(?:\{ ?\\circ ?\}|\\circ)|\{ ?\^ ?\\circ ?\})"
+_DEGREES = re.compile(rf"{_DEGREE} ?(?:\\text\{{ ?[CF] ?\}}|[CF](?![A-Za-z]))?|\\degrees?(?![A-Za-z])")
+_ANGLE = re.compile(  # a conditional group: a parenthesis closes if one opens
+    r"(\\(?:sin|cos|tan|cot|sec|csc)(?: ?\^ ?\{\d\})?) ?([({] ?)?(\d+(?:\.\d+)?)"
+    rf"(?:{_DEGREE}|\\degrees?(?![A-Za-z])) ?(?(2)[)}}])"
+)
+_SCALE = re.compile(r"(?<=\d)( ?\\text\{)? ?\b(thousand|million|billion|trillion)\b")
+_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_ORDINAL = re.compile(r"(?<=\d) ?(?:\^ ?)?(?:\{ ?)?(?:\\text\{ ?)?(?:st|nd|rd|th)\b(?: ?\})*$")
+_UNIT_POWER = r"\^ ?\{?-?[1-9]\}?"
+_UNIT_FRACTION = re.compile(r"(?<=\d) ?\\frac\{ ?\\text\{[^{}]*\} ?\}\{ ?\\text\{[^{}]*\} ?(?:\^ ?\{\d\})? ?\}$")
+_MODULUS = re.compile(r"(?<=[\w)]) ?(?:\\pmod ?(?:\{ ?\d+ ?\}|\d+)|\( ?mod \d+ ?\)|\\text\{ ?\( ?mod \d+ ?\) ?\})$")
+_TRAILING_TEXT = re.compile(rf" ?(?:/|\\cdot)? ?\\text\{{((?:[^{{}}]|\^\{{-?[1-9]\}})*)\}} ?(?:{_UNIT_POWER})?$")
 _TRAILING_WORDS = re.compile(r"(?:(?<=[\d})!])|(?<=\\pi)) ([A-Za-z]+(?:[ /-][A-Za-z]+)*)(?:\^ ?\{?-?[1-9]\}?)?$")
-_SECOND_ANSWER = re.compile(r"\d|\b(?:or|and|not)\b")
-_ATTACHED_UNIT = re.compile(r"(?<=\d)(?:cm|mm|km|kg)(?:\^ ?\{?[23]\}?)?$")
+_SECOND_ANSWER = re.compile(r"\d|\b(?:or|and|not|plus|minus|below)\b|^ ?(?:squared|cubed|half)\b")
+_ATTACHED_UNIT = re.compile(r"(?<=\d)(?:cm|mm|km|kg)(?:\^ ?\{?[23]\}?|/[hs])?$")
 _OPEN_END = re.compile(r"(?:[-+*/=<>,;:^_(\[]|\\(?:cdot|times|pm|le|ge|ne|in|cup|cap|setminus|land|lor))$")
-_SHORT_UNITS = frozenset("cm mm km dm nm ft in yd mi kg mg lb oz ml mL dl cl sq cu cents cent".split())
+_SHORT_UNITS = frozenset("cm mm km dm nm ft in yd mi kg mg lb oz ml mL dl cl sq cu cents cent am pm AM PM".split())
 _CONNECTIVES = frozenset("and or mod if for where union".split())
-_LABEL = re.compile(r"^\\text\{[^{}]*[:=] ?\} ?(?=.)")
+_LABEL = re.compile(
+    r"^(?:\\text\{(?:[^{}]*(?:[:=]|\banswer is)|(?i: ?about| ?approximately)) ?\}|[A-Za-z]_\{1, ?2\} ?=) ?(?=.)"
+)
+_NEGATIVE = re.compile(r"^\\text\{ ?(?:negative|minus) ?\} ?(?=\d)")
+_MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_DATE = re.compile(rf"(?i:(?:{_MONTH})[a-z]*) \d{{1,2}}(?:, ?\d{{4}})?")
+_NAMES = {"allrealnumbers": r"\mathbb{R}", "allreals": r"\mathbb{R}", "allintegers": r"\mathbb{Z}"}
+_NAMES |= {"emptyset": r"\emptyset", "theemptyset": r"\emptyset"}
 _WHOLE_TEXT = re.compile(r"\\text\{ ?([^{}]*) ?\}")
 _PHRASE = re.compile(r"[A-Za-z]+(?:[ '-][A-Za-z]+)*")
 
@@ -276,13 +357,19 @@ def is_word(letters: str) -> bool:
 
 def _words(text: str) -> str:
     """Drop degrees, units and words after a number, and write an answer of words as one `\\text`."""
+    text = _ANGLE.sub(r"\1(\\frac{\3\\pi}{180})", text)
     text = _DEGREES.sub("", text)
-    text = _LABEL.sub("", text)
+    text = _NEGATIVE.sub("-", _LABEL.sub("", text))
+    date = re.sub(r"\\text\{([^{}]*)\} ?", r"\1 ", text).strip()
+    if _DATE.fullmatch(re.sub(" +", " ", date)):
+        return rf"\text{{{re.sub('[^a-z0-9]', '', date.lower())}}}"
     whole = _WHOLE_TEXT.fullmatch(text)
     if whole and re.match(r"[-+(.]*\d", whole[1]):
         text = whole[1].strip(" .")
+    text = _SCALE.sub(lambda match: rf"\cdot 10^{{{_SCALES[match[2]]}}}{match[1] or ''}", text)
+    text = _UNIT_FRACTION.sub("", _MODULUS.sub("", _ORDINAL.sub("", text)))
     while (match := _TRAILING_TEXT.search(text)) and match.start() and not _OPEN_END.search(text[: match.start()]):
-        if _SECOND_ANSWER.search(match[1]):
+        if _SECOND_ANSWER.search(re.sub(_UNIT_POWER, "", match[1])):
             break
         text = text[: match.start()]
     match = _TRAILING_WORDS.search(text)
@@ -292,7 +379,8 @@ def _words(text: str) -> str:
     phrase = _WHOLE_TEXT.fullmatch(text)
     letters = phrase[1].strip(" .") if phrase else text
     if _PHRASE.fullmatch(letters) and (phrase or " " in letters or is_word(letters)):
-        return rf"\text{{{re.sub('[^a-z]', '', letters.lower())}}}"
+        name = re.sub("[^a-z]", "", letters.lower())
+        return _NAMES.get(name, rf"\text{{{name}}}")
     return text
 
 
@@ -317,7 +405,10 @@ def _imaginary(text: str) -> str:
 # choices
 # ---------------------------------------------------------------------------------------------------------------------
 
-_PLAIN = re.compile(r"\\(?:displaystyle|left|right)(?![A-Za-z])|\\[A-Za-z]+\{|\\[,;: ]|[{}$*~]")
+_PLAIN = re.compile(
+    r"\\(?:displaystyle|left|right)(?![A-Za-z])|\\textcolor\{[^{}]*\}\{|\\[,;: ]|[{}$~]|\*\*"
+    r"|\\(?:text[a-z]*|math(?:bf|rm|it|sf|tt|normal)|boldsymbol|bm|pmb|[mhf]box|emph|boxed|underline|operatorname)\{"
+)
 _CHOICE = re.compile(r"\s*(?:(?:option|choice|answer)\b[\s:]*)?[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?\s*", re.IGNORECASE)
 _CHOICE_AND_TEXT = re.compile(
     r"\s*(?:(?:option|choice|answer)\b[\s:]*)?"
@@ -341,7 +432,16 @@ def read_choice(text: str) -> tuple[str, str] | None:
     return None
 
 
-_STEPS = (_unicode, _decoration, _code, _words, _numbers, _imaginary)
+_LETTERS = re.compile(r"\s*\(?([A-Z])\)?(?:\s*(?:,?\s*\band\b|[,;&])\s*\(?[A-Z]\)?)+[\s.]*")
+
+
+def _letters(text: str) -> str:
+    """Several letters, such as `A and C` or `(A), (C)`, as a list."""
+    plain = _PLAIN.sub(" ", text)
+    return ", ".join(re.findall("[A-Z]", plain)) if _LETTERS.fullmatch(plain) else text
+
+
+_STEPS = (_letters, _unicode, _decoration, _code, _words, _numbers, _imaginary)
 
 
 def normalise(text: str) -> str:

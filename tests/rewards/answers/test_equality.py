@@ -69,6 +69,19 @@ def test_the_value_of_latex(latex, value):
         (r"(-\infty,3)\cup(3,\infty)", r"x \ne 3", True),
         ("(3,8)", r"3 < x \text{ or } x < 8", False),
         ("(-4,4)", "|x| < 4", True),
+        (r"3 < x < 8", r"\{3,8\}", False),
+        (r"\{2\}\cup(3,8)", r"x = 2 \text{ or } 3 < x < 8", True),
+        (r"\{2\}\cup(3,8)", r"x = 2 \text{ and } 3 < x < 8", False),
+        (r"\mathbb{R}", r"(-\infty,\infty)", True),
+        # both signs
+        (r"\frac{5\pm\sqrt{6}}{7}", r"\frac{5+\sqrt{6}}{7}, \frac{5-\sqrt{6}}{7}", True),
+        (r"\frac{5\pm\sqrt{6}}{7}", r"\frac{5+\sqrt{6}}{7}", False),
+        (r"x = \frac{5\pm\sqrt{6}}{7}", r"\frac{5\mp\sqrt{6}}{7}", True),
+        # a point and equations
+        ("(4,3)", "x = 4, y = 3", True),
+        ("(4,3)", "y = 3, x = 4", True),
+        ("(4,3)", "x = 3, y = 4", False),
+        ("x = 4, y = 3", "(3,4)", False),
     ],
 )
 def test_equality(reference, answer, expected):

@@ -53,6 +53,10 @@ def shared():
         (r"\boxed{(1,2)}", "1<x<2", "ok"),
         (r"\boxed{1<x<2}", "(1,2)", "ok"),
         (r"\boxed{1<x<2}", "x < 2", "wrong"),
+        # a letter under a command is not the letter
+        (r"\boxed{\sqrt{x}}", "x", "wrong"),
+        (r"\boxed{\overline{C}}", "C", "wrong"),
+        (r"\boxed{R}", r"\mathbb{R}", "wrong"),
         # which of several answers is graded
         (r"\boxed{5.0}. The final answer is $7$.", "5", "ok"),  # a box has priority
         (r"\boxed{4} or rather \boxed{5}", "5", "ok"),
