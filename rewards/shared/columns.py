@@ -98,10 +98,8 @@ def _nested_values(dataset: Dataset, source: str, name: str) -> list[Any]:
     if column is None:
         fix = f"Write one of these columns for {name!r}."
         if name in dataset.column_names:
-            fix = (
-                f"The column {name!r} exists: leave this entry out to use it, or write {{{name}: {source}}} to rename "
-                "it."
-            )
+            other = "another of these columns" if "." in source else f"{{{name}: {source}}} to rename it"
+            fix = f"The column {name!r} exists: leave this entry out to use it, or write {other}."
         listed = ", ".join(dataset.column_names)
         raise ValueError(f"columns names {source!r}, but the data set has the columns {listed}. {fix}")
     path = source.removeprefix(f"{column}.")
