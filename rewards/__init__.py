@@ -77,7 +77,10 @@ def get_reward(name: str, **config: Any) -> Callable[..., Any]:
         raise ValueError(f"Reward {name!r}: {error}. Its options: {options}.") from error
     if not inspect.isclass(target):
         return functools.partial(target, **config) if config else target
-    reward = target(**config)
+    try:
+        reward = target(**config)
+    except TypeError as error:
+        raise ValueError(f"Reward {name!r} with the options {config}: {error}. Write values of other types.") from error
     if not callable(reward):
         raise ValueError(f"Reward {name!r}: instances of the class cannot be called. Add a method `__call__`.")
     return reward

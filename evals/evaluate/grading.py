@@ -46,6 +46,12 @@ def grade(
             f"The reward returned {len(rewards)} scores for {len(texts)} completions, so they cannot be matched. "
             "Return one score per completion."
         )
+    wrong = next((value for value in rewards if value is not None and not hasattr(value, "__float__")), None)
+    if wrong is not None:
+        raise ValueError(
+            f"The reward {getattr(reward, '__name__', reward)!r} returned {wrong!r}, so no mean can be computed. "
+            "Return numbers, or None for a completion that cannot be graded."
+        )
     infinite = next((row for row, value in enumerate(rewards) if value is not None and math.isinf(value)), None)
     if infinite is not None:
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -104,7 +105,14 @@ def settings_of(options: argparse.Namespace, data_set: str | None, origin: Origi
     questions = {name: values[name] for name in QUESTION_FIELDS if name in values}
     questions |= _evaluation_set(options, data_set, origin) | given
     reward = options.reward or _first_reward(values)
+    if reward is None and not questions["dataset_name"].startswith(f"{_DEFAULT_REWARD}:"):
+        raise ValueError("No reward is given, so nothing can be graded. Write --reward, for example --reward math.")
     kwargs = mapping("reward_kwargs", options.reward_kwargs)
+    if reward in kwargs:
+        raise ValueError(
+            f"reward_kwargs={kwargs} names the reward, but this command has one reward. Write its options alone: "
+            f"--reward_kwargs '{json.dumps(kwargs[reward])}'."
+        )
     if options.reward_kwargs is None:
         kwargs = mapping("reward_kwargs", values.get("reward_kwargs")).get(reward or _DEFAULT_REWARD) or {}
     elif kwargs and reward is None:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from typing import NoReturn
 
 
 class OneLineErrorParser(argparse.ArgumentParser):
     """An argument parser whose errors are a single line without the usage text."""
+
+    def parse_args(self, args=None, namespace=None):
+        """Parse all arguments. The error for an unknown option names the nearest known one."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flag = next((word for word in unknown if word.startswith("--")), None)
+            nearest = flag and difflib.get_close_matches(flag, self._option_string_actions, n=1, cutoff=0)[0]
+            self.error(
+                f"unknown option {flag}. Did you mean {nearest}?" if flag else f"{unknown[0]!r} is unknown. Remove it."
+            )
+        return options
 
     def error(self, message: object) -> NoReturn:
         """Print `PROGRAM: error: MESSAGE` and exit with status 2."""

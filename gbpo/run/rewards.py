@@ -57,7 +57,12 @@ def named_rewards(run: RunArguments) -> dict[str, dict[str, Any]]:
     unused = set(options) - set(names)
     if unused:
         raise ValueError(f"reward_kwargs names {', '.join(sorted(unused))}, which reward_funcs does not list.")
-    return {name: options.get(name, {}) for name in names}
+    for name, given in options.items():
+        if given is not None and not isinstance(given, dict):
+            raise ValueError(
+                f"reward_kwargs gives {name} {given!r}, but options are a mapping. Write {{option: value}}."
+            )
+    return {name: options.get(name) or {} for name in names}
 
 
 def _columns_read(reward: Callable[..., Any]) -> list[str]:

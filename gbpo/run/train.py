@@ -98,6 +98,7 @@ def check_inputs(recipe: Recipe) -> Inputs:
         ValueError: The data, the rewards, the model's name or the output folder cannot be used.
     """
     check_sampling(recipe.training)
+    PromptFormat.of(recipe)  # raises an error if chat_template_kwargs cannot be used
     train_set, eval_set = load(recipe.run, evaluation=recipe.training.eval_strategy != "no")
     catalogue.check_model_name(recipe.model.model_name_or_path)
     if recipe.run.max_prompt_tokens is not None:

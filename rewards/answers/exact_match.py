@@ -52,8 +52,8 @@ class ExactMatch:
         """
         floats = [value for value in solution if isinstance(value, float) and math.isfinite(value)]
         if all(value.is_integer() for value in floats):
-            return [_float_hint(value) or _status(reference_text(value)) for value in solution]
-        return [_status(reference_text(value)) for value in solution]
+            return [_float_hint(value) or _status(value) for value in solution]
+        return [_status(value) for value in solution]
 
     def read_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:
         """The text that a completion must equal, in quotes.
@@ -64,13 +64,14 @@ class ExactMatch:
         return [repr(reference_text(reference)) for reference in solution]
 
 
-def _status(reference: str) -> str:
-    if not reference:
-        return "no_gold"
+def _status(reference: Any) -> str:
     if hint := extraction_hint(reference):
         return hint
-    if len(reference) > MAX_ANSWER:
-        return f"a text of {len(reference)} characters, which no completion repeats exactly; give the answer alone"
+    text = reference_text(reference)
+    if not text:
+        return "no_gold"
+    if len(text) > MAX_ANSWER:
+        return f"a text of {len(text)} characters, which no completion repeats exactly; give the answer alone"
     return "ok"
 
 

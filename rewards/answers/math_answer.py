@@ -145,7 +145,7 @@ class Math:
         statuses = self._run(_check, [(reference,) for reference in references], references)
         return [
             (status == "no_gold" and extraction_hint(reference)) or status
-            for reference, status in zip(references, statuses, strict=True)
+            for reference, status in zip(solution, statuses, strict=True)
         ]
 
     def read_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:

@@ -96,10 +96,12 @@ def _nested_values(dataset: Dataset, source: str, name: str) -> list[Any]:
     starts = [".".join(words[:end]) for end in range(len(words) - 1, 0, -1)]
     column = next((start for start in starts if start in dataset.column_names), None)
     if column is None:
-        raise ValueError(
-            f"columns names {source!r}, but the data set has the columns {', '.join(dataset.column_names)}. Write one "
-            f"of these columns for {name!r}."
-        )
+        fix = f"Write one of these columns for {name!r}."
+        if name in dataset.column_names:
+            other = "another of these columns" if "." in source else f"{{{name}: {source}}} to rename it"
+            fix = f"The column {name!r} exists: leave this entry out to use it, or write {other}."
+        listed = ", ".join(dataset.column_names)
+        raise ValueError(f"columns names {source!r}, but the data set has the columns {listed}. {fix}")
     path = source.removeprefix(f"{column}.")
     values = [_value_at(value, path.split(".")) for value in dataset[column]]
     if all(value is None for value in values) and values:

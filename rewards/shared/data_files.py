@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,10 +42,9 @@ def load_file(path: str | Path) -> Dataset:
     try:
         dataset = FILE_FORMATS[path.suffix](path)
     except Exception as error:  # the readers raise many types of errors
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
-        raise ValueError(
-            f"{str(path)!r} cannot be read as {path.suffix}: {reason} Correct the file, or its suffix."
-        ) from None
+        reason = " ".join(str(error.__cause__ or error).split())[:300].rstrip(".")
+        fix = "Save the file as UTF-8" if isinstance(error, UnicodeDecodeError) else "Correct the file, or its suffix"
+        raise ValueError(f"{str(path)!r} cannot be read as {path.suffix}: {reason}. {fix}.") from None
     if len(dataset) == 0:
         raise ValueError(no_rows)
     return dataset
@@ -61,6 +61,16 @@ def _read_json(path: Path) -> Dataset:
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise ValueError(f"row {number} is not a JSON object: {str(row)[:80]!r}.")
+    if (
+        path.suffix == ".json"
+        and len(rows) == 1
+        and rows[0]
+        and all(isinstance(value, list) for value in rows[0].values())
+    ):
+        raise ValueError(
+            f"the file is one object of lists, with the keys {', '.join(rows[0])}. Write one object per row, or a list "
+            "of these objects."
+        )
     names = dict.fromkeys(name for row in rows for name in row)
     return _dataset({name: [row.get(name) for row in rows] for name in names})
 
@@ -76,16 +86,30 @@ def _read_csv(path: Path) -> Dataset:
     """Read a table whose first line holds the names of its columns."""
     csv.field_size_limit(2**31 - 1)  # a field may hold a long text
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        names = next(reader, [])
+        reader = csv.reader(file, strict=True)  # otherwise a quote without its end would swallow the rows after it
+        names = [name.strip() for name in next(reader, [])]
+        if len(names) == 1 and re.search("[;\t|]", names[0]):
+            raise ValueError(f"the first line has one name, {names[0]!r}. Write commas between the fields.")
         if len(set(names)) < len(names):
             raise ValueError(f"the first line gives two columns the same name: {', '.join(names)}.")
         rows = []
-        for row in filter(None, reader):  # blank lines are no rows
+        for row in _lines(reader):
             if len(row) > len(names):
                 raise ValueError(f"line {reader.line_num} has {len(row)} fields, but the first has {len(names)} names.")
             rows.append(row + [""] * (len(names) - len(row)))
     return _dataset(dict(zip(names, map(list, zip(*rows, strict=True)), strict=bool(rows))))
+
+
+def _lines(reader: Any) -> Iterator[list[str]]:
+    """The lines of a CSV file that are not blank."""
+    start = 1
+    try:
+        for row in reader:
+            start = reader.line_num + 1
+            if row:
+                yield row
+    except csv.Error as error:
+        raise ValueError(f"the row of line {start}: {error}. Close every quote, and double quotes inside.") from None
 
 
 def _read_parquet(path: Path) -> Dataset:

@@ -26,7 +26,9 @@ def import_dotted(path: str, what: str) -> Callable[..., Any]:
             "'package.module.attribute' with the package on PYTHONPATH."
         ) from error
     if not hasattr(module, attribute):
-        raise ValueError(f"{what} {path!r}: the module {module_name!r} has no attribute {attribute!r}.")
+        raise ValueError(
+            f"{what} {path!r}: the module {module_name!r} has no attribute {attribute!r}. Correct the name."
+        )
     target = getattr(module, attribute)
     if not callable(target):
         raise ValueError(f"{what} {path!r}: {attribute!r} is of type {type(target).__name__}, which cannot be called.")

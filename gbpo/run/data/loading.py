@@ -93,7 +93,7 @@ def held_out(run: RunArguments, size: int) -> Dataset:
     """
     if run.eval_dataset_name:
         other = dataclasses.replace(run, dataset_name=run.eval_dataset_name, dataset_kwargs={})
-        return _load_split(other, other.dataset_train_split)
+        return _load_split(other, other.dataset_train_split, field="eval_dataset_name")
     make = _task(run.dataset_name)
     if make is None:
         return _load_split(run, run.dataset_test_split)
@@ -109,7 +109,7 @@ def _task(name: str) -> Callable[..., Dataset] | None:
     return _TASKS.get(name)
 
 
-def _load_split(run: RunArguments, split: str) -> Dataset:
+def _load_split(run: RunArguments, split: str, *, field: str = "dataset_name") -> Dataset:
     name = run.dataset_name
     make = _task(name)
     if make is not None:
@@ -129,12 +129,12 @@ def _load_split(run: RunArguments, split: str) -> Dataset:
         try:
             return files.load_file(path)
         except ValueError as error:
-            raise ValueError(f"dataset_name={error}") from None
+            raise ValueError(f"{field}={error}") from None
     try:
         return load_dataset(name, run.dataset_config, split=split)
     except Exception as error:  # the Hub client raises many types of errors
         raise ValueError(
-            f"dataset_name={name!r}, split {split!r}, could not be loaded from the Hub: {_one_line(error)} "
+            f"{field}={name!r}, split {split!r}, could not be loaded from the Hub: {_one_line(error)} "
             "Check the name and the connection, or give a local file."
         ) from None
 
@@ -175,7 +175,7 @@ def _prepared(dataset: Dataset, run: RunArguments, name: str) -> tuple[Dataset, 
         dataset, notes = rewards_module("shared.columns").rename_columns(dataset, run.dataset_columns)
         dataset, others = rewards_module("shared.extraction").extract(dataset, run.dataset_extract)
     except ValueError as error:
-        raise ValueError(f"dataset_{error}") from None
+        raise ValueError(f"{name!r}: dataset_{error}") from None
     notes = [f"dataset_{note}" for note in notes + others]
     columns = dataset.column_names
     if "tests" in columns and "code" in (run.reward_funcs or []):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # TRL passes these to `apply_chat_template`, so `chat_template_kwargs` cannot contain them
 _SET_BY_TRAINER = {"tools": None, "chat_template": None, "add_generation_prompt": True, "return_dict": True}
+_NOT_FOR_RECIPES = {*_SET_BY_TRAINER, "tokenize", "messages", "conversation", "continue_final_message"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ class PromptFormat:
     prompt_template: str | None = None
     chat_template_path: str | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        taken = [name for name in self.chat_template_kwargs if name in _NOT_FOR_RECIPES]
+        if taken:
+            raise ValueError(
+                f"chat_template_kwargs={dict(self.chat_template_kwargs)} contains {', '.join(taken)}, which the "
+                "trainer itself gives to the chat template. Remove it."
+            )
 
     @classmethod
     def of(cls, recipe: "Recipe") -> "PromptFormat":

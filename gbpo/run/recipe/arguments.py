@@ -92,15 +92,21 @@ class RunArguments:
             "reward_kwargs",
         ):  # other commands pass text
             setattr(self, name, mapping(name, getattr(self, name)))
+        for name, fields in (("dataset_columns", self.dataset_columns), ("dataset_extract", self.dataset_extract)):
+            for key, value in fields.items():
+                if value is None and ":" in str(key):
+                    spaced = str(key).replace(":", ": ", 1)
+                    raise ValueError(f"{name}={fields} has no space after a colon. Write {{{spaced}}}.")
+                if not isinstance(key, str) or not isinstance(value, str):
+                    raise ValueError(
+                        f"{name}={fields} maps {key!r} to {value!r}, but both must be text. Write names, and put "
+                        "numbers in quotes."
+                    )
         names = list(self.dataset_columns.values())
-        if len(set(map(str, names))) < len(names):
+        if len(set(names)) < len(names):
             raise ValueError(
                 f"dataset_columns={self.dataset_columns} gives two columns the same name. Write each new name once."
             )
-        for name, fields in (("dataset_columns", self.dataset_columns), ("dataset_extract", self.dataset_extract)):
-            for key, value in fields.items():
-                if not isinstance(key, str) or not isinstance(value, str):
-                    raise ValueError(f"{name}={fields} maps {key!r} to {value!r}, but both must be text. Write names.")
         if self.max_prompt_tokens is not None and self.max_prompt_tokens < 1:
             raise ValueError(
                 f"max_prompt_tokens={self.max_prompt_tokens} would drop every prompt. Write a positive number."

@@ -131,6 +131,8 @@ class _Parser(TrlParser):
             return value
         for kind, word in ((list, "list"), (dict, "mapping")):
             if isinstance(value, kind) and not (takes_list and kind is list):
+                if name in self._mappings:
+                    raise ValueError(f"{name}={value} is a {word}, but {name} is a mapping. Write {{key: value}}.")
                 raise ValueError(f"{name}={value} is a {word}, but {name} takes one value. Write one.")
         try:
             if isinstance(value, list):

@@ -39,6 +39,10 @@ async def count_tokens(prompts, completions, completion_ids, solution, trainer_s
     return [float(len(ids)) for ids in completion_ids]
 
 
+def text_for_all(completions, **kwargs):
+    return ["good"] * len(completions)
+
+
 def infinite_for_7(completions, **kwargs):
     return [float("-inf") if c[0]["content"] == "7" else None for c in completions]
 
@@ -127,6 +131,12 @@ def test_an_infinite_reward_is_refused_with_its_row(model, monkeypatch):
     ) as refused:
         evaluate(model, sums((1, 2)), settings(f"{__name__}.infinite_for_7"))
     assert "\n" not in str(refused.value)
+
+
+def test_a_reward_that_is_no_number_is_refused(model, monkeypatch):
+    scripted(monkeypatch, ["5~", "~", "7~", "7~"], ["~"])
+    with pytest.raises(ValueError, match="The reward 'text_for_all' returned 'good', so no mean .* Return numbers"):
+        evaluate(model, sums((1, 2)), settings(f"{__name__}.text_for_all"))
 
 
 def test_rewards_get_the_same_arguments_as_from_trl(model, monkeypatch):

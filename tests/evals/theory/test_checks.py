@@ -207,7 +207,7 @@ def test_an_error_that_is_not_finite_fails_and_is_valid_json():
         (["--seed", "-1"], "--seed must be at least 0, got -1."),
         (["--json", "nowhere/theory.json"], "--json 'nowhere/theory.json' cannot be written"),
         (["--json", "."], "--json '.' cannot be written"),
-        (["--mpds", "8"], "unrecognized arguments: --mpds 8"),
+        (["--mpds", "8"], "unknown option --mpds. Did you mean --mdps?"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, message, capsys):

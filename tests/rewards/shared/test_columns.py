@@ -86,6 +86,14 @@ def test_a_name_that_does_not_exist_is_refused_in_one_line(source, words):
 
 
 @pytest.mark.parametrize(
+    ("source", "fix"), [("prompt", "{problem: prompt} to rename it"), ("info.question", "another of these columns")]
+)
+def test_an_entry_for_a_column_that_exists_under_the_new_name_is_refused_with_both_fixes(source, fix):
+    with pytest.raises(ValueError, match=f"'problem' exists: leave this entry out to use it, or write {fix}"):
+        rename_columns(Dataset.from_list([{"problem": "2+3"}]), {source: "problem"})
+
+
+@pytest.mark.parametrize(
     ("values", "stored"),
     [
         ([4, None, 6], [4, None, 6]),

@@ -52,6 +52,10 @@ def test_the_home_folder_is_expanded(write_rows, monkeypatch):
         ("rows.csv", "question,solution\n", "has zero rows"),
         ("rows.jsonl", '{"question": ', "cannot be read as .jsonl"),
         ("rows.parquet", "4", "cannot be read as .parquet"),
+        ("rows.json", '{"data": [{"question": "2+2"}]}', "cannot be read as .json: the file is one object of lists"),
+        ("rows.csv", "question;solution\n2+2;4\n", "cannot be read as .csv: the first line has one name"),
+        ("rows.csv", "question\tsolution\n2+2\t4\n", "cannot be read as .csv: the first line has one name"),
+        ("rows.csv", 'question,solution\n1,1\n\n"2,2\n3,3\n', "cannot be read as .csv: the row of line 4"),
     ],
 )
 def test_a_file_that_cannot_be_loaded_is_one_line_that_begins_with_its_path(tmp_path, name, content, reason):
@@ -61,6 +65,12 @@ def test_a_file_that_cannot_be_loaded_is_one_line_that_begins_with_its_path(tmp_
     with pytest.raises(ValueError, match=f"^{re.escape(repr(str(path)))} {re.escape(reason)}") as refused:
         load_file(path)
     assert "\n" not in str(refused.value)
+
+
+def test_a_file_in_another_encoding_gets_its_own_fix(tmp_path):
+    (tmp_path / "rows.csv").write_bytes("question,solution\né,4\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"byte 0xe9 in position 18: .*\. Save the file as UTF-8\.$"):
+        load_file(tmp_path / "rows.csv")
 
 
 def load_text(tmp_path, name, content):
@@ -142,3 +152,7 @@ def test_a_parquet_file_keeps_its_types(tmp_path):
 def test_the_place_of_an_error_in_a_file_is_named(tmp_path, name, content, reason):
     with pytest.raises(ValueError, match=re.escape(reason)):
         load_text(tmp_path, name, content)
+
+
+def test_spaces_around_the_names_of_a_csv_file_are_left_out(tmp_path):
+    assert load_text(tmp_path, "rows.csv", "question, solution\n2+2, 4\n")[0] == {"question": "2+2", "solution": " 4"}

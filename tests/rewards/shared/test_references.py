@@ -2,6 +2,7 @@
 
 import pytest
 
+from rewards import get_reward
 from rewards.shared.references import extraction_hint
 
 
@@ -17,6 +18,20 @@ def test_the_hint_names_the_extractor(reference, extractor):
     assert extraction_hint(reference).endswith(f"write dataset_extract: {{solution: {extractor}}}")
 
 
-@pytest.mark.parametrize("reference", ["17", "", "# 17", "[17]", '["a", "b"]', '["17', r"\boxed 17"])
+@pytest.mark.parametrize(
+    ("reference", "fix"),
+    [
+        ({"style": "rule", "gt": "17"}, "keys style, gt; name one of them, such as dataset_columns: {COLUMN.style: "),
+        (["17"], "dataset_extract: {solution: json list}"),
+        (["17", "18"], "a list of 2 values; name one, such as dataset_columns: {COLUMN.0: solution}"),
+    ],
+)
+@pytest.mark.parametrize("reward", ["exact_match", "math"])
+def test_an_object_or_a_list_is_named_with_the_fix(reference, fix, reward):
+    assert fix in extraction_hint(reference)
+    assert get_reward(reward).check_references(solution=[reference]) == [extraction_hint(reference)]
+
+
+@pytest.mark.parametrize("reference", [None, {}, [], 17, "17", "", "# 17", "[17]", '["a", "b"]', '["17', r"\boxed 17"])
 def test_an_answer_gets_no_hint(reference):
     assert extraction_hint(reference) is None

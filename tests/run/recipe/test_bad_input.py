@@ -63,6 +63,7 @@ FILES = {
     "unknown_model/config.json": '{"model_type": "gpt99"}',
     "broken_model/config.json": "{",
     "ds.json": "{not json",
+    "columns_list.yaml": "dataset_name: good.jsonl\ndataset_columns: [problem: prompt]\n",
     "hashes.yaml": "dataset_name: good.jsonl\ndataset_extract: {solution: after # Answer}\n",
     "parts.jsonl": '{"prompt": [{"role": "user", "content": [{"type": "image", "text": "x.png"}]}], "solution": "2"}\n',
     "only_answers.jsonl": '{"prompt": [{"role": "assistant", "content": "2"}], "solution": "2"}\n' * 40,
@@ -146,7 +147,7 @@ CASES = {
     ),
     "missing evaluation file": (
         [TINY, "--eval_strategy", "steps", "--eval_steps", "5", "--eval_dataset_name", "nowhere.jsonl"],
-        ["nowhere.jsonl", "not found"],
+        ["eval_dataset_name='nowhere.jsonl'", "not found"],
     ),
     "evaluation file without evaluation": (
         [TINY, "--eval_dataset_name", "good.jsonl"],
@@ -382,6 +383,34 @@ CASES |= {
     "every prompt too long": (
         [TINY, "--max_prompt_tokens", "5"],
         ["max_prompt_tokens=5", "2048 prompts", "shortest has 7 tokens"],  # such as <|user|>3+4=<|end|><|assistant|>
+    ),
+    "no space after a colon": (
+        [TINY, "--dataset_name", "good.jsonl", "--dataset_columns", "{problem:prompt, answer:solution}"],
+        ["no space after a colon", "{problem: prompt}"],
+    ),
+    "list of columns": (["columns_list.yaml"], ["dataset_columns=[{'problem': 'prompt'}]", "{key: value}"]),
+    "number for a column": (
+        [TINY, "--dataset_name", "good.jsonl", "--dataset_columns", "{11: solution}"],
+        ["11", "numbers in quotes"],
+    ),
+    "options of a reward that are no mapping": (
+        [TINY, "--reward_kwargs", "{exact_match: 3}"],
+        ["exact_match 3", "{option: value}"],
+    ),
+    "word for a number of a reward": (
+        [TINY, "--reward_funcs", "soft_overlong", "--reward_kwargs", "{soft_overlong: {soft_buffer: two}}"],
+        ["'soft_overlong'", "'two'", "other types"],
+    ),
+    "chat_template_kwargs of the trainer": (
+        [TINY, "--chat_template_kwargs", "{tools: 1, enable_thinking: false}"],
+        ["contains tools", "Remove"],
+    ),
+    "evaluation file without the columns": (
+        [
+            *(TINY, "--dataset_name", "good.jsonl", *MATHS, "--eval_strategy", "steps", "--eval_steps", "5"),
+            *("--eval_dataset_name", "chats.jsonl"),
+        ],
+        ["'chats.jsonl': dataset_columns names 'problem'", "leave this entry out"],
     ),
     # the folder
     "output_dir under a file": ([TINY, "--output_dir", "data.txt/run"], ["data.txt"]),
