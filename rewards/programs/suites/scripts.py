@@ -136,7 +136,8 @@ def _parse(source: str, entry_point: str | None) -> Script:
 
 def _undefined(tree: ast.Module) -> frozenset[str]:
     """The names that a suite reads and never defines."""
-    read, defined = set(), set()
+    read: set[str] = set()
+    defined: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             (read if isinstance(node.ctx, ast.Load) else defined).add(node.id)
