@@ -173,6 +173,7 @@ def _order(script: Script, **more: Any) -> dict[str, Any]:
 def _first_answer(box: Box, script: Script, order: dict[str, Any]) -> str:
     """The first line that the suite says."""
     with contextlib.closing(box.run(script.source, [_order(script, **order)], talk=_SUITE)) as suite:
+        next(suite)  # the box starts
         outcome = next(suite)
     if outcome.end != "said":
         raise ValueError(f"its own code ends without an answer ({outcome.end})")
@@ -199,6 +200,7 @@ def run_script(box: Box, program: str, tests: Sequence[ScriptTest], prelude: str
     suite = box.run(script.source, [_order(script, **order) for order in orders], talk=_SUITE)
     solution = box.run(program, [{"talk": None}] * len(orders), prelude, _SOLUTION)
     with contextlib.closing(suite), contextlib.closing(solution):
+        next(suite), next(solution)  # both boxes start at the same time
         for _ in orders:
             yield from _verdicts(suite, solution, len(tests) // len(orders))
 
