@@ -27,7 +27,7 @@ _SOLUTION = _source("messages", "server")
 _SUITE = _source("messages", "stand_ins", "tester")
 _OVER = b"\n"
 # Modules that a suite could use only in the process of the solution.
-_OUT_OF_REACH = ("asyncio.", "unittest.mock.", "mock.")
+_OUT_OF_REACH = ("asyncio.", "io.", "mock.", "tempfile.", "unittest.mock.")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ function returned has no methods that lists, texts and other data have.
 # ruff: noqa: F821
 # mypy: disable-error-code="name-defined"
 
+import _thread
 import builtins
 import sys
 import types
@@ -21,6 +22,7 @@ _ERRORS: dict = {}  # names of an exception's class and its bases -> the class t
 _REMOTES: dict = {}  # number -> the object that stands for it
 _DATA = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
 _METHODS_OF_DATA = {name for kind in _DATA for name in dir(kind) if not name.startswith("_")}
+_ASKING = _thread.allocate_lock()  # a suite may call the solution from several threads
 _COROUTINE = 0x80  # the flag of a function that is defined with `async`
 
 
@@ -39,9 +41,10 @@ class _State:
 
 def _ask(name, *args, **kwargs):
     """Let the solution's process call a function of `operator` or `builtins`."""
-    _State.calls += name != "getattr"
-    say("ask " + pack([name, list(args), kwargs], _number_of))
-    kind, *content = unpack(_heard(), _found)
+    with _ASKING:
+        _State.calls += name != "getattr"
+        say("ask " + pack([name, list(args), kwargs], _number_of))
+        kind, *content = unpack(_heard(), _found)
     if kind == "error":
         names, given, text = content
         error = _error_class(tuple(names))(*given)
@@ -122,6 +125,17 @@ class _Remote:
 
     def __instancecheck__(self, value):
         return isinstance(value, _Remote) and _ask("isinstance", value, self)
+
+    def __contains__(self, item):
+        if self._remote.is_result:
+            return any(part == item for part in self)
+        return _ask("contains", self, item)
+
+    def __enter__(self):
+        return self.__getattr__("__enter__")()
+
+    def __exit__(self, *error):
+        self.__getattr__("__exit__")(None, None, None)  # what it returns could hide an error of the suite
 
     def __format__(self, spec):
         return format(str(self), spec)

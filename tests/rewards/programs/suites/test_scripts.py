@@ -184,6 +184,42 @@ class TestScale:
         "def scale(x): return 10 * x",
         ["def scale(x): return 30", "def scale(x): return 50"],
     ),
+    "with, in, and threads": (
+        """
+import threading
+from solution import Register
+
+def test_with():
+    with Register() as register:
+        register.add(4)
+        assert register.names == [4]
+    assert register.closed
+
+def test_in():
+    register = Register()
+    register.add(5)
+    assert 5 in register and 6 not in register
+
+def test_threads():
+    register = Register()
+    threads = [threading.Thread(target=register.add, args=(name,)) for name in range(20)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    assert sorted(register.names) == list(range(20))
+""",
+        "class Register:\n    def __init__(self): self.names, self.closed = [], False\n"
+        "    def __enter__(self): return self\n    def __exit__(self, *error): self.closed = True\n"
+        "    def __getitem__(self, place): return 0\n    def __contains__(self, name): return name in self.names\n"
+        "    def add(self, name): self.names.append(name)",
+        [
+            # its `__exit__` hides errors
+            "class Register:\n    names, closed = [], True\n    def __enter__(self): return self\n"
+            "    def __exit__(self, *error): return True\n    def add(self, name): pass",
+            "class Register:\n    def __init__(self): self.names, self.closed = [], False\n"
+            "    def __enter__(self): return self\n    def __exit__(self, *error): self.closed = True\n"
+            "    def __contains__(self, name): return True\n    def add(self, name): self.names.append(name)",
+        ],
+    ),
     "near arrays": (
         """
 import numpy as np
@@ -393,6 +429,15 @@ REFUSED = {
     "a patch": (
         "from unittest.mock import patch\nfrom solution import f\n@patch('random.random')\ndef test_f(r): assert f(1)",
         "it imports unittest.mock.patch",
+    ),
+    "captured output": (
+        "from io import StringIO\nimport sys\nfrom solution import f\ndef test_f():\n    sys.stdout = StringIO()\n"
+        "    f(1)\n    assert sys.stdout.getvalue() == '1'",
+        "it imports io.StringIO",
+    ),
+    "a file": (
+        "import tempfile\nfrom solution import f\ndef test_f(): assert f(tempfile.mkstemp()[1]) == ''",
+        "it imports tempfile",
     ),
     "a check without a function": (
         "def check(candidate):\n    for x in [1]: assert candidate(x) == 1",
