@@ -128,7 +128,7 @@ class _Remote:
 
     def __contains__(self, item):
         if self._remote.is_result:
-            return any(part == item for part in self)
+            return any(part == item for part in _ask("iter", self))
         return _ask("contains", self, item)
 
     def __enter__(self):
