@@ -13,6 +13,8 @@ from dataclasses import dataclass
 _FENCE = re.compile(r"^([ \t]*+(?:(?:[-*+]|\d{1,9}[.)])[ \t]++)*+)(`{3,}+|~{3,}+)([^\n]*+)$", re.MULTILINE)
 # The text after a fence whose language is Python: `py`, `Python 3`, `{#id .python startFrom="1"}`.
 _PYTHON = re.compile(r"(?:\{\s*+(?:#\S++\s++)?)?\.?(?:i?python|py|pypy)(?:-?\d[\d.]*)?(?![\w+#-])", re.IGNORECASE)
+# The tag of an answer in the line of a fence.
+_TAG = re.compile(r"^([ \t]*+)(?:<answer>[ \t]*+(?=`{3}|~{3})|(`{3,}+|~{3,}+)[ \t]*+</answer>)", re.MULTILINE)
 _PRINTS = re.compile(r"\b(?:print|write|writelines)\s*+\(")
 _INDENTATION = re.compile(r"^[ \t]*+(?=[^ \t\n])", re.MULTILINE)  # of a line that is not blank
 
@@ -48,7 +50,7 @@ def find_program(text: str, functions: Collection[str] = ()) -> str | None:
         defined, assigned = (sum(bool(p.search(block.program)) for p in some) for some in patterns)
         return defined, assigned, block.is_labelled or _PRINTS.search(block.program) is not None
 
-    blocks = list(_blocks(text.replace("\r\n", "\n")))
+    blocks = list(_blocks(_TAG.sub(r"\1\2", text.replace("\r\n", "\n"))))
     return max(reversed(blocks), key=rank).program if blocks else None
 
 

@@ -115,6 +115,7 @@ def e2b(request: Request, total_seconds: float, line_bytes: int) -> Lines:
     lines = "".join(output).encode().split(b"\n")[:-1]
     if not lines or lines[0] != b"ready":
         raise BoxError("e2b: the box ended before it was ready")
+    yield b"started"
     yield from lines[1:]
     if timed_out:
         raise OutOfTimeError
@@ -260,8 +261,8 @@ def _converse(
     line_bytes: int,
     end: Callable[[int], None] = _end_group,
 ) -> Lines:
-    """Start the box, send the request, and yield the lines that the box writes. At the end, all processes of the box
-    are killed.
+    """Start the box, yield `started`, send the request, and yield the lines that the box writes. At the end, all
+    processes of the box are killed.
 
     `end` kills the processes. Its argument is the id of the first process of the box, which leads a session. In a
     namespace, all processes die with the first one.
@@ -277,6 +278,7 @@ def _converse(
     assert process.stdin and process.stdout and process.stderr
     pipes = (process.stdin, process.stdout, process.stderr)
     try:
+        yield b"started"
         lines = _lines(*pipes, json.dumps(request).encode() + b"\n", started, total_seconds, line_bytes)
         if next(lines, None) != b"ready":
             raise BoxError("the box ended before it was ready")

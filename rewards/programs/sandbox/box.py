@@ -54,7 +54,8 @@ class Outcome:
 
     Attributes:
         end: `"ok"` (exit code 0), `"died"` (an exception, another exit code or a signal), `"timeout"` or `"overflow"`
-            (too much output or too many files). `"said"`: the test talks and has not ended.
+            (too much output or too many files). `"said"`: the test talks and has not ended. `"started"`: the box of
+            tests that talk has started.
         data: Standard output or, in a call test, the returned values as written by `wire.encode`. What a test that
             talks said. Otherwise empty.
     """
@@ -125,7 +126,8 @@ class Box:
 
         Yields:
             One outcome per test, in order. In a test that talks also one for each line that it says, whose answer must
-            be sent to this generator.
+            be sent to this generator. If tests talk, first `started` when the box starts, so that two boxes can start
+            at the same time.
 
         Raises:
             BoxError: The box did not start, or the prelude failed.
@@ -153,6 +155,9 @@ class Box:
         lines = _BACKENDS[backend](request, self.total_seconds, 2 * output_bytes + 1024)
         finished, end, answer = 0, "died", None
         with contextlib.closing(lines):
+            next(lines)
+            if talk:
+                yield Outcome("started", b"")
             try:
                 while finished < len(tests):
                     outcome = _outcome(lines.send(answer))

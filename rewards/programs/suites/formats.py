@@ -55,10 +55,9 @@ def read_suite(tests: Any, neighbours: Mapping[str, Any] | None = None) -> Suite
     """
     beside = {name: value for name, value in (neighbours or {}).items() if name in NEIGHBOURS and value is not None}
     _check_language(beside.get("language"))
+    tests = _decoded("" if tests is None else tests)
     if isinstance(tests, str):
-        if not tests.lstrip().startswith(("{", "[")):
-            return _python(tests, beside)
-        tests = _parsed(tests)
+        return _python(tests, beside)
     if isinstance(tests, Mapping):
         return _object(dict(tests), beside)
     if isinstance(tests, Sequence) and tests:
@@ -107,6 +106,8 @@ def _object(tests: dict[str, Any], beside: Mapping[str, Any]) -> Suite:
     if tests.get("cases") is not None:
         given = {name: value for name, value in tests.items() if value is not None}  # a table fills gaps with None
         return Suite("the project's own form", str(tests.get("type")), given)
+    if isinstance(tests.get("inputs"), str) and isinstance(tests.get("outputs"), str):
+        tests |= {name: _texts(tests[name]) for name in ("inputs", "outputs")}
     for inputs, outputs in (("inputs", "outputs"), ("input", "output")):
         if isinstance(tests.get(inputs), list) and isinstance(tests.get(outputs), list):
             pairs = list(zip(tests[inputs], tests[outputs], strict=False))
@@ -168,6 +169,11 @@ def _suite(form: str, pairs: Sequence[tuple[Any, Any]], function: str | None) ->
     if function is None:
         cases = [{"input": _stdin_text(given), "output": _stdin_text(wanted)} for given, wanted in pairs]
         return Suite(form, "stdin", {"type": "stdin", "cases": cases})
+    if not function.isidentifier():
+        raise ValueError(
+            f"the tests call {function!r}, but can only call a function or a method of the class Solution; write its "
+            "name, or leave these rows out"
+        )
     calls = [_call_case(given, wanted) for given, wanted in pairs]
     if all(isinstance(wanted, list) and len(wanted) == 1 for _, wanted in pairs):
         # Some sets wrap each result in a list of one. The results of a function that returns such lists look the same.
@@ -189,10 +195,41 @@ def _call_case(given: Any, wanted: Any) -> dict[str, Any]:
 def _stdin_text(part: Any) -> str:
     """Standard input or output as text. Some sets write a list of lines, or a number."""
     if isinstance(part, (list, tuple)):
-        return "\n".join(map(_stdin_text, part))
+        return "\n".join(_stdin_text(line).removesuffix("\n") for line in part)
     if not isinstance(part, (str, int, float)):
         raise ValueError(f"an input or output of a program is neither text nor a list of lines: {_excerpt(part)}")
-    return part if isinstance(part, str) else json_text(part)
+    return part if isinstance(part, str) else str(part) if isinstance(part, bool) else json_text(part)
+
+
+def _plain(value: Any) -> Any:
+    """The value, with lists in place of the arrays of numpy that tables give."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+
+
+def _decoded(tests: Any) -> Any:
+    """The tests, out of JSON text if they are JSON text, which some sets encode twice."""
+    if not isinstance(tests, str):
+        return _plain(tests)
+    if tests.lstrip().startswith(("{", "[")):
+        return _parsed(tests)
+    if tests.lstrip().startswith('"'):
+        with contextlib.suppress(ValueError, RecursionError):  # a suite of Python that begins with a docstring
+            inner = json.loads(tests)
+            return _parsed(inner) if inner.lstrip().startswith(("{", "[")) else inner
+    return tests
+
+
+def _texts(text: str) -> list[str]:
+    """The inputs or outputs of several cases, if the text is JSON of a list of texts. Otherwise of one case."""
+    with contextlib.suppress(ValueError, RecursionError):
+        texts = json.loads(text)
+        if isinstance(texts, list) and texts and all(isinstance(part, str) for part in texts):
+            return texts
+    return [text]
 
 
 def _parsed(text: str) -> Any:

@@ -8,6 +8,7 @@ from the box of the suite, so the expected values never enter the box of the sol
 from __future__ import annotations
 
 import ast
+import builtins
 import contextlib
 import functools
 from collections.abc import Generator, Sequence
@@ -25,6 +26,8 @@ def _source(*names: str) -> str:
 _SOLUTION = _source("messages", "server")
 _SUITE = _source("messages", "stand_ins", "tester")
 _OVER = b"\n"
+# Modules that a suite could use only in the process of the solution.
+_OUT_OF_REACH = ("asyncio.", "io.", "mock.", "tempfile.", "unittest.mock.")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Script:
     tests: tuple[str, ...]
     calls_check: bool  # whether `check` must be called with the entry point
     names: frozenset[str]  # what it imports from `solution`
+    undefined: frozenset[str]  # what it uses and does not define: names of the solution, or of Python
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class ScriptTest:
     def functions(self) -> list[str]:
         """The names of the solution that the test needs."""
         if self.do == "test":
-            return sorted(self.script.names)
+            return sorted(self.script.names or self.script.undefined)
         return [self.name.removeprefix("Solution().").split(".")[0].removesuffix("()")]
 
 
@@ -108,14 +112,42 @@ def _parse(source: str, entry_point: str | None) -> Script:
                 tests += [f"{node.name}.{name}" for name in inside if name.startswith("test")]
     if not any(map(_can_fail, ast.walk(tree))):
         raise ValueError("it has no assertion; write at least one `assert` about a result of the solution")
-    imported = {
-        alias.name
+    must_call_check = _must_call_check(tree) and not tests
+    if must_call_check and entry_point is None:
+        raise ValueError("nothing calls its `check`; give entry_point, or end it with `check(the_function)`")
+    imports = [
+        (f"{node.module}." if isinstance(node, ast.ImportFrom) else "", alias)
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "solution"
+        if isinstance(node, (ast.Import, ast.ImportFrom))
         for alias in node.names
-        if alias.name != "*"
+    ]
+    for module, alias in imports:
+        if f"{module}{alias.name}.".startswith(_OUT_OF_REACH):
+            raise ValueError(f"it imports {module}{alias.name}, which cannot reach the solution in another sandbox")
+    names = {alias.name for module, alias in imports if module == "solution." and alias.name != "*"}
+    modules = {alias.asname or alias.name for module, alias in imports if module + alias.name == "solution"}
+    names |= {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
     }
-    return Script(source, entry_point, tuple(tests), _must_call_check(tree) and not tests, frozenset(imported))
+    return Script(source, entry_point, tuple(tests), must_call_check, frozenset(names), _undefined(tree))
+
+
+def _undefined(tree: ast.Module) -> frozenset[str]:
+    """The names that a suite reads and never defines."""
+    read: set[str] = set()
+    defined: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (read if isinstance(node.ctx, ast.Load) else defined).add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            defined.add(node.name)
+        elif isinstance(node, ast.arg):
+            defined.add(node.arg)
+        elif isinstance(node, ast.alias):
+            defined.add((node.asname or node.name).partition(".")[0])
+    return frozenset(read - defined - set(dir(builtins)))
 
 
 def _can_fail(node: ast.AST) -> bool:
@@ -141,6 +173,7 @@ def _order(script: Script, **more: Any) -> dict[str, Any]:
 def _first_answer(box: Box, script: Script, order: dict[str, Any]) -> str:
     """The first line that the suite says."""
     with contextlib.closing(box.run(script.source, [_order(script, **order)], talk=_SUITE)) as suite:
+        next(suite)  # the box starts
         outcome = next(suite)
     if outcome.end != "said":
         raise ValueError(f"its own code ends without an answer ({outcome.end})")
@@ -167,6 +200,7 @@ def run_script(box: Box, program: str, tests: Sequence[ScriptTest], prelude: str
     suite = box.run(script.source, [_order(script, **order) for order in orders], talk=_SUITE)
     solution = box.run(program, [{"talk": None}] * len(orders), prelude, _SOLUTION)
     with contextlib.closing(suite), contextlib.closing(solution):
+        next(suite), next(solution)  # both boxes start at the same time
         for _ in orders:
             yield from _verdicts(suite, solution, len(tests) // len(orders))
 

@@ -15,9 +15,10 @@ class NotJudgedError(BaseException):
 
 def install():
     """Make `import pytest` and `import numpy` find the stand-ins."""
-    for name, members in (("pytest", _PYTEST), ("numpy", _NUMPY)):
+    for name, members in (("pytest", _PYTEST), ("numpy.testing", _NUMPY_TESTING), ("numpy", _NUMPY)):
         sys.modules[name] = _StandIn(name)
         vars(sys.modules[name]).update(members)
+    vars(sys.modules["numpy"])["testing"] = sys.modules["numpy.testing"]
 
 
 class _StandIn(types.ModuleType):
@@ -113,10 +114,10 @@ def _decorator(*given, **options):
     return given[0] if len(given) == 1 and callable(given[0]) and not options else lambda function: function
 
 
-def _parametrize(names, values, ids=None, **options):
-    names = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+def _parametrize(argnames, argvalues, ids=None, **options):
+    names = [name.strip() for name in argnames.split(",")] if isinstance(argnames, str) else list(argnames)
     rows = []
-    for value in values:
+    for value in argvalues:
         value = value.values if isinstance(value, _Param) else value if len(names) > 1 else (value,)
         rows.append(dict(zip(names, value, strict=True)))
 
@@ -134,9 +135,9 @@ class _Param:
         self.values = values
 
 
-def _fixture(*given, **options):
+def _fixture(*given, autouse=False, **options):
     def mark(function):
-        function.is_fixture = True
+        function.is_fixture, function.autouse = True, autouse
         return function
 
     return mark(given[0]) if given and callable(given[0]) else mark
@@ -151,16 +152,20 @@ def _fail(reason=""):
 
 
 def _near(value, expected, rtol, atol):
-    """Whether numbers, or lists of equal length with numbers, are near as `numpy.allclose` defines it."""
+    """Whether numbers, or lists of equal length with numbers, are near as `numpy.allclose` defines it.
+
+    Unlike in numpy, a list is never near a number: an empty list would be near every number.
+    """
     if isinstance(value, (list, tuple)) and isinstance(expected, (list, tuple)):
         same = len(value) == len(expected)
         return same and all(_near(a, b, rtol, atol) for a, b in zip(value, expected, strict=True))
-    if isinstance(value, (list, tuple)) or isinstance(expected, (list, tuple)):
-        many, one = (value, expected) if isinstance(value, (list, tuple)) else (expected, value)
-        return all(_near(*((item, one) if many is value else (one, item)), rtol, atol) for item in many)
     if not isinstance(value, (int, float, complex)) or not isinstance(expected, (int, float, complex)):
         raise TypeError(f"{type(value).__name__} and {type(expected).__name__} are not numbers")
     return value == expected or bool(abs(value - expected) <= atol + rtol * abs(expected) < math.inf)
+
+
+def _assert_allclose(actual, desired, rtol=1e-07, atol=0, **options):
+    assert _near(actual, desired, rtol, atol), f"{actual} is not near {desired}"
 
 
 def _allclose(value, expected, rtol=1e-05, atol=1e-08, equal_nan=False):
@@ -181,6 +186,7 @@ _PYTEST = {
     "fail": _fail,
     "main": lambda *given, **options: 0,
 }
+_NUMPY_TESTING = {"assert_allclose": _assert_allclose}
 _NUMPY = {
     "allclose": _allclose,
     "isclose": _allclose,

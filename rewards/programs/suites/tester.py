@@ -13,6 +13,7 @@ function returned has no methods that lists, texts and other data have.
 # ruff: noqa: F821
 # mypy: disable-error-code="name-defined"
 
+import _thread
 import builtins
 import sys
 import types
@@ -21,6 +22,7 @@ _ERRORS: dict = {}  # names of an exception's class and its bases -> the class t
 _REMOTES: dict = {}  # number -> the object that stands for it
 _DATA = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
 _METHODS_OF_DATA = {name for kind in _DATA for name in dir(kind) if not name.startswith("_")}
+_ASKING = _thread.allocate_lock()  # a suite may call the solution from several threads
 _COROUTINE = 0x80  # the flag of a function that is defined with `async`
 
 
@@ -39,9 +41,10 @@ class _State:
 
 def _ask(name, *args, **kwargs):
     """Let the solution's process call a function of `operator` or `builtins`."""
-    _State.calls += name != "getattr"
-    say("ask " + pack([name, list(args), kwargs], _number_of))
-    kind, *content = unpack(_heard(), _found)
+    with _ASKING:
+        _State.calls += name != "getattr"
+        say("ask " + pack([name, list(args), kwargs], _number_of))
+        kind, *content = unpack(_heard(), _found)
     if kind == "error":
         names, given, text = content
         error = _error_class(tuple(names))(*given)
@@ -122,6 +125,17 @@ class _Remote:
 
     def __instancecheck__(self, value):
         return isinstance(value, _Remote) and _ask("isinstance", value, self)
+
+    def __contains__(self, item):
+        if self._remote.is_result:
+            return any(part == item for part in _ask("iter", self))
+        return _ask("contains", self, item)
+
+    def __enter__(self):
+        return self.__getattr__("__enter__")()
+
+    def __exit__(self, *error):
+        self.__getattr__("__exit__")(None, None, None)  # what it returns could hide an error of the suite
 
     def __format__(self, spec):
         return format(str(self), spec)
@@ -301,9 +315,9 @@ def _check_tests():
         _run(program, names)
         for test in order["tests"]:
             function, rows = _test_function(names, test)
-            missing = {name for row in rows for name in _parameters(function) if name not in row}
-            for name in missing:
-                _fixture(names, name)
+            for row in rows:
+                for name in _parameters(function):
+                    _Fixtures(names, function, row).check(name)
     except (ImportError, SyntaxError, NotJudgedError):
         raise
     except Exception:  # the suite's own code needs a result of the solution
@@ -327,11 +341,20 @@ def _judge_test():
     names = _Names(_SOLUTION.__getattr__)
     _run(program, names)
     function, rows = _test_function(names, order["test"])
+    _set_up(names, "setup_module", "setUpModule")
     for row in rows:
         function, _ = _test_function(names, order["test"])  # a new instance of the class
-        given = {name: row[name] if name in row else _fixture(names, name)() for name in _parameters(function)}
-        function(**given)
+        _set_up(names, *[] if isinstance(function, types.MethodType) else ["setup_function"])
+        fixtures = _Fixtures(names, function, row)
+        fixtures.set_up()
+        function(**{name: fixtures[name] for name in _parameters(function)})
     return _status(None)
+
+
+def _set_up(names, *functions):
+    """Call those of these functions that exist. They may take an argument, which suites ignore."""
+    for function in (names[name] for name in functions if dict.__contains__(names, name)):
+        function(*[None] * len(_parameters(function)))
 
 
 def _run(code, names):
@@ -357,6 +380,8 @@ def _test_function(names, test):
         return kind(name).debug, [{}]
     instance = kind()
     function = getattr(instance, name)
+    if hasattr(kind, "setup_class"):
+        kind.setup_class()
     if hasattr(instance, "setup_method"):
         instance.setup_method(*[function][: len(_parameters(instance.setup_method))])
     rows = [a | b for a in getattr(kind, "parameters", [{}]) for b in getattr(function, "parameters", [{}])]
@@ -374,17 +399,37 @@ def _parameters(function):
     return names[1:] if bound else names
 
 
-def _fixture(names, name):
-    """A function that makes the value of a fixture."""
-    fixture = names.get(name)
-    if not getattr(fixture, "is_fixture", False):
-        raise NotJudgedError(f"the fixture {name} is not supported")
+class _Fixtures(dict):
+    """The arguments of one test by name: its parameters, and the values of fixtures, each made once.
 
-    def make():
-        value = fixture(**{other: _fixture(names, other)() for other in _parameters(fixture)})
-        return next(value) if isinstance(value, types.GeneratorType) else value
+    A fixture is a function of the suite, or a method of the test's class.
+    """
 
-    return make
+    def __init__(self, names, function, row):
+        super().__init__(row)
+        self.names, self.instance = names, getattr(function, "__self__", None)
+
+    def find(self, name):
+        fixture = getattr(self.instance, name, None) or self.names.get(name)
+        is_function = isinstance(fixture, (types.FunctionType, types.MethodType))
+        return fixture if is_function and hasattr(fixture, "is_fixture") else None
+
+    def check(self, name):
+        if name not in self and self.find(name) is None:
+            raise NotJudgedError(f"the fixture {name} is not supported")
+
+    def __missing__(self, name):
+        self.check(name)
+        fixture = self.find(name)
+        value = fixture(**{other: self[other] for other in _parameters(fixture)})
+        self[name] = next(value) if isinstance(value, types.GeneratorType) else value
+        return self[name]
+
+    def set_up(self):
+        """Make the fixtures that every test uses."""
+        for name in [*self.names, *dir(type(self.instance))]:
+            if getattr(self.find(name), "autouse", False):
+                self[name]
 
 
 _DO: dict = {

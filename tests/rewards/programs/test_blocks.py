@@ -27,6 +27,12 @@ def fenced(program, opening="```python", closing="```"):
         ("```python\nx = 1\nBut better:\n```python\nx = 2\n```", "x = 2\n"),  # the first is not closed
         ("```\nstray\n\n```python\nx = 1\n```", "x = 1\n"),
         ("Use ```x``` so:\n```python\nx = 1\n```", "x = 1\n"),
+        ("<answer>```python\nx = 1\n```</answer>", "x = 1\n"),
+        (
+            "<think>\n```python\nx = 2\n```\n</think>\n <answer>~~~py\n x = '<answer>'\n ~~~ </answer>",
+            "x = '<answer>'\n",
+        ),
+        ("<answer>```</answer> x\n```python\nx = 1\n```", "x = 1\n"),
         ("x = 1", None),
         ("```javascript\nx = 1\n```", None),
         ("```python\nx = 1", None),

@@ -178,3 +178,13 @@ def test_the_functions_that_a_test_calls():
     assert [test.functions for test in read_tests(suite)] == [["f", "g"], ["f"]]
     assert [test.functions for test in read_tests("def check(c): assert c(1)", "h")] == [["h"]]
     assert [test.functions for test in [*read_tests(CALL), *read_tests(STDIN)]] == [["f"], []]
+
+
+@pytest.mark.parametrize(
+    ("expected", "value", "status"),
+    [([7], [7], "ok"), ([7], None, "wrong"), ([7], 7, "wrong"), ([None], None, "ok"), ([None], [None], "ok")],
+)
+def test_a_gap_of_a_table_is_no_other_right_value(expected, value, status):
+    suite = {"type": "call", "fn_name": "f", "cases": [{"args": [], "expected": expected, "or": None}]}
+    (test,) = read_tests(suite)
+    assert test.status(Outcome("ok", wire.encode([value]).encode())) == status

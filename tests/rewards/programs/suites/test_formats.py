@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import numpy as np
 import pytest
 from datasets import Dataset
 
@@ -82,6 +83,30 @@ ROWS = {
         {"input_output": "tests"},
         "stdin, 2 cases",
         (STDIN_RIGHT, STDIN_WRONG),
+    ),
+    "APPS, lines that end": (
+        {"input_output": '{"inputs": [["9\\n", "5\\n"]], "outputs": [["14\\n", "45\\n"]]}'},
+        {"input_output": "tests"},
+        "stdin, 1 case",
+        ("a, b = int(input()), int(input())\nprint(a + b)\nprint(a * b)", "print(14)"),
+    ),
+    "APPS, JSON text within JSON text": (
+        {"input_output": json.dumps(json.dumps({"inputs": '["5\\n", "0\\n"]', "outputs": '["22", "17"]'}))},
+        {"input_output": "tests"},
+        "stdin, 2 cases",
+        (STDIN_RIGHT, STDIN_WRONG),
+    ),
+    "APPS, texts of one case": (
+        {"input_output": {"inputs": "5\n", "outputs": "22\n"}},
+        {"input_output": "tests"},
+        "stdin, 1 case",
+        (STDIN_RIGHT, STDIN_WRONG),
+    ),
+    "a boolean result": (
+        {"input_output": '{"inputs": ["5"], "outputs": [true]}'},
+        {"input_output": "tests"},
+        "stdin, 1 case",
+        ("print(int(input()) > 4)", "print('true')"),
     ),
     "TACO, a call": (
         {"input_output": '{"fn_name": "shift", "inputs": [[5, 2], [0, 1]], "outputs": [7, 1]}'},
@@ -242,6 +267,20 @@ def test_text_stays_text_and_numbers_have_any_length():
     assert case["expected"] == "54"
 
 
+def test_arrays_are_read_as_lists():
+    cases = [{"input": "5", "output": "22", "type": "stdin_stdout", "fn_name": None}]
+    stdin = {"type": "stdin", "cases": [{"input": "5", "output": "22"}]}
+    for given in (
+        np.array(cases, dtype=object),
+        {"inputs": np.array(["5"]), "outputs": np.array(["22"]), "fn_name": None},
+        {"type": "stdin", "cases": np.array(stdin["cases"], dtype=object)},
+    ):
+        assert read_suite(given).tests == stdin
+    (case,) = read_suite({"fn_name": "f", "inputs": [np.array([1, 2])], "outputs": [np.int64(3)]}).tests["cases"]
+    assert case == {"args": [1, 2], "expected": 3} and type(case["expected"]) is int
+    assert read_suite(np.array(["assert f(1) == 2", "assert f(2) == 3"])).tests == "assert f(1) == 2\nassert f(2) == 3"
+
+
 UNREADABLE = {
     "another language": (
         {"tests": '{"language": "cpp", "test_cases": [{"input": "1", "output": "2", "type": "stdin_stdout"}]}'},
@@ -257,6 +296,11 @@ UNREADABLE = {
     "no case": ({"tests": '{"inputs": [], "outputs": []}'}, ["no case"]),
     "a type": ({"tests": '[{"input": "3", "output": "4", "type": "interactive"}]'}, ["'interactive'", "stdin"]),
     "no JSON": ({"tests": '[{"input": "3", '}, ["not valid JSON"]),
+    "nothing": ({"tests": None}, ["tests are empty"]),
+    "a method of another class": (
+        {"tests": '{"fn_name": "Calculator.add", "inputs": [[3]], "outputs": [3]}'},
+        ["'Calculator.add'", "class Solution"],
+    ),
     "arguments that are no list": ({"tests": '{"fn_name": "f", "inputs": [3], "outputs": [3]}'}, ["list of arguments"]),
 }
 

@@ -122,6 +122,121 @@ def test_box(box):
         "class Box:\n    def __init__(self, value): self.value = value",
         ["class Box:\n    value = 5\n    def __init__(self, value): pass\n    def __setattr__(self, *given): pass"],
     ),
+    "fixtures of a class, and one that every test uses": (
+        """
+import pytest
+from solution import Queue
+
+@pytest.fixture
+def queue():
+    return Queue()
+
+@pytest.fixture
+def filled(queue):
+    queue.push(8)
+
+class TestQueue:
+    @pytest.fixture(autouse=True)
+    def prepare(self):
+        self.extra = 5
+
+    @pytest.fixture
+    def more(self):
+        return 6
+
+    def test_queue(self, queue, filled, more):
+        queue.push(self.extra)
+        queue.push(more)
+        assert [queue.pop(), queue.pop(), queue.pop()] == [8, 5, 6]
+""",
+        "class Queue:\n    def __init__(self): self.items = []\n    def push(self, x): self.items.append(x)\n"
+        "    def pop(self): return self.items.pop(0)",
+        [
+            "class Queue:\n    def __init__(self): self.items = []\n    def push(self, x): self.items.append(x)\n"
+            "    def pop(self): return self.items.pop()",
+        ],
+    ),
+    "functions that set up": (
+        """
+import pytest
+from solution import scale
+
+def setup_module(module):
+    global FACTOR
+    FACTOR = 3
+
+def setup_function():
+    global OFFSET
+    OFFSET = 4
+
+def test_function():
+    assert scale(FACTOR) + OFFSET == 34
+
+class TestScale:
+    @classmethod
+    def setup_class(cls):
+        cls.given = 5
+
+    @pytest.mark.parametrize(argnames="more", argvalues=[0, 1])
+    def test_method(self, more):
+        assert scale(self.given + more) == 10 * self.given + 10 * more
+""",
+        "def scale(x): return 10 * x",
+        ["def scale(x): return 30", "def scale(x): return 50"],
+    ),
+    "with, in, and threads": (
+        """
+import threading
+from solution import Register
+
+def test_with():
+    with Register() as register:
+        register.add(4)
+        assert register.names == [4]
+    assert register.closed
+
+def test_in():
+    register = Register()
+    register.add(5)
+    assert 5 in register and 6 not in register
+
+def test_threads():
+    register = Register()
+    threads = [threading.Thread(target=register.add, args=(name,)) for name in range(20)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    assert sorted(register.names) == list(range(20))
+""",
+        "class Register:\n    def __init__(self): self.names, self.closed = [], False\n"
+        "    def __enter__(self): return self\n    def __exit__(self, *error): self.closed = True\n"
+        "    def __getitem__(self, place): return 0\n    def __contains__(self, name): return name in self.names\n"
+        "    def add(self, name): self.names.append(name)",
+        [
+            # its `__exit__` hides errors
+            "class Register:\n    names, closed = [], True\n    def __enter__(self): return self\n"
+            "    def __exit__(self, *error): return True\n    def add(self, name): pass",
+            "class Register:\n    def __init__(self): self.names, self.closed = [], False\n"
+            "    def __enter__(self): return self\n    def __exit__(self, *error): self.closed = True\n"
+            "    def __contains__(self, name): return True\n    def add(self, name): self.names.append(name)",
+        ],
+    ),
+    "near arrays": (
+        """
+import numpy as np
+for given, wanted in [(1, 0.33333333), (2, [0.5, 0.25])]:
+    found = share(given)
+    if found != wanted:
+        np.testing.assert_allclose(found, wanted, rtol=1e-07, atol=1e-6)
+        assert np.allclose(found, wanted, rtol=1e-07, atol=1e-6)
+""",
+        "def share(x): return 1 / 3 if x == 1 else [0.5, 0.2500001]",
+        [
+            "def share(x): return []",  # with numpy, an empty list is near every number
+            "def share(x): return [1 / 3] if x == 1 else [0.5, 0.25]",
+            "def share(x): return 1 / 3 if x == 1 else [0.5]",
+            "def share(x): return 1 / 3 if x == 1 else [0.5, 0.26]",
+        ],
+    ),
     "iterators": (
         "from solution import g\n\ndef test_g():\n"
         "    assert list(g(3)) == [0, 1, 2] and next(g(2)) == 0 and g(1) != [0]\n"
@@ -307,6 +422,27 @@ REFUSED = {
     "no call": ("for x in [1]: assert x == 1", "never calls the solution"),
     "an undefined name": ("for x in [1]: assert f(y) == x", "y is not defined"),
     "a fixture": ("from solution import f\ndef test_f(tmp_path): assert f(1) == 1", "tmp_path"),
+    "a coroutine": (
+        "import asyncio\nfrom solution import f\ndef test_f(): assert asyncio.run(f(1)) == 1",
+        "it imports asyncio",
+    ),
+    "a patch": (
+        "from unittest.mock import patch\nfrom solution import f\n@patch('random.random')\ndef test_f(r): assert f(1)",
+        "it imports unittest.mock.patch",
+    ),
+    "captured output": (
+        "from io import StringIO\nimport sys\nfrom solution import f\ndef test_f():\n    sys.stdout = StringIO()\n"
+        "    f(1)\n    assert sys.stdout.getvalue() == '1'",
+        "it imports io.StringIO",
+    ),
+    "a file": (
+        "import tempfile\nfrom solution import f\ndef test_f(): assert f(tempfile.mkstemp()[1]) == ''",
+        "it imports tempfile",
+    ),
+    "a check without a function": (
+        "def check(candidate):\n    for x in [1]: assert candidate(x) == 1",
+        "nothing calls its `check`; give entry_point",
+    ),
     "a part of pytest": (
         "import pytest\nfrom solution import f\n@pytest.hookimpl\ndef test_f(): assert f(1) == 1",
         "hookimpl",
@@ -325,6 +461,20 @@ def test_a_suite_that_cannot_run_is_refused(suite, word, caplog):
     with caplog.at_level(logging.WARNING):
         assert statuses(suite, "def f(x): return x", "def f(x): return 0") == ["no_gold", "no_gold"]
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    "suite",
+    [
+        "from solution import *\n\ndef test_f():\n    assert double(4) == 8\n",
+        "import solution as s\n\ndef test_f():\n    assert s.double(4) == 8\n",
+        "def test_f():\n    for x in range(3):\n        assert double(x) == 2 * x\n",
+    ],
+)
+def test_a_suite_that_does_not_import_its_names_finds_the_block_that_defines_them(suite):
+    answer = f"{block('def double(x): return 2 * x')}\nTry it:\n{block('print(double(4))')}"
+    ((status, _),) = Code(workers=1).grade([answer], [suite])
+    assert status == "ok"
 
 
 def test_a_suite_that_passes_a_function_is_not_judged():
