@@ -101,7 +101,7 @@ def test_the_answer_in_a_prompt_is_left_out_and_said(tmp_path, capsys):
     [
         ({"dataset_columns": {"text": 3}}, ["dataset_columns", "3", "text"]),
         ({"dataset_extract": {"solution": ["last box"]}}, ["dataset_extract", "['last box']"]),
-        ({"dataset_extract": "{solution: after ####}"}, ["dataset_extract", "# after a space", "quotes"]),
+        ({"dataset_extract": "{solution: after # Answer}"}, ["dataset_extract", "# after a space", "quotes"]),
         ({"max_prompt_tokens": 0}, ["max_prompt_tokens=0", "positive"]),
     ],
 )
