@@ -37,7 +37,14 @@ _SOURCE = "\n".join(
     path.read_text() for path in (Path(__file__).parents[1] / "wire.py", Path(__file__).with_name("runner.py"))
 )
 _FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8", "-c")  # a bare interpreter; not -I, which ignores PYTHONHASHSEED
-_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
+# Without MALLOC_ARENA_MAX, each thread reserves 64 MiB of the address space, which is limited.
+_ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "MALLOC_ARENA_MAX": "1",
+}
 _UIDS = range(61184, 65000)  # unprivileged; a different one per box, because the kernel counts threads per user
 _TMP_BYTES = 16 * 2**20
 _TMP_FILES = 10_000

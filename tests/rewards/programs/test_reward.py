@@ -659,3 +659,13 @@ def test_no_expected_value_enters_the_box(monkeypatch):
         everything = json.dumps([command, request])
         assert secret not in everything and str(number) not in everything and hex(number) not in everything
     assert secret not in str(backends._ENVIRONMENT)
+
+
+def test_a_program_may_run_many_threads_at_once():
+    program = (
+        "import threading\nfound, gate = [], threading.Barrier(81)\n"
+        "def work(x):\n    found.append(bytearray(1000) and x)\n    gate.wait()\n"
+        "threads = [threading.Thread(target=work, args=(x,)) for x in range(80)]\n"
+        "for thread in threads: thread.start()\ngate.wait()\nprint(sum(found))"
+    )
+    assert Code(workers=1).grade([block(program)], [stdin_tests(("", "3160"))]) == [("ok", 1.0)]  # 79 * 80 / 2
