@@ -18,7 +18,7 @@ def install():
     for name, members in (("pytest", _PYTEST), ("numpy.testing", _NUMPY_TESTING), ("numpy", _NUMPY)):
         sys.modules[name] = _StandIn(name)
         vars(sys.modules[name]).update(members)
-    vars(sys.modules["numpy"])["testing"] = sys.modules["numpy.testing"]
+    vars(sys.modules[name]).update(testing=sys.modules["numpy.testing"])  # the last name is numpy
 
 
 class _StandIn(types.ModuleType):

@@ -86,10 +86,6 @@ REFUSED = {
         ),
         ["chat_template_kwargs={'n': 'one'}", "Correct"],
     ),
-    "argument of the trainer": (
-        (PLAIN, ["1+1="], PromptFormat(chat_template_kwargs={"tokenize": False})),
-        ["chat_template_kwargs={'tokenize': False} cannot be used", "tokenize"],
-    ),
 }
 
 
