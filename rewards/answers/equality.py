@@ -192,7 +192,7 @@ def equal(expected: Value, answer: Value) -> bool:
             return same
     pair = (expected, answer)
     if any(isinstance(value, FiniteSet) for value in pair) and any(map(_is_inequality, pair)):
-        return False  # 2 < x < 5 is no list of its two ends
+        return False  # the list {2, 5} does not equal 2 < x < 5
     return sympy_expr_eq(*_as_sets(_as_points(pair)), DIGITS, DIGITS)
 
 
@@ -206,5 +206,5 @@ def _same_number(a: Expr, b: Expr) -> bool | None:
     parts = difference.as_real_imag()
     if not all(part.is_Float or part.is_Rational for part in parts):
         return None
-    # sympy marks a number of which it knows no digit by a precision of one bit
+    # a precision of one bit means that sympy knows no digit of the number
     return all(part == 0 or getattr(part, "_prec", 0) == 1 for part in parts)

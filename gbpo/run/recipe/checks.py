@@ -74,7 +74,7 @@ _RANGES = {
 
 # field of an earlier version → the error that says what to write now
 RENAMED = {name: renamed_speedup(name) for name in SPEEDUPS} | {
-    "max_prompt_length": "max_prompt_length is no option of TRL any more, so no prompt would be shortened. Write "
+    "max_prompt_length": "TRL has removed max_prompt_length, so no prompt would be shortened. Write "
     "max_prompt_tokens: N, which drops prompts with more than N tokens."
 }
 

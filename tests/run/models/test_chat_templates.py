@@ -63,7 +63,7 @@ REFUSED = {
         ["leaves out the system message in row 1", "message['content']"],
     ),
     "prompt left out": (("Solve it.", ["1+1="]), ["leaves out the user message in row 0", "message['content']"]),
-    "content that is no list of parts": ((PARTS, ["1+1="]), ["leaves out the user message in row 0"]),
+    "content as parts that the template leaves out": ((PARTS, ["1+1="]), ["leaves out the user message in row 0"]),
     "first message left out": (
         ("{{ messages[-1]['content'] }}", [EXAMPLE]),
         ["leaves out the user message in row 0"],
