@@ -74,11 +74,11 @@ def test_gemma_trains_with_vllm(tmp_path, monkeypatch):
         for a, b, c, d, e, f in (rng.sample(range(10), 6) for _ in range(256))
     ]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    flags = ("--max_completion_length", 8, "--generation_batch_size", 64, "--optimizer_batch_size", 32, "--max_steps", 24)
+    flags = ("--generation_batch_size", 64, "--optimizer_batch_size", 32, "--max_completion_length", 8)
     processes.run(
         *(*processes.python(), WITH_VLLM, ROOT / "recipes" / "qwen_math_lora.yaml"),
         *("--model_name_or_path", "builtin:gemma3_270m", "--dataset_name", tmp_path / "pairs.jsonl", *COLUMNS),
-        *(*SIZES, *flags, "--learning_rate", 1e-4, "--output_dir", tmp_path / "run"),
+        *(*SIZES, *flags, "--max_steps", 24, "--learning_rate", 1e-4, "--output_dir", tmp_path / "run"),
         timeout=1800,
     )
     rows = [row for row in read_metrics(tmp_path / "run") if "loss" in row]
