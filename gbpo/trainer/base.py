@@ -1,7 +1,11 @@
 """`BaseTrainer`: the parts that GBPO and the GRPO baseline share."""
 
+from copy import deepcopy
+
 from accelerate.logging import get_logger
 from accelerate.utils import DistributedType
+from datasets import IterableDataset
+from trl.generation.vllm_client import VLLMClient
 
 from .bridge import BridgeTrainer
 from .config import BaseConfig
@@ -11,11 +15,14 @@ from .guards.vllm_weights import WeightCheck, engine_dtype
 from .passes.anchor import Anchor
 from .passes.run import Scorer
 from .passes.speedups import decide
+from .sampling.ahead import Ahead
+from .sampling.background import BackgroundSampler
+from .sampling.delay_line import DelayLine
 from .sampling.extra_votes import ExtraVotes, vote_rounds
 from .sampling.resampling import Resampling
 from .sampling.seeds import SamplingSeeds
 from .sampling.unbiased import biased_sampling
-from .sampling.vllm_client import server_url
+from .sampling.vllm_client import SAMPLING_OPTIONS, SeededClient, readable_errors, server_url
 
 logger = get_logger(__name__)
 
@@ -51,11 +58,17 @@ class BaseTrainer(BridgeTrainer):
                 self._tokenizer.pad_token_id,
                 self.args.seed,
             )
+        ahead = self.args.generate_ahead if isinstance(self.args, BaseConfig) else 0
+        if self.use_vllm or ahead:
+            seeds = self.sampling_seeds = SamplingSeeds(self.args.seed, self._engine_number)
         if self.use_vllm:
-            self.sampling_seeds = SamplingSeeds(self.args.seed, rank // self.args.vllm_tensor_parallel_size)
             dtype = engine_dtype(self.model.dtype, self.accelerator.mixed_precision)
             biased = biased_sampling(self.args) is not None
             self.weight_check = WeightCheck(self.accelerator, dtype, biased, self._weight_sync_fix(dtype))
+        if ahead:
+            self._check_ahead_is_possible()
+            background = self._background_sampler() if self._has_server else None
+            self.ahead = Ahead(DelayLine(ahead), self.prompts_to_come(), seeds, background)
         self.speedups = decide(
             self.args,
             self.model,
@@ -73,6 +86,46 @@ class BaseTrainer(BridgeTrainer):
                 few_shapes=self._needs_few_shapes,
             )
         logger.info(self.speedups.line())
+
+    @property
+    def _has_server(self) -> bool:
+        return self.use_vllm and self.args.vllm_mode == "server"
+
+    @property
+    def _engine_number(self) -> int:
+        """Number of the engine that samples for this rank. A group of tensor-parallel processes is one engine."""
+        if self._has_server:
+            return 0
+        return self.accelerator.process_index // (self.args.vllm_tensor_parallel_size if self.use_vllm else 1)
+
+    def _check_ahead_is_possible(self) -> None:
+        """Raise `ValueError` if the trainer has a part that cannot be sampled ahead."""
+        images = {"image", "images"} & set(getattr(self.train_dataset, "column_names", None) or ())
+        reasons = {
+            "tools and environments answer in several turns, and the later turns would be sampled with newer weights": (
+                self.tools or self.environment_factories is not None
+            ),
+            "a rollout_func samples by itself": self.rollout_func is not None,
+            "images are not sampled ahead": images,
+            "prompts cannot be read ahead from a data set without a length": isinstance(
+                self.train_dataset, IterableDataset
+            ),
+        }
+        for reason, applies in reasons.items():
+            if applies:
+                raise ValueError(
+                    f"generate_ahead={self.args.generate_ahead} cannot be used here: {reason}. Write generate_ahead: 0."
+                )
+
+    def _background_sampler(self) -> BackgroundSampler:
+        url, timeout = server_url(self.args), self.args.vllm_server_timeout
+        with readable_errors():
+            client = SeededClient(VLLMClient(base_url=url, connection_timeout=timeout))
+        engine = self.vllm_generation
+        options = {name: getattr(engine, name) for name in SAMPLING_OPTIONS}
+        options |= {"max_tokens": engine.max_completion_length, "min_p": engine.min_p or 0.0}
+        tokenizer = deepcopy(self.processing_class)
+        return BackgroundSampler(client, options, self.num_generations, self.accelerator.process_index, tokenizer)
 
     @property
     def _needs_few_shapes(self) -> bool:

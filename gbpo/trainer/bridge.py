@@ -1,9 +1,11 @@
 """`BridgeTrainer`: the one class that overrides methods of TRL, transformers and accelerate, or patches their names."""
 
+import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,14 @@ from trl.generation import vllm_generation
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from ..shared.stopping import TrainingStopped
 from .checkpoints import load_rollout_state, plain_logs, save_rollout_state, written_whole
 from .guards.finite_rewards import check_rewards
 from .guards.finite_steps import FiniteSteps
 from .guards.phase_times import PhaseTimes
 from .guards.ratio_metrics import ratio_metrics
 from .guards.sampler_gap import sampler_gap_metrics
+from .guards.staleness import first_use_metrics, staleness_metrics
 from .guards.vllm_weights import WeightCheck, engine_dtype
 from .passes.anchor import Anchor
 from .passes.batch import IMAGE_KEYS, Pass, policy_mask, rows_of
@@ -31,6 +35,9 @@ from .passes.plan import PassPlan
 from .passes.run import Scorer
 from .passes.shared_prompts import generate_after_prefixes, once_per_group
 from .passes.speedups import SPEEDUPS, Speedups
+from .sampling.ahead import Ahead
+from .sampling.background import BackgroundRewards, decoded
+from .sampling.delay_line import Completions, Generation, PromptOrder, as_batch, done
 from .sampling.extra_votes import ExtraVotes
 from .sampling.resampling import Resampling
 from .sampling.seeds import SamplingSeeds, random_state
@@ -56,6 +63,10 @@ class BridgeTrainer(GRPOTrainer):
     9. `scorer` computes old log-probs, if `anchor` needs them and TRL has not computed them, for all passes except
        those of the next optimiser step. The passes of that step compute their old log-probs themselves.
 
+    With `generate_ahead`, a later generation is sampled first, with the parts in `ahead`. A server samples and grades
+    it in the background. Its prompts come from the order of the data loader, and `weight_check` compares its log-probs.
+    Steps 2 to 4 then read completions and rewards that were computed before.
+
     For one optimiser step, `scorer` computes the log-probs of each pass, `anchor` gives the old log-probs and vLLM's
     importance ratio, and `pass_loss` (GBPO) computes the loss. After the last backward, `ratio_metrics`,
     `sampler_gap_metrics`, `finish_step` (GBPO) and `finite_steps` read the results of all passes.
@@ -69,6 +80,7 @@ class BridgeTrainer(GRPOTrainer):
     resampling: Resampling | None = None
     sampling_seeds: SamplingSeeds | None = None
     weight_check: WeightCheck | None = None
+    ahead: Ahead | None = None
     scorer: Scorer | None = None
     pass_plan: PassPlan | None = None
 
@@ -77,6 +89,7 @@ class BridgeTrainer(GRPOTrainer):
     _unfinished: Path | None = None  # folder of the checkpoint that is being saved
     _train_sampler: Any = ()  # stays empty for an iterable data set
     _not_restored: str | None = None  # checkpoint whose random states transformers has not loaded yet
+    _used: Generation | None = None  # the generation of the delay line that is being scored
     _leave_out_old_logps = False
     _micro_batch: Batch | None = None  # what TRL's own loss gets; the forward pass of the loss completes it
     _last_logps: Any = None  # log-probs of that forward pass
@@ -133,7 +146,11 @@ class BridgeTrainer(GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch):
         before = self._buffered_inputs
+        begins = before is None or self._step % self._generate_every == 0
+        if self.ahead is not None and self.model.training and begins:
+            self._used = self._sample_ahead(self.ahead)
         inputs = super()._prepare_inputs(generation_batch)
+        self._used = None
         slot = self._step % self.args.steps_per_generation
         if self.model.training and self._buffered_inputs is not before:
             if self.pass_plan is not None:
@@ -155,14 +172,19 @@ class BridgeTrainer(GRPOTrainer):
         """One scored generation of this rank, and the advantages of all ranks (None if no part needs them)."""
         leaves_out = self._uses_old_logps and (self.anchor.is_sampler or self._finds_old_logps)
         self._leave_out_old_logps = leaves_out
-        corrects, self.vllm_importance_sampling_correction = self.vllm_importance_sampling_correction, False
-        try:  # TRL would compute old log-probs for its correction; `anchor` corrects without them
+        version = self.state.global_step
+        if self._used is not None and self._used.rounds:  # none are left when further groups are drawn
+            version = self._used.version
+        # TRL would compute old log-probs for its correction; `anchor` corrects without them
+        with self._with(vllm_importance_sampling_correction=False):
             batch = super()._generate_and_score_completions(inputs)
-        finally:
-            self.vllm_importance_sampling_correction = corrects
         if leaves_out:
             del batch["old_per_token_logps"]
-        if self.weight_check is not None and self.model.training and "sampling_per_token_logps" in batch:
+        if self.ahead is not None:
+            batch["versions"] = torch.full_like(batch["advantages"], version, dtype=torch.long)
+            if "sampling_per_token_logps" not in batch and self.model.training:  # transformers sampled these now
+                batch["sampling_per_token_logps"] = self._policy_logps(batch)
+        elif self.weight_check is not None and self.model.training and "sampling_per_token_logps" in batch:
             self._check_engine(self.weight_check, batch)
         if self.pass_plan is None and self.resampling is None:
             return batch, None
@@ -172,8 +194,12 @@ class BridgeTrainer(GRPOTrainer):
     @property
     def _uses_old_logps(self) -> bool:
         """Whether several optimiser steps use a generation, so that old log-probs differ from the policy's."""
-        updates = self.args.steps_per_generation * self.num_iterations
-        return self.args.gradient_accumulation_steps % updates != 0
+        return self.args.gradient_accumulation_steps % self._generate_every != 0
+
+    @property
+    def _generate_every(self) -> int:
+        """Micro-batches from one generation to the next."""
+        return self.args.steps_per_generation * self.num_iterations
 
     @property
     def _finds_old_logps(self) -> bool:
@@ -189,8 +215,10 @@ class BridgeTrainer(GRPOTrainer):
         gone = torch.tensor(float(server is not None and server.was_gone()), device=self.accelerator.device)
         if self.args.vllm_mode == "server" and self.accelerator.reduce(gone).item():
             check.proven = False
-        found = check.check(batch, self._first_micro_batch, self._policy_logps, self.state.global_step)
-        for name, value in found.items():
+        self._check_rows(check, batch, self._first_micro_batch)
+
+    def _check_rows(self, check: WeightCheck, batch: Batch, some_rows: Callable[[Batch], Batch]) -> None:
+        for name, value in check.check(batch, some_rows, self._policy_logps, self.state.global_step).items():
             self._log(name, value)
 
     def _first_micro_batch(self, batch: Batch) -> Batch:
@@ -217,7 +245,7 @@ class BridgeTrainer(GRPOTrainer):
                 return super()._generate(prompts)
             mode = "train" if self.model.training else "eval"
             stream = self.sampling_seeds.next_stream(self.state.global_step, mode)
-            if getattr(self.vllm_generation, "vllm_client", None) is not None:
+            if self.use_vllm and getattr(self.vllm_generation, "vllm_client", None) is not None:
                 self.vllm_generation.vllm_client.stream = stream
             with random_state(stream.getrandbits(31), self.accelerator.device):
                 return super()._generate(prompts)
@@ -228,9 +256,14 @@ class BridgeTrainer(GRPOTrainer):
             return super()._tokenize_prompts(prompts)
         return once_per_group(super()._tokenize_prompts, prompts)
 
-    def _generate_single_turn(self, *args, **kwargs):
+    def _generate_single_turn(self, prompt_ids, *args, **kwargs):
+        if self._used is not None and self._used.rounds:
+            with self.phase_times.measure("wait"):
+                return self._used.next_round(prompt_ids)
+        if self.use_vllm and self.state.global_step != self._last_loaded_step:
+            self._settle()  # TRL will send the weights
         with self._shared_prefill():
-            return super()._generate_single_turn(*args, **kwargs)
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 
     @contextmanager
     def _shared_prefill(self) -> Iterator[None]:
@@ -249,7 +282,8 @@ class BridgeTrainer(GRPOTrainer):
         with self.phase_times.measure("reward", counts=self.model.training):
             votes = self._vote if self.model.training else None
             inputs = self.extra_votes.add(inputs, prompts, votes)
-            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            with self._with(reward_funcs=self._rewards_computed_ahead()):
+                rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         check_rewards(rewards, self.reward_func_names, lambda: gather_object(prompts))
         self._is_scored = ~rewards.isnan().all(dim=1)  # (B_global,)
         return rewards
@@ -270,6 +304,110 @@ class BridgeTrainer(GRPOTrainer):
         finally:
             self._metrics["train"], self._logs = metrics, logs
         metrics["num_tokens"] = [self.state.num_input_tokens_seen]
+
+    @contextmanager
+    def _with(self, **attributes: Any) -> Iterator[None]:
+        """Within this context, the given attributes of the trainer have other values."""
+        before = {name: getattr(self, name) for name in attributes}
+        self.__dict__.update(attributes)
+        try:
+            yield
+        finally:
+            self.__dict__.update(before)
+
+    # --- sampling ahead
+
+    def _sample_ahead(self, ahead: Ahead) -> Generation:
+        """Sample the generations that are due when the training on a generation begins. Return the one to use now."""
+        number = self._step // self._generate_every
+        self._settle()
+        micro_batches = self.state.max_steps * self.args.gradient_accumulation_steps
+        check = self.weight_check
+        for missing in ahead.line.missing(number, last=(micro_batches - 1) // self._generate_every):
+            to_do = check if check is not None and not check.proven else None
+            ahead.line.append(self._sampled_ahead(ahead, missing, to_do))
+            check = None  # one check for each sync
+        return ahead.line.take(number)
+
+    def _settle(self) -> None:
+        """Wait until the server has sampled all that it was asked for ahead. Then its weights may change."""
+        if self.ahead is None:
+            return
+        with self.phase_times.measure("wait", counts=self.model.training), readable_errors():
+            was_there = self.ahead.settle()
+        if not was_there:
+            raise TrainingStopped(
+                "The vLLM server was gone while it sampled ahead, so it may have sampled with other weights. Resume "
+                "this run from its last checkpoint, which sends the trained weights to the server."
+            )
+
+    def _sampled_ahead(self, ahead: Ahead, number: int, check: WeightCheck | None) -> Generation:
+        """Sample a generation with the weights of now, or ask the server for it in the background.
+
+        Args:
+            ahead: The parts that sample ahead.
+            number: Number of the generation.
+            check: Compares the log-probs of some completions, if it is given.
+        """
+        rows = ahead.prompts.rows(number)
+        prompts = [row["prompt"] for row in rows]
+        prompt_ids = self._tokenize_prompts(prompts)[0]
+        first_used = number * self._generate_every // self.args.gradient_accumulation_steps  # an optimiser step
+        rounds = 1 + (self.extra_votes.rounds or 0)
+        streams = [ahead.seeds.stream(first_used, "train", i) for i in range(rounds)]
+        generation = Generation(number, self.state.global_step, prompt_ids, rounds=[])
+        background = ahead.background
+        if background is None:
+            generation.rounds += [done(self._sampled_in_turn(prompt_ids, stream, number)) for stream in streams]
+            if check is not None:
+                self._check_ahead(check, prompt_ids, generation.rounds[0].result())
+            return generation
+        with self.phase_times.measure("generate"), readable_errors():
+            if self.state.global_step != self._last_loaded_step:
+                self.vllm_generation.sync_weights()
+                self._last_loaded_step = self.state.global_step
+            if check is not None:
+                probed = background.probe(prompt_ids, ahead.seeds.stream(first_used, "probe", 0))
+                self._check_ahead(check, prompt_ids, probed)
+        decode = partial(decoded, background.tokenizer, prompts, prompt_ids)
+        generation.rewards = BackgroundRewards(
+            self.reward_funcs, rows, decode, getattr(self, "async_loop", None), self.state
+        )
+        for i, stream in enumerate(streams):
+            stream.getrandbits(31)  # `_generate` seeds the random states with this number
+            arrived = generation.rewards.add if i == 0 else None
+            generation.rounds.append(background.sample(prompt_ids, stream, arrived))
+        return generation
+
+    def _sampled_in_turn(self, prompt_ids: list[list[int]], stream: random.Random, number: int) -> Completions:
+        """Sample one completion per prompt. The trainer computes the log-probs that transformers does not give.
+
+        Transformers samples generation 0 with the random state of the run, as it does without `generate_ahead`.
+        """
+        device = self.accelerator.device
+        seeds = random_state(stream.getrandbits(31), device) if self.use_vllm or number else nullcontext()
+        with self.phase_times.measure("generate"), seeds:
+            ids, logps = self._generate_single_turn(prompt_ids, None, {}, self.num_generations)
+        if logps is None:
+            batch = as_batch(prompt_ids, Completions(ids, []), self._tokenizer.pad_token_id, device)
+            rows = self._policy_logps(batch).tolist()
+            logps = [row[: len(some)] for row, some in zip(rows, ids, strict=True)]
+        return Completions(ids, logps)
+
+    def _check_ahead(self, check: WeightCheck, prompt_ids: list[list[int]], completions: Completions) -> None:
+        """Check the weights of the engine by the completions of as many prompts as a micro-batch has."""
+        count = min(self.args.per_device_train_batch_size, len(completions.ids))
+        some = Completions(completions.ids[:count], completions.logps[:count])
+        batch = as_batch(prompt_ids[:count], some, self._tokenizer.pad_token_id, self.accelerator.device)
+        self._check_rows(check, batch, lambda rows: rows)
+
+    def _rewards_computed_ahead(self) -> list[Any]:
+        """The reward functions; those that were computed in the background give their results."""
+        if self._used is None or self._used.rewards is None:
+            return self.reward_funcs
+        rewards, self._used.rewards = self._used.rewards, None
+        with self.phase_times.measure("wait"):
+            return rewards.functions(self.reward_funcs)
 
     # --- forward and backward
 
@@ -377,8 +515,10 @@ class BridgeTrainer(GRPOTrainer):
         This method runs the backward of every pass except the last, whose backward TRL runs.
         """
         if self.pass_plan is None:
-            self._micro_batch = inputs
-            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            inputs = self._micro_batch = self._without_old_rows(inputs)
+            # TRL reads importance ratios only with vLLM
+            with self._with(use_vllm=self.use_vllm or self.anchor.mode is not None):
+                loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             logps, self._last_logps = self._last_logps, None
             if self.model.training:
                 one = self.as_pass(inputs)
@@ -398,7 +538,25 @@ class BridgeTrainer(GRPOTrainer):
             self.finish_step()
         return loss
 
+    def _without_old_rows(self, inputs: Batch) -> Batch:
+        """A micro-batch of TRL without the completions that are older than `max_staleness`."""
+        fresh = self._is_fresh(inputs.get("versions"))
+        if fresh is None:
+            return inputs
+        mask = inputs.get("tool_mask", torch.ones_like(inputs["completion_mask"]))
+        return inputs | {"tool_mask": mask * fresh.unsqueeze(1)}
+
+    def _is_fresh(self, versions: torch.Tensor | None) -> torch.Tensor | None:
+        """Whether each completion is not older than `max_staleness`, (B,). None if there is no limit."""
+        limit = getattr(self.args, "max_staleness", None)
+        if limit is None or versions is None or not self.model.training:
+            return None
+        return versions >= self.state.global_step - limit
+
     def _loss_of_pass(self, model: Any, one: Pass) -> torch.Tensor:
+        fresh = self._is_fresh(one.versions)
+        if fresh is not None:
+            one = replace(one, policy_mask=one.policy_mask * fresh.unsqueeze(1))
         logps, entropies, aux_loss = self.score(model, one, entropy=True)
         loss, ratio = self.pass_loss(one, logps, entropies, aux_loss)
         if self.model.training:
@@ -449,6 +607,7 @@ class BridgeTrainer(GRPOTrainer):
             if self.accelerator.sync_gradients:
                 self._log_ratios()
                 self._log_sampler_gap()
+                self._log_staleness()
                 if self.scorer is not None:
                     self._log("gbpo/pass_shapes", float(len(self.scorer.shapes)))
                 self.finish_step()
@@ -456,15 +615,32 @@ class BridgeTrainer(GRPOTrainer):
 
     def _log_sampler_gap(self) -> None:
         """In the first optimiser step on a generation, log how far vLLM's policy is from the trainer's."""
-        last = (self._step - 1) % (self.args.steps_per_generation * self.num_iterations)
-        if not self.use_vllm or last >= self.args.gradient_accumulation_steps:
+        last = (self._step - 1) % self._generate_every
+        if last >= self.args.gradient_accumulation_steps:
             return
         scores = [
             (self._logps_at_generation(one, logps), one.sampling_logps, one.policy_mask)
             for one, logps, _ in self._ran
             if one.sampling_logps is not None
         ]
-        for name, value in sampler_gap_metrics(scores, self.anchor, self.accelerator).items():
+        found: dict[str, float] = {}
+        if self.use_vllm:
+            found |= sampler_gap_metrics(scores, self.anchor, self.accelerator)
+        if self.ahead is not None:
+            found |= first_use_metrics(scores, self.accelerator)
+        for name, value in found.items():
+            self._log(name, value)
+
+    def _log_staleness(self) -> None:
+        if self.ahead is None:
+            return
+        ran = [
+            (one.versions, one.policy_mask.any(1))
+            for one, _, _ in self._ran
+            if one.versions is not None and not one.idle
+        ]
+        step, limit = self.state.global_step, self.args.max_staleness
+        for name, value in staleness_metrics(ran, step, limit, self.accelerator).items():
             self._log(name, value)
 
     def _logps_at_generation(self, one: Pass, logps: torch.Tensor) -> torch.Tensor:
@@ -520,9 +696,11 @@ class BridgeTrainer(GRPOTrainer):
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
-        generates = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        generates = self._step % self._generate_every == 0
+        self._settle()
         state = {
             "step": self._step,
+            "ahead": [] if self.ahead is None else self.ahead.line.state(),
             "completions": None if generates else self._buffered_inputs,
             "metrics": dict(self._metrics["train"]),
             "logs": plain_logs(self._logs),
@@ -543,6 +721,8 @@ class BridgeTrainer(GRPOTrainer):
         if self.pass_plan is not None and not all(isinstance(one, Pass) for some in completions or () for one in some):
             completions = None  # an earlier version saved dicts; these completions are generated again
         self._buffered_inputs = completions
+        if self.ahead is not None:
+            self.ahead.line.load(state.get("ahead", ()))  # an earlier version did not save it
         self._metrics["train"] = defaultdict(list, state["metrics"])
         for name, values in state["logs"].items():
             columns = values.items() if isinstance(values, dict) else [(None, values)]
@@ -556,6 +736,15 @@ class BridgeTrainer(GRPOTrainer):
     def _get_train_sampler(self, dataset=None):
         self._train_sampler = super()._get_train_sampler(dataset)
         return self._train_sampler
+
+    def prompts_to_come(self) -> PromptOrder:
+        """The prompts of each generation of this rank, in the order of the data loader."""
+        batch, rank = self.args.generation_batch_size, self.accelerator.process_index
+        rows = batch // self.accelerator.num_processes
+        own_sampler = super()._get_train_sampler()  # the data loader's is an iterator with a random state
+        return PromptOrder(
+            self.train_dataset, own_sampler, batch, self._generate_every, slice(rank * rows, (rank + 1) * rows)
+        )
 
     def _init_training_state(
         self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial

@@ -51,15 +51,22 @@ class BaseConfig(GRPOConfig):
         exact_speedups: Speed-ups that do not change the gradient: `["all"]`, `["none"]` or, for debugging, a list of
             names. A speed-up that would change the gradient in a run is turned off there, and the log says why.
         resample_zero_signal_groups: Replace groups without signal by groups of other prompts (DAPO's dynamic sampling).
-        ratio_anchor: The policy π0 in the probability ratio ρ = π / π0. With `"trainer"` it is the trainer's policy at
-            the time of the generation, so that ρ is exactly 1 in the first optimiser step. With `"sampler"` it is the
-            policy that vLLM sampled from, by the log-probs that vLLM reports. This needs no forward pass for old
-            log-probs, and turns `vllm_importance_sampling_correction` off.
+        ratio_anchor: The policy π0 in the probability ratio ρ = π / π0. With `"trainer"` it is the trainer's policy
+            when a generation is first used, so that ρ is exactly 1 in the first optimiser step. With `"sampler"` it is
+            the policy that sampled, by the log-probs that vLLM reports. This needs no forward pass for old log-probs,
+            and turns `vllm_importance_sampling_correction` off.
+        generate_ahead: Number K of generations between sampling and use. Generation n is sampled with the weights after
+            the training on generation n - K - 1, by any engine. A vLLM server samples while the trainer trains. Other
+            engines sample in turn, so nothing overlaps. If K > 0, the options `vllm_importance_sampling_*` also
+            correct for stale completions that transformers sampled.
+        max_staleness: With `generate_ahead`, completions that are older than this number of optimiser steps are left
+            out of the loss. None: no limit.
 
     Raises:
         TypeError: A field of an earlier version is used. The message gives the new name.
-        ValueError: `exact_speedups` or `ratio_anchor` has an unknown name, `ratio_anchor="sampler"` cannot be used, the
-            options would change the weights in place, or `optimizer_batch_size` cannot be split over the processes.
+        ValueError: `exact_speedups` or `ratio_anchor` has an unknown name, `ratio_anchor="sampler"`, `generate_ahead`
+            or `max_staleness` cannot be used, the options would change the weights in place, or `optimizer_batch_size`
+            cannot be split over the processes.
     """
 
     optimizer_batch_size: int | None = field(
@@ -89,8 +96,23 @@ class BaseConfig(GRPOConfig):
     ratio_anchor: str = field(
         default="trainer",
         metadata={
-            "help": "The policy that the probability ratio starts from: 'trainer' (the trainer's policy at the time of "
-            "the generation) or 'sampler' (the log-probs that vLLM reports; no forward pass for old log-probs)."
+            "help": "The policy that the probability ratio starts from: 'trainer' (the trainer's policy when a "
+            "generation is first used) or 'sampler' (the log-probs that vLLM reports; no forward pass for old "
+            "log-probs)."
+        },
+    )
+    generate_ahead: int = field(
+        default=0,
+        metadata={
+            "help": "Generations between sampling and use. A vLLM server then samples while the trainer trains; other "
+            "engines sample in turn."
+        },
+    )
+    max_staleness: int | None = field(
+        default=None,
+        metadata={
+            "help": "With generate_ahead: completions older than this number of optimiser steps are left out of the "
+            "loss."
         },
     )
 
@@ -106,6 +128,7 @@ class BaseConfig(GRPOConfig):
         self.gradient_accumulation_steps = self._accumulation_steps()
         self._check_anchor()
         super().__post_init__()
+        self._check_ahead()
         precision = next((name for name in ("bf16", "fp16") if getattr(self, name)), None)
         if self.use_transformers_continuous_batching and precision is not None:
             raise ValueError(
@@ -119,10 +142,11 @@ class BaseConfig(GRPOConfig):
             raise ValueError(f"ratio_anchor={self.ratio_anchor!r} is unknown. Write one of {', '.join(ANCHORS)}.")
         if self.ratio_anchor == "trainer":
             return
-        if not self.use_vllm:
+        if not self.use_vllm and self.generate_ahead <= 0:
             raise ValueError(
                 "ratio_anchor='sampler' needs the log-probs that vLLM reports, but use_vllm is false. Write use_vllm: "
-                "true, or ratio_anchor: trainer."
+                "true, or ratio_anchor: trainer, which is the same policy if the trainer samples and generate_ahead is "
+                "0."
             )
         defaults = {f.name: f.default for f in fields(self)}
         for name in (f"vllm_importance_sampling_{option}" for option in ("mode", "clip_min", "clip_max")):
@@ -134,8 +158,50 @@ class BaseConfig(GRPOConfig):
                 )
         self.vllm_importance_sampling_correction = False
 
+    def _check_ahead(self) -> None:
+        if self.generate_ahead < 0:
+            raise ValueError(
+                f"generate_ahead={self.generate_ahead} would use completions before they are sampled. Write 0, or the "
+                "number of generations between sampling and use; 1 is usual."
+            )
+        if self.max_staleness is None:
+            return
+        if not self.generate_ahead:
+            raise ValueError(
+                f"max_staleness={self.max_staleness} has no effect with generate_ahead=0, where no completion is "
+                "sampled ahead. Write generate_ahead: 1, or remove max_staleness."
+            )
+        least = math.ceil(self.generate_ahead * self.updates_per_generation)
+        if self.max_staleness < least:
+            raise ValueError(
+                f"max_staleness={self.max_staleness} would leave out every completion: with generate_ahead="
+                f"{self.generate_ahead} and {self.updates_per_generation:g} optimiser steps per generation they are "
+                f"{least} optimiser steps old when they are first used. Write {least} or more, or a smaller "
+                "generate_ahead."
+            )
+
     def hazards(self) -> list[str]:
         """Settings that are allowed and usually a mistake, one line each."""
+        return [*self._lost_updates(), *self._stale_without_gain()]
+
+    def _stale_without_gain(self) -> list[str]:
+        found = []
+        if self.generate_ahead and not (self.use_vllm and self.vllm_mode == "server"):
+            engine = "vllm_mode='colocate'" if self.use_vllm else "use_vllm=False"
+            found.append(
+                f"generate_ahead={self.generate_ahead} with {engine}: completions are stale, but the run is not "
+                "faster, because only a vLLM server samples while the trainer trains. This setting is for studies. "
+                "Write vllm_mode: server, or generate_ahead: 0."
+            )
+        if self.generate_ahead and self.ratio_anchor == "trainer" and not self.vllm_importance_sampling_correction:
+            found.append(
+                f"generate_ahead={self.generate_ahead} with ratio_anchor='trainer' and "
+                "vllm_importance_sampling_correction=False: nothing corrects for the age of the completions. Remove "
+                "vllm_importance_sampling_correction, or write ratio_anchor: sampler."
+            )
+        return found
+
+    def _lost_updates(self) -> list[str]:
         if self.optimizer_batch_size is not None or not self._generation_batch_given or self.world_size == 1:
             return []
         alone = self.per_device_train_batch_size * self.gradient_accumulation_steps

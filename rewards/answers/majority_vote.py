@@ -70,6 +70,7 @@ class MajorityVote:
     votes: int | None = None
     boxed: bool = True
 
+    in_background = False  # it compares the rows of all ranks
     __name__ = "majority_vote"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:

@@ -52,6 +52,7 @@ class Length:
 
     grader: Math = field(default_factory=Math)
 
+    in_background = False  # it compares the rows of all ranks
     __name__ = "length"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def check_references(self, solution: Sequence[Any], **columns: Any) -> list[str]:

@@ -6,17 +6,17 @@ from contextlib import contextmanager
 
 from transformers import TrainerCallback
 
-PHASES = ("generate", "reward", "old", "loss", "optimiser")
+PHASES = ("wait", "generate", "reward", "old", "loss", "optimiser")
 
 
 class PhaseTimes(TrainerCallback):
     """Logs `time/<phase>` for each optimiser step: seconds on this process.
 
-    `generate`: generating completions. `reward`: computing all rewards, without the extra completions that rewards ask
-    for. `old`: forward passes for old and reference log-probs. `loss`: the rest of the training steps, which is
-    forward, backward and metrics. `optimiser`: from the last backward to the end of the step. The sum of the phases is
-    the time of the step without loading prompts, logging, checkpoints and evaluation. A GPU works asynchronously, so
-    its work counts in the phase that waits for the result.
+    `wait`: waiting for a server that samples ahead. `generate`: generating completions. `reward`: computing all
+    rewards, without the extra completions that rewards ask for. `old`: forward passes for old and reference log-probs.
+    `loss`: the rest of the training steps, which is forward, backward and metrics. `optimiser`: from the last backward
+    to the end of the step. The sum of the phases is the time of the step without loading prompts, logging, checkpoints
+    and evaluation. A GPU works asynchronously, so its work counts in the phase that waits for the result.
 
     Args:
         log: Called with the name and the value of each metric.

@@ -104,10 +104,13 @@ class Pass:
         centred_advantages: Ã, (B,).
         row_weights: Weight of each row's sum of token losses in the loss, (B,).
         entropy_weights: Weight of each row's sum of token entropies in the entropy bonus, (B,).
-        old_logps: Log-probs under the trainer's policy at the time of the generation, (B, T). None until the first
+        old_logps: Log-probs under the trainer's policy when the generation is first used, (B, T). None until the first
             forward pass computes them.
         ref_logps: Log-probs under the reference model, (B, T), or None.
-        sampling_logps: Log-probs that vLLM reported, (B, T), NaN where it could not score a token; or None.
+        sampling_logps: Log-probs under the policy that sampled, (B, T), NaN where vLLM could not score a token; or
+            None.
+        versions: Optimiser steps that the weights had taken that sampled each completion, (B,); or None without
+            `generate_ahead`.
         images: Inputs of a vision-language model beside the tokens, by TRL's names.
         idle: The pass exists only so that all ranks run the same number of passes. No loss and no metric counts it.
     """
@@ -126,6 +129,7 @@ class Pass:
     old_logps: torch.Tensor | None
     ref_logps: torch.Tensor | None
     sampling_logps: torch.Tensor | None
+    versions: torch.Tensor | None
     images: Batch
     idle: bool = False
 
@@ -150,6 +154,7 @@ class Pass:
             old_logps=batch.get("old_per_token_logps"),
             ref_logps=batch.get("ref_per_token_logps"),
             sampling_logps=batch.get("sampling_per_token_logps"),
+            versions=batch.get("versions"),
             images={key: batch[key] for key in IMAGE_KEYS if key in batch},
         )
 

@@ -152,7 +152,7 @@ def _sharing_in_passes(args: GRPOConfig, model: Any, inactive: Mapping[str, str]
 def _rows(args: GRPOConfig, model: Any, name: str) -> str | None:
     if name == "reuse_first_pass":
         if getattr(args, "ratio_anchor", None) == "sampler":
-            return "ratio_anchor: sampler uses vLLM's log-probs instead"
+            return "ratio_anchor: sampler uses the sampler's log-probs instead"
         if not is_aligned(args):
             return "neither of steps_per_generation and gradient_accumulation_steps divides the other"
         return "dropout makes two passes differ" if capabilities.has_dropout(model) else None

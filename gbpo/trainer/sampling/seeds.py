@@ -28,9 +28,13 @@ class SamplingSeeds:
     def next_stream(self, step: int, mode: str) -> random.Random:
         """The stream of the next generation at this optimiser step."""
         place = (step, mode)
-        stream = random.Random(f"{self._seed} {place} {self._generations[place]} {self._replica}")
+        stream = self.stream(step, mode, self._generations[place])
         self._generations[place] += 1
         return stream
+
+    def stream(self, step: int, mode: str, number: int) -> random.Random:
+        """The stream of generation `number` at this optimiser step. 0 is the first."""
+        return random.Random(f"{self._seed} {(step, mode)} {number} {self._replica}")
 
 
 @contextmanager

@@ -14,8 +14,20 @@ from trl.generation.vllm_client import VLLMClient
 
 from ...shared.stopping import TrainingStopped
 
-_CONCURRENT_REQUESTS = 512  # vLLM queues the groups that it cannot run yet
+CONCURRENT_REQUESTS = 512  # vLLM queues the groups that it cannot run yet
 _SERVER_INFO_SECONDS = 120.0  # the server collects facts about its machine before its first answer
+
+# Sampling options that TRL's engine has as attributes and its client takes under the same names.
+SAMPLING_OPTIONS = (
+    "repetition_penalty",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "logprobs",
+    "structured_outputs_regex",
+    "generation_kwargs",
+)
 
 START = (
     "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --dtype DTYPE --max-model-len LENGTH "
@@ -119,7 +131,7 @@ class SeededClient:
         self.stream = random.Random()  # random stream of the current generation
         adapter = client.session.get_adapter(client.base_url)
         adapter.max_retries = adapter.max_retries.new(raise_on_status=False)  # keeps the server's last message
-        adapter.init_poolmanager(connections=1, maxsize=_CONCURRENT_REQUESTS)
+        adapter.init_poolmanager(connections=1, maxsize=CONCURRENT_REQUESTS)
         client.session.hooks["response"].append(self._check_answer)
 
     def __getattr__(self, name: str) -> Any:
@@ -142,16 +154,20 @@ class SeededClient:
         seeds = [self.stream.getrandbits(31) for _ in prompts]
 
         def ask(group: int) -> dict[str, Any]:
-            return self._client.generate(
-                prompts=[prompts[group]],
-                features=None if features is None else [features[group]],
-                generation_kwargs={**(generation_kwargs or {}), "seed": seeds[group]},
-                **options,
-            )
+            own = None if features is None else [features[group]]
+            return self.ask(prompts[group], seeds[group], features=own, generation_kwargs=generation_kwargs, **options)
 
-        with ThreadPoolExecutor(_CONCURRENT_REQUESTS) as executor:
+        with ThreadPoolExecutor(CONCURRENT_REQUESTS) as executor:
             answers = list(executor.map(ask, range(len(prompts))))
         return {name: [row for answer in answers for row in answer[name]] for name in answers[0]}
+
+    def ask(
+        self, prompt: Any, seed: int, *, generation_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """TRL's `generate` for one prompt, whose `n` completions have the seeds `seed`, `seed + 1`, …"""
+        return self._client.generate(
+            prompts=[prompt], generation_kwargs={**(generation_kwargs or {}), "seed": seed}, **options
+        )
 
 
 def _refusal(response: Any) -> str:

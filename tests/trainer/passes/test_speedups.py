@@ -140,7 +140,7 @@ REASONS = {
     "vLLM": ({"use_vllm": True}, {}),
     "vLLM's log-probs": (
         {"use_vllm": True, "ratio_anchor": "sampler", "target_baseline": "exact"},
-        {"reuse_first_pass": "ratio_anchor: sampler uses vLLM's log-probs instead"},
+        {"reuse_first_pass": "ratio_anchor: sampler uses the sampler's log-probs instead"},
     ),
     "misaligned": (
         MISALIGNED,

@@ -1,0 +1,169 @@
+"""A server that stands in for vLLM where vLLM is not installed: it samples with transformers, after a given time.
+
+`python -m evals.bench.stand_in MODEL --port 8000 --seconds 1.5` serves the part of vLLM's API that TRL's client uses.
+"""
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+from trl.generation import vllm_client, vllm_generation
+
+_INFO = {"weight_transfer_config": {}, "model_config": {"logprobs_mode": "processed_logprobs"}, "lora_config": None}
+
+
+class StandIn(ThreadingHTTPServer):
+    """Samples the completions of a request from the model, each with a seed of its own.
+
+    Args:
+        model: Folder of the model.
+        port: Port on this machine; 0 chooses one.
+        seconds: Time that a request takes at least.
+        at_once: Requests that are answered at the same time; the others wait.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, model: str, port: int = 0, seconds: float = 0.0, at_once: int = 512):
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        self.seconds = seconds
+        self.slots, self.lock = threading.Semaphore(at_once), threading.Lock()
+        self.seen: dict[str, Any] = {"prompts": [], "loads": 0, "loads_while_sampling": 0}
+        self._sampling = 0
+
+    def complete(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The choices for a request."""
+        with self.lock:
+            self._sampling += 1
+            self.seen["prompts"] += [[*prompt, request["seed"]] for prompt in request["prompt"]]
+        with self.slots:
+            begun = time.monotonic()
+            with self.lock:
+                choices = [choice for prompt in request["prompt"] for choice in self._sample(prompt, request)]
+            time.sleep(max(0.0, begun + self.seconds - time.monotonic()))
+        with self.lock:
+            self._sampling -= 1
+        return {"choices": choices}
+
+    @torch.no_grad()
+    def _sample(self, prompt: list[int], request: dict[str, Any]) -> list[dict[str, Any]]:
+        ends = self.model.generation_config.eos_token_id
+        ends = set(ends if isinstance(ends, list) else [ends])
+        generators = [torch.Generator().manual_seed(request["seed"] + i) for i in range(request["n"])]
+        tokens: list[list[int]] = [[] for _ in generators]
+        logps: list[list[float]] = [[] for _ in generators]
+        ids, past = torch.tensor([prompt] * len(generators)), None
+        for _ in range(request["max_tokens"]):
+            outputs = self.model(ids if past is None else ids[:, -1:], past_key_values=past, use_cache=True)
+            past = outputs.past_key_values
+            logp = (outputs.logits[:, -1].float() / request["temperature"]).log_softmax(-1)  # (n, V)
+            drawn = [torch.multinomial(row.exp(), 1, generator=g) for row, g in zip(logp, generators, strict=True)]
+            ids = torch.cat([ids, torch.stack(drawn)], dim=1)
+            for i, token in enumerate(ids[:, -1].tolist()):
+                if not (tokens[i] and tokens[i][-1] in ends):
+                    tokens[i].append(token)
+                    logps[i].append(logp[i, token].item())
+            if all(some[-1] in ends for some in tokens):
+                break
+        return [
+            {
+                "prompt_token_ids": prompt,
+                "token_ids": some,
+                "logprobs": {
+                    "tokens": [f"token_id:{token}" for token in some],
+                    "token_logprobs": values,
+                    "top_logprobs": [None] * len(some),
+                },
+            }
+            for some, values in zip(tokens, logps, strict=True)
+        ]
+
+    def load(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Replace weights by those of a file."""
+        with self.lock:
+            self.seen["loads"] += 1
+            self.seen["loads_while_sampling"] += self._sampling > 0
+            self.model.load_state_dict(load_file(request["path"]), strict=False)
+        return {}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # keeps the connection open
+    server: StandIn
+
+    def do_GET(self) -> None:
+        answers = {
+            "/health": {},
+            "/v1/models": {"data": [{"id": "stand-in"}]},
+            "/server_info": {"vllm_config": _INFO},
+            "/seen": self.server.seen,
+        }
+        self._answer(answers.get(self.path.partition("?")[0]))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "{}")
+        answers: dict[str, Callable[[Any], Any]] = {
+            "/v1/completions": self.server.complete,
+            "/load": self.server.load,
+            "/reset_prefix_cache": dict,
+        }
+        self._answer(answers[self.path](body) if self.path in answers else None)
+
+    def _answer(self, content: Any) -> None:
+        data = json.dumps(content or {}).encode()
+        self.send_response(404 if content is None else 200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def client_for_stand_in() -> Iterator[None]:
+    """Within this context, TRL's client does not ask for vLLM, and sends weights in a file instead of by NCCL."""
+
+    def send(client: Any, metadata: Any, named_params: Iterator[tuple[str, torch.Tensor]]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "weights.safetensors"
+            save_file({name: weight.detach().cpu().contiguous().clone() for name, weight in named_params}, path)
+            client._post(f"{client.base_url}/load", json={"path": str(path)})
+
+    with (
+        mock.patch.object(vllm_client, "is_vllm_available", lambda: True),
+        mock.patch.object(vllm_generation, "is_vllm_available", lambda: True),
+        mock.patch.object(vllm_client.VLLMClient, "init_communicator", lambda client, device: None),
+        mock.patch.object(vllm_client.VLLMClient, "update_named_params", send),
+    ):
+        yield
+
+
+def main() -> None:
+    """Serve until the process is ended."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="folder of the model")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--seconds", type=float, default=0.0, help="time that a request takes at least")
+    parser.add_argument("--at_once", type=int, default=512, help="requests that are answered at the same time")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    server = StandIn(options.model, options.port, options.seconds, options.at_once)
+    print(f"stand-in at http://127.0.0.1:{server.server_port}", flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
