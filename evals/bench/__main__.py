@@ -5,6 +5,7 @@
     python -m evals.bench rewards     completions graded per second
     python -m evals.bench control     environment steps per second, BPO and Stable-Baselines3's PPO
     python -m evals.bench generate    tokens generated per second, with transformers and vLLM
+    python -m evals.bench ahead       seconds per generation with a server that samples while the trainer trains
     python -m evals.bench end2end     seconds until the demo task is solved, GBPOTrainer and TRL's GRPOTrainer
 
 All numbers are medians over `--repeats`. Run the benchmarks on an otherwise idle machine. evals/bench/README.md defines
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-BENCHES = ("train", "loss", "rewards", "control", "generate", "end2end")
+BENCHES = ("train", "loss", "rewards", "control", "generate", "ahead", "end2end")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

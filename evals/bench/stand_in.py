@@ -99,6 +99,18 @@ class StandIn(ThreadingHTTPServer):
         return {}
 
 
+@contextmanager
+def served(model: str, **options: Any) -> Iterator[StandIn]:
+    """Within this context, a thread of this process serves the model. For the options see `StandIn`."""
+    server = StandIn(model, **options)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps the connection open
     server: StandIn

@@ -2,17 +2,19 @@
 
 Usage: one_step.py MODEL OUTPUT.pt NUM_PROCESSES '{"config": …}'. OUTPUT.pt holds the change of the weights, the number
 of steps, the metrics of the first one, and the trained model's log-probs of some tokens. The trained model is saved to
-OUTPUT.pt.model.
+OUTPUT.pt.model. With "server" in the configuration, the stand-in server at this address samples the completions.
 """
 
 import json
 import sys
 import zlib
+from contextlib import nullcontext
 
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 
+from evals.bench.stand_in import client_for_stand_in
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.processes.group import leave_together
 from gbpo.trainer.base import BaseTrainer
@@ -49,12 +51,15 @@ def main(model: str, output: str, num_processes: str, config: str) -> None:
     options = json.loads(config)
     grpo = options.pop("algorithm", "gbpo") == "grpo"
     silent = options.pop("silent_prompts", [False, False])
+    server = options.pop("server", None)
+    if server is not None:
+        options |= {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": server}
     args = (BaseConfig if grpo else GBPOConfig)(
         output_dir=f"{output}.run",
         use_cpu=True,
         bf16=False,
         optim="sgd",
-        learning_rate=1.0,
+        learning_rate=options.pop("learning_rate", 1.0),
         lr_scheduler_type="constant",
         max_grad_norm=0.0,
         max_steps=options.pop("max_steps", 1),
@@ -67,7 +72,9 @@ def main(model: str, output: str, num_processes: str, config: str) -> None:
         **options,
     )
     dataset = Dataset.from_dict({"prompt": ["1+2=", "30+4="], "ungraded": [5, 5], "silent": silent})
-    trainer = (BaseTrainer if grpo else GBPOTrainer)(model, reward, args, train_dataset=dataset, rollout_func=rollout)
+    trainer = (BaseTrainer if grpo else GBPOTrainer)(
+        model, reward, args, train_dataset=dataset, rollout_func=None if server else rollout
+    )
     if trainer.accelerator.num_processes != int(num_processes):
         raise SystemExit(f"wanted {num_processes} processes, got {trainer.accelerator.num_processes}")
     trainer.train()
@@ -87,5 +94,6 @@ def main(model: str, output: str, num_processes: str, config: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with client_for_stand_in() if "server" in json.loads(sys.argv[4]) else nullcontext():
+        main(*sys.argv[1:])
     leave_together()

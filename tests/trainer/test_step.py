@@ -11,6 +11,7 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM
 
 import processes
+from evals.bench.stand_in import served
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.trainer.config import GBPOHazard
 from rollouts import count_digits, in_turn
@@ -111,6 +112,25 @@ def test_a_group_over_two_ranks_is_one_group(random_model, tmp_path):
     whole = one_step(random_model, tmp_path / "one", num_generations=16, per_device_train_batch_size=16)
     split = one_step(random_model, tmp_path / "two", num_generations=16, per_device_train_batch_size=8, ranks=2)
     assert distance(split, whole) < 2e-6
+
+
+@pytest.mark.parametrize("num_generations", [8, 16])
+def test_two_processes_that_sample_ahead_are_one(random_model, tmp_path, num_generations):
+    """Three generations of 16 completions, 2 steps each. Both processes ask the server; a group of 16 spans both."""
+    config = {"generate_ahead": 1, "num_iterations": 2, "max_steps": 6, "num_train_epochs": 9, "learning_rate": 0.1}
+    steps, prompts = [], []
+    for ranks in (1, 2):
+        (tmp_path / str(ranks)).mkdir()
+        with served(random_model) as server:
+            sizes = {"num_generations": num_generations, "per_device_train_batch_size": 16 // ranks}
+            url = f"http://127.0.0.1:{server.server_port}"
+            steps.append(one_step(random_model, tmp_path / str(ranks), ranks=ranks, server=url, **sizes, **config))
+            prompts.append({tuple(prompt[:-1]) for prompt in server.seen["prompts"]})
+            assert server.seen["loads"] == 2 and server.seen["loads_while_sampling"] == 0
+    whole, split = steps
+    assert prompts[0] == prompts[1] and whole["steps"] == split["steps"] == 6
+    assert whole["update"].norm() > 1e-2
+    assert distance(split, whole) < 1e-4
 
 
 def scored(make_trainer, values, reward_funcs=None, **config):

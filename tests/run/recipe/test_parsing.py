@@ -36,6 +36,7 @@ PLANS = {
     "qwen_math_fsdp2": (8, 128, 8),
     "qwen_math_7b": (8, 128, 8),
     "qwen_math_server": (8, 128, 8),
+    "qwen_math_ahead": (1, 128, 8),
     "qwen_code": (1, 64, 8),
 }
 by_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

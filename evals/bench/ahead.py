@@ -1,0 +1,166 @@
+"""Seconds per generation with a server that samples while the trainer trains (`generate_ahead`).
+
+The stand-in server answers each request after a fixed time, so that sampling takes 0.5, 1 or 2 times as long as
+training. Server and trainer run on a core each. `trl.GRPOTrainer` in server mode is the baseline; it waits for the
+server. The ideal is max(G, T) for the time of sampling G and of training T. A run without waiting for the server gives
+T, and G is the time that the server takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from gbpo.run.models.tiny import character_tokenizer
+from gbpo.trainer.base import BaseTrainer
+from gbpo.trainer.config import BaseConfig
+
+from .measuring import BenchResult, Measurement, bench_result
+from .stand_in import client_for_stand_in
+from .timed import random_model
+
+_RATIOS = (0.5, 1.0, 2.0)  # sampling / training
+_AHEAD = (0, 1, 2)
+_UPDATES = 16  # optimiser steps per generation
+
+
+def run(options: argparse.Namespace) -> BenchResult:
+    """Measure each ratio of sampling to training, with each K and with TRL."""
+    generations = 4 if options.quick else 10
+    found, notes = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        model = str(Path(folder) / "model")
+        tokenizer = character_tokenizer()
+        random_model(vocab_size=len(tokenizer)).save_pretrained(model)
+        tokenizer.save_pretrained(model)
+        with _server(model, seconds=0.0) as url:
+            training = min(_seconds(model, url, "gbpo", 0, generations)["training"])
+        notes.append(f"training takes {training:.2f} s per generation of {_UPDATES} optimiser steps (GRPO's loss)")
+        for ratio in _RATIOS[: 1 if options.quick else None]:
+            times: dict[str, list[float]] = {}
+            waits: dict[str, list[float]] = {}  # TRL does not log its waiting
+            for _ in range(options.repeats):
+                for name, ahead in [("TRL", 0), *((f"K = {ahead}", ahead) for ahead in _AHEAD)]:
+                    with _server(model, seconds=ratio * training) as url:
+                        taken = _seconds(model, url, "trl" if name == "TRL" else "gbpo", ahead, generations)
+                    times.setdefault(name, []).append(median(taken["whole"]))
+                    if name != "TRL":
+                        waits.setdefault(name, []).append(median(taken["waiting"]) / median(taken["whole"]))
+            ideal = (1 + ratio) / max(1.0, ratio)
+            for name, values in times.items():
+                found.append(Measurement(f"G/T {ratio:g}, {name}, time per generation", values, "s"))
+                if name in waits:
+                    found.append(Measurement(f"G/T {ratio:g}, {name}, share of waiting", waits[name], ""))
+            for name in list(times)[2:]:
+                gains = [slow / fast for slow, fast in zip(times["K = 0"], times[name], strict=True)]
+                found.append(Measurement(f"G/T {ratio:g}, {name}, speed-up", gains, "×"))
+                shares = [gain / ideal for gain in gains]
+                found.append(Measurement(f"G/T {ratio:g}, {name}, share of the ideal {ideal:.2f} ×", shares, ""))
+    return bench_result(found, notes)
+
+
+@contextmanager
+def _server(model: str, seconds: float) -> Iterator[str]:
+    """The address of a stand-in server on the first core."""
+    command = [sys.executable, "-m", "evals.bench.stand_in", model, "--port", "0", "--seconds", str(seconds)]
+    with subprocess.Popen(_on_core(0, command), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().split()[-1]
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def _seconds(model: str, url: str, trainer: str, ahead: int, generations: int) -> dict[str, list[float]]:
+    """The times of each generation after the first `ahead` + 1, by a process on the second core."""
+    arguments = json.dumps(
+        {"model": model, "url": url, "trainer": trainer, "ahead": ahead, "generations": generations + ahead + 1}
+    )
+    command = _on_core(1, [sys.executable, "-m", "evals.bench.ahead", arguments])
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    times = json.loads(done.stdout.splitlines()[-1])
+    return {name: values[ahead + 1 :] for name, values in times.items()}
+
+
+def _on_core(number: int, command: Sequence[str]) -> list[str]:
+    cores = sorted(os.sched_getaffinity(0))
+    return ["taskset", "-c", str(cores[number % len(cores)]), *command]
+
+
+class _Clock(TrainerCallback):
+    """Records the wall time of each generation, and the seconds in which the trainer waited for the server."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, list[float]] = {"whole": [], "waiting": [], "training": []}
+        self._begun = time.perf_counter()
+        self._waited = 0.0
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        self._waited += sum((logs or {}).get(f"time/{phase}", 0.0) for phase in ("wait", "generate"))
+        if state.global_step % _UPDATES == 0 and "loss" in (logs or {}):
+            now = time.perf_counter()
+            self.times["whole"].append(now - self._begun)
+            self.times["waiting"].append(self._waited)
+            self.times["training"].append(now - self._begun - self._waited)
+            self._begun, self._waited = now, 0.0
+
+
+def main(arguments: str) -> None:
+    """Train, and print the times of each generation as JSON."""
+    options = json.loads(arguments)
+    own = options["trainer"] == "gbpo"
+    config = (BaseConfig if own else GRPOConfig)(
+        output_dir=tempfile.mkdtemp(),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        logging_steps=1,
+        max_steps=_UPDATES * options["generations"],
+        num_train_epochs=1000,
+        per_device_train_batch_size=32,
+        num_generations=8,
+        num_iterations=_UPDATES,
+        max_completion_length=8,
+        learning_rate=1e-5,
+        activation_checkpointing=False,
+        use_vllm=True,
+        vllm_mode="server",
+        vllm_server_base_url=options["url"],
+        **({"generate_ahead": options["ahead"]} if own else {}),
+    )
+    prompts = [" ".join(str((7 * i + j) % 10) for j in range(60)) for i in range(64)]
+    clock = _Clock()
+    trainer = (BaseTrainer if own else GRPOTrainer)(
+        options["model"], _length, config, train_dataset=Dataset.from_dict({"prompt": prompts}), callbacks=[clock]
+    )
+    trainer.train()
+    print(json.dumps(clock.times), flush=True)
+    os._exit(0)  # without waiting for the requests that no generation needs
+
+
+def _length(completions: list[str], **kwargs: Any) -> list[float]:
+    return [float(len(set(completion))) for completion in completions]
+
+
+if __name__ == "__main__":
+    with client_for_stand_in():
+        main(sys.argv[1])
