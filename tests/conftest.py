@@ -32,9 +32,13 @@ STARTERS = {"subprocess", "multiprocessing", "processes", "Popen"}
 
 def pytest_collection_modifyitems(items):
     """Mark slow tests, and run files with many of them first; otherwise one worker would run the last file alone."""
+    swept = set()
     for item in items:
-        if starts_processes(item) or "hostile" in item.nodeid or "study" in item.nodeid:
+        test = (item.path, item.originalname)
+        is_further_case = item.get_closest_marker("sweep") and test in swept
+        if is_further_case or starts_processes(item) or "hostile" in item.nodeid or "study" in item.nodeid:
             item.add_marker("slow")
+        swept.add(test)
     slow = {(item.path, item.originalname) for item in items if item.get_closest_marker("slow")}
     slow_in = Counter(path for path, _ in slow)
     items.sort(key=lambda item: -slow_in[item.path])

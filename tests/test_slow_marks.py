@@ -37,3 +37,9 @@ def test_a_hostile_input(request):
 
 def test_other_tests_are_not_slow(request):
     assert not is_slow(request)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("case", [1, 2, 3])
+def test_the_cases_of_a_sweep_after_the_first(request, case):
+    assert is_slow(request) == (case > 1)

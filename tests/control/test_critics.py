@@ -23,6 +23,7 @@ def trained_critics(env, **options):
     return agent.policy.predict_values(observation).item(), agent.policy.predict_medians(observation).item()
 
 
+@pytest.mark.slow
 def test_the_median_critic_learns_the_median_and_the_value_critic_the_mean(skewed):
     """Returns are 0 with probability 0.6, otherwise 20, so the mean is 8.
 
@@ -34,6 +35,7 @@ def test_the_median_critic_learns_the_median_and_the_value_critic_the_mean(skewe
     assert median == pytest.approx(math.log(5), abs=0.3)
 
 
+@pytest.mark.slow
 def test_the_quantile_critic_follows_the_bounds(skewed):
     """The quantile ε_high / (ε_low + ε_high) = 0.75 lies above 0.6, the share of zeros.
 

@@ -75,6 +75,7 @@ def rollout(runner, steps=24):
     return rewards
 
 
+@pytest.mark.slow
 def test_the_runner_trains_bpo(runner, tmp_path):
     made = runner()
     assert type(made.alg) is BPO

@@ -45,6 +45,7 @@ def results(output):
     return json.loads((output / "results.json").read_text())
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("algorithm", ["bpo", "ppo"])
 def test_a_run_writes_results_curve_model_and_log(algorithm, recipe, tmp_path, capsys):
     output = tmp_path / "out"

@@ -22,7 +22,9 @@ def two_steps(output, *flags):
 
 
 def test_the_compiler_changes_no_loss(tmp_path):
-    """Losses and gradient norms to a relative 1e-5, weights after two steps of 3e-4 with Adam to 1e-5.
+    """Losses and gradient norms to a relative 1e-5, weights after two steps of 3e-4 with Adam to 3e-5.
+
+    Adam divides a gradient by its size, so rounding of a small gradient becomes up to 1e-5 of a weight.
 
     With the exact target: under the median one the tied completions have ρ* = 1 and start at the kink of their loss,
     where the last bit of ρ decides the sign of their gradient.
@@ -34,4 +36,4 @@ def test_the_compiler_changes_no_loss(tmp_path):
     assert counters["frames"]["ok"] > 0
     assert actual == pytest.approx(expected, rel=1e-5) and len(actual) == 4
     for a, b in zip(compiled.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+        torch.testing.assert_close(a, b, rtol=0, atol=3e-5)

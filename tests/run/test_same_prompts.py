@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from transformers import AutoTokenizer
 from trl import GRPOTrainer
 
@@ -43,6 +44,7 @@ def texts(*sums):
     return {TEXT.format(sum_) for sum_ in sums}
 
 
+@pytest.mark.slow
 def test_one_prompt_everywhere(random_model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

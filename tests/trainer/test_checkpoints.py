@@ -268,6 +268,7 @@ def test_a_checkpoint_is_readable_whatever_a_reward_logs(make_trainer, tmp_path)
     make_trainer(reward_funcs=logs, max_steps=2, **config).train(resume_from_checkpoint=str(folder))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_resumed_run_on_an_iterable_data_set_is_bitwise_equal(make_trainer, tmp_path, accumulation):
     """An epoch has two generations; the checkpoints lie within an epoch and at its end."""

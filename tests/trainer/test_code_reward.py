@@ -12,6 +12,7 @@ HANGS = "```python\nwhile True: pass\n```"
 BARE = "def f(x): return x*3+1"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("rewards", [["code"], ["code", "boxed"], ["code", "math"]])
 def test_programs_are_run_and_graded(make_trainer, rewards):
     def rollout(prompts, trainer):

@@ -103,6 +103,7 @@ CASES = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", CASES)
 def test_same_weights_as_without_speedups(train, distance, case):
     trainer, fast, shapes = train(**CASES[case])
@@ -145,6 +146,7 @@ def test_the_grpo_baseline_obeys_exact_speedups(train, distance):
     assert "arrange_rows (TRL's GRPO loss is computed per micro-batch)" in on.speedups.line()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("switch", [name for name in SPEEDUPS if name not in ("pack_rows", "share_prompts")])
 def test_without_one_speedup_the_weights_are_equal_and_more_tokens_are_run(train, distance, without, switch):
     config = {"num_iterations": 2, "max_steps": 2}

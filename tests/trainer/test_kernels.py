@@ -61,6 +61,7 @@ def test_attention(two_steps):
     assert_same(runs["eager"], runs["sdpa"])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "LoRA"])
 def test_checkpointing(two_steps, lora):
     """With LoRA the base is frozen: reentrant checkpointing trains nothing unless its inputs require gradients."""

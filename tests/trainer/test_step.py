@@ -182,6 +182,7 @@ def test_target_follows_the_aggregated_reward(make_trainer, aggregation, scale):
         assert batch["target_ratio"].tolist() == pytest.approx([1.2, 1.2, 0.8, 0.8] * 2)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("baseline", ["median", "exact"])
 def test_training_raises_the_reward(make_trainer, baseline):
     trainer = make_trainer(

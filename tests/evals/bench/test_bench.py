@@ -78,6 +78,7 @@ def test_train_measures_cases_with_equal_gradients(quick):
         assert case["useful_tokens"] < case["tokens"]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "bnpo"])
 def test_gradients_are_equal_for_every_loss_type(loss_type, tmp_path, monkeypatch):
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")

@@ -145,6 +145,7 @@ def test_rewards_get_the_same_arguments_as_from_trl(model, monkeypatch):
     assert result.scores == [(2 + 1 + 3 + 1) / 4] and result.greedy == [4.0]
 
 
+@pytest.mark.slow
 def test_generation_is_seeded_and_keeps_the_random_state(model):
     questions = sums(*itertools.product(range(5), range(5)))
     state = torch.get_rng_state()
@@ -174,6 +175,7 @@ def test_greedy_is_the_likeliest_token_at_every_position(model):
         assert completion == ids[len(prompt) :]
 
 
+@pytest.mark.slow
 def test_sampling_follows_only_temperature_and_top_p(model, tmp_path):
     """The first token follows the softmax. The model's own generation_config is ignored."""
     other_config = tmp_path / "other_config"
@@ -286,6 +288,7 @@ def test_the_cache_depends_on_everything_that_changes_the_result(model, tmp_path
     assert computed()
 
 
+@pytest.mark.slow
 def test_an_adapter_equals_the_merged_model(model, other_model, tmp_path):
     from peft import LoraConfig, get_peft_model
 

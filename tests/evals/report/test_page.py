@@ -290,6 +290,7 @@ def full(tmp_path_factory):
     return folder, results, analysis, html, summary
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_of_a_comparison_has_a_report(shape, tmp_path):
     results, analysis = made_up(**SHAPES[shape])
@@ -513,6 +514,7 @@ def test_missing_numbers_are_a_dash():
     assert [signed(value) for value in (None, -0.5, 0.25)] == ["–", "−0.500", "+0.250"]
 
 
+@pytest.mark.slow
 def test_a_report_of_140_cells_is_small_and_quick(tmp_path):
     grid = {"epsilon": [0.2, 0.3, 0.5], "num_iterations": [1, 4, 16]}
     results, analysis = made_up([*ALGORITHMS, "gbpo:overshoot_slope=0.2"], grid, seeds=4, steps=600)

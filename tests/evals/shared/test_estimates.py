@@ -130,6 +130,7 @@ def test_probability_of_improvement_stays_wide_if_all_runs_are_better():
     assert (worse.low, worse.high, worse.n) == pytest.approx((0.0, 1 - 0.025**0.2, 5))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("seeds", "p"), [(5, 0.5), (10, 0.5), (10, 0.9)])
 def test_probability_of_improvement_covers_for_any_distribution(seeds, p):
     # the hardest case: x is ±1 and y is near 0, so each run of x beats all runs of y or none
@@ -173,6 +174,7 @@ def differences(x, y):
     }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("seeds", "run"), [(5, 0.2), (5, 0.8), (2, 0.8)])
 def test_intervals_cover_zero_without_a_difference(seeds, run):
     simulated = [differences(x, y) for x, y in studies(seeds, effect=0.0, run=run)]

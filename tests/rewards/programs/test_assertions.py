@@ -636,6 +636,7 @@ def test_a_constant_that_would_be_too_large_is_refused_fast(constant, reason):
         assert reason in refusal(f"assert f(1) == ({constant})")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("suite", "part"),
     [
@@ -807,6 +808,7 @@ str({0}) == str({1}); int({0}) == {1}; float({0}) < 3; bool({0}); isinstance({0}
 EXPRESSIONS = TEMPLATES.strip().replace("\n", "; ").split("; ")
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(st.data())
 def test_the_verdict_is_the_same_as_pythons(data):

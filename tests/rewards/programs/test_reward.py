@@ -595,7 +595,7 @@ def test_a_missing_layer_is_refused_or_counted_in_a_metric(monkeypatch):
         ({"seconds": 0}, "seconds=0 would let no program run"),
         ({"total_seconds": 0}, "total_seconds=0 would let"),
         ({"memory_mb": 0}, "memory_mb=0 would let"),
-        ({"memory_mb": 5}, "has no sandbox that is safe to use: "),
+        pytest.param({"memory_mb": 5}, "has no sandbox that is safe to use: ", marks=pytest.mark.slow),
     ],
 )
 def test_an_option_out_of_range_is_refused_in_one_line(option, words):

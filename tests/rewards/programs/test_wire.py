@@ -335,6 +335,7 @@ LARGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", LARGE.values(), ids=LARGE)
 def test_large_text_is_decoded_fast(text):
     with cpu_limit(40):

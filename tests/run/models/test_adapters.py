@@ -60,6 +60,7 @@ def log_probs(model, batch):
     return logps.gather(-1, ids[:, 1:, None]).squeeze(-1)[:, -length:] * batch["completion_mask"]
 
 
+@pytest.mark.sweep
 def test_only_the_adapter_is_saved(lora_run):
     saved = {path.name for path in (lora_run.folder / "model").iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer_config.json", "README.md"} <= saved

@@ -102,6 +102,7 @@ def test_a_probe_that_hangs_is_ended():
     assert time.monotonic() - start < 60
 
 
+@pytest.mark.slow
 def test_a_probe_that_aborts_is_reported():
     assert doctor._in_process(abort).startswith("its process ended with")
 

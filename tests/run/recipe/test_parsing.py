@@ -209,6 +209,7 @@ def programs_file(tmp_path_factory):
     return str(path)
 
 
+@pytest.mark.sweep
 @by_recipe
 def test_runs_two_steps_on_a_tiny_model(path, boxing_model, tiny_gemma, problems, programs_file, tmp_path, monkeypatch):
     """With a tiny model, other data and short completions, and without engines that need a GPU."""

@@ -162,6 +162,7 @@ class Watched:
         monkeypatch.setattr(trainer, "_log_ratios", watch)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("algorithm", SAMPLER)
 @pytest.mark.parametrize("anchor", ["trainer", "sampler"])
 def test_ratios_of_the_first_step_and_passes_of_a_generation(make_with_vllm, engine, monkeypatch, algorithm, anchor):
@@ -218,6 +219,7 @@ def test_metrics_of_the_gap_count_the_first_step_only(make_with_vllm, engine, mo
     assert all(row["sampling/sampling_logp_difference/mean"] < 0.03 for row in logs[::4])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("mode", MODES)
 def test_correction_equals_trls(make_with_vllm, engine, monkeypatch, mode):
     """TRL's own correction, from old log-probs that it computes itself, changes the weights in the same way."""

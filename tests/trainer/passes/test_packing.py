@@ -57,6 +57,7 @@ def error(update, exact):
 LORA = {"peft_config": LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("lora", [{}, LORA], ids=["full", "LoRA"])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
 def test_packed_rows_train_as_rows_that_are_not_packed(two_steps, without, lora, checkpointing):
@@ -73,6 +74,7 @@ def test_packed_rows_train_as_rows_that_are_not_packed(two_steps, without, lora,
         assert exact.norm() > 1e-3 and error(update, exact) < 1e-5
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("lora", [{}, LORA], ids=["full", "LoRA"])
 def test_packed_rows_in_bfloat16_are_as_exact_as_rows_that_are_not_packed(two_steps, without, lora):
     """Measured against float32, packing adds no error to that of bfloat16."""

@@ -148,6 +148,7 @@ def test_with_gradient_checkpointing_prompts_are_not_shared(make_trainer, scored
         assert distance(one, other) < 1e-5
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "config",
     [

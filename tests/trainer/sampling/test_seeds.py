@@ -26,6 +26,7 @@ def test_a_stream_does_not_depend_on_earlier_steps_or_other_modes():
     assert draws(calls=((3, "train"),))[0] == draws(calls=((0, "train"), (3, "eval"), (3, "train")))[-1]
 
 
+@pytest.mark.slow
 def test_samples_depend_on_the_seed(make_with_vllm, engine):
     samples = {}
     for run, seed in {"first": 1, "again": 1, "other": 2}.items():

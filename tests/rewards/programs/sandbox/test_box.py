@@ -219,6 +219,7 @@ def test_canaries_that_died_are_run_again(monkeypatch, skip_if_blocked):
     assert next(ends, None) is None
 
 
+@pytest.mark.slow
 def test_canaries_that_never_finish_are_an_error(monkeypatch, skip_if_blocked):
     skip_if_blocked("bubblewrap")
     with pytest.raises(BoxError, match="bubblewrap: the canaries did not finish \\(died\\)$"):
@@ -446,6 +447,7 @@ print("started", flush=True)
 """
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("then", ["while True: pass", "time.sleep(600)", "os.kill(os.getppid(), 19); time.sleep(600)"])
 def test_a_program_that_ignores_all_signals_ends_with_its_box(backend, then, marked, skip_if_blocked):
