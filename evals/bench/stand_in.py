@@ -16,12 +16,10 @@ from typing import Any
 from unittest import mock
 
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from trl.generation import vllm_client, vllm_generation
-
-_INFO = {"weight_transfer_config": {}, "model_config": {"logprobs_mode": "processed_logprobs"}, "lora_config": None}
-
 
 class StandIn(ThreadingHTTPServer):
     """Samples the completions of a request from the model, each with a seed of its own.
@@ -31,13 +29,20 @@ class StandIn(ThreadingHTTPServer):
         port: Port on this machine; 0 chooses one.
         seconds: Time that a request takes at least.
         at_once: Requests that are answered at the same time; the others wait.
+        lora_rank: Largest rank of the adapters that it takes; 0 takes none.
     """
 
     daemon_threads = True
 
-    def __init__(self, model: str, port: int = 0, seconds: float = 0.0, at_once: int = 512):
+    def __init__(self, model: str, port: int = 0, seconds: float = 0.0, at_once: int = 512, lora_rank: int = 0):
         super().__init__(("127.0.0.1", port), _Handler)
-        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        self.adapters: set[str] = set()
+        self.info = {
+            "weight_transfer_config": {},
+            "model_config": {"logprobs_mode": "processed_logprobs"},
+            "lora_config": {"max_lora_rank": lora_rank} if lora_rank else None,
+        }
         self.seconds = seconds
         self.slots, self.lock = threading.Semaphore(at_once), threading.Lock()
         self.seen: dict[str, Any] = {"prompts": [], "loads": 0, "loads_while_sampling": 0}
@@ -51,6 +56,8 @@ class StandIn(ThreadingHTTPServer):
         with self.slots:
             begun = time.monotonic()
             with self.lock:
+                if request["model"] in self.adapters:
+                    self.model.set_adapter(request["model"])
                 choices = [choice for prompt in request["prompt"] for choice in self._sample(prompt, request)]
             time.sleep(max(0.0, begun + self.seconds - time.monotonic()))
         with self.lock:
@@ -99,6 +106,27 @@ class StandIn(ThreadingHTTPServer):
         return {}
 
 
+    def load_adapter(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Load a LoRA adapter from a folder."""
+        name, path = request["lora_name"], request["lora_path"]
+        with self.lock:
+            self.seen["loads"] += 1
+            self.seen["loads_while_sampling"] += self._sampling > 0
+            if isinstance(self.model, PeftModel):
+                self.model.load_adapter(path, name)
+            else:
+                self.model = PeftModel.from_pretrained(self.model, path, adapter_name=name)
+            self.adapters.add(name)
+        return {}
+
+    def unload_adapter(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Remove an adapter."""
+        with self.lock:
+            self.adapters.remove(request["lora_name"])
+            self.model.delete_adapter(request["lora_name"])
+        return {}
+
+
 @contextmanager
 def served(model: str, **options: Any) -> Iterator[StandIn]:
     """Within this context, a thread of this process serves the model. For the options see `StandIn`."""
@@ -119,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         answers = {
             "/health": {},
             "/v1/models": {"data": [{"id": "stand-in"}]},
-            "/server_info": {"vllm_config": _INFO},
+            "/server_info": {"vllm_config": self.server.info},
             "/seen": self.server.seen,
         }
         self._answer(answers.get(self.path.partition("?")[0]))
@@ -129,7 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
         answers: dict[str, Callable[[Any], Any]] = {
             "/v1/completions": self.server.complete,
             "/load": self.server.load,
-            "/reset_prefix_cache": dict,
+            "/v1/load_lora_adapter": self.server.load_adapter,
+            "/v1/unload_lora_adapter": self.server.unload_adapter,
+            "/reset_prefix_cache": lambda request: {},
         }
         self._answer(answers[self.path](body) if self.path in answers else None)
 

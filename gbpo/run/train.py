@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             agreed(lambda: _print_dry_run(inputs))
             leave_together()
             return
-        agreed(lambda: check_server(recipe.training))
+        agreed(lambda: _check_server(recipe))
         model = catalogue.local_model(recipe.model.model_name_or_path)
         description = describe(model, recipe)
         check_recipe_prompts(recipe, inputs.train_set, inputs.eval_set, description.tokenizer)
@@ -231,6 +231,12 @@ def _refuse(error: Exception) -> NoReturn:
     if os.environ.get("RANK", "0") == "0":
         print(f"gbpo: error: {error}", file=sys.stderr, flush=True)
     raise SystemExit(2)
+
+
+def _check_server(recipe: Recipe) -> None:
+    model = recipe.model
+    quantised = model.load_in_4bit or model.load_in_8bit
+    check_server(recipe.training, model.lora_r if model.use_peft else None, quantised=quantised)
 
 
 def _check_references(rewards: list[Callable[..., Any]], train_set: datasets.Dataset) -> None:

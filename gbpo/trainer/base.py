@@ -1,10 +1,12 @@
 """`BaseTrainer`: the parts that GBPO and the GRPO baseline share."""
 
 from copy import deepcopy
+from pathlib import Path
 
 from accelerate.logging import get_logger
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, broadcast_object_list
 from datasets import IterableDataset
+from peft import PeftModel
 from trl.generation.vllm_client import VLLMClient
 
 from .bridge import BridgeTrainer
@@ -15,6 +17,7 @@ from .guards.vllm_weights import WeightCheck, engine_dtype
 from .passes.anchor import Anchor
 from .passes.run import Scorer
 from .passes.speedups import decide
+from .sampling.adapter_sync import AdapterSync, why_merged
 from .sampling.ahead import Ahead
 from .sampling.background import BackgroundSampler
 from .sampling.delay_line import DelayLine
@@ -22,7 +25,7 @@ from .sampling.extra_votes import ExtraVotes, vote_rounds
 from .sampling.resampling import Resampling
 from .sampling.seeds import SamplingSeeds
 from .sampling.unbiased import biased_sampling
-from .sampling.vllm_client import SAMPLING_OPTIONS, SeededClient, readable_errors, server_url
+from .sampling.vllm_client import LORA_FLAGS, SAMPLING_OPTIONS, SeededClient, readable_errors, server_url
 
 logger = get_logger(__name__)
 
@@ -69,6 +72,8 @@ class BaseTrainer(BridgeTrainer):
             self._check_ahead_is_possible()
             background = self._background_sampler() if self._has_server else None
             self.ahead = Ahead(DelayLine(ahead), self.prompts_to_come(), seeds, background)
+        if self._has_server:
+            self.adapter_sync = self._adapter_sync()
         self.speedups = decide(
             self.args,
             self.model,
@@ -116,6 +121,23 @@ class BaseTrainer(BridgeTrainer):
                 raise ValueError(
                     f"generate_ahead={self.args.generate_ahead} cannot be used here: {reason}. Write generate_ahead: 0."
                 )
+
+    def _adapter_sync(self) -> AdapterSync | None:
+        """The part that sends only the adapter, if there is one and the server takes it."""
+        if not isinstance(self.model, PeftModel):
+            return None
+        client = getattr(self.vllm_generation, "vllm_client", None)  # only the main process has it
+        config = self.model.peft_config[self.model.active_adapter]
+        takes = [client is not None and client.get_server_info().get("lora_config") is not None]
+        broadcast_object_list(takes)
+        reason = why_merged(config)
+        if reason is None and not takes[0]:
+            reason = f"the server was not started with {LORA_FLAGS.format(rank=config.r)}"
+        if reason is not None:
+            logger.info(f"The server gets the merged weights of the whole model at every sync, because {reason}.")
+            return None
+        folder = Path(self.args.output_dir) / "_adapter"  # uploads to the Hub leave out names with an underscore
+        return AdapterSync(self.model, folder, self.accelerator, client, self.vllm_generation._dist.gather_params)
 
     def _background_sampler(self) -> BackgroundSampler:
         url, timeout = server_url(self.args), self.args.vllm_server_timeout

@@ -35,6 +35,7 @@ from .passes.plan import PassPlan
 from .passes.run import Scorer
 from .passes.shared_prompts import generate_after_prefixes, once_per_group
 from .passes.speedups import SPEEDUPS, Speedups
+from .sampling.adapter_sync import AdapterSync
 from .sampling.ahead import Ahead
 from .sampling.background import BackgroundRewards, decoded
 from .sampling.delay_line import Completions, Generation, PromptOrder, as_batch, done
@@ -81,6 +82,7 @@ class BridgeTrainer(GRPOTrainer):
     sampling_seeds: SamplingSeeds | None = None
     weight_check: WeightCheck | None = None
     ahead: Ahead | None = None
+    adapter_sync: AdapterSync | None = None
     scorer: Scorer | None = None
     pass_plan: PassPlan | None = None
 
@@ -260,8 +262,8 @@ class BridgeTrainer(GRPOTrainer):
         if self._used is not None and self._used.rounds:
             with self.phase_times.measure("wait"):
                 return self._used.next_round(prompt_ids)
-        if self.use_vllm and self.state.global_step != self._last_loaded_step:
-            self._settle()  # TRL will send the weights
+        if self.use_vllm and (self.ahead is not None or self.adapter_sync is not None):
+            self._send_weights()
         with self._shared_prefill():
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 
@@ -341,6 +343,19 @@ class BridgeTrainer(GRPOTrainer):
                 "this run from its last checkpoint, which sends the trained weights to the server."
             )
 
+    def _send_weights(self) -> None:
+        """Send the weights to vLLM if they have changed, or only the adapter. Otherwise TRL does it when it samples."""
+        if self.state.global_step == self._last_loaded_step:
+            return
+        self._settle()
+        if self.adapter_sync is None:
+            self.vllm_generation.sync_weights()
+        else:
+            name = self.adapter_sync.send(self.state.global_step)
+            if self.ahead is not None and self.ahead.background is not None:
+                self.ahead.background.client.use_adapter(name)
+        self._last_loaded_step = self.state.global_step
+
     def _sampled_ahead(self, ahead: Ahead, number: int, check: WeightCheck | None) -> Generation:
         """Sample a generation with the weights of now, or ask the server for it in the background.
 
@@ -363,9 +378,7 @@ class BridgeTrainer(GRPOTrainer):
                 self._check_ahead(check, prompt_ids, generation.rounds[0].result())
             return generation
         with self.phase_times.measure("generate"), readable_errors():
-            if self.state.global_step != self._last_loaded_step:
-                self.vllm_generation.sync_weights()
-                self._last_loaded_step = self.state.global_step
+            self._send_weights()
             if check is not None:
                 probed = background.probe(prompt_ids, ahead.seeds.stream(first_used, "probe", 0))
                 self._check_ahead(check, prompt_ids, probed)

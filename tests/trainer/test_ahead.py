@@ -2,10 +2,12 @@
 
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
+from peft import IA3Config, LoraConfig
 
 from trl.generation import vllm_client
 
@@ -15,6 +17,7 @@ from gbpo.shared.stopping import TrainingStopped
 from gbpo.trainer.base import BaseTrainer
 from gbpo.trainer.config import BaseConfig
 from gbpo.trainer.guards.phase_times import PHASES
+from gbpo.trainer.sampling.adapter_sync import why_merged
 from rollouts import character_sum
 
 PROMPTS = Dataset.from_dict({"prompt": [f"{i}+1=" for i in range(9)]})  # 4 generations of 2 prompts per epoch
@@ -138,8 +141,8 @@ def test_the_prompts_and_the_first_completions_do_not_depend_on_k(make, recorded
 
 def test_the_first_generation_trains_as_without_it(make):
     """Its completions, its order and its ratios are the same. The importance ratios are 1 up to rounding."""
-    now = trained(make("gbpo", 0, "now", max_steps=UPDATES))
-    ahead = trained(make("gbpo", 2, "ahead", max_steps=UPDATES))
+    config = {"max_steps": UPDATES, "optim": "sgd", "learning_rate": 0.3}
+    now, ahead = trained(make("gbpo", 0, "now", **config)), trained(make("gbpo", 2, "ahead", **config))
     for a, b in zip(weights(now), weights(ahead), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
@@ -397,12 +400,74 @@ def test_a_server_that_dies_ends_the_run_with_one_line(make_with_server, server,
         if trainer.state.global_step == UPDATES + 1:
             server.shutdown()
             server.server_close()
-            trainer.ahead.background._client.session.close()
+            trainer.ahead.background.client.session.close()
         return step(*args)
 
     trainer.training_step = stops
     with pytest.raises(TrainingStopped, match="The vLLM server is gone"):
         trainer.train()
+
+
+# --- adapters
+
+
+@pytest.fixture
+def make_with_adapters(make, random_model):
+    """`make_with_adapters(ahead, **options of the server)`: a trainer of a LoRA adapter, and its server."""
+    with client_for_stand_in(), ExitStack() as stack:
+
+        def with_adapters(ahead=1, withheld=False, lora_rank=8, **config):
+            server = stack.enter_context(served(random_model, lora_rank=lora_rank))
+            if withheld:
+                server.load_adapter = lambda request: {}
+            lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
+            config = {"use_vllm": True, "vllm_mode": "server", "temperature": 1.3, "learning_rate": 3e-2} | config
+            url = f"http://127.0.0.1:{server.server_port}"
+            return make("gbpo", ahead, vllm_server_base_url=url, trainer={"peft_config": lora}, **config), server
+
+        yield with_adapters
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_only_the_adapter_goes_to_the_server(make_with_adapters, tmp_path, ahead):
+    trainer, server = make_with_adapters(ahead)
+    trainer.vllm_generation.sync_weights = None  # would send the merged weights
+    trainer.train()
+    assert trainer.weight_check.proven
+    assert server.seen["loads"] == (6 if ahead == 0 else 5) and server.seen["loads_while_sampling"] == 0
+    name = f"gbpo-{STEPS - UPDATES * (1 + ahead)}"
+    assert server.adapters == {name}, "earlier adapters are removed"
+    assert [path.name for path in (tmp_path / "run" / "_adapter").iterdir()] == [name]
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_an_adapter_that_does_not_arrive_ends_the_run(make_with_adapters, ahead):
+    trainer, _ = make_with_adapters(ahead, withheld=True)
+    with pytest.raises(TrainingStopped, match="vLLM does not sample from the policy that is trained"):
+        trainer.train()
+
+
+def test_a_server_without_adapters_gets_the_merged_weights(make_with_adapters):
+    trainer, server = make_with_adapters(lora_rank=0)
+    trainer.train()
+    assert trainer.adapter_sync is None and trainer.weight_check.proven and server.seen["loads"] == 5
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (LoraConfig(modules_to_save=["lm_head"]), "modules_to_save=['lm_head'] trains whole modules"),
+        (LoraConfig(use_dora=True), "use_dora=True"),
+        (LoraConfig(bias="all"), "bias='all' trains biases"),
+        (IA3Config(), "the adapter is IA3, not LoRA"),
+        (LoraConfig(use_rslora=True), None),
+    ],
+)
+def test_adapters_that_vllm_cannot_run_are_merged(config, reason):
+    assert why_merged(config) == reason
+
+
+# --- votes and further groups
 
 
 def test_votes_are_sampled_with_the_completions(make_with_server, server):

@@ -144,7 +144,12 @@ _GENERATION = GenerationConfig()
 def _check_needed(given: set[str]) -> None:
     """Raise `ValueError` for a field of LoRA, vLLM or evaluation whose feature is not enabled."""
     needs = {name: "use_peft" for name in given if name.startswith("lora_") or name in ("use_dora", "use_rslora")}
-    needs |= {name: "use_vllm" for name in given if name.startswith("vllm_")}
+    corrections = "vllm_importance_sampling_"  # with generate_ahead they also correct what transformers sampled
+    needs |= {
+        name: "use_vllm"
+        for name in given
+        if name.startswith("vllm_") and not (name.startswith(corrections) and "generate_ahead" in given)
+    }
     needs |= dict.fromkeys(("eval_steps", "num_generations_eval", "eval_dataset_name"), "eval_strategy")
     for name in sorted(given & needs.keys()):
         if needs[name] not in given:
@@ -185,10 +190,11 @@ def _check_adapters(run: Any, args: GRPOConfig, model: ModelConfig) -> None:
     bits = next((name for name in ("load_in_4bit", "load_in_8bit") if getattr(model, name)), None)
     if bits is None:
         return
-    if args.use_vllm:
+    if args.use_vllm and args.vllm_mode == "colocate":
         raise ValueError(
-            f"{bits}=True with use_vllm=True: TRL 1.16 cannot send quantised weights to vLLM, so the first generation "
-            f"would fail. Write use_vllm: false, or remove {bits}."
+            f"{bits}=True with vllm_mode='colocate': TRL 1.16 cannot send quantised weights to vLLM, so the first "
+            f"generation would fail. Write vllm_mode: server, which gets only the adapter, use_vllm: false, or remove "
+            f"{bits}."
         )
     if not model.use_peft:
         raise ValueError(f"{bits}=True without use_peft: quantised weights cannot be trained. Write use_peft: true.")

@@ -73,7 +73,7 @@ class BackgroundSampler:
     """
 
     def __init__(self, client: SeededClient, options: Mapping[str, Any], group_size: int, rank: int, tokenizer: Any):
-        self._client, self._options, self._group_size, self._rank = client, dict(options), group_size, rank
+        self.client, self._options, self._group_size, self._rank = client, dict(options), group_size, rank
         self.tokenizer = tokenizer
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._threads = 0
@@ -105,7 +105,7 @@ class BackgroundSampler:
 
     def _ask(self, group: Group, max_tokens: int | None = None) -> Completions:
         options = self._options if max_tokens is None else {**self._options, "max_tokens": max_tokens}
-        answer = self._client.ask(group.prompt, group.seed, n=len(group.rows), **options)
+        answer = self.client.ask(group.prompt, group.seed, n=len(group.rows), **options)
         # each token comes with the log-probs of the most probable tokens; the sampled one is the first
         return Completions(answer["completion_ids"], [[top[0] for top in logps] for logps in answer["logprobs"]])
 
@@ -115,7 +115,7 @@ class BackgroundSampler:
 
     def was_gone(self) -> bool:
         """Whether a request had to be repeated since the last call of this method."""
-        return self._client.was_gone()
+        return self.client.was_gone()
 
     def _work(self) -> None:
         while True:

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from trl import GRPOConfig
@@ -16,6 +17,8 @@ from ...shared.stopping import TrainingStopped
 
 CONCURRENT_REQUESTS = 512  # vLLM queues the groups that it cannot run yet
 _SERVER_INFO_SECONDS = 120.0  # the server collects facts about its machine before its first answer
+
+LORA_FLAGS = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora --max-lora-rank {rank}"
 
 # Sampling options that TRL's engine has as attributes and its client takes under the same names.
 SAMPLING_OPTIONS = (
@@ -40,8 +43,13 @@ def server_url(args: GRPOConfig) -> str:
     return (args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}").rstrip("/")
 
 
-def check_server(args: GRPOConfig) -> None:
+def check_server(args: GRPOConfig, lora_rank: int | None = None, *, quantised: bool = False) -> None:
     """Wait until the vLLM server answers, if the recipe uses a server. Only one process of a run calls this.
+
+    Args:
+        args: The configuration of the trainer.
+        lora_rank: Rank of the adapter; None if all weights are trained.
+        quantised: Whether the base model is quantised, so that only its adapter can be sent.
 
     Raises:
         ValueError: The server did not answer within `vllm_server_timeout` seconds, or lacks a flag that a run needs.
@@ -63,10 +71,10 @@ def check_server(args: GRPOConfig) -> None:
             )
         time.sleep(min(pause, left))
         pause = min(2 * pause, 10.0)
-    _check_flags(server_url(args))
+    _check_flags(server_url(args), lora_rank, quantised)
 
 
-def _check_flags(url: str) -> None:
+def _check_flags(url: str, lora_rank: int | None, quantised: bool) -> None:
     no_weights = "the trained weights cannot be sent to it"
     try:
         with urllib.request.urlopen(f"{url}/server_info?config_format=json", timeout=_SERVER_INFO_SECONDS) as answer:
@@ -84,10 +92,25 @@ def _check_flags(url: str) -> None:
         elif config["model_config"]["logprobs_mode"] != "processed_logprobs":
             missing, consequence = "--logprobs-mode processed_logprobs", "its log-probs leave out the temperature"
         else:
+            _check_lora(url, config.get("lora_config"), lora_rank, quantised)
             return
     raise ValueError(
         f"The vLLM server at {url} was started without {missing}, so {consequence}. Start it with {START}."
     )
+
+
+def _check_lora(url: str, config: dict[str, Any] | None, rank: int | None, quantised: bool) -> None:
+    flags = LORA_FLAGS.format(rank=rank)
+    if quantised and config is None:
+        raise ValueError(
+            f"The vLLM server at {url} takes no adapters, and quantised weights cannot be sent to it. Start it with "
+            f"{flags} in addition to its other flags."
+        )
+    if config is not None and rank is not None and rank > (most := config["max_lora_rank"]):
+        raise ValueError(
+            f"lora_r={rank}, but the vLLM server at {url} takes adapters of rank {most} at most. Start it with "
+            f"--max-lora-rank {rank}."
+        )
 
 
 @contextmanager
@@ -161,6 +184,19 @@ class SeededClient:
             answers = list(executor.map(ask, range(len(prompts))))
         return {name: [row for answer in answers for row in answer[name]] for name in answers[0]}
 
+    def load_adapter(self, name: str, folder: Path, instead_of: str | None) -> None:
+        """Load a LoRA adapter that was saved to a folder, and remove an earlier one."""
+        session, url = self._client.session, f"{self._client.base_url}/v1"
+        adapter = {"lora_name": name, "lora_path": str(folder), "load_inplace": True}  # it may be there after a resume
+        session.post(f"{url}/load_lora_adapter", json=adapter)
+        if instead_of not in (None, name):
+            session.post(f"{url}/unload_lora_adapter", json={"lora_name": instead_of})
+        self._client.reset_prefix_cache()
+
+    def use_adapter(self, name: str) -> None:
+        """Ask for completions of the adapter with this name from now on."""
+        self._client.model = name
+
     def ask(
         self, prompt: Any, seed: int, *, generation_kwargs: dict[str, Any] | None = None, **options: Any
     ) -> dict[str, Any]:
@@ -184,6 +220,8 @@ def _refusal(response: Any) -> str:
             f"Read its log, restart it with {START}, then resume this run from its last checkpoint, which sends the "
             "trained weights to the server."
         )
+    elif response.url.endswith("/load_lora_adapter"):
+        fix = f"The server must see this folder, and be started with {LORA_FLAGS.format(rank='RANK')}."
     elif response.url.endswith("/render"):
         fix = "Prompts with images need one more flag: restart it with --enable-scale-out."
     else:
