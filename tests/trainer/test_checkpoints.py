@@ -146,12 +146,9 @@ def make(make_trainer, tmp_path):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("case", "algorithm"),
-    [
-        ("several updates per generation", "grpo"),
-        *(pytest.param(case, "gbpo", marks=pytest.mark.slow) for case in CASES),
-    ],
+    ("case", "algorithm"), [("several updates per generation", "grpo"), *((case, "gbpo") for case in CASES)]
 )
 def test_a_resumed_run_is_bitwise_equal(make, tmp_path, case, algorithm):
     whole = make(algorithm, "whole", **CASES[case])
@@ -268,7 +265,7 @@ def test_a_checkpoint_is_readable_whatever_a_reward_logs(make_trainer, tmp_path)
     make_trainer(reward_funcs=logs, max_steps=2, **config).train(resume_from_checkpoint=str(folder))
 
 
-@pytest.mark.sweep
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_resumed_run_on_an_iterable_data_set_is_bitwise_equal(make_trainer, tmp_path, accumulation):
     """An epoch has two generations; the checkpoints lie within an epoch and at its end."""

@@ -133,6 +133,7 @@ def reference(trainer, batch, mask):
     return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
+@pytest.mark.slow
 def test_tokens_of_the_tool_have_no_loss(with_calls, adding, gradient, distance):
     trainer = with_calls(used_the_tool, tools=[adding[0]])
     trainer.model.train()
@@ -153,6 +154,7 @@ def test_tokens_of_the_tool_have_no_loss(with_calls, adding, gradient, distance)
     assert gradient(trainer, batch)[0] == loss
 
 
+@pytest.mark.slow
 def test_training_with_tools(with_calls, adding):
     trainer = with_calls(used_the_tool, tools=[adding[0]])
     before = [p.detach().clone() for p in trainer.model.parameters()]

@@ -317,6 +317,7 @@ def test_values_that_can_be_iterated_over_leave_the_box():
     assert statuses([(generator, call_tests(([], [2, 3])))]) == ["wrong"]  # a generator is no list
 
 
+@pytest.mark.slow
 def test_an_endless_iterator_ends_at_a_limit():
     count = "import itertools\ndef f(): return itertools.count(2)"
     slow = "def f():\n    n = 1\n    while True:\n        n *= 3\n        yield n"

@@ -372,6 +372,7 @@ def test_any_json_is_decoded_or_refused(tree):
     assert canonical(decode(encode(value))) == canonical(value)
 
 
+@pytest.mark.slow
 @given(VALUES, st.data())
 @settings(deadline=None)
 def test_damaged_text_is_decoded_or_refused(value, data):

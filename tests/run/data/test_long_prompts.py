@@ -69,6 +69,7 @@ def test_a_line_is_printed_by_one_process_only(monkeypatch, capsys):
 TINY = str(Path(__file__).parents[3] / "recipes" / "tiny_math.yaml")
 
 
+@pytest.mark.slow
 def test_a_run_drops_them_before_it_counts_prompts(random_model, capsys):
     size = 300
     flags = ["--model_name_or_path", random_model, "--dataset_kwargs", f"{{size: {size}}}", "--max_prompt_tokens", "8"]

@@ -145,7 +145,7 @@ def test_optimiser_states_and_reference_model_are_exact(model, tmp_path, optim):
     assert all(part.size == real[name] for name, part in parts.items() if part.exact)
 
 
-@pytest.mark.sweep
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.usefixtures("small_logits")
 def test_a_proposed_pass_fits_a_real_step_and_a_larger_one_does_not(model, tmp_path, checkpointing):
@@ -405,7 +405,7 @@ def test_without_a_gpu_the_smallest_usual_card_is_named(model):
     assert larger.verdict(None).endswith("needs more than a card of 141 GB")
 
 
-@pytest.mark.sweep
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 def test_what_does_not_fit_is_a_hazard_with_a_value_that_fits(model, with_vllm, algorithm):
     """The device has room for a pass over 5 rows of the 32 and a few tokens, and the hazard proposes 5 rows."""

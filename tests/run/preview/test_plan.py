@@ -59,6 +59,7 @@ def test_plan(model, flags, expected, tmp_path):
     assert found.steps == trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1]
 
 
+@pytest.mark.slow
 def test_dry_run_prints_a_page_and_writes_nothing(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
