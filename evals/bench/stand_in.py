@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from trl.generation import vllm_client, vllm_generation
 
+
 class StandIn(ThreadingHTTPServer):
     """Samples the completions of a request from the model, each with a seed of its own.
 
@@ -105,7 +106,6 @@ class StandIn(ThreadingHTTPServer):
             self.model.load_state_dict(load_file(request["path"]), strict=False)
         return {}
 
-
     def load_adapter(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load a LoRA adapter from a folder."""
         name, path = request["lora_name"], request["lora_path"]
@@ -131,12 +131,15 @@ class StandIn(ThreadingHTTPServer):
 def served(model: str, **options: Any) -> Iterator[StandIn]:
     """Within this context, a thread of this process serves the model. For the options see `StandIn`."""
     server = StandIn(model, **options)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     try:
         yield server
     finally:
         server.shutdown()
+        thread.join()
         server.server_close()
+        server.model = None  # else a thread that ends during the exit of the interpreter would free its tensors
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from datasets import Dataset, IterableDataset
 from peft import IA3Config, LoraConfig
-
 from trl.generation import vllm_client
 
 from evals.bench.stand_in import client_for_stand_in, served
@@ -177,8 +176,8 @@ def test_a_run_may_be_resumed_with_another_k(make, tmp_path, before, after):
     again = make("gbpo", after, "again")
     again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
     assert again.state.global_step == STEPS
-    ages = [row["gbpo/staleness/max"] for row in history(again) if row.get("step") == STEPS and after]
-    assert ages == [after * UPDATES + UPDATES - 1] * bool(after)
+    ages = {row["gbpo/staleness/max"] for row in history(again)[16:-1] if "gbpo/staleness/max" in row}
+    assert max(ages, default=None) == (after * UPDATES + UPDATES - 1 if after else None)
 
 
 # --- ratios and ages
@@ -419,7 +418,7 @@ def make_with_adapters(make, random_model):
         def with_adapters(ahead=1, withheld=False, lora_rank=8, **config):
             server = stack.enter_context(served(random_model, lora_rank=lora_rank))
             if withheld:
-                server.load_adapter = lambda request: {}
+                server.load_adapter = server.unload_adapter = lambda request: {}
             lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
             config = {"use_vllm": True, "vllm_mode": "server", "temperature": 1.3, "learning_rate": 3e-2} | config
             url = f"http://127.0.0.1:{server.server_port}"
