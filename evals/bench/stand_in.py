@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import random
 import tempfile
 import threading
 import time
@@ -53,7 +54,7 @@ class StandIn(ThreadingHTTPServer):
         """The choices for a request."""
         with self.lock:
             self._sampling += 1
-            self.seen["prompts"] += [[*prompt, request["seed"]] for prompt in request["prompt"]]
+            self.seen["prompts"] += [[*prompt, request.get("seed")] for prompt in request["prompt"]]
         with self.slots:
             begun = time.monotonic()
             with self.lock:
@@ -69,22 +70,23 @@ class StandIn(ThreadingHTTPServer):
     def _sample(self, prompt: list[int], request: dict[str, Any]) -> list[dict[str, Any]]:
         ends = self.model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends])
-        generators = [torch.Generator().manual_seed(request["seed"] + i) for i in range(request["n"])]
+        seed = request.get("seed", random.getrandbits(31))
+        generators = [torch.Generator().manual_seed(seed + i) for i in range(request["n"])]
         tokens: list[list[int]] = [[] for _ in generators]
         logps: list[list[float]] = [[] for _ in generators]
-        ids, past = torch.tensor([prompt] * len(generators)), None
+        outputs = self.model(torch.tensor([prompt]), use_cache=True)
+        past, logits = outputs.past_key_values, outputs.logits[:, -1].expand(len(generators), -1)
+        past.batch_repeat_interleave(len(generators))
         for _ in range(request["max_tokens"]):
-            outputs = self.model(ids if past is None else ids[:, -1:], past_key_values=past, use_cache=True)
-            past = outputs.past_key_values
-            logp = (outputs.logits[:, -1].float() / request["temperature"]).log_softmax(-1)  # (n, V)
+            logp = (logits.float() / request["temperature"]).log_softmax(-1)  # (n, V)
             drawn = [torch.multinomial(row.exp(), 1, generator=g) for row, g in zip(logp, generators, strict=True)]
-            ids = torch.cat([ids, torch.stack(drawn)], dim=1)
-            for i, token in enumerate(ids[:, -1].tolist()):
+            for i, token in enumerate(drawn):
                 if not (tokens[i] and tokens[i][-1] in ends):
-                    tokens[i].append(token)
+                    tokens[i].append(int(token))
                     logps[i].append(logp[i, token].item())
             if all(some[-1] in ends for some in tokens):
                 break
+            logits = self.model(torch.stack(drawn), past_key_values=past, use_cache=True).logits[:, -1]
         return [
             {
                 "prompt_token_ids": prompt,
