@@ -284,7 +284,7 @@ class BridgeTrainer(GRPOTrainer):
         with self.phase_times.measure("reward", counts=self.model.training):
             votes = self._vote if self.model.training else None
             inputs = self.extra_votes.add(inputs, prompts, votes)
-            with self._with(reward_funcs=self._rewards_computed_ahead()):
+            with self._with(**self._rewards_computed_ahead()):
                 rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         check_rewards(rewards, self.reward_func_names, lambda: gather_object(prompts))
         self._is_scored = ~rewards.isnan().all(dim=1)  # (B_global,)
@@ -414,13 +414,13 @@ class BridgeTrainer(GRPOTrainer):
         batch = as_batch(prompt_ids[:count], some, self._tokenizer.pad_token_id, self.accelerator.device)
         self._check_rows(check, batch, lambda rows: rows)
 
-    def _rewards_computed_ahead(self) -> list[Any]:
-        """The reward functions; those that were computed in the background give their results."""
+    def _rewards_computed_ahead(self) -> dict[str, Any]:
+        """The attribute of the reward functions, if some of them were computed in the background."""
         if self._used is None or self._used.rewards is None:
-            return self.reward_funcs
+            return {}
         rewards, self._used.rewards = self._used.rewards, None
         with self.phase_times.measure("wait"):
-            return rewards.functions(self.reward_funcs)
+            return {"reward_funcs": rewards.functions(self.reward_funcs)}
 
     # --- forward and backward
 

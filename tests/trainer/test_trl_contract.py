@@ -167,6 +167,8 @@ def test_every_option_is_known():
         "exact_speedups",
         "resample_zero_signal_groups",
         "ratio_anchor",
+        "generate_ahead",
+        "max_staleness",
     }
 
 

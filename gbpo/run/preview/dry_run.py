@@ -9,6 +9,7 @@ import datasets
 from trl.trainer.utils import get_callable_name
 
 from ...shared.provenance import installed_version
+from ...trainer.config import BaseConfig
 from ...trainer.passes.speedups import SPEEDUPS, decide
 from ...trainer.sampling.vllm_client import server_url
 from ..data.prompts import PromptFormat
@@ -100,6 +101,7 @@ def _batch(recipe: Recipe, rows: int, eval_set: datasets.Dataset | None) -> list
             f"{plan.updates:g} on each generation ({args.steps_per_generation} micro-batches × {args.num_iterations} "
             f"iteration(s) / {args.gradient_accumulation_steps} accumulated), {plan.per_update:,} completions each",
         ),
+        *([("sampled ahead", _ahead(args))] if args.generate_ahead else []),
         (
             "tokens, at most",
             f"{plan.per_update * length:,} completion tokens per step, {plan.completions * length:,} per generation",
@@ -115,6 +117,16 @@ def _batch(recipe: Recipe, rows: int, eval_set: datasets.Dataset | None) -> list
         group = args.num_generations_eval or args.num_generations
         table.append(("evaluation", f"{len(eval_set):,} prompts × {group} completions, {every}"))
     return table
+
+
+def _ahead(args: BaseConfig) -> str:
+    """How old the completions are when they are used."""
+    first = args.generate_ahead * args.updates_per_generation
+    last = first + args.updates_per_generation - 1
+    return (
+        f"{args.generate_ahead} generation(s): completions are {first:g} to {last:g} optimiser steps old when they are "
+        "used; the first generations are younger"
+    )
 
 
 def _memory(recipe: Recipe, skeleton: memory.Skeleton, prompt_tokens: int) -> tuple[list[tuple[str, str]], list[str]]:

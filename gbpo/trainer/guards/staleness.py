@@ -48,7 +48,7 @@ def first_use_metrics(
             (B, T).
 
     Returns:
-        `gbpo/ratio_at_first_use/min`, `/mean` and `/max`: of w. `gbpo/effective_sample_size`: (Σ w)² / (N Σ w²), in
+        `gbpo/ratio_at_first_use/*`: minimum, mean and maximum of w. `gbpo/effective_sample_size`: (Σ w)² / (N Σ w²), in
         (0, 1]; 1 if all N ratios are equal. Empty without tokens.
     """
     device = accelerator.device
@@ -60,10 +60,9 @@ def first_use_metrics(
     totals, squares, counts, lowest, highest = accelerator.gather(own.unsqueeze(0)).T.tolist()
     if not sum(counts):
         return {}
-    name = "gbpo/ratio_at_first_use"
     return {
-        f"{name}/min": min(lowest),
-        f"{name}/mean": sum(totals) / sum(counts),
-        f"{name}/max": max(highest),
+        "gbpo/ratio_at_first_use/min": min(lowest),
+        "gbpo/ratio_at_first_use/mean": sum(totals) / sum(counts),
+        "gbpo/ratio_at_first_use/max": max(highest),
         "gbpo/effective_sample_size": sum(totals) ** 2 / (sum(counts) * sum(squares)),
     }
