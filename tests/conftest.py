@@ -142,6 +142,39 @@ def check_step(random_model, tmp_path, in_two_processes, step_alone):
 
 
 @pytest.fixture
+def check_ahead(random_model, tmp_path, in_two_processes):
+    """`check_ahead(strategy, num_generations)`: two processes that sample ahead take the steps of one.
+
+    Three generations of 16 completions with two steps each; both processes ask the stand-in server.
+    """
+    from evals.bench.stand_in import served
+
+    def check(strategy, num_generations=8):
+        config = {"generate_ahead": 1, "num_iterations": 2, "max_steps": 6, "num_train_epochs": 9}
+        config |= {"learning_rate": 0.1, "num_generations": num_generations}
+        steps, prompts = [], []
+        for ranks in (1, 2):
+            output = tmp_path / f"{ranks}.pt"
+            with served(random_model) as server:
+                config |= {"server": f"http://127.0.0.1:{server.server_port}"}
+                config |= {"per_device_train_batch_size": 16 // ranks}
+                arguments = (ONE_STEP, random_model, output, ranks, json.dumps(config))
+                if ranks == 1:
+                    processes.run(*processes.python(), *arguments)
+                else:
+                    in_two_processes(strategy, *arguments)
+                prompts.append({tuple(prompt[:-1]) for prompt in server.seen["prompts"]})
+                assert server.seen["loads"] == 2 and server.seen["loads_while_sampling"] == 0
+            steps.append(torch.load(output))
+        alone, step = steps
+        assert prompts[0] == prompts[1] and alone["steps"] == step["steps"] == 6
+        assert alone["update"].norm() > 1e-2
+        assert (step["update"] - alone["update"]).norm() / alone["update"].norm() < 1e-4
+
+    return check
+
+
+@pytest.fixture
 def check_resume(random_model, tmp_path, in_two_processes):
     """`check_resume(strategy)`: a resumed run ends with the weights of an uninterrupted one."""
 

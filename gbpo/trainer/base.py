@@ -137,7 +137,7 @@ class BaseTrainer(BridgeTrainer):
             logger.info(f"The server gets the merged weights of the whole model at every sync, because {reason}.")
             return None
         folder = Path(self.args.output_dir) / "_adapter"  # uploads to the Hub leave out names with an underscore
-        return AdapterSync(self.model, folder, self.accelerator, client, self.vllm_generation._dist.gather_params)
+        return AdapterSync(self.model, folder, client, self.vllm_generation._dist.gather_params)
 
     def _background_sampler(self) -> BackgroundSampler:
         url, timeout = server_url(self.args), self.args.vllm_server_timeout

@@ -344,16 +344,21 @@ class BridgeTrainer(GRPOTrainer):
             )
 
     def _send_weights(self) -> None:
-        """Send the weights to vLLM if they have changed, or only the adapter. Otherwise TRL does it when it samples."""
+        """Send the weights to vLLM if they have changed, or only the adapter.
+
+        The main process sends them when no process waits for completions. The others ask for more when all are sent.
+        """
         if self.state.global_step == self._last_loaded_step:
             return
         self._settle()
+        self.accelerator.wait_for_everyone()
         if self.adapter_sync is None:
             self.vllm_generation.sync_weights()
         else:
             name = self.adapter_sync.send(self.state.global_step)
             if self.ahead is not None and self.ahead.background is not None:
                 self.ahead.background.client.use_adapter(name)
+        self.accelerator.wait_for_everyone()
         self._last_loaded_step = self.state.global_step
 
     def _sampled_ahead(self, ahead: Ahead, number: int, check: WeightCheck | None) -> Generation:

@@ -14,6 +14,12 @@ def test_same_step_as_one_process(check_step, strategy, algorithm):
     check_step(strategy, algorithm)
 
 
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_sampling_ahead(check_ahead, strategy):
+    """FSDP2 and DDP are tested in the other suite."""
+    check_ahead(strategy)
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero2", "zero3", "zero3_offload"])
 def test_save_and_resume(check_resume, strategy):
     check_resume(strategy)

@@ -298,6 +298,23 @@ def test_an_engine_that_does_not_overlap_is_a_hazard(make):
     assert "use_vllm=False: completions are stale, but the run is not faster" in line and "\n" not in line
 
 
+# --- a colocated engine
+
+
+def test_a_colocated_engine_has_the_same_meaning(make_with_vllm, engine):
+    """6 generations with one optimiser step each; the engine has the weights of the step at which it samples."""
+    sampled = {}
+    for ahead in (0, 2):
+        trainer = make_with_vllm("gbpo", generate_ahead=ahead, max_steps=6, temperature=1.3, seed=3)
+        trainer.train()
+        assert trainer.weight_check.proven
+        sampled[ahead] = list(engine.sampled)
+    rows = history(trainer)[:-1]
+    assert [row["gbpo/staleness/max"] for row in rows] == [0, 1, 2, 2, 2, 2]
+    assert len(sampled[0]) == len(sampled[2]) == 6 * 8
+    assert sampled[0][:8] == sampled[2][:8] and sampled[0][8:16] != sampled[2][8:16]
+
+
 # --- a server
 
 

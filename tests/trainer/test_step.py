@@ -11,7 +11,6 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM
 
 import processes
-from evals.bench.stand_in import served
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.trainer.config import GBPOHazard
 from rollouts import count_digits, in_turn
@@ -115,22 +114,9 @@ def test_a_group_over_two_ranks_is_one_group(random_model, tmp_path):
 
 
 @pytest.mark.parametrize("num_generations", [8, 16])
-def test_two_processes_that_sample_ahead_are_one(random_model, tmp_path, num_generations):
-    """Three generations of 16 completions, 2 steps each. Both processes ask the server; a group of 16 spans both."""
-    config = {"generate_ahead": 1, "num_iterations": 2, "max_steps": 6, "num_train_epochs": 9, "learning_rate": 0.1}
-    steps, prompts = [], []
-    for ranks in (1, 2):
-        (tmp_path / str(ranks)).mkdir()
-        with served(random_model) as server:
-            sizes = {"num_generations": num_generations, "per_device_train_batch_size": 16 // ranks}
-            url = f"http://127.0.0.1:{server.server_port}"
-            steps.append(one_step(random_model, tmp_path / str(ranks), ranks=ranks, server=url, **sizes, **config))
-            prompts.append({tuple(prompt[:-1]) for prompt in server.seen["prompts"]})
-            assert server.seen["loads"] == 2 and server.seen["loads_while_sampling"] == 0
-    whole, split = steps
-    assert prompts[0] == prompts[1] and whole["steps"] == split["steps"] == 6
-    assert whole["update"].norm() > 1e-2
-    assert distance(split, whole) < 1e-4
+def test_two_processes_that_sample_ahead_are_one(check_ahead, num_generations):
+    """A group of 16 completions spans both processes."""
+    check_ahead("ddp", num_generations)
 
 
 def scored(make_trainer, values, reward_funcs=None, **config):

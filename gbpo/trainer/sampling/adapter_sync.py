@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
@@ -36,7 +35,6 @@ class AdapterSync:
     Args:
         model: The model with the adapter.
         folder: The folder to save to; it is removed with the next adapter.
-        accelerator: The accelerator of the trainer.
         client: The client of the main process; None in the others.
         gather: Within this context, the given parameters of a sharded model are whole.
     """
@@ -45,12 +43,10 @@ class AdapterSync:
         self,
         model: PeftModel,
         folder: Path,
-        accelerator: Accelerator,
         client: SeededClient | None,
         gather: Callable[[list[torch.nn.Parameter]], AbstractContextManager[Any]],
     ):
-        self._model, self._folder, self._accelerator = model, folder, accelerator
-        self._client, self._gather = client, gather
+        self._model, self._folder, self._client, self._gather = model, folder, client, gather
         self._loaded: str | None = None
 
     def send(self, step: int) -> str:
@@ -67,7 +63,6 @@ class AdapterSync:
             if self._loaded is not None and self._loaded != name:
                 shutil.rmtree(self._folder / self._loaded, ignore_errors=True)
         self._loaded = name
-        self._accelerator.wait_for_everyone()
         return name
 
     def _weights(self) -> dict[str, torch.Tensor]:

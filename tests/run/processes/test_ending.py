@@ -70,11 +70,14 @@ def kill_run(command, folder, cwd, victim):
     return time.monotonic() - start, log.read_text()
 
 
+@pytest.mark.parametrize("ahead", [0, 2])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_reported_command_gives_the_result_of_an_uninterrupted_run(launch, boxing_model, tmp_path, processes):
+def test_the_reported_command_gives_the_result_of_an_uninterrupted_run(
+    launch, boxing_model, tmp_path, processes, ahead
+):
     launcher = (sys.executable,) if processes == 1 else TORCHRUN
     (tmp_path / "own.py").write_text(OWN)
-    flags = ["--model_name_or_path", boxing_model, *FLAGS]
+    flags = ["--model_name_or_path", boxing_model, *FLAGS, "--generate_ahead", ahead]
     whole = launch(TINY, *flags, "--output_dir", "whole", launcher=launcher)
     assert whole.returncode == 0, whole.stderr[-3000:]
     assert (tmp_path / "whole" / "report.txt").read_text().strip().endswith("last checkpoint: whole/checkpoint-22")

@@ -10,3 +10,7 @@ def test_same_step_as_one_process(check_step):
 
 def test_save_and_resume(check_resume):
     check_resume("fsdp2")
+
+
+def test_sampling_ahead(check_ahead):
+    check_ahead("fsdp2")
