@@ -534,8 +534,8 @@ class BridgeTrainer(GRPOTrainer):
         """
         if self.pass_plan is None:
             inputs = self._micro_batch = self._without_old_rows(inputs)
-            # TRL reads importance ratios only with vLLM
-            with self._with(use_vllm=self.use_vllm or self.anchor.mode is not None):
+            weighs = self.anchor.mode is not None and "sampling_per_token_logps" in inputs
+            with self._with(use_vllm=self.use_vllm or weighs):  # TRL reads importance ratios only with vLLM
                 loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             logps, self._last_logps = self._last_logps, None
             if self.model.training:

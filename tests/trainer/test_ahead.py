@@ -250,6 +250,20 @@ def test_completions_beyond_the_limit_do_not_act(make, gradients, algorithm):
     assert any(value > 0 for value in dropped.values())
 
 
+@pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
+def test_an_evaluation_is_sampled_with_the_weights_of_its_step(make, recorded, algorithm):
+    """Transformers samples its 8 completions at steps 3 and 6, and no age is logged for it."""
+    config = {"eval_strategy": "steps", "eval_steps": 3, "per_device_eval_batch_size": 8, "max_steps": 6}
+    sets = {"trainer": {"eval_dataset": PROMPTS.select(range(2))}}
+    trainer = make(algorithm, 1, exact_speedups=["none"], **config, **sets)
+    sampled, _ = recorded(trainer)
+    assert len(sampled) == 2 + 2
+    evaluations = [row for row in history(trainer) if "eval_loss" in row]
+    assert [row["step"] for row in evaluations] == [3, 6]
+    assert not [name for row in evaluations for name in row if "staleness" in name or "first_use" in name]
+    assert len({weights_then for weights_then, _ in sampled}) == 3, "generations 0 and 1 have the weights of the start"
+
+
 # --- refused
 
 
