@@ -244,7 +244,7 @@ def test_completions_beyond_the_limit_do_not_act(make, gradients, algorithm):
     trainer = make(algorithm, 1, max_staleness=5)
     largest = [max(p.abs().max().item() for p in step) for step in gradients(trainer)]
     assert all(value == 0 for i, value in enumerate(largest) if i >= UPDATES and i % UPDATES >= 2)
-    assert any(value > 0 for value in largest[UPDATES:])
+    assert any(value > 0 for i, value in enumerate(largest) if i >= UPDATES and i % UPDATES == 1), "an age of 5 acts"
     dropped = {row["step"] - 1: row["gbpo/dropped_stale"] for row in history(trainer)[:-1]}
     assert all(value == 0 for number, value in dropped.items() if number < UPDATES or number % UPDATES < 2)
     assert any(value > 0 for value in dropped.values())
@@ -400,6 +400,7 @@ def test_a_resumed_run_asks_a_server_for_no_completion_twice(make_with_server, s
 
 
 def test_an_evaluation_waits_for_the_server(make_with_server, server):
+    server.seconds = 0.3  # longer than the training on a generation
     trainer = make_with_server(
         ahead=1, eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=8, trainer={"eval_dataset": PROMPTS}
     )
