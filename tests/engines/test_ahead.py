@@ -72,6 +72,13 @@ def assert_proven(run, gap=1e-5):
     print(f"\ngap {checked[-1]['gbpo/vllm_logp_gap']:.2g}, movement {checked[-1]['gbpo/vllm_logp_movement']:.2g}")
 
 
+def test_weights_that_are_withheld_end_the_run(flags, run_with_vllm):
+    """The first test, because the server must still have the weights with which it started."""
+    run = run_with_vllm(*flags, withhold=".", status=3)
+    assert "vLLM does not sample from the policy that is trained: at step 2 " in run.errors
+    assert "Traceback" not in run.errors
+
+
 def test_samples_ahead_with_the_trained_weights(whole):
     """Generation n is used after the training on generation n - 1, so its completions are 2 or 3 steps old."""
     found = rows(whole.output)
@@ -89,12 +96,6 @@ def test_a_killed_run_ends_with_the_same_weights(kind, flags, whole, start_with_
     resumed = run_with_vllm(*flags, "--resume_from_checkpoint", run.output / f"checkpoint-{SAVED}")
     weights, expected = (load_file(one.output / "model" / WEIGHTS[kind]) for one in (resumed, whole))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
-
-
-def test_weights_that_are_withheld_end_the_run(flags, run_with_vllm):
-    run = run_with_vllm(*flags, withhold=".", status=3)
-    assert "vLLM does not sample from the policy that is trained: at step 2 " in run.errors
-    assert "Traceback" not in run.errors
 
 
 def test_an_adapter_is_sent_without_sampling_ahead(lora_server, dequantised_model, run_with_vllm):
