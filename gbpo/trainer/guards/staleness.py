@@ -60,10 +60,10 @@ def first_use_metrics(
     totals, squares, counts, lowest, highest = accelerator.gather(own.unsqueeze(0)).T.tolist()
     if not sum(counts):
         return {}
-    name = "gbpo/ratio_at_first_use"
+    prefix = "gbpo/ratio_at_first_use/"
     return {
-        f"{name}/min": min(lowest),
-        f"{name}/mean": sum(totals) / sum(counts),
-        f"{name}/max": max(highest),
+        f"{prefix}min": min(lowest),
+        f"{prefix}mean": sum(totals) / sum(counts),
+        f"{prefix}max": max(highest),
         "gbpo/effective_sample_size": sum(totals) ** 2 / (sum(counts) * sum(squares)),
     }
