@@ -29,8 +29,10 @@ def vllm_server(model, log, *flags, **environment):
     with log.open("w") as file:
         process = subprocess.Popen(command, env=env | environment, stdout=file, stderr=file, start_new_session=True)
     process.url, process.log = f"http://127.0.0.1:{port}", log
-    yield process
-    stop(process)
+    try:
+        yield process
+    finally:
+        stop(process)
 
 
 def stop(process):

@@ -33,8 +33,8 @@ def why_merged(config: Any) -> str | None:
 class AdapterSync:
     """Saves the adapter to a folder and tells the server to load it, under a name that no adapter had before.
 
-    The server must see the folder. It does not reuse what it has cached under the name of an earlier adapter. If it
-    replaced an adapter under its name (`load_inplace`), vLLM 0.30 would read the file again for each token.
+    The server must see the folder. It does not reuse what it has cached under the name of an earlier adapter. By the
+    source of vLLM 0.30, an adapter that replaces another of its name (`load_inplace`) is read again for each token.
 
     Args:
         model: The model with the adapter.
