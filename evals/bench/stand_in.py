@@ -112,6 +112,7 @@ class StandIn(ThreadingHTTPServer):
         """Load a LoRA adapter from a folder."""
         name, path = request["lora_name"], request["lora_path"]
         with self.lock:
+            assert name not in self.adapters, "vLLM answers with status 400"
             self.seen["loads"] += 1
             self.seen["loads_while_sampling"] += self._sampling > 0
             if isinstance(self.model, PeftModel):
@@ -152,7 +153,10 @@ class _Handler(BaseHTTPRequestHandler):
         answers = {
             "/health": {},
             "/v1/models": {"data": [{"id": "stand-in"}]},
-            "/server_info": {"vllm_config": self.server.info},
+            "/server_info": {
+                "vllm_config": self.server.info,
+                "vllm_env": {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": self.server.info["lora_config"] is not None},
+            },
             "/seen": self.server.seen,
         }
         self._answer(answers.get(self.path.partition("?")[0]))

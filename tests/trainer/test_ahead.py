@@ -466,8 +466,8 @@ def test_only_the_adapter_goes_to_the_server(make_with_adapters, tmp_path, ahead
     trainer.train()
     assert trainer.weight_check.proven
     assert server.seen["loads"] == (6 if ahead == 0 else 5) and server.seen["loads_while_sampling"] == 0
-    name = f"gbpo-{STEPS - UPDATES * (1 + ahead)}"
-    assert server.adapters == {name}, "earlier adapters are removed"
+    (name,) = server.adapters  # earlier adapters are removed
+    assert name.endswith(f"-{STEPS - UPDATES * (1 + ahead)}")
     assert [path.name for path in (tmp_path / "run" / "_adapter").iterdir()] == [name]
 
 

@@ -196,6 +196,12 @@ def _check_adapters(run: Any, args: GRPOConfig, model: ModelConfig) -> None:
             f"generation would fail. Write vllm_mode: server, which gets only the adapter, use_vllm: false, or remove "
             f"{bits}."
         )
+    whole = next((name for name in ("use_dora", "lora_modules_to_save") if getattr(model, name)), None)
+    if args.use_vllm and whole is not None:
+        raise ValueError(
+            f"{whole}={getattr(model, whole)!r} with {bits}=True and use_vllm=True: vLLM cannot run this adapter, and "
+            f"quantised weights cannot be sent to it. Remove {whole}, or write use_vllm: false."
+        )
     if not model.use_peft:
         raise ValueError(f"{bits}=True without use_peft: quantised weights cannot be trained. Write use_peft: true.")
     if find_spec("bitsandbytes") is None:

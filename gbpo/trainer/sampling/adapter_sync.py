@@ -1,5 +1,6 @@
 """Sends a LoRA adapter to a vLLM server, in place of the merged weights of the whole model."""
 
+import secrets
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
@@ -28,13 +30,14 @@ def why_merged(config: Any) -> str | None:
 
 
 class AdapterSync:
-    """Saves the adapter to a folder and tells the server to load it, under a name of its own for each optimiser step.
+    """Saves the adapter to a folder and tells the server to load it, under a name that no adapter had before.
 
-    The server must see the folder. Completions that it has cached under the name of an earlier adapter are not reused.
+    The server must see the folder. It does not reuse what it has cached under the name of an earlier adapter. By the
+    source of vLLM 0.30, an adapter that replaces another of its name (`load_inplace`) is read again for each token.
 
     Args:
         model: The model with the adapter.
-        folder: The folder to save to; it is removed with the next adapter.
+        folder: The folder to save to. It holds only the latest adapter.
         client: The client of the main process; None in the others.
         gather: Within this context, the given parameters of a sharded model are whole.
     """
@@ -48,10 +51,13 @@ class AdapterSync:
     ):
         self._model, self._folder, self._client, self._gather = model, folder, client, gather
         self._loaded: str | None = None
+        run = [secrets.token_hex(4)]  # the server may have adapters of the same steps, of this run before a kill
+        broadcast_object_list(run)
+        self._run = run[0]
 
     def send(self, step: int) -> str:
         """Send the adapter of this optimiser step. All ranks call this together. Returns its name on the server."""
-        name = f"gbpo-{step}"
+        name = f"gbpo-{self._run}-{step}"
         weights = self._weights()
         if self._client is not None:
             path = self._folder / name
@@ -60,8 +66,8 @@ class AdapterSync:
             self._model.peft_config[self._model.active_adapter].save_pretrained(str(path))
             self._client.load_adapter(name, path.absolute(), instead_of=self._loaded)
             self._client.use_adapter(name)
-            if self._loaded is not None and self._loaded != name:
-                shutil.rmtree(self._folder / self._loaded, ignore_errors=True)
+            for other in set(self._folder.iterdir()) - {path}:
+                shutil.rmtree(other, ignore_errors=True)
         self._loaded = name
         return name
 

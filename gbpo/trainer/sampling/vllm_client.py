@@ -78,7 +78,8 @@ def _check_flags(url: str, lora_rank: int | None, quantised: bool) -> None:
     no_weights = "the trained weights cannot be sent to it"
     try:
         with urllib.request.urlopen(f"{url}/server_info?config_format=json", timeout=_SERVER_INFO_SECONDS) as answer:
-            config = json.load(answer)["vllm_config"]
+            info = json.load(answer)
+            config = info["vllm_config"]
     except OSError as error:
         if getattr(error, "code", None) != 404:
             raise ValueError(
@@ -92,11 +93,19 @@ def _check_flags(url: str, lora_rank: int | None, quantised: bool) -> None:
         elif config["model_config"]["logprobs_mode"] != "processed_logprobs":
             missing, consequence = "--logprobs-mode processed_logprobs", "its log-probs leave out the temperature"
         else:
-            _check_lora(url, config.get("lora_config"), lora_rank, quantised)
+            _check_lora(url, _lora_config(info), lora_rank, quantised)
             return
     raise ValueError(
         f"The vLLM server at {url} was started without {missing}, so {consequence}. Start it with {START}."
     )
+
+
+def _lora_config(info: dict[str, Any]) -> dict[str, Any] | None:
+    """The server's limits of adapters; None if it takes no adapters from a run."""
+    if not info["vllm_env"].get("VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
+        return None
+    limits: dict[str, Any] | None = info["vllm_config"]["lora_config"]
+    return limits
 
 
 def _check_lora(url: str, config: dict[str, Any] | None, rank: int | None, quantised: bool) -> None:
@@ -184,14 +193,17 @@ class SeededClient:
             answers = list(executor.map(ask, range(len(prompts))))
         return {name: [row for answer in answers for row in answer[name]] for name in answers[0]}
 
+    def takes_adapters(self) -> bool:
+        """Whether a run can send adapters to the server."""
+        answer = self._client.session.get(f"{self._client.base_url}/server_info", params={"config_format": "json"})
+        return _lora_config(answer.json()) is not None
+
     def load_adapter(self, name: str, folder: Path, instead_of: str | None) -> None:
         """Load a LoRA adapter that was saved to a folder, and remove an earlier one."""
         session, url = self._client.session, f"{self._client.base_url}/v1"
-        adapter = {"lora_name": name, "lora_path": str(folder), "load_inplace": True}  # it may be there after a resume
-        session.post(f"{url}/load_lora_adapter", json=adapter)
-        if instead_of not in (None, name):
+        session.post(f"{url}/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder)})
+        if instead_of is not None:
             session.post(f"{url}/unload_lora_adapter", json={"lora_name": instead_of})
-        self._client.reset_prefix_cache()
 
     def use_adapter(self, name: str) -> None:
         """Ask for completions of the adapter with this name from now on."""

@@ -321,6 +321,10 @@ CASES |= {
     ),
     "images": ([TINY, "--dataset_name", "pictures.jsonl", *MATHS], ["pictures.jsonl", "'image'", "Python"]),
     "4 and 8 bit": ([TINY, *LORA, "--load_in_4bit", "true", "--load_in_8bit", "true"], ["8 bit and 4 bit"]),
+    "4 bit with DoRA on a server": (
+        [TINY, *LORA, "--load_in_4bit", "true", "--use_dora", "true", "--use_vllm", "true", "--vllm_mode", "server"],
+        ["use_dora=True", "quantised weights", "use_vllm: false"],
+    ),
     "4 bit without LoRA": ([TINY, "--load_in_4bit", "true"], ["load_in_4bit", "use_peft"]),
     "4 bit without bitsandbytes": (
         [TINY, *LORA, "--load_in_4bit", "true"],

@@ -4,6 +4,7 @@ import copy
 import json
 import random
 import threading
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -28,7 +29,9 @@ class Server(ThreadingHTTPServer):
         self.info = {
             "weight_transfer_config": {"backend": "nccl"},
             "model_config": {"logprobs_mode": "processed_logprobs"},
+            "lora_config": None,
         }
+        self.env = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": False}
         self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
         self.thread.start()
 
@@ -47,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/server_info") and isinstance(self.server.info, int):
             self._answer({"detail": "no information"}, self.server.info)
             return
-        self._answer({"data": [{"id": "tiny"}], "vllm_config": self.server.info})
+        self._answer({"data": [{"id": "tiny"}], "vllm_config": self.server.info, "vllm_env": self.server.env})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "{}")
@@ -226,6 +229,23 @@ def test_a_run_checks_its_server_only_in_server_mode(server):
     check_server(config(use_vllm=True, vllm_mode="server", vllm_server_base_url=server.url))
     check_server(config(use_vllm=True, vllm_mode="colocate"))
     check_server(config(vllm_server_base_url="http://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "updates", "rank", "message"),
+    [
+        (None, True, 8, "takes no adapters.* Start it with VLLM_ALLOW_.*--max-lora-rank 8 "),
+        ({"max_lora_rank": 16}, False, 8, "takes no adapters.* Start it with VLLM_ALLOW_.*--max-lora-rank 8 "),
+        ({"max_lora_rank": 16}, True, 32, "lora_r=32, but .* of rank 16 at most.* --max-lora-rank 32"),
+        ({"max_lora_rank": 16}, True, 16, None),
+    ],
+)
+def test_a_quantised_model_needs_a_server_for_its_adapter(server, limits, updates, rank, message):
+    server.info["lora_config"], server.env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = limits, updates
+    args = config(use_vllm=True, vllm_mode="server", vllm_server_base_url=server.url)
+    with nullcontext() if message is None else pytest.raises(ValueError, match=message) as error:
+        check_server(args, rank, quantised=True)
+    assert message is None or "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "127.0.0.1:8000"])
