@@ -15,6 +15,7 @@ SHORT = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 def test_the_recipe_runs_with_a_server(boxing_model, problems, tmp_path, monkeypatch, algorithm):
     """3 generations with 4 optimiser steps each. Only model, data, sizes and device differ from the recipe."""

@@ -106,6 +106,7 @@ def recorded(monkeypatch):
     return run
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 def test_with_0_the_run_is_bitwise_the_same(make, algorithm):
     without = trained(make(algorithm))
@@ -114,6 +115,7 @@ def test_with_0_the_run_is_bitwise_the_same(make, algorithm):
     assert same_weights(zero, without)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("ahead", [1, 2, 9])
 def test_generation_n_is_sampled_with_the_weights_after_generation_n_minus_k_minus_1(make, recorded, ahead):
     trainer = make("gbpo", ahead, exact_speedups=["none"])
@@ -146,16 +148,9 @@ def test_the_first_generation_trains_as_without_it(make):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "anchor"),
-    [
-        ("gbpo", "trainer"),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("gbpo", "sampler"), ("grpo", "trainer"), ("grpo", "sampler"))
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
+@pytest.mark.parametrize("anchor", ["trainer", "sampler"])
 def test_a_resumed_run_is_bitwise_equal(make, tmp_path, algorithm, anchor):
     """From every optimiser step of the second and third generation. Epochs end between them."""
     config = {"ratio_anchor": anchor, "save_strategy": "steps", "save_steps": 1, "logging_steps": 3}
@@ -170,6 +165,7 @@ def test_a_resumed_run_is_bitwise_equal(make, tmp_path, algorithm, anchor):
             assert path.read_bytes() == (tmp_path / "whole" / "completions" / path.name).read_bytes(), path.name
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("before", "after"), [(2, 0), (2, 1), (0, 2), (1, 3)])
 def test_a_run_may_be_resumed_with_another_k(make, tmp_path, before, after):
     make("gbpo", before, "run", save_strategy="steps", save_steps=6).train()
@@ -183,6 +179,7 @@ def test_a_run_may_be_resumed_with_another_k(make, tmp_path, before, after):
 # --- ratios and ages
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 @pytest.mark.parametrize("anchor", ["trainer", "sampler"])
 def test_ages_and_ratios_are_logged(make, algorithm, anchor):
@@ -222,6 +219,7 @@ def gradients(monkeypatch):
     return run
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 def test_the_weights_of_the_decoupled_loss_act_on_completions_of_transformers(make, gradients, algorithm):
     """Ratios π/μ below 1e-3 are raised to 1e-3 and those above to 2e-3, so the gradient becomes 500 to 1000 times less.
@@ -238,6 +236,7 @@ def test_the_weights_of_the_decoupled_loss_act_on_completions_of_transformers(ma
     assert max(p.abs().max() for p in plain[0]) > 1e-2
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 def test_completions_beyond_the_limit_do_not_act(make, gradients, algorithm):
     """With a limit of 5, the ages 6 and 7 (the last two steps on each stale generation) change nothing."""
@@ -250,6 +249,7 @@ def test_completions_beyond_the_limit_do_not_act(make, gradients, algorithm):
     assert any(value > 0 for value in dropped.values())
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 def test_an_evaluation_is_sampled_with_the_weights_of_its_step(make, recorded, algorithm):
     """Transformers samples its 8 completions at steps 3 and 6, and no age is logged for it."""
@@ -378,6 +378,7 @@ def test_a_server_and_transformers_have_the_same_meaning(make_with_server, serve
     assert groups[0] == 3 * 2 + 1 and all(count in (2, 3) for count in groups[1:])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("step", [UPDATES + 1, 2 * UPDATES])
 def test_a_resumed_run_asks_a_server_for_no_completion_twice(make_with_server, server, tmp_path, step):
     config = {"save_strategy": "steps", "save_steps": 1}
@@ -399,6 +400,7 @@ def test_a_resumed_run_asks_a_server_for_no_completion_twice(make_with_server, s
     assert same_weights(again, whole)
 
 
+@pytest.mark.slow
 def test_an_evaluation_waits_for_the_server(make_with_server, server):
     server.seconds = 0.3  # longer than the training on a generation
     trainer = make_with_server(
@@ -408,6 +410,7 @@ def test_an_evaluation_waits_for_the_server(make_with_server, server):
     assert server.seen["loads"] > 6 and server.seen["loads_while_sampling"] == 0
 
 
+@pytest.mark.slow
 def test_a_slow_reward_is_computed_while_others_are_sampled(make_with_server, server):
     """Groups are answered one after the other. Only the reward of the last one comes after the sampling."""
     server.slots, server.seconds = threading.Semaphore(1), 0.3
@@ -459,6 +462,7 @@ def make_with_adapters(make, random_model):
         yield with_adapters
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_only_the_adapter_goes_to_the_server(make_with_adapters, tmp_path, ahead):
     trainer, server = make_with_adapters(ahead)
@@ -471,6 +475,7 @@ def test_only_the_adapter_goes_to_the_server(make_with_adapters, tmp_path, ahead
     assert [path.name for path in (tmp_path / "run" / "_adapter").iterdir()] == [name]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_an_adapter_that_does_not_arrive_ends_the_run(make_with_adapters, ahead):
     trainer, _ = make_with_adapters(ahead, withheld=True)
@@ -478,6 +483,7 @@ def test_an_adapter_that_does_not_arrive_ends_the_run(make_with_adapters, ahead)
         trainer.train()
 
 
+@pytest.mark.slow
 def test_a_server_without_adapters_gets_the_merged_weights(make_with_adapters):
     trainer, server = make_with_adapters(lora_rank=0)
     trainer.train()
@@ -501,6 +507,7 @@ def test_adapters_that_vllm_cannot_run_are_merged(config, reason):
 # --- votes and further groups
 
 
+@pytest.mark.slow
 def test_votes_are_sampled_with_the_completions(make_with_server, server):
     """Each further round of votes comes from the same weights, with seeds of its own."""
     seen = []
@@ -518,6 +525,7 @@ def test_votes_are_sampled_with_the_completions(make_with_server, server):
     assert server.seen["loads_while_sampling"] == 0
 
 
+@pytest.mark.slow
 def test_resampled_groups_are_new(make_with_server):
     """Further groups are sampled when a generation is used, with the weights of then: their age is 0."""
 
