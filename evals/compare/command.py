@@ -16,7 +16,9 @@ Exit status: 0 if every run is done, 1 if a run failed, 2 for bad input, 130 if 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,10 +52,14 @@ def _compare(argv: Sequence[str] | None) -> None:
     try:
         options.output.mkdir(parents=True, exist_ok=True)
         with FileLock(options.output / ".lock").acquire(timeout=0):
-            plan = prepare(options, overrides, shlex.join(["python", "-m", "evals.compare", *argv]))
-            interrupted = run_cells(plan)
-            results = collect_results(plan)
-            results.save(plan.folder)
+            try:
+                plan = prepare(options, overrides, shlex.join(["python", "-m", "evals.compare", *argv]))
+                interrupted = run_cells(plan)
+                results = collect_results(plan)
+                results.save(plan.folder)
+            finally:
+                if os.listdir(options.output) == [".lock"]:  # refused before anything was written
+                    shutil.rmtree(options.output)
     except Timeout:
         parser.error(
             f"{str(options.output)!r} is in use by another comparison, and both would write the same files. Wait until "

@@ -177,14 +177,16 @@ for _ in range(6000): time.sleep(0.05)
 """
 
 
-def test_an_interrupt_outside_the_runs_ends_without_a_traceback(monkeypatch):
-    def interrupt(*args):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (ValueError("bad input"), 2)])
+def test_an_end_before_the_runs_leaves_no_traceback_and_no_folder(monkeypatch, tmp_path, capsys, error, status):
+    def ends(*args):
+        raise error
 
-    monkeypatch.setattr(module, "prepare", interrupt)
+    monkeypatch.setattr(module, "prepare", ends)
     with pytest.raises(SystemExit) as end:
-        module.main([str(TINY), "--algorithms", "grpo", "--seeds", "0", "--output", "compared"])
-    assert end.value.code == 130
+        module.main([str(TINY), "--algorithms", "grpo", "--seeds", "0", "--output", str(tmp_path / "compared")])
+    assert end.value.code == status and "Traceback" not in capsys.readouterr().err
+    assert not (tmp_path / "compared").exists()
 
 
 def wait_for(condition, seconds=600.0):
