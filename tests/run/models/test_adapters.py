@@ -102,8 +102,8 @@ REFUSED = {
         ["--merge_adapter", "true", "--load_in_8bit", "true"],
         ["merge_adapter=True", "load_in_4bit: true"],
     ),
-    "4 bit, vLLM": (["--load_in_4bit", "true"], ["load_in_4bit=True", "use_vllm=True", "use_vllm: false"]),
-    "8 bit, vLLM": (["--load_in_8bit", "true"], ["load_in_8bit=True", "use_vllm=True", "use_vllm: false"]),
+    "4 bit, vLLM": (["--load_in_4bit", "true"], ["load_in_4bit=True", "vllm_mode='colocate'", "use_vllm: false"]),
+    "8 bit, vLLM": (["--load_in_8bit", "true"], ["load_in_8bit=True", "vllm_mode='colocate'", "use_vllm: false"]),
     "4 bit, all weights": (
         ["--use_vllm", "false", "--ratio_anchor", "trainer", "--use_peft", "false", "--load_in_4bit", "true"],
         ["load_in_4bit=True", "use_peft: true"],
