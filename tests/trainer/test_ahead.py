@@ -222,9 +222,10 @@ def gradients(monkeypatch):
 @pytest.mark.sweep
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 def test_the_weights_of_the_decoupled_loss_act_on_completions_of_transformers(make, gradients, algorithm):
-    """Ratios π/μ below 1e-3 are raised to 1e-3 and those above to 2e-3, so the gradient becomes 500 to 1000 times less.
+    """The importance ratios π/μ are truncated to [1e-3, 2e-3].
 
-    At first use all importance ratios lie above 2e-3, so each token weighs 2e-3.
+    At first use all ratios are above 2e-3, so each token has the weight 2e-3, and the gradient is 2e-3 times
+    that without correction.
     """
     limits = {"vllm_importance_sampling_clip_min": 1e-3, "vllm_importance_sampling_clip_max": 2e-3}
     config = {"vllm_importance_sampling_mode": "token_truncate", "max_steps": UPDATES + 1, "max_grad_norm": 0.0}

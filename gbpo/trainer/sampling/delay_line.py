@@ -28,7 +28,7 @@ class Rewards(Protocol):
     """Rewards of a generation that are computed in the background."""
 
     def functions(self, functions: Sequence[Any]) -> list[Any]:
-        """The reward functions, of which those that were computed already give their results."""
+        """A function in place of each reward function. It returns the stored rewards if there are any."""
 
 
 def done(completions: Completions) -> "Future[Completions]":
