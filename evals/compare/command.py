@@ -4,8 +4,9 @@
         --seeds 0 1 2 3 4 --grid epsilon=0.2,0.3 num_iterations=1,4 --output runs/compare [--field value …]
 
 runs the recipe once for every algorithm, grid point and seed. Each run is a process of its own. All runs use the same
-prompts in the same order, the same starting model and the same held-out questions. The command then evaluates the final
-model and the best checkpoint of each run and writes `report.html`, `summary.md`, `figures/` and `results.json`.
+prompts in the same order (with `difficulty` only in the first pass over the training set), the same starting model and
+the same held-out questions. The command then evaluates the final model and the best checkpoint of each run and writes
+`report.html`, `summary.md`, `figures/` and `results.json`.
 
 Run the same command again to continue an interrupted comparison. To extend a comparison, add seeds, algorithms or grid
 values to its command.

@@ -25,6 +25,7 @@ _SHARED_FIELDS = (
     "max_steps",
     "num_train_epochs",
     "resample_zero_signal_groups",
+    "difficulty",
     "max_completion_length",
     "chat_template_kwargs",
     "temperature",

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ..evaluate.settings import QUESTION_FIELDS, Settings
 from .cell_command import cell_flags
 from .grid import grid_points, read_grid
 from .plan import RECIPE, TEST, VALIDATION, ComparisonPlan
+from .point import Point
 from .same_steps import shared_run_notes
 
 _SET_BY_COMPARISON = {"seed": "--seeds", "algorithm": "--algorithms", "output_dir": "--output"}
@@ -88,7 +90,7 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
         evaluation=_evaluation_flags(options, recipe),
         launcher=shlex.split(options.launcher) if options.launcher else [sys.executable],
         jobs=options.jobs,
-        notes=[*shared_run_notes(found), *hazards.overlap(train_set, eval_set), *switched_off],
+        notes=[*shared_run_notes(found), *_prompt_notes(found), *hazards.overlap(train_set, eval_set), *switched_off],
         command=command,
     )
     _check_unchanged(plan, held_out, options.eval_questions)
@@ -116,6 +118,16 @@ def _check_prompts(recipe: Recipe, train_set: Dataset, eval_set: Dataset) -> tup
     train_set = drop_long_prompts(train_set, limit, form, tokenizer, "training set")
     rows = rows_of_short_prompts(eval_set, limit, form, tokenizer, "evaluation set")
     return train_set, rows, hazards.of_prompts_and_rewards(recipe, train_set, description)
+
+
+def _prompt_notes(points: Sequence[Point]) -> list[str]:
+    """A line if the prompts of a run depend on its rewards, so that the runs of one seed may see different prompts."""
+    if not any(point.recipe.training.difficulty for point in points):
+        return []
+    return [
+        "difficulty chooses prompts by the rewards. The runs of one seed have the same prompts in the first pass over the "
+        "training set, and each run its own prompts after that. Differences are paired by the seed."
+    ]
 
 
 def _with_test_reward(options: argparse.Namespace, run: RunArguments) -> RunArguments:

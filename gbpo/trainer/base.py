@@ -8,9 +8,10 @@ from accelerate.utils import DistributedType, broadcast_object_list
 from datasets import IterableDataset
 from peft import PeftModel
 from trl.generation.vllm_client import VLLMClient
+from trl.trainer.utils import RepeatSampler
 
 from .bridge import BridgeTrainer
-from .config import BaseConfig
+from .config import Band, BaseConfig
 from .guards.finite_steps import FiniteSteps
 from .guards.phase_times import PhaseTimes
 from .guards.vllm_weights import WeightCheck, engine_dtype
@@ -20,6 +21,7 @@ from .passes.speedups import decide
 from .sampling.adapter_sync import AdapterSync, why_merged
 from .sampling.ahead import Ahead
 from .sampling.background import BackgroundSampler
+from .sampling.curriculum import Curriculum
 from .sampling.delay_line import DelayLine
 from .sampling.extra_votes import ExtraVotes, vote_rounds
 from .sampling.resampling import Resampling
@@ -53,6 +55,8 @@ class BaseTrainer(BridgeTrainer):
                 f"A reward asks for {self.extra_votes.rounds} more round(s) of votes, but tools and environments keep "
                 "their state from the first round, which would change the later votes. Remove the votes or the tools."
             )
+        if isinstance(self.args, BaseConfig) and self.args.difficulty:
+            self.curriculum = self._curriculum(Band.read(self.args.difficulty))
         if isinstance(self.args, BaseConfig) and self.args.resample_zero_signal_groups:
             self.resampling = Resampling(
                 self.train_dataset,
@@ -60,6 +64,7 @@ class BaseTrainer(BridgeTrainer):
                 self.num_generations,
                 self._tokenizer.pad_token_id,
                 self.args.seed,
+                choose=None if self.curriculum is None else self.curriculum.further,
             )
         ahead = self.args.generate_ahead if isinstance(self.args, BaseConfig) else 0
         if self.use_vllm or ahead:
@@ -71,7 +76,7 @@ class BaseTrainer(BridgeTrainer):
         if ahead:
             self._check_ahead_is_possible()
             background = self._background_sampler() if self._has_server else None
-            self.ahead = Ahead(DelayLine(ahead), self.prompts_to_come(), seeds, background)
+            self.ahead = Ahead(DelayLine(ahead), self.curriculum or self.prompts_to_come(), seeds, background)
         if self._has_server:
             self.adapter_sync = self._adapter_sync()
         self.speedups = decide(
@@ -102,6 +107,27 @@ class BaseTrainer(BridgeTrainer):
         if self._has_server:
             return 0
         return self.accelerator.process_index // (self.args.vllm_tensor_parallel_size if self.use_vllm else 1)
+
+    def _curriculum(self, band: Band) -> Curriculum:
+        if isinstance(self.train_dataset, IterableDataset):
+            raise ValueError(
+                f"difficulty={self.args.difficulty} chooses prompts by their index, which an IterableDataset does not "
+                "have. Use a datasets.Dataset, or remove difficulty."
+            )
+        count = self.args.generation_batch_size // self.num_generations
+        one_pass = RepeatSampler(
+            self.train_dataset, 1, batch_size=count, shuffle=self.shuffle_dataset, seed=self.args.seed
+        )
+        return Curriculum(
+            self.train_dataset,
+            one_pass,
+            band,
+            count=count,
+            group_size=self.num_generations,
+            mine=self.rows_of_rank,
+            names=self.reward_func_names,
+            seed=self.args.seed,
+        )
 
     def _check_ahead_is_possible(self) -> None:
         """Raise `ValueError` if the trainer has a part that cannot be sampled ahead."""

@@ -38,6 +38,7 @@ from .passes.speedups import SPEEDUPS, Speedups
 from .sampling.adapter_sync import AdapterSync
 from .sampling.ahead import Ahead
 from .sampling.background import BackgroundRewards, decoded
+from .sampling.curriculum import Curriculum
 from .sampling.delay_line import Completions, Generation, PromptOrder, as_batch, done
 from .sampling.extra_votes import ExtraVotes
 from .sampling.resampling import Resampling
@@ -56,7 +57,8 @@ class BridgeTrainer(GRPOTrainer):
     1. `phase_times` starts its clock; it runs for the whole training step.
     2. `sampling_seeds` seeds the vLLM engine, prompts are tokenized once per group, and prompts are shared.
     3. `extra_votes` generates further completions for rewards that vote.
-    4. TRL calculates the rewards and the advantages. `check_rewards` refuses infinite rewards.
+    4. TRL calculates the rewards and the advantages. `check_rewards` refuses infinite rewards. `curriculum` records how
+       often each prompt was solved.
     5. `weight_check` compares vLLM's log-probs with the trainer's.
     6. `add_targets` (GBPO) reads the advantages of all ranks.
     7. `resampling` replaces groups without signal; steps 2 to 6 run for each draw of new prompts.
@@ -64,9 +66,11 @@ class BridgeTrainer(GRPOTrainer):
     9. `scorer` computes old log-probs, if `anchor` needs them and TRL has not computed them, for all passes except
        those of the next optimiser step. The passes of that step compute their old log-probs themselves.
 
+    With `difficulty`, `curriculum` chooses the prompts in place of the data loader, which then only counts steps.
+
     With `generate_ahead`, a later generation is sampled first, with the parts in `ahead`. A server samples and grades
-    it in the background. Its prompts come from the order of the data loader, and `weight_check` compares its log-probs.
-    Steps 2 to 4 then read completions and rewards that were computed before.
+    it in the background. Its prompts come from `curriculum` or from the order of the data loader, and `weight_check`
+    compares its log-probs. Steps 2 to 4 then read completions and rewards that were computed before.
 
     For one optimiser step, `scorer` computes the log-probs of each pass, `anchor` gives the old log-probs and vLLM's
     importance ratio, and `pass_loss` (GBPO) computes the loss. After the last backward, `ratio_metrics`,
@@ -81,6 +85,7 @@ class BridgeTrainer(GRPOTrainer):
     resampling: Resampling | None = None
     sampling_seeds: SamplingSeeds | None = None
     weight_check: WeightCheck | None = None
+    curriculum: Curriculum | None = None
     ahead: Ahead | None = None
     adapter_sync: AdapterSync | None = None
     scorer: Scorer | None = None
@@ -149,6 +154,8 @@ class BridgeTrainer(GRPOTrainer):
     def _prepare_inputs(self, generation_batch):
         before = self._buffered_inputs
         begins = before is None or self._step % self._generate_every == 0
+        if self.curriculum is not None and self.model.training and begins:
+            generation_batch = self.curriculum.begin(self._step // self._generate_every)
         if self.ahead is not None and self.model.training and begins:
             self._used = self._sample_ahead(self.ahead)
         inputs = super()._prepare_inputs(generation_batch)
@@ -166,6 +173,9 @@ class BridgeTrainer(GRPOTrainer):
         batch, advantages = self._scored(inputs)
         if self.resampling is not None and self.model.training:
             batch = self.resampling.fill(batch, advantages, self._scored_unrecorded, self._step, self._log)
+        if self.curriculum is not None and self.model.training:
+            for name, value in self.curriculum.metrics().items():
+                self._log(name, value)
         if self.pass_plan is not None:
             batch["rows"] = rows_of(batch)
         return batch
@@ -287,6 +297,8 @@ class BridgeTrainer(GRPOTrainer):
             with self._with(**self._rewards_computed_ahead()):
                 rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         check_rewards(rewards, self.reward_func_names, lambda: gather_object(prompts))
+        if self.curriculum is not None and self.model.training:
+            self.curriculum.record(rewards)
         self._is_scored = ~rewards.isnan().all(dim=1)  # (B_global,)
         return rewards
 
@@ -719,6 +731,7 @@ class BridgeTrainer(GRPOTrainer):
         state = {
             "step": self._step,
             "ahead": [] if self.ahead is None else self.ahead.line.state(),
+            "curriculum": None if self.curriculum is None else self.curriculum.state(),
             "completions": None if generates else self._buffered_inputs,
             "metrics": dict(self._metrics["train"]),
             "logs": plain_logs(self._logs),
@@ -741,6 +754,8 @@ class BridgeTrainer(GRPOTrainer):
         self._buffered_inputs = completions
         if self.ahead is not None:
             self.ahead.line.load(state.get("ahead", ()))  # an earlier version did not save it
+        if self.curriculum is not None and state.get("curriculum") is not None:  # absent if the run had no curriculum
+            self.curriculum.load(state["curriculum"])
         self._metrics["train"] = defaultdict(list, state["metrics"])
         for name, values in state["logs"].items():
             columns = values.items() if isinstance(values, dict) else [(None, values)]
@@ -755,14 +770,17 @@ class BridgeTrainer(GRPOTrainer):
         self._train_sampler = super()._get_train_sampler(dataset)
         return self._train_sampler
 
+    @property
+    def rows_of_rank(self) -> slice:
+        """The rows of this rank in a generation of all ranks."""
+        rows = self.args.generation_batch_size // self.accelerator.num_processes
+        return slice(self.accelerator.process_index * rows, (self.accelerator.process_index + 1) * rows)
+
     def prompts_to_come(self) -> PromptOrder:
         """The prompts of each generation of this rank, in the order of the data loader."""
-        batch, rank = self.args.generation_batch_size, self.accelerator.process_index
-        rows = batch // self.accelerator.num_processes
         own_sampler = super()._get_train_sampler()  # the data loader's is an iterator with a random state
-        return PromptOrder(
-            self.train_dataset, own_sampler, batch, self._generate_every, slice(rank * rows, (rank + 1) * rows)
-        )
+        batch = self.args.generation_batch_size
+        return PromptOrder(self.train_dataset, own_sampler, batch, self._generate_every, self.rows_of_rank)
 
     def _init_training_state(
         self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial

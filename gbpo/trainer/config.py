@@ -40,6 +40,59 @@ class GBPOHazard(UserWarning):
     """Settings of GBPO that are allowed and usually a mistake."""
 
 
+@dataclass(frozen=True)
+class Band:
+    """The option `difficulty`: the solve rates of the prompts that are preferred.
+
+    Args:
+        low: Smallest solve rate inside the band.
+        high: Largest solve rate inside the band.
+        revisit: Share of the prompts of a generation that are drawn from those with a solve rate outside the band.
+
+    Raises:
+        ValueError: A value cannot be used.
+    """
+
+    low: float
+    high: float
+    revisit: float = 0.1
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:  # NaN is refused
+                raise ValueError(f"difficulty gives {name}={value!r}, which is not a share. Write a number in [0, 1].")
+        if self.low >= self.high:
+            raise ValueError(
+                f"difficulty gives low={self.low} and high={self.high}, so no prompt would be preferred. Write a low "
+                "that is smaller than high, for example {low: 0.1, high: 0.9}."
+            )
+        if self.revisit == 1:
+            raise ValueError(
+                f"difficulty gives revisit={self.revisit}, so no prompt inside the band would be used. Write a small "
+                "share, for example 0.1."
+            )
+
+    @classmethod
+    def read(cls, given: Any) -> "Band":
+        """The band that the option gives.
+
+        Raises:
+            ValueError: The option is not a mapping, has an unknown key or lacks one, or a value cannot be used.
+        """
+        if not isinstance(given, Mapping):
+            raise ValueError(f"difficulty={given!r} is not a mapping. Write {{low: 0.1, high: 0.9}}.")
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise ValueError(
+                    f"difficulty={dict(given)} has the key {name!r}, which nothing reads. Write only {', '.join(known)}."
+                )
+        for name in ("low", "high"):
+            if name not in given:
+                raise ValueError(f"difficulty={dict(given)} lacks {name}, so it names no band. Write {name} too.")
+        return cls(**given)
+
+
 @dataclass
 class BaseConfig(GRPOConfig):
     """`trl.GRPOConfig` with the options that both algorithms share.
@@ -51,6 +104,10 @@ class BaseConfig(GRPOConfig):
         exact_speedups: Speed-ups that do not change the gradient: `["all"]`, `["none"]` or, for debugging, a list of
             names. A speed-up that would change the gradient in a run is turned off there, and the log says why.
         resample_zero_signal_groups: Replace groups without signal by groups of other prompts (DAPO's dynamic sampling).
+        difficulty: The band of solve rates that is preferred, for example `{"low": 0.1, "high": 0.9}`. The solve rate of
+            a prompt is the running mean of the first reward that grades it. From the second pass over the training set
+            on, prompts outside the band are left out, and the share `revisit` of each generation (by default 0.1) is
+            drawn from them. None, or an empty mapping: the order of prompts does not depend on the rewards.
         ratio_anchor: The policy π0 in the probability ratio ρ = π / π0. With `"trainer"` it is the trainer's policy
             when a generation is first used, so that ρ is exactly 1 in the first optimiser step. With `"sampler"` it is
             the policy that sampled, by the log-probs that vLLM reports. This needs no forward pass for old log-probs,
@@ -64,9 +121,9 @@ class BaseConfig(GRPOConfig):
 
     Raises:
         TypeError: A field of an earlier version is used. The message gives the new name.
-        ValueError: `exact_speedups` or `ratio_anchor` has an unknown name, `ratio_anchor="sampler"`, `generate_ahead`
-            or `max_staleness` cannot be used, the options would change the weights in place, or `optimizer_batch_size`
-            cannot be split over the processes.
+        ValueError: `exact_speedups` or `ratio_anchor` has an unknown name, `difficulty`, `ratio_anchor="sampler"`,
+            `generate_ahead` or `max_staleness` cannot be used, the options would change the weights in place, or
+            `optimizer_batch_size` cannot be split over the processes.
     """
 
     optimizer_batch_size: int | None = field(
@@ -91,6 +148,13 @@ class BaseConfig(GRPOConfig):
         metadata={
             "help": "Replace groups without signal by groups of other prompts (DAPO's dynamic sampling), at the cost "
             "of further generations."
+        },
+    )
+    difficulty: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "Prefer prompts whose running solve rate is in a band, for example {low: 0.1, high: 0.9}. The share "
+            "`revisit` of each generation, by default 0.1, is drawn from the others."
         },
     )
     ratio_anchor: str = field(
@@ -124,6 +188,9 @@ class BaseConfig(GRPOConfig):
 
     def __post_init__(self):
         requested_speedups(self.exact_speedups)  # refuses unknown names
+        self.difficulty = None if self.difficulty == {} else self.difficulty
+        if self.difficulty is not None:
+            Band.read(self.difficulty)  # refuses unknown keys and values
         self._generation_batch_given = self.generation_batch_size is not None  # TRL computes it otherwise
         self.gradient_accumulation_steps = self._accumulation_steps()
         self._check_anchor()

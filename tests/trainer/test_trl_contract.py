@@ -166,6 +166,7 @@ def test_every_option_is_known():
         "optimizer_batch_size",
         "exact_speedups",
         "resample_zero_signal_groups",
+        "difficulty",
         "ratio_anchor",
         "generate_ahead",
         "max_staleness",

@@ -9,7 +9,7 @@ import datasets
 from trl.trainer.utils import get_callable_name
 
 from ...shared.provenance import installed_version
-from ...trainer.config import BaseConfig
+from ...trainer.config import Band, BaseConfig
 from ...trainer.passes.speedups import SPEEDUPS, decide
 from ...trainer.sampling.vllm_client import server_url
 from ..data.prompts import PromptFormat
@@ -102,6 +102,7 @@ def _batch(recipe: Recipe, rows: int, eval_set: datasets.Dataset | None) -> list
             f"iteration(s) / {args.gradient_accumulation_steps} accumulated), {plan.per_update:,} completions each",
         ),
         *([("sampled ahead", _ahead(args))] if args.generate_ahead else []),
+        *([("difficulty", _difficulty(Band.read(args.difficulty)))] if args.difficulty else []),
         (
             "tokens, at most",
             f"{plan.per_update * length:,} completion tokens per step, {plan.completions * length:,} per generation",
@@ -126,6 +127,14 @@ def _ahead(args: BaseConfig) -> str:
     return (
         f"{args.generate_ahead} generation(s): completions are {first:g} to {last:g} optimiser steps old when they are "
         "used; the first generations are younger"
+    )
+
+
+def _difficulty(band: Band) -> str:
+    """Which prompts a generation takes."""
+    return (
+        f"after the first pass over the training set, prompts with a solve rate of {band.low:g} to {band.high:g} are "
+        f"preferred, and {band.revisit:.0%} of each generation is drawn from the others"
     )
 
 

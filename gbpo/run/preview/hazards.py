@@ -21,6 +21,7 @@ from ..models.description import Description
 from ..recipe.parsing import Recipe
 from .device import Device
 from .memory import Estimate, Sharding, gibibytes, in_phase
+from .plan import StepPlan
 
 _MOSTLY = 0.5  # fraction of completions
 _WATCHED = 3  # logging steps
@@ -54,6 +55,7 @@ def find(
         )
     found += _window(args, description, prompt_tokens)
     found += _temperature(args)
+    found += _difficulty(recipe, len(train_set))
     found += _rounded_away(recipe, description)
     found += of_prompts_and_rewards(recipe, train_set, description)
     found += _cancelling_weights(recipe)
@@ -184,6 +186,26 @@ def _temperature(args: GRPOConfig) -> list[str]:
         "so the trainer would compare two different policies. Start the server with --logprobs-mode "
         "processed_logprobs, or write temperature: 1.0."
     ]
+
+
+def _difficulty(recipe: Recipe, rows: int) -> list[str]:
+    """Warn if the order of prompts cannot depend on their solve rates, or can hardly."""
+    args, plan = recipe.training, StepPlan.of(recipe, rows)
+    if not args.difficulty:
+        return []
+    found = []
+    if plan.epochs <= 1 and not args.resample_zero_signal_groups:
+        found.append(
+            f"difficulty={args.difficulty} has no effect: the run sees each prompt {plan.epochs:.2g} times, and the first "
+            "pass over the training set has the usual order. Write a larger max_steps, give fewer prompts, or remove "
+            "difficulty."
+        )
+    if rows < 2 * plan.prompts:
+        found.append(
+            f"difficulty={args.difficulty} can leave out few prompts: every generation takes {plan.prompts} of the {rows} "
+            "prompts, whatever their solve rates. Give more prompts, or write a smaller generation_batch_size."
+        )
+    return found
 
 
 def _rounded_away(recipe: Recipe, description: Description) -> list[str]:

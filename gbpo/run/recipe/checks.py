@@ -38,6 +38,8 @@ class _Range(NamedTuple):
 
 
 _NO_COMPLETION = "would give no completion"
+# rewards for the form of a completion; they do not say how often a prompt is solved
+_SHAPE_REWARDS = {"boxed", "cosine", "format", "length", "repetition", "soft_overlong"}
 _RANGES = {
     "learning_rate": _Range(0, 1, "would learn nothing, or move away from the reward", low_allowed=False),
     "weight_decay": _Range(0, 1, "would make the weights grow instead of shrink"),
@@ -126,6 +128,7 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
     if args.fp16 and args.device.type == "cpu":
         raise ValueError("fp16=True does not run on the CPU. Write bf16: true, or neither.")
     _check_needed(given)
+    _check_difficulty(run, args)
     _check_adapters(run, args, model)
     _check_checkpointing(args)
     _check_packages(args, model)
@@ -172,6 +175,16 @@ def _check_checkpointing(args: GRPOConfig) -> None:
                 f"activation_checkpointing_kwargs={args.activation_checkpointing_kwargs}: {name} fails after the first "
                 f"generation in TRL 1.16. Remove {name}."
             )
+
+
+def _check_difficulty(run: Any, args: GRPOConfig) -> None:
+    first = next(iter(run.reward_funcs or ()), None)
+    if args.difficulty and first in _SHAPE_REWARDS:
+        raise ValueError(
+            f"difficulty={args.difficulty} reads the solve rate from the first reward, but reward_funcs={run.reward_funcs} "
+            f"begins with {first}, which does not say whether an answer is right. Put the reward that grades the answer "
+            "first, or remove difficulty."
+        )
 
 
 def _check_adapters(run: Any, args: GRPOConfig, model: ModelConfig) -> None:

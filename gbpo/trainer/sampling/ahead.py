@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from .background import BackgroundSampler
+from .curriculum import Curriculum
 from .delay_line import DelayLine, PromptOrder
 from .seeds import SamplingSeeds
 
@@ -19,7 +20,7 @@ class Ahead:
     """
 
     line: DelayLine
-    prompts: PromptOrder
+    prompts: PromptOrder | Curriculum
     seeds: SamplingSeeds
     background: BackgroundSampler | None
 

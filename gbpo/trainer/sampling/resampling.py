@@ -32,13 +32,23 @@ class Resampling:
         num_generations: Completions of a group.
         pad_token_id: Token id for padding.
         seed: Seed of the run.
+        choose: Draws the indices of a number of prompts. By default any prompt of the training set is as likely.
 
     Raises:
         ValueError: Prompts cannot be drawn by index, or the data set has images.
     """
 
-    def __init__(self, dataset: Any, accelerator: Accelerator, num_generations: int, pad_token_id: int, seed: int):
+    def __init__(
+        self,
+        dataset: Any,
+        accelerator: Accelerator,
+        num_generations: int,
+        pad_token_id: int,
+        seed: int,
+        choose: Callable[[random.Random, int], list[int]] | None = None,
+    ):
         _check_prompts(dataset)
+        self._choose = choose or (lambda draw, count: draw.sample(range(len(dataset)), count))
         self._dataset, self._accelerator = dataset, accelerator
         self._group, self._pad, self._seed = num_generations, pad_token_id, seed
         self._gave_up = False  # the warning is given only once
@@ -94,7 +104,7 @@ class Resampling:
     def further_prompts(self, count: int, step: int, round_number: int) -> list[dict[str, Any]]:
         """Draw the prompts of `count` groups from the training set, and return the rows of this rank."""
         draw = random.Random(f"{self._seed} {step} {round_number}")
-        chosen = draw.sample(range(len(self._dataset)), count)
+        chosen = self._choose(draw, count)
         rows = [index for index in chosen for _ in range(self._group)]
         share = len(rows) // self._accelerator.num_processes
         first = self._accelerator.process_index * share

@@ -260,6 +260,17 @@ def test_rewards_that_are_switched_off_are_printed_and_noted(random_model, tmp_p
     assert f"evals.compare: warning: {note}\n" in capsys.readouterr().err
 
 
+def test_prompts_that_depend_on_the_rewards_are_noted(random_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "run_cells", lambda plan: False)
+    argv = [str(TINY), "--algorithms", "grpo", "gbpo", "--seeds", "0", "--max_steps=9"]
+    argv.append(f"--model_name_or_path={random_model}")
+    for folder, flags in (("plain", []), ("chosen", ["--difficulty", "{low: 0.1, high: 0.9}"])):
+        with pytest.raises(SystemExit):
+            module.main([*argv, f"--output={tmp_path / folder}", *flags])
+    noted = [any("difficulty chooses prompts" in note for note in Results.load(tmp_path / f).notes) for f in ("plain", "chosen")]
+    assert noted == [False, True]
+
+
 def test_questions_that_the_runs_would_drop_are_not_written(random_model, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "run_cells", lambda plan: False)
     argv = [str(TINY), "--algorithms", "grpo", "gbpo", "--seeds", "0", f"--output={tmp_path}", "--max_steps=9"]

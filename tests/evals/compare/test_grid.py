@@ -73,6 +73,7 @@ def test_every_algorithm_is_run_at_every_grid_point():
         (["grpo", "gbpo:max_steps=5"], {}, [], ["max_steps"]),
         (["grpo", "gbpo:dataset_name=programs"], {}, [], ["dataset_name"]),
         (["grpo", "gbpo:temperature=0.5"], {}, [], ["temperature"]),
+        (["grpo", "gbpo:difficulty={}"], {}, ["--difficulty", "{low: 0.1, high: 0.9}"], ["difficulty"]),
         (["grpo", "gbpo:epsilon=0.3"], {"epsilon": [0.1]}, [], ["epsilon", "gbpo:epsilon=0.3"]),
         (["grpo", "gbpo"], {"epsilon": [0.1]}, ["--epsilon", "0.3"], ["epsilon", "command line"]),
         (["grpo", "gbpo"], {"epsilom": [0.1]}, [], ["epsilom", "epsilon"]),

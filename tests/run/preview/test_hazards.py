@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[3]
 TINY = str(ROOT / "recipes" / "tiny_math.yaml")
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 ARITHMETIC = Dataset.from_dict({"prompt": ["1+1=", "1+2="]})
+MANY = Dataset.from_dict({"prompt": [f"{i}+1=" for i in range(256)]})  # two generations of the largest recipe
 TOKENIZER = character_tokenizer()
 MODEL = Description(Qwen2Config(max_position_embeddings=100), None, TOKENIZER)
 QWEN_MATH = Description(Qwen2Config(max_position_embeddings=4096), None, TOKENIZER)
@@ -159,7 +160,22 @@ def test_evaluation_set_of_messages():
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 def test_shipped_recipes_have_no_hazard(path, algorithm, monkeypatch):
     without_vllm(monkeypatch)
-    assert found("--algorithm", algorithm, path=path, model=QWEN_MATH, prompt_tokens=500) == []
+    assert found("--algorithm", algorithm, path=path, train_set=MANY, model=QWEN_MATH, prompt_tokens=500) == []
+
+
+@pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
+def test_difficulty_that_cannot_act(algorithm):
+    """256 prompts are 8 generations of 32, with two optimiser steps on each: 16 steps are one pass."""
+    flags = ["--algorithm", algorithm, "--difficulty", "{low: 0.1, high: 0.9}"]
+    (line,) = found(*flags, "--max_steps", 16, train_set=MANY)
+    assert "has no effect: the run sees each prompt 1 times" in line and "larger max_steps" in line
+    (line,) = found(*flags, "--max_steps", 6, train_set=MANY)
+    assert "0.38 times" in line
+    assert found(*flags, "--max_steps", 17, train_set=MANY) == []
+    assert found(*flags, "--max_steps", 6, "--resample_zero_signal_groups", "true", train_set=MANY) == []
+    (line,) = found(*flags, train_set=MANY.select(range(63)))
+    assert "every generation takes 32 of the 63 prompts" in line and "generation_batch_size" in line
+    assert found(*flags, train_set=MANY.select(range(64))) == []
 
 
 def test_grpo_has_no_hazards_of_the_target():

@@ -103,3 +103,13 @@ def test_dry_run_of_two_processes_prints_once(launch, model, tmp_path):
     assert done.stdout.count("memory per rank") == 1
     assert "2 rank(s) × 128 per micro-batch × 2 micro-batches (cpu, DDP)" in done.stdout
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_dry_run_says_what_difficulty_does(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    train.main([TINY, "--dry_run", "true", "--difficulty", "{low: 0.2, high: 0.7}"])
+    page = " ".join(capsys.readouterr().out.split())
+    assert "prompts with a solve rate of 0.2 to 0.7 are preferred, and 10% of each generation is drawn" in page
+    train.main([str(ROOT / "recipes" / "tiny_curriculum.yaml"), "--dry_run", "true", "--difficulty", "null"])
+    assert "solve rate" not in capsys.readouterr().out

@@ -423,6 +423,32 @@ CASES |= {
 }
 
 
+CASES |= {
+    f"difficulty, {name}": ([TINY, "--difficulty", value, *flags], ["difficulty", *words])
+    for name, value, flags, words in (
+        ("a word", "hard", [], ["'hard'", "{key: value}"]),
+        ("a list", "[0.1, 0.9]", [], ["[0.1, 0.9]", "{key: value}"]),
+        ("an unknown key", "{low: 0.1, high: 0.9, revisits: 0.2}", [], ["revisits", "low, high, revisit"]),
+        ("without high", "{low: 0.1}", [], ["lacks high", "Write high too"]),
+        ("without low", "{high: 0.9}", [], ["lacks low", "Write low too"]),
+        ("low above high", "{low: 0.9, high: 0.1}", [], ["low=0.9 and high=0.1", "smaller than high"]),
+        ("below 0", "{low: -0.1, high: 0.9}", [], ["low=-0.1", "[0, 1]"]),
+        ("above 1", "{low: 0.1, high: 90}", [], ["high=90", "[0, 1]"]),
+        ("NaN", "{low: .nan, high: 0.9}", [], ["low=nan", "[0, 1]"]),
+        ("text", "{low: easy, high: 0.9}", [], ["low='easy'", "[0, 1]"]),
+        ("only revisits", "{low: 0.1, high: 0.9, revisit: 1}", [], ["revisit=1", "small share"]),
+        ("with GRPO", "{low: 2, high: 3}", ["--algorithm", "grpo"], ["low=2", "[0, 1]"]),
+        (
+            "first reward for the form",
+            "{low: 0.1, high: 0.9}",
+            ["--reward_funcs", "format", "exact_match"],
+            ["begins with format", "first"],
+        ),
+    )
+}
+CASES |= {"share of products above 1": ([TINY, "--dataset_kwargs", "{products: 2}"], ["products=2", "[0, 1]"])}
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     for name, text in FILES.items():

@@ -25,6 +25,7 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 PLANS = {
     "tiny_math": (1, 128, 2),
     "tiny_code": (1, 64, 2),
+    "tiny_curriculum": (1, 128, 2),
     "tiny_ttrl": (1, 128, 2),
     "tiny_words": (1, 128, 4),
     "gemma_cpu": (1, 32, 2),
