@@ -1,10 +1,9 @@
-"""Train with `difficulty` in one process or under torchrun: six generations and more, with two optimiser steps each.
+"""Train with `difficulty` in one process or under torchrun: 8 generations with two optimiser steps each.
 
-Usage: difficult_run.py MODEL FOLDER '"CHECKPOINT"'. The checkpoint is empty for a new run. FOLDER/result.pt holds the
+Usage: difficult_run.py MODEL FOLDER [CHECKPOINT]. FOLDER/result.pt holds the
 prompts of each generation over all ranks, the solve rates and the trained weights.
 """
 
-import json
 import os
 import sys
 import zlib
@@ -35,16 +34,16 @@ def reward(prompts, completion_ids, **kwargs):
     return [float(sum(ids) % 2) * (prompt[0] > "2") for prompt, ids in zip(prompts, completion_ids, strict=True)]
 
 
-def main(model: str, folder: str, checkpoint: str) -> None:
+def main(model: str, folder: str, checkpoint: str | None = None) -> None:
     args = GBPOConfig(
-        output_dir=folder,
+        output_dir=str(folder),
         use_cpu=True,
         bf16=False,
         learning_rate=1e-3,
-        max_steps=20,
+        max_steps=16,
         logging_steps=1,
         save_strategy="steps",
-        save_steps=11,
+        save_steps=7,
         disable_tqdm=True,
         max_completion_length=10,
         activation_checkpointing=False,
@@ -62,7 +61,7 @@ def main(model: str, folder: str, checkpoint: str) -> None:
         return score(inputs)
 
     trainer._scored = record
-    trainer.train(resume_from_checkpoint=json.loads(checkpoint) or None)
+    trainer.train(resume_from_checkpoint=checkpoint)
     by_rank = gather_object([used])
     if trainer.accelerator.is_main_process:
         weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])

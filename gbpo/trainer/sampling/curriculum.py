@@ -45,16 +45,16 @@ def solve_rates(rewards: torch.Tensor, group_size: int, names: Sequence[str]) ->
             f"{counted[prompt, completion].item():g} for a completion. A solve rate needs rewards in [0, 1]. Put the "
             "reward that grades the answer first in reward_funcs, or remove difficulty."
         )
-    return counted.nanmean(1)
+    return counted.nanmean(1).clamp(0, 1)
 
 
 class Curriculum:
     """Chooses the prompts of each generation by their solve rates.
 
     The first pass over the training set has the order of the sampler. In later passes, the prompts whose rate is outside
-    the band are left out, and a fixed share of each generation is drawn from them. If a pass has too few prompts left, a
-    new one begins. If the whole training set has too few, prompts outside the band fill the generation. If no prompt is
-    outside the band, the prompts are exactly those of the sampler.
+    the band are left out, and a fixed share of each generation is drawn from them. When a pass
+    has too few prompts left, the next one begins within the generation. If the whole training set has too few, prompts
+    outside the band fill the generation. If no prompt is outside the band, the prompts are exactly those of the sampler.
 
     The rate of a prompt is a running mean in which the newest group weighs one half. All ranks get the same rewards, so
     they make the same choice.
@@ -174,13 +174,12 @@ class Curriculum:
         pool = outside.nonzero().flatten().tolist()
         revisited = draw.sample(pool, min(again, len(pool)))
         missing = self._count - len(revisited)
-        preferred = self._preferred(outside)
-        if len(preferred) < missing:
+        chosen = self._preferred(outside)[:missing]
+        if len(chosen) < missing:
             self._begin_pass()
-            preferred = self._preferred(outside)
-        chosen = preferred[:missing] + revisited
-        others = sorted(set(pool) - set(revisited))
-        chosen += draw.sample(others, self._count - len(chosen))
+            chosen += [index for index in self._preferred(outside) if index not in chosen][: missing - len(chosen)]
+        chosen += revisited
+        chosen += draw.sample(sorted(set(pool) - set(revisited)), self._count - len(chosen))
         used = set(chosen)
         self._left = [index for index in self._left if index not in used]
         return chosen
