@@ -125,8 +125,8 @@ def _prompt_notes(points: Sequence[Point]) -> list[str]:
     if not any(point.recipe.training.difficulty for point in points):
         return []
     return [
-        "difficulty chooses prompts by the rewards. The runs of one seed have the same prompts in the first pass over the "
-        "training set, and each run its own prompts after that. Differences are paired by the seed."
+        "difficulty chooses prompts by the rewards. The runs of one seed have the same prompts in the first pass over "
+        "the training set. After it, each run has its own prompts. Differences are paired by the seed."
     ]
 
 

@@ -85,7 +85,8 @@ class Band:
         for name in given:
             if name not in known:
                 raise ValueError(
-                    f"difficulty={dict(given)} has the key {name!r}, which nothing reads. Write only {', '.join(known)}."
+                    f"difficulty={dict(given)} has the key {name!r}, which nothing reads. Write only "
+                    f"{', '.join(known)}."
                 )
         for name in ("low", "high"):
             if name not in given:
@@ -104,10 +105,10 @@ class BaseConfig(GRPOConfig):
         exact_speedups: Speed-ups that do not change the gradient: `["all"]`, `["none"]` or, for debugging, a list of
             names. A speed-up that would change the gradient in a run is turned off there, and the log says why.
         resample_zero_signal_groups: Replace groups without signal by groups of other prompts (DAPO's dynamic sampling).
-        difficulty: The band of solve rates that is preferred, for example `{"low": 0.1, "high": 0.9}`. The solve rate of
-            a prompt is the running mean of the first reward that grades it. From the second pass over the training set
-            on, prompts outside the band are left out, and the share `revisit` of each generation (by default 0.1) is
-            drawn from them. None, or an empty mapping: the order of prompts does not depend on the rewards.
+        difficulty: The band of solve rates that is preferred, for example `{"low": 0.1, "high": 0.9}`. The solve rate
+            of a prompt is the running mean of the first reward that grades it. From the second pass over the training
+            set on, prompts outside the band are left out, and the share `revisit` of each generation (by default 0.1)
+            is drawn from them. None, or an empty mapping: the order of prompts does not depend on the rewards.
         ratio_anchor: The policy π0 in the probability ratio ρ = π / π0. With `"trainer"` it is the trainer's policy
             when a generation is first used, so that ρ is exactly 1 in the first optimiser step. With `"sampler"` it is
             the policy that sampled, by the log-probs that vLLM reports. This needs no forward pass for old log-probs,
@@ -153,8 +154,8 @@ class BaseConfig(GRPOConfig):
     difficulty: dict[str, Any] | None = field(
         default=None,
         metadata={
-            "help": "Prefer prompts whose running solve rate is in a band, for example {low: 0.1, high: 0.9}. The share "
-            "`revisit` of each generation, by default 0.1, is drawn from the others."
+            "help": "Prefer prompts whose running solve rate is in a band, for example {low: 0.1, high: 0.9}. The "
+            "share `revisit` of each generation, by default 0.1, is drawn from the others."
         },
     )
     ratio_anchor: str = field(

@@ -1,12 +1,13 @@
 """Train with `difficulty` in one process or under torchrun: 8 generations with two optimiser steps each.
 
-Usage: difficult_run.py MODEL FOLDER [CHECKPOINT]. FOLDER/result.pt holds the
-prompts of each generation over all ranks, the solve rates and the trained weights.
+Usage: difficult_run.py MODEL FOLDER [CHECKPOINT]. FOLDER/result.pt holds the prompts of each generation over all
+ranks, the solve rates and the trained weights.
 """
 
 import os
 import sys
 import zlib
+from itertools import chain
 
 import torch
 from accelerate.utils import gather_object
@@ -65,7 +66,7 @@ def main(model: str, folder: str, checkpoint: str | None = None) -> None:
     by_rank = gather_object([used])
     if trainer.accelerator.is_main_process:
         weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
-        prompts = [sum(parts, []) for parts in zip(*by_rank, strict=True)]
+        prompts = [[*chain(*parts)] for parts in zip(*by_rank, strict=True)]
         torch.save({"prompts": prompts, "rates": trainer.curriculum.rates, "weights": weights}, f"{folder}/result.pt")
 
 

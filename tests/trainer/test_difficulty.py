@@ -117,7 +117,7 @@ def test_prompts_that_are_never_solved_are_left_out(make, algorithm, ahead):
     total = sum(map(len, later))
     known = trainer.curriculum.rates[:4]
     assert known[~known.isnan()].eq(0).all() and trainer.curriculum.metrics()["gbpo/difficulty/below"] >= 3 / 9
-    # without difficulty 4 of 9 prompts are hard; here a quarter of the prompts, and at first those that are sampled ahead
+    # without difficulty 4 of 9 prompts are hard; here it is the quarter that `revisit` asks for
     assert hard / total <= 0.3
     assert all(list(Counter(generation).values()) == [4, 4] for generation in trainer.used)
 
@@ -187,7 +187,7 @@ def test_a_run_may_be_resumed_with_another_difficulty(make, tmp_path, before, af
 
 @pytest.mark.slow
 def test_two_processes_choose_as_one_and_resume_bitwise_equal(random_model, tmp_path):
-    """Groups of 4 completions span both processes. The run is resumed in the middle of generation 3, the second pass."""
+    """Groups of 4 completions span both processes. The run is resumed within generation 3, in the second pass."""
     script = Path(__file__).parent / "difficult_run.py"
     runpy.run_path(str(script))["main"](random_model, tmp_path / "one")
     for name, checkpoint in (("two", ()), ("again", [tmp_path / "two" / "checkpoint-7"])):

@@ -196,14 +196,14 @@ def _difficulty(recipe: Recipe, rows: int) -> list[str]:
     found = []
     if plan.epochs <= 1 and not args.resample_zero_signal_groups:
         found.append(
-            f"difficulty={args.difficulty} has no effect: the run sees each prompt {plan.epochs:.2g} times, and the first "
-            "pass over the training set has the usual order. Write a larger max_steps, give fewer prompts, or remove "
-            "difficulty."
+            f"difficulty={args.difficulty} has no effect: the run sees each prompt {plan.epochs:.2g} times, and the "
+            "first pass over the training set has the usual order. Write a larger max_steps, give fewer prompts, or "
+            "remove difficulty."
         )
     if rows < 2 * plan.prompts:
         found.append(
-            f"difficulty={args.difficulty} can leave out few prompts: every generation takes {plan.prompts} of the {rows} "
-            "prompts, whatever their solve rates. Give more prompts, or write a smaller generation_batch_size."
+            f"difficulty={args.difficulty} can leave out few prompts: every generation takes {plan.prompts} of the "
+            f"{rows} prompts, whatever their solve rates. Give more prompts, or write a smaller generation_batch_size."
         )
     return found
 

@@ -181,9 +181,9 @@ def _check_difficulty(run: Any, args: GRPOConfig) -> None:
     first = next(iter(run.reward_funcs or ()), None)
     if args.difficulty and first in _SHAPE_REWARDS:
         raise ValueError(
-            f"difficulty={args.difficulty} reads the solve rate from the first reward, but reward_funcs={run.reward_funcs} "
-            f"begins with {first}, which does not say whether an answer is right. Put the reward that grades the answer "
-            "first, or remove difficulty."
+            f"difficulty={args.difficulty} reads the solve rate from the first reward, but reward_funcs="
+            f"{run.reward_funcs} begins with {first}, which does not say whether an answer is right. Put the reward "
+            "that grades the answer first, or remove difficulty."
         )
 
 

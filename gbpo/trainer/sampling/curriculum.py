@@ -51,10 +51,10 @@ def solve_rates(rewards: torch.Tensor, group_size: int, names: Sequence[str]) ->
 class Curriculum:
     """Chooses the prompts of each generation by their solve rates.
 
-    The first pass over the training set has the order of the sampler. In later passes, the prompts whose rate is outside
-    the band are left out, and a fixed share of each generation is drawn from them. When a pass
-    has too few prompts left, the next one begins within the generation. If the whole training set has too few, prompts
-    outside the band fill the generation. If no prompt is outside the band, the prompts are exactly those of the sampler.
+    The first pass over the training set has the order of the sampler. In later passes, the prompts whose rate is
+    outside the band are left out, and a fixed share of each generation is drawn from them. When a pass has too few
+    prompts left, the next one begins within the generation. If the whole training set has too few, prompts outside the
+    band fill the generation. If no prompt is outside the band, the prompts are exactly those of the sampler.
 
     The rate of a prompt is a running mean in which the newest group weighs one half. All ranks get the same rewards, so
     they make the same choice.

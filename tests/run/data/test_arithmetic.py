@@ -19,4 +19,4 @@ def test_the_share_of_products_is_exact(share, products):
         left, sign, right = row["prompt"].rstrip("=").replace("+", " + ").replace("*", " * ").split()
         left, right = int(left), int(right)
         assert int(row["solution"]) == (left * right if sign == "*" else left + right)
-        assert 10 <= min(left, right) if sign == "*" else max(left, right) <= 49
+        assert min(left, right) >= 10 if sign == "*" else max(left, right) <= 49

@@ -67,7 +67,7 @@ def test_the_solve_rate_is_the_mean_of_the_first_reward_that_graded_the_prompt()
 @pytest.mark.parametrize("value", [-0.5, 1.5, 4.0])
 def test_a_reward_outside_0_and_1_has_no_solve_rate(value):
     rewards = torch.tensor([[0.0, 9.0], [1.0, 9.0], [0.0, 0.0], [value, 0.0]])
-    with pytest.raises(TrainingStopped, match=f"solve rate from the reward 'a', which is {value:g}.*first in reward_fu"):
+    with pytest.raises(TrainingStopped, match=f"solve rate from the reward 'a', which is {value:g}.*first in"):
         solve_rates(rewards, 2, ["a", "b"])
 
 
@@ -172,7 +172,7 @@ def test_a_prompt_that_moves_into_the_band_is_used_again():
     rates |= {2: 1}  # its running mean becomes 0.5, then 0.75
     seen = [begin(curriculum, number, rates) for number in range(2, 16)]
     first = next(i for i, generation in enumerate(seen) if 2 in generation)
-    assert 2 in [generation[0] for generation in seen[first + 1 :]], "the first prompt of a generation comes from the band"
+    assert 2 in [generation[0] for generation in seen[first + 1 :]], "prompts of the band come first"
 
 
 def test_too_few_prompts_inside_the_band_are_filled_with_others_and_none_comes_twice():
