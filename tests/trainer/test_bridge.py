@@ -247,6 +247,9 @@ def test_the_parts_are_called_in_the_stated_order(bare):
     trainer.use_vllm = True
     trainer.phase_times = trainer.sampling_seeds = trainer.extra_votes = trainer.resampling = seen
     trainer.weight_check = SimpleNamespace(check=lambda *args: seen.note("weight_check", {}), proven=False)
+    trainer.curriculum = SimpleNamespace(
+        record=lambda rewards: seen.note("curriculum records"), metrics=lambda: seen.note("curriculum metrics", {})
+    )
     trainer.add_targets = lambda batch, advantages: seen.note("add_targets", batch)
     trainer.pass_plan = SimpleNamespace()
     batch = trainer._generate_and_score_completions([{"prompt": "1+1="}])
@@ -258,10 +261,12 @@ def test_the_parts_are_called_in_the_stated_order(bare):
         "phase_times reward",
         "extra_votes",  # 3
         "TRL rewards",  # 4
+        "curriculum records",
         "weight_check",  # 5
         "gather",  # once per generation
         "add_targets",  # 6
         "resampling",  # 7
+        "curriculum metrics",
     ]
     assert [tuple(row) for row in batch["rows"]] == [(1, 1, True, 0)]  # 8: the rows that `pass_plan` arranges
 
@@ -297,5 +302,5 @@ def test_the_defaults_of_the_parts_do_nothing():
     trainer = object.__new__(BridgeTrainer)
     assert not any(name in trainer.speedups for name in SPEEDUPS)
     assert trainer.extra_votes.add([{"prompt": "a"}], ["a"], None) == [{"prompt": "a"}]
-    parts = ("resampling", "sampling_seeds", "weight_check", "scorer", "pass_plan")
+    parts = ("resampling", "curriculum", "sampling_seeds", "weight_check", "scorer", "pass_plan")
     assert [getattr(trainer, name) for name in parts] == [None] * len(parts)

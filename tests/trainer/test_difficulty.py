@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset, IterableDataset
 
 import processes
+from evals.bench.stand_in import client_for_stand_in, served
 from gbpo import GBPOConfig
 from gbpo.shared.stopping import TrainingStopped
 from gbpo.trainer.base import BaseTrainer
@@ -183,6 +184,16 @@ def test_a_run_may_be_resumed_with_another_difficulty(make, tmp_path, before, af
     again = make(folder="again", difficulty=after, max_steps=5 * UPDATES)
     trained(again, resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{UPDATES}"))
     assert again.state.global_step == 5 * UPDATES and len(again.used) == 4
+
+
+@pytest.mark.slow
+def test_a_server_samples_the_chosen_prompts(make, random_model):
+    with served(random_model) as server, client_for_stand_in():
+        url = f"http://127.0.0.1:{server.server_port}"
+        config = {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": url, "temperature": 1.3}
+        trainer = trained(make(generate_ahead=1, max_steps=12 * UPDATES, **config))
+    hard = [sum(prompt in HARD for prompt in generation) for generation in trainer.used]
+    assert len(hard) == 12 and sum(hard[5:]) / (7 * 8) <= 0.3, "generation 4 was chosen within the first pass"
 
 
 @pytest.mark.slow
