@@ -583,11 +583,14 @@ class BridgeTrainer(GRPOTrainer):
 
     def log_ratio(self, logps: torch.Tensor, one: Pass) -> torch.Tensor:
         """log ρ of each token, (B, T), or the mean of log ρ over each sequence, (B, 1)."""
-        log_ratio = logps - self.anchor.old_logps(logps, one.old_logps, one.sampling_logps)
+        return self.at_level(logps - self.anchor.old_logps(logps, one.old_logps, one.sampling_logps), one)
+
+    def at_level(self, values: torch.Tensor, one: Pass) -> torch.Tensor:
+        """Values of the tokens, (B, T), as they are, or their mean over each sequence, (B, 1)."""
         if self.importance_sampling_level == "token":
-            return log_ratio
+            return values
         mask = one.policy_mask
-        return (log_ratio * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1.0)
+        return (values * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1.0)
 
     @contextmanager
     def _accumulating(self, model: Any) -> Iterator[None]:

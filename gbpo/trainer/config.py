@@ -9,7 +9,7 @@ from typing import Any
 from trl import GRPOConfig
 
 from ..core.aggregation import LOSS_TYPES
-from ..core.bounds import check_bounds, check_temperature
+from ..core.bounds import check_bound_exponent, check_bounds, check_temperature
 from ..core.losses import check_loss_options
 from ..core.targets import BASELINES
 from .passes.anchor import ANCHORS
@@ -294,6 +294,8 @@ class GBPOConfig(BaseConfig):
             sign of Ã.
         overshoot_slope: Slope of the loss past the target, relative to |A|. 1 is the published loss. With 0 the loss is
             flat past the target, as GRPO's clipped loss is.
+        bound_exponent: q, in [0, 1]. The bounds of a token's ratio are 1 ± ε · π0^(-q), where π0 is its old
+            probability. 0 bounds the ratio, as published. 1 bounds the probability: |π - π0| ≤ ε.
         max_log_ratio: The log-ratio is clamped to ± this value, in (0, 80].
         max_tokens_per_micro_batch: Maximum tokens of one forward pass, including padding. A shared prompt counts once.
             The default is the size of TRL's micro-batch: `per_device_train_batch_size` rows, each as wide as the
@@ -319,6 +321,13 @@ class GBPOConfig(BaseConfig):
         metadata={
             "help": "Slope of the loss past the target, relative to |A|: 1 is the published loss, with 0 the loss is "
             "flat past the target."
+        },
+    )
+    bound_exponent: float = field(
+        default=0.0,
+        metadata={
+            "help": "q in the bounds 1 ± ε · π0^(-q) of a token's ratio, in [0, 1]: 0 bounds the ratio (the published "
+            "method), 1 bounds the probability."
         },
     )
     max_log_ratio: float = field(
@@ -376,6 +385,7 @@ class GBPOConfig(BaseConfig):
             )
         check_bounds(self.epsilon, self.epsilon if self.epsilon_high is None else self.epsilon_high)
         check_temperature(self.target_temperature)
+        check_bound_exponent(self.bound_exponent)
         check_loss_options(self.overshoot_slope, self.max_log_ratio)
 
     def hazards(self) -> list[str]:
