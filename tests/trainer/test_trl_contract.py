@@ -170,6 +170,7 @@ def test_every_option_is_known():
         "ratio_anchor",
         "generate_ahead",
         "max_staleness",
+        "sampling_dtype",
     }
 
 
