@@ -41,7 +41,7 @@ _UPDATES = 8  # optimiser steps per generation
 
 def run(options: argparse.Namespace) -> BenchResult:
     """Measure each ratio of sampling to training, with each K and with TRL."""
-    generations = 3 if options.quick else 6
+    ratios, lengths, generations = ((1.0,), (0, 1), 1) if options.quick else (_RATIOS, _AHEAD, 6)
     found, notes = [], []
     with tempfile.TemporaryDirectory() as folder:
         model = str(Path(folder) / "model")
@@ -51,20 +51,20 @@ def run(options: argparse.Namespace) -> BenchResult:
         with _server(model, seconds=0.0) as url:
             training = min(_seconds(model, url, "gbpo", 0, generations)["training"])
         notes.append(f"training takes {training:.2f} s per generation of {_UPDATES} optimiser steps (GRPO's loss)")
-        for ratio in _RATIOS[: 1 if options.quick else None]:
+        for ratio in ratios:
             runs: dict[str, list[dict[str, float]]] = {}
             for _ in range(options.repeats):
-                for name, ahead in [("TRL", 0), *((f"K = {ahead}", ahead) for ahead in _AHEAD)]:
+                for name, ahead in [("TRL", 0), *((f"K = {ahead}", ahead) for ahead in lengths)]:
                     with _server(model, seconds=ratio * training) as url:
                         taken = _seconds(model, url, "trl" if name == "TRL" else "gbpo", ahead, generations)
                     runs.setdefault(name, []).append({part: median(values) for part, values in taken.items()})
             case, sync = f"G/T {ratio:g}", runs["K = 0"]
             ideal = [one["whole"] / max(one["waiting"], one["training"]) for one in sync]
             found += [Measurement(f"{case}, {name}", [one["whole"] for one in own], "s") for name, own in runs.items()]
-            for name in [f"K = {ahead}" for ahead in _AHEAD]:
+            for name in [f"K = {ahead}" for ahead in lengths]:
                 waiting = [one["waiting"] / one["whole"] for one in runs[name]]
                 found.append(Measurement(f"{case}, {name}, share of waiting", waiting, ""))
-            for name in [f"K = {ahead}" for ahead in _AHEAD if ahead]:
+            for name in [f"K = {ahead}" for ahead in lengths if ahead]:
                 gains = [slow["whole"] / fast["whole"] for slow, fast in zip(sync, runs[name], strict=True)]
                 shares = [gain / best for gain, best in zip(gains, ideal, strict=True)]
                 found.append(Measurement(f"{case}, {name}, gain over K = 0", gains, "×"))

@@ -56,7 +56,7 @@ def _steps(point: Point) -> tuple[Any, ...]:
     run = dataclasses.replace(point.recipe.run, algorithm="grpo")  # `loss` describes the algorithm
     everything = {name: str(value) for name, value in args.to_dict().items()}
     if point.algorithm.base == "gbpo" and args.target_baseline == "mean":
-        is_clipped = args.target_temperature == 0 and args.overshoot_slope == 0
+        is_clipped = args.target_temperature == args.overshoot_slope == args.bound_exponent == 0
     else:
         is_clipped = point.algorithm.base == "grpo"
     loss = ("clipped",) if is_clipped else ("bounded", *(everything[name] for name in sorted(GBPO_FIELDS)))

@@ -9,7 +9,13 @@ import numpy as np
 import torch
 from scipy import special
 
-from gbpo.core import bounded_ratio_loss, exact_target_ratio, group_target_ratio, target_ratio
+from gbpo.core import (
+    bounded_ratio_loss,
+    exact_target_ratio,
+    group_target_ratio,
+    target_ratio,
+    widened_target_ratio,
+)
 
 from .independent import binary_entropy, convex_solver, linear_programme, quantiles
 from .problem import Problem, call_core, hard_baseline, smooth_baseline, weighted_ratio
@@ -25,7 +31,7 @@ Errors = Iterable[tuple[str, np.ndarray]]
 def optimum(problem: Problem, rng: np.random.Generator) -> Errors:
     """BRRL optimum: in every state, ρ* maximises `E_{a~π0}[ρ Q]` subject to `c_l ≤ ρ ≤ c_h` and `E[ρ] = 1`."""
     q, old, bounds = problem.mdps.action_values(problem.old), problem.old, problem.bounds
-    best = linear_programme(q, old, bounds)
+    best = linear_programme(q, old * (1 - bounds["epsilon_low"]), old * (1 + bounds["epsilon_high"]))
     ratios = [weighted_ratio(q, old, bounds)]
     if problem.uniform:
         actions = {"num_generations": q.shape[-1], "temperature": 0.0, **bounds}
@@ -34,13 +40,20 @@ def optimum(problem: Problem, rng: np.random.Generator) -> Errors:
         if not problem.duplicates and bounds["epsilon_low"] == bounds["epsilon_high"]:
             published = call_core(group_target_ratio, q.reshape(-1), baseline="median", **actions).reshape(q.shape)
             yield "optimum, published median", abs((old * published - best) * q).sum(-1)
-    # For tied actions, the linear programme determines only the sum of their probabilities.
-    equal = q[..., :, None] == q[..., None, :]  # (n, S, A, A)
-    shared = (equal * best[..., None, :]).sum(-1) / (equal * old[..., None, :]).sum(-1)
+    shared = _sums_of_ties(best, q) / _sums_of_ties(old, q)
     for ratio in ratios:
         yield "optimum, value", abs(((old * ratio - best) * q).sum(-1))
         yield "optimum, ratios", abs(ratio - shared)
     yield from _regularised(problem, q, rng)
+
+
+def _sums_of_ties(policy: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Sum of the probabilities of the actions that have the same value as each action, (n, S, A).
+
+    For tied actions, a linear programme determines only this sum.
+    """
+    equal = q[..., :, None] == q[..., None, :]  # (n, S, A, A)
+    return (equal * policy[..., None, :]).sum(-1)
 
 
 def _regularised(problem: Problem, q: np.ndarray, rng: np.random.Generator) -> Errors:
@@ -86,6 +99,60 @@ def improvement(problem: Problem, rng: np.random.Generator) -> Errors:
     gain = mdps.returns(policies[0]) - before
     yield "improvement, η(π*) − η(π0) = ε·B", abs(gain - _epsilon_b(problem, q, policies[0]))
     yield from _repeated(problem)
+
+
+def other_bounds(problem: Problem, rng: np.random.Generator) -> Errors:
+    """Bounds of width π0^(-q): the policy that maximises E_{a~π}[Q] subject to `|π - π0| ≤ ε π0^(1 - q)`.
+
+    Let t = 1 + ε · sign(Q − μ), and ρ* = 1 + (t − 1) π0^(-q). Then E_{a~π0}[ρ*] = 1 means Σ w (t − 1) = 0 with the
+    weights w = π0^(1 - q). So t is the BRRL optimum of a policy proportional to w, and μ is the median of Q under w.
+    With q = 0 this is the median under π0. With q = 1, where the probability itself is bounded, every action counts
+    once. The improvement is
+
+        η(π*) − η(π0) = E_{s~d_π*}[Σ_a (π* − π0) Q] = ε · E_{s~d_π*}[Σ_a w |Q − μ|].
+
+    Bounds may be asymmetric: ε_high above μ and ε_low below, with another quantile of Q for the median. They are chosen
+    so small that 0 ≤ π ≤ 1 holds inside them. DPPO's gradient is checked too.
+    """
+    mdps, old = problem.mdps, problem.old
+    q = mdps.action_values(old)
+    for exponent in (0.5, 1.0, float(rng.uniform())):
+        weights = old ** (1 - exponent)
+        room = np.minimum(old, 1 - old) / weights  # least distance of π0 to 0 and 1, in units of the width
+        scale = 0.9 * float(room.min()) / max(problem.bounds.values())
+        bounds = {name: scale * value for name, value in problem.bounds.items()}
+        counted = weights / weights.sum(-1, keepdims=True)
+        ratio = call_core(widened_target_ratio, weighted_ratio(q, counted, bounds), np.log(old), exponent=exponent)
+        optimal = old * ratio
+        best = linear_programme(q, old - bounds["epsilon_low"] * weights, old + bounds["epsilon_high"] * weights)
+        yield "other bounds, value", abs(((optimal - best) * q).sum(-1))
+        yield "other bounds, policy", abs(_sums_of_ties(optimal, q) - _sums_of_ties(best, q))
+        centred = q - quantiles(q, counted, problem.lift)[0]
+        gains = np.where(centred > 0, bounds["epsilon_high"], -bounds["epsilon_low"]) * centred
+        gain = mdps.returns(optimal) - mdps.returns(old)
+        yield "other bounds, improvement", abs(gain - _mean(mdps.occupancy(optimal), weights, gains))
+    yield from _dppo(problem, q, rng)
+
+
+def _dppo(problem: Problem, q: np.ndarray, rng: np.random.Generator) -> Errors:
+    """DPPO as a special case: q = 1, κ = 0 and t = 1 + ε · sign(A).
+
+    DPPO's gradient is that of −ρ A, but 0 where A > 0 and π − π0 > ε_high, or A < 0 and π − π0 < −ε_low.
+    """
+    low, high = problem.bounds.values()
+    old = torch.from_numpy(problem.old)
+    advantage = torch.from_numpy(_advantage(q, problem.old))
+    log_ratio = torch.from_numpy(rng.normal(scale=1.5, size=q.shape)).requires_grad_()
+    ratio = log_ratio.exp().detach()
+    moved = old * (ratio - 1)
+    masked = torch.where(advantage > 0, moved > high, moved < -low)
+    expected = torch.where(masked, 0.0, -advantage * ratio)
+    target = target_ratio(advantage, **problem.bounds, temperature=0.0)
+    target = widened_target_ratio(target, old.log(), exponent=1.0)
+    loss = bounded_ratio_loss(log_ratio, target, advantage, overshoot_slope=0.0)
+    gradient = torch.autograd.grad(loss.sum(), log_ratio)[0]
+    possible = old * ratio <= 1  # π is a probability
+    yield "DPPO, gradient", (gradient - expected)[possible].abs().numpy()
 
 
 def _epsilon_b(problem: Problem, q: np.ndarray, optimal: np.ndarray) -> np.ndarray:

@@ -6,27 +6,26 @@ import numpy as np
 from scipy import optimize, sparse, special
 
 
-def linear_programme(q: np.ndarray, old: np.ndarray, bounds: dict[str, float]) -> np.ndarray:
-    """Policy π = π0 ρ that maximises E_{a~π}[Q] within the bounds, with SciPy's HiGHS.
+def linear_programme(q: np.ndarray, least: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """Policy π that maximises E_{a~π}[Q] subject to `least ≤ π ≤ most`, with SciPy's HiGHS.
 
     All states are solved as blocks of a single linear programme.
 
     Args:
         q: Action values, (..., A).
-        old: π0, (..., A).
-        bounds: `epsilon_low` and `epsilon_high`.
+        least: Lower bounds of π, (..., A).
+        most: Upper bounds of π, (..., A).
 
     Returns:
         π, (..., A).
     """
     actions = q.shape[-1]
     blocks = sparse.kron(sparse.eye(q.size // actions), np.ones((1, actions)), format="csr")
-    limits = np.stack([old * (1 - bounds["epsilon_low"]), old * (1 + bounds["epsilon_high"])], axis=-1)
     solution = optimize.linprog(
         -q.reshape(-1),
         A_eq=blocks,
         b_eq=np.ones(blocks.shape[0]),
-        bounds=limits.reshape(-1, 2),
+        bounds=np.stack([least, most], axis=-1).reshape(-1, 2),
         method="highs-ds",
         options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )

@@ -16,6 +16,7 @@ from .checks import (
     cross_entropy_method,
     improvement,
     optimum,
+    other_bounds,
     ppo,
 )
 from .problem import KINDS, random_problem
@@ -34,6 +35,10 @@ CHECKS = {
     "improvement, ≥ 0": (1e-9, "fall of η from π0 to π*; regularised too"),
     "improvement, repeated": (TOLERATED_FALL, f"largest fall of η in up to {MAX_UPDATES} exact updates"),
     "improvement, optimal return": (1e-9, "distance of η to the optimum (policy iteration) after these updates"),
+    "other bounds, value": (1e-9, "|π − π0| ≤ ε·π0^(1 − q): E[ρ*Q] = value of the linear programme"),
+    "other bounds, policy": (1e-9, "π0·ρ* = solution of the linear programme, summed over tied actions"),
+    "other bounds, improvement": (1e-9, "η(π*) − η(π0) = ε·E[Σ w|Q − μ|], w = π0^(1 − q), μ the median under w"),
+    "DPPO, gradient": (1e-12, "DPPO's masked gradient = BPO's with q = 1, overshoot_slope 0, ρ* by sign A"),
     "lower bound, holds": (1e-9, "η(π) below the bound with exact δ; random π inside and outside the bounds"),
     "lower bound, tight at π*": (1e-9, "|slack| at π = π*"),
     "lower bound, its slack": (1e-9, "slack = 2·E[((ρ − ρ*)A)⁺]; same π"),
@@ -110,7 +115,7 @@ def run(mdps: int, seed: int) -> TheoryResults:
     for batch in range(batches):
         rng = np.random.default_rng([seed, batch])
         problem = random_problem(rng, mdps // batches + (batch < mdps % batches), kind=batch % KINDS)
-        for check in (optimum, improvement, ppo, cross_entropy_method, baselines):
+        for check in (optimum, improvement, other_bounds, ppo, cross_entropy_method, baselines):
             for name, found in check(problem, rng):
                 errors[name].append(found.reshape(-1))
         for name, found in bounds_on_return(problem, rng, slacks):

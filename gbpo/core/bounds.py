@@ -1,4 +1,4 @@
-"""Checks of the ratio bounds and the temperature."""
+"""Checks of the ratio bounds, their exponent and the temperature."""
 
 import math
 
@@ -23,4 +23,13 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(
             f"temperature={temperature} gives no valid target ratio, because the centred signal is divided by it. "
             "Write 0 for a hard target, or a positive number, for example 1e-4."
+        )
+
+
+def check_bound_exponent(exponent: float) -> None:
+    """Raise `ValueError` unless `exponent` is in [0, 1]."""
+    if not 0.0 <= exponent <= 1.0:
+        raise ValueError(
+            f"bound_exponent={exponent} lies outside [0, 1], between bounds on the probability ratio (0) and bounds on "
+            "the probability (1). Write 0 for the published bounds, 1, or a value between, for example 0.5."
         )

@@ -9,7 +9,7 @@ the mean of ρ* is 1.
 
 import torch
 
-from .bounds import check_bounds, check_temperature
+from .bounds import check_bound_exponent, check_bounds, check_temperature
 
 BASELINES = ("median", "exact", "mean")
 SCALES = ("group", "batch", "none")
@@ -17,6 +17,7 @@ SCALES = ("group", "batch", "none")
 _STD_EPSILON = 1e-6  # added to the standard deviation, as in the paper
 _ROOT_BRACKET = 100.0  # in units of the temperature; σ(±100) is 0 or 1 in float64
 _ROOT_STEPS = 64  # each halves the bracket, down to 1e-17
+_LEAST_LOG_PROB = -80.0  # 1 / π0 is then at most 6e34, which fits into float32
 
 
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:
@@ -153,6 +154,58 @@ def group_target_ratio(
     if baseline == "exact":
         return exact_target_ratio(groups, **bounds).reshape(-1)
     return target_ratio(groups, **bounds).nan_to_num(nan=1.0).reshape(-1)
+
+
+def bound_width(old_log_probs: torch.Tensor, *, exponent: float) -> torch.Tensor:
+    """Width of the bounds of the ratio, relative to the width for a token of probability 1: `π0^(-q)`.
+
+    With q = 0 every token has the same bounds on its ratio. With q = 1 every token has the same bounds on its
+    probability: `|ρ - 1| ≤ ε / π0` means `|π - π0| ≤ ε`.
+
+    Departs from the paper, which has q = 0 alone.
+
+    Args:
+        old_log_probs: log π0, any shape. Values below -80 count as -80.
+        exponent: q, in [0, 1].
+
+    Returns:
+        The widths, same shape, at least float32, without gradient.
+
+    Raises:
+        ValueError: `exponent` is out of range.
+    """
+    check_bound_exponent(exponent)
+    probable = at_least_float32(old_log_probs.detach()).clamp(_LEAST_LOG_PROB, 0.0)
+    return (-exponent * probable).exp()
+
+
+def widened_target_ratio(target: torch.Tensor, old_log_probs: torch.Tensor, *, exponent: float) -> torch.Tensor:
+    """Target ratio of each token if the width of its bounds depends on its old probability.
+
+    `ρ* = 1 + (t - 1) · π0^(-q)`, kept in `[0, 1 / π0]`, so that the target probability π0 ρ* lies in [0, 1]. With q = 0
+    the targets stay as they are.
+
+    Departs from the paper, which has q = 0 alone. With q = 1, `t = 1 + ε · sign(A)` and a loss that is flat past the
+    target, the gradient is that of DPPO (arXiv 2602.04879). DPPO leaves out the tokens whose probability has moved by
+    more than ε in the direction of the advantage.
+
+    Args:
+        target: t, in any shape that broadcasts with `old_log_probs`, for example (B, 1).
+        old_log_probs: log π0, for example (B, T). Values below -80 count as -80.
+        exponent: q, in [0, 1].
+
+    Returns:
+        ρ*, in the broadcast shape; with q = 0 in the shape of `target`. At least float32, without gradient.
+
+    Raises:
+        ValueError: `exponent` is out of range.
+    """
+    check_bound_exponent(exponent)
+    target = at_least_float32(target.detach())
+    if exponent == 0.0:
+        return target
+    widened = 1 + (target - 1) * bound_width(old_log_probs, exponent=exponent)
+    return torch.minimum(widened.clamp(min=0.0), bound_width(old_log_probs, exponent=1.0))
 
 
 def group_median(groups: torch.Tensor) -> torch.Tensor:

@@ -67,13 +67,14 @@ class BaseTrainer(BridgeTrainer):
                 choose=None if self.curriculum is None else self.curriculum.further,
             )
         ahead = self.args.generate_ahead if isinstance(self.args, BaseConfig) else 0
-        if self.use_vllm or ahead:
+        rounds = isinstance(self.args, BaseConfig) and self.args.sampling_dtype is not None
+        if self.use_vllm or ahead or rounds:
             seeds = self.sampling_seeds = SamplingSeeds(self.args.seed, self._engine_number)
         if self.use_vllm:
             dtype = engine_dtype(self.model.dtype, self.accelerator.mixed_precision)
             biased = biased_sampling(self.args) is not None
             self.weight_check = WeightCheck(self.accelerator, dtype, biased, self._weight_sync_fix(dtype))
-        if ahead:
+        if ahead or rounds:  # the log-probs of the sampler are kept with its completions
             self._check_ahead_is_possible()
             background = self._background_sampler() if self._has_server else None
             self.ahead = Ahead(DelayLine(ahead), self.curriculum or self.prompts_to_come(), seeds, background)
@@ -142,11 +143,12 @@ class BaseTrainer(BridgeTrainer):
                 self.train_dataset, IterableDataset
             ),
         }
+        given, fix = f"generate_ahead={self.args.generate_ahead}", "Write generate_ahead: 0"
+        if not self.args.generate_ahead:
+            given, fix = f"sampling_dtype={self.args.sampling_dtype!r}", "Remove sampling_dtype"
         for reason, applies in reasons.items():
             if applies:
-                raise ValueError(
-                    f"generate_ahead={self.args.generate_ahead} cannot be used here: {reason}. Write generate_ahead: 0."
-                )
+                raise ValueError(f"{given} cannot be used here: {reason}. {fix}.")
 
     def _adapter_sync(self) -> AdapterSync | None:
         """The part that sends only the adapter, if there is one and the server takes it."""

@@ -195,7 +195,7 @@ class BridgeTrainer(GRPOTrainer):
         if self.ahead is not None:
             batch["versions"] = torch.full_like(batch["advantages"], version, dtype=torch.long)
             if "sampling_per_token_logps" not in batch and self.model.training:  # transformers sampled these now
-                batch["sampling_per_token_logps"] = self._policy_logps(batch)
+                batch["sampling_per_token_logps"] = self._sampler_logps(batch)
         elif self.weight_check is not None and self.model.training and "sampling_per_token_logps" in batch:
             self._check_engine(self.weight_check, batch)
         if self.pass_plan is None and self.resampling is None:
@@ -251,6 +251,21 @@ class BridgeTrainer(GRPOTrainer):
                 **{key: batch[key] for key in IMAGE_KEYS if key in batch},
             )[0]
 
+    def _sampler_logps(self, batch: Batch) -> torch.Tensor:
+        """The log-probs of the policy from which transformers samples now, (B, T)."""
+        with self._sampling_precision():
+            return self._policy_logps(batch)
+
+    @contextmanager
+    def _sampling_precision(self) -> Iterator[None]:
+        """Within this context, the model computes in `sampling_dtype`. This leaves its weights as they are."""
+        dtype = getattr(self.args, "sampling_dtype", None)
+        if dtype is None:
+            yield
+            return
+        with torch.autocast(self.accelerator.device.type, dtype=getattr(torch, dtype), cache_enabled=False):
+            yield
+
     def _generate(self, prompts):
         with self.phase_times.measure("generate", counts=self.model.training), readable_errors():
             if self.sampling_seeds is None:
@@ -274,7 +289,7 @@ class BridgeTrainer(GRPOTrainer):
                 return self._used.next_round(prompt_ids)
         if self.use_vllm and (self.ahead is not None or self.adapter_sync is not None):
             self._send_weights()
-        with self._shared_prefill():
+        with self._shared_prefill(), self._sampling_precision():
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 
     @contextmanager
@@ -420,7 +435,7 @@ class BridgeTrainer(GRPOTrainer):
             ids, logps = self._generate_single_turn(prompt_ids, None, {}, self.num_generations)
         if logps is None:
             batch = as_batch(prompt_ids, Completions(ids, []), self._tokenizer.pad_token_id, device)
-            rows = self._policy_logps(batch).tolist()
+            rows = self._sampler_logps(batch).tolist()
             logps = [row[: len(some)] for row, some in zip(rows, ids, strict=True)]
         return Completions(ids, logps)
 
@@ -595,11 +610,14 @@ class BridgeTrainer(GRPOTrainer):
 
     def log_ratio(self, logps: torch.Tensor, one: Pass) -> torch.Tensor:
         """log ρ of each token, (B, T), or the mean of log ρ over each sequence, (B, 1)."""
-        log_ratio = logps - self.anchor.old_logps(logps, one.old_logps, one.sampling_logps)
+        return self.at_level(logps - self.anchor.old_logps(logps, one.old_logps, one.sampling_logps), one)
+
+    def at_level(self, values: torch.Tensor, one: Pass) -> torch.Tensor:
+        """Values of the tokens, (B, T), as they are, or their mean over each sequence, (B, 1)."""
         if self.importance_sampling_level == "token":
-            return log_ratio
+            return values
         mask = one.policy_mask
-        return (log_ratio * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1.0)
+        return (values * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1.0)
 
     @contextmanager
     def _accumulating(self, model: Any) -> Iterator[None]:
@@ -654,7 +672,7 @@ class BridgeTrainer(GRPOTrainer):
             if one.sampling_logps is not None
         ]
         found: dict[str, float] = {}
-        if self.use_vllm:
+        if self.use_vllm or getattr(self.args, "sampling_dtype", None) is not None:
             found |= sampler_gap_metrics(scores, self.anchor, self.accelerator)
         if self.ahead is not None:
             found |= first_use_metrics(scores, self.accelerator)

@@ -9,11 +9,13 @@ from typing import Any
 from trl import GRPOConfig
 
 from ..core.aggregation import LOSS_TYPES
-from ..core.bounds import check_bounds, check_temperature
+from ..core.bounds import check_bound_exponent, check_bounds, check_temperature
 from ..core.losses import check_loss_options
 from ..core.targets import BASELINES
 from .passes.anchor import ANCHORS
 from .passes.speedups import SPEEDUPS, requested_speedups
+
+SAMPLING_DTYPES = ("bfloat16", "float16")
 
 # Fields with a fixed set of values. TRL refuses other values only after the first generation, or never.
 CHOICES = {
@@ -119,12 +121,15 @@ class BaseConfig(GRPOConfig):
             correct for stale completions that transformers sampled.
         max_staleness: With `generate_ahead`, completions that are older than this number of optimiser steps are left
             out of the loss. None: no limit.
+        sampling_dtype: `"bfloat16"` or `"float16"`: transformers samples in this dtype while the trainer keeps its own.
+            This gives the ratios the rounding that vLLM's have, for studies without vLLM. The options
+            `vllm_importance_sampling_*` and `ratio_anchor` then act as with vLLM. None: the trainer's dtype.
 
     Raises:
         TypeError: A field of an earlier version is used. The message gives the new name.
         ValueError: `exact_speedups` or `ratio_anchor` has an unknown name, `difficulty`, `ratio_anchor="sampler"`,
-            `generate_ahead` or `max_staleness` cannot be used, the options would change the weights in place, or
-            `optimizer_batch_size` cannot be split over the processes.
+            `generate_ahead`, `max_staleness` or `sampling_dtype` cannot be used, the options would change the weights in
+            place, or `optimizer_batch_size` cannot be split over the processes.
     """
 
     optimizer_batch_size: int | None = field(
@@ -181,6 +186,14 @@ class BaseConfig(GRPOConfig):
         },
     )
 
+    sampling_dtype: str | None = field(
+        default=None,
+        metadata={
+            "help": "Without vLLM: the dtype in which transformers samples, bfloat16 or float16, for studies of the "
+            "rounding that vLLM has."
+        },
+    )
+
     def __new__(cls, *args: Any, **kwargs: Any):
         for name in SPEEDUPS:
             if name in kwargs:
@@ -194,6 +207,7 @@ class BaseConfig(GRPOConfig):
             Band.read(self.difficulty)  # refuses unknown keys and values
         self._generation_batch_given = self.generation_batch_size is not None  # TRL computes it otherwise
         self.gradient_accumulation_steps = self._accumulation_steps()
+        self._check_sampling_dtype()
         self._check_anchor()
         super().__post_init__()
         self._check_ahead()
@@ -210,7 +224,7 @@ class BaseConfig(GRPOConfig):
             raise ValueError(f"ratio_anchor={self.ratio_anchor!r} is unknown. Write one of {', '.join(ANCHORS)}.")
         if self.ratio_anchor == "trainer":
             return
-        if not self.use_vllm and self.generate_ahead <= 0:
+        if not self.use_vllm and self.generate_ahead <= 0 and self.sampling_dtype is None:
             raise ValueError(
                 "ratio_anchor='sampler' needs the log-probs that vLLM reports, but use_vllm is false. Write use_vllm: "
                 "true, or ratio_anchor: trainer, which is the same policy if the trainer samples and generate_ahead is "
@@ -225,6 +239,20 @@ class BaseConfig(GRPOConfig):
                     "ratio_anchor: trainer."
                 )
         self.vllm_importance_sampling_correction = False
+
+    def _check_sampling_dtype(self) -> None:
+        if self.sampling_dtype is None:
+            return
+        if self.sampling_dtype not in SAMPLING_DTYPES:
+            raise ValueError(
+                f"sampling_dtype={self.sampling_dtype!r} is unknown. Write one of {', '.join(SAMPLING_DTYPES)}, or "
+                "remove it to sample in the trainer's dtype."
+            )
+        if self.use_vllm:
+            raise ValueError(
+                f"sampling_dtype={self.sampling_dtype!r} has no effect with use_vllm=True, because vLLM samples. "
+                "Remove it."
+            )
 
     def _check_ahead(self) -> None:
         if self.generate_ahead < 0:
@@ -362,6 +390,8 @@ class GBPOConfig(BaseConfig):
             sign of Ã.
         overshoot_slope: Slope of the loss past the target, relative to |A|. 1 is the published loss. With 0 the loss is
             flat past the target, as GRPO's clipped loss is.
+        bound_exponent: q, in [0, 1]. The bounds of a token's ratio are 1 ± ε · π0^(-q), where π0 is its old
+            probability. 0 bounds the ratio, as published. 1 bounds the probability: |π - π0| ≤ ε.
         max_log_ratio: The log-ratio is clamped to ± this value, in (0, 80].
         max_tokens_per_micro_batch: Maximum tokens of one forward pass, including padding. A shared prompt counts once.
             The default is the size of TRL's micro-batch: `per_device_train_batch_size` rows, each as wide as the
@@ -387,6 +417,13 @@ class GBPOConfig(BaseConfig):
         metadata={
             "help": "Slope of the loss past the target, relative to |A|: 1 is the published loss, with 0 the loss is "
             "flat past the target."
+        },
+    )
+    bound_exponent: float = field(
+        default=0.0,
+        metadata={
+            "help": "q in the bounds 1 ± ε · π0^(-q) of a token's ratio, in [0, 1]: 0 bounds the ratio (the published "
+            "method), 1 bounds the probability."
         },
     )
     max_log_ratio: float = field(
@@ -444,6 +481,7 @@ class GBPOConfig(BaseConfig):
             )
         check_bounds(self.epsilon, self.epsilon if self.epsilon_high is None else self.epsilon_high)
         check_temperature(self.target_temperature)
+        check_bound_exponent(self.bound_exponent)
         check_loss_options(self.overshoot_slope, self.max_log_ratio)
 
     def hazards(self) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from trl.trainer.utils import get_config_model_id
 
-from ..core import group_median, group_target_ratio, target_ratio
+from ..core import group_median, group_target_ratio, target_ratio, widened_target_ratio
 from ..core.aggregation import row_weights, token_mean
 from ..core.losses import probability_ratio, ratio_loss
 from .base import BaseTrainer
@@ -152,7 +152,7 @@ class GBPOTrainer(BaseTrainer):
         mask = one.policy_mask  # (B, T)
         log_ratio = self.log_ratio(logps, one)  # (B, T), or (B, 1) at sequence level
         ratio = probability_ratio(log_ratio, self.args.max_log_ratio)
-        target = one.target_ratio.unsqueeze(1)  # (B, 1)
+        target = self._widened(one.target_ratio, logps, one)  # (B, 1), or (B, T) with a bound_exponent
         advantages = one.advantages.unsqueeze(1)  # (B, 1)
 
         policy_term = ratio_loss(ratio, target, advantages, overshoot_slope=self.args.overshoot_slope)
@@ -193,11 +193,17 @@ class GBPOTrainer(BaseTrainer):
             means = {"entropy": (entropies, mask)}
             if self.beta != 0.0:
                 means["kl"] = (per_token_kl, mask)
-            means |= self._ratio_means(ratio, policy_term, weights, one)
+            means |= self._ratio_means(ratio, target, policy_term, weights, logps, one)
             means |= self._clip_means(metrics, ratio, advantages, mask)
             for name, (values, value_weights) in means.items():
                 metrics.add_mean(name, values, value_weights)
         return loss, ratio
+
+    def _widened(self, target: torch.Tensor, logps: torch.Tensor, one: Pass) -> torch.Tensor:
+        """Ratios between the bounds, (B,), moved to the bounds of each token: (B, 1), or (B, T) if those differ."""
+        old_logps = self.anchor.old_logps(logps, one.old_logps, one.sampling_logps)
+        exponent = self.args.bound_exponent
+        return widened_target_ratio(target.unsqueeze(1), self.at_level(old_logps, one), exponent=exponent)
 
     def finish_step(self) -> None:
         mode = "train" if self.model.training else "eval"
@@ -256,16 +262,25 @@ class GBPOTrainer(BaseTrainer):
     # --- metrics of a pass, as values and weights; the README defines each metric
 
     def _ratio_means(
-        self, ratio: torch.Tensor, policy_term: torch.Tensor, weights: torch.Tensor, one: Pass
+        self,
+        ratio: torch.Tensor,
+        target: torch.Tensor,
+        policy_term: torch.Tensor,
+        weights: torch.Tensor,
+        logps: torch.Tensor,
+        one: Pass,
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """GBPO's own metrics. `ratio` and `policy_term` are (B, T), or (B, 1) at sequence level; `weights` (B, T)."""
         weights = weights * one.policy_mask
         if self.loss_type == "grpo":  # each completion counts once
             weights = weights / one.policy_mask.sum(-1, keepdim=True).clamp(min=1.0)
-        target = one.target_ratio.unsqueeze(1)
         magnitude = one.advantages.unsqueeze(1).abs()
         gain = (target - 1) * one.centred_advantages.unsqueeze(1)
-        above, below = ratio > 1 + self.epsilon_high, ratio < 1 - self.epsilon_low
+        lowest, highest = (
+            self._widened(torch.full_like(one.target_ratio, bound), logps, one)
+            for bound in (1 - self.epsilon_low, 1 + self.epsilon_high)
+        )
+        above, below = ratio > highest, ratio < lowest
         return {
             "gbpo/ratio_error": ((ratio - target).abs(), weights * magnitude),
             "gbpo/overshoot": (((above & (target > 1)) | (below & (target < 1))).float(), weights),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from gbpo.core import bounded_ratio_loss, median_loss, target_ratio
+from gbpo.core import bounded_ratio_loss, median_loss, target_ratio, widened_target_ratio
 
 NAN = math.nan
 INF = math.inf
@@ -123,6 +123,23 @@ def test_without_overshoot_slope_the_gradient_equals_that_of_the_clipped_loss(lo
     start = bounded_ratio_loss(double([0.0]), hard, advantage, overshoot_slope=0.0)
     loss = bounded_ratio_loss(log_ratio, hard, advantage, overshoot_slope=0.0)
     assert_close(loss - start, clipped_loss(log_ratio) - clipped_loss(double([0.0])), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.2), (0.15, 0.3)])
+def test_with_bounds_on_the_probability_the_gradient_equals_that_of_dppo(low, high):
+    """DPPO masks a token whose probability has moved too far in the direction of its advantage.
+
+    No difference of two of these probabilities is exactly a bound.
+    """
+    old, new = torch.meshgrid(*[double([0.001, 0.1, 0.13, 0.22, 0.51, 0.69, 0.75, 0.99])] * 2, indexing="ij")
+    for advantage in double([-2.0, -0.1, 0.3, 1.5]):
+        mask = (new - old > high) if advantage > 0 else (new - old < -low)
+        expected = torch.where(mask, 0.0, -advantage * new / old)
+        target = target_ratio(advantage, epsilon_low=low, epsilon_high=high, temperature=0.0)
+        target = widened_target_ratio(target, old.log(), exponent=1.0)
+        _, gradient = loss_and_gradient((new / old).log(), target, advantage, overshoot_slope=0.0)
+        assert mask.any() and not mask.all()
+        assert_close(gradient, expected, rtol=1e-6)
 
 
 @check

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 from scipy.special import expit, xlogy
 
-from gbpo.core import exact_target_ratio, group_median, group_target_ratio, target_ratio
+from gbpo.core import (
+    bound_width,
+    exact_target_ratio,
+    group_median,
+    group_target_ratio,
+    target_ratio,
+    widened_target_ratio,
+)
 from gbpo.core.targets import BASELINES, SCALES
 
 NAN = math.nan
@@ -776,3 +783,42 @@ def test_rewards_that_do_not_split_into_groups_are_refused(shape, size, baseline
 def test_every_baseline_checks_bounds_and_temperature(baseline, option, value):
     with pytest.raises(ValueError, match=f"{option}={value} .*Write "):
         of_group(double([0, 1, 0, 1]), baseline=baseline, **{option: value})
+
+
+def test_the_width_of_the_bounds_is_a_power_of_the_old_probability():
+    old = double([1.0, 0.25, 0.01]).log()
+    assert_close(bound_width(old, exponent=0.0), [1.0, 1.0, 1.0])
+    assert_close(bound_width(old, exponent=0.5), [1.0, 2.0, 10.0])
+    assert_close(bound_width(old, exponent=1.0), [1.0, 4.0, 100.0])
+    assert bound_width(old.view(3, 1).expand(3, 2), exponent=0.5).shape == (3, 2)
+    assert bound_width(torch.tensor([-1.0], dtype=torch.bfloat16), exponent=0.5).dtype == torch.float32
+    assert not bound_width(old.requires_grad_(), exponent=0.5).requires_grad
+
+
+def test_widened_targets_at_hand_computed_points():
+    # π0 = 0.25, 0.01 and 0.9, t = 1.2 and 0.8. q = 1: π* = π0 ± 0.2, kept in [0, 1]: 0.45, 0.21, 1 and 0.05, 0, 0.7.
+    # q = ½: ρ* = 1 ± 0.2 / √π0: 1.4, 3, and 1 / 0.9 (1.21 would be a probability above 1), and 0.6, 0 (not -1), 0.79
+    old, target = double([0.25, 0.01, 0.9]), double([[1.2], [0.8]])
+    probable = widened_target_ratio(target, old.log(), exponent=1.0)
+    assert_close(probable * old, [[0.45, 0.21, 1.0], [0.05, 0.0, 0.7]])
+    half = widened_target_ratio(target, old.log(), exponent=0.5)
+    assert_close(half, [[1.4, 3.0, 1 / 0.9], [0.6, 0.0, 1 - 0.2 / math.sqrt(0.9)]])
+    assert torch.equal(widened_target_ratio(target, old.log(), exponent=0.0), target)  # as published, also for 0.9
+
+
+def test_a_target_of_1_stays_1_for_every_width():
+    for exponent in (0.0, 0.3, 1.0):
+        widened = widened_target_ratio(torch.ones(2, 1), torch.tensor([[-200.0, -3.0, 0.0]]), exponent=exponent)
+        assert torch.equal(widened, torch.ones_like(widened))
+
+
+def test_widened_targets_of_impossible_tokens_are_finite():
+    widened = widened_target_ratio(torch.tensor([1.2, 0.8]), torch.tensor([-1e4, -1e4]), exponent=1.0)
+    assert widened.isfinite().all() and widened[0] > 1e30 and widened[1] == 0
+
+
+@pytest.mark.parametrize("exponent", [-0.1, 1.1, NAN, INF])
+def test_an_exponent_outside_0_and_1_is_refused(exponent):
+    for function in (bound_width, lambda old, exponent: widened_target_ratio(old, old, exponent=exponent)):
+        with pytest.raises(ValueError, match=f"bound_exponent={exponent} .*Write 0 for the published bounds"):
+            function(torch.zeros(2), exponent=exponent)

@@ -15,6 +15,7 @@ from gbpo import GBPOConfig
 from gbpo.shared.stopping import TrainingStopped
 from gbpo.trainer.base import BaseTrainer
 from gbpo.trainer.config import BaseConfig
+from gbpo.trainer.guards.collapse import CollapseWatch
 from gbpo.trainer.guards.phase_times import PHASES
 from gbpo.trainer.sampling.adapter_sync import why_merged
 from rollouts import character_sum
@@ -251,6 +252,21 @@ def test_completions_beyond_the_limit_do_not_act(make, gradients, algorithm):
 
 
 @pytest.mark.sweep
+def test_a_collapse_ends_the_run(make):
+    """The rewards of a generation are logged when it is used, so the third log without a grade ends the run."""
+    seen = []
+
+    def ungraded_later(completions, **kwargs):
+        seen.append(len(completions))
+        return character_sum(completions) if len(seen) == 1 else [None] * len(completions)
+
+    trainer = make("gbpo", 2, reward_funcs=ungraded_later)
+    trainer.add_callback(CollapseWatch(stop=True))
+    with pytest.raises(TrainingStopped, match="No completion was graded"):
+        trainer.train()
+    assert len(seen) == 4 and trainer.state.global_step == 3 * UPDATES + 1
+
+
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 def test_an_evaluation_is_sampled_with_the_weights_of_its_step(make, recorded, algorithm):
     """Transformers samples its 8 completions at steps 3 and 6, and no age is logged for it."""

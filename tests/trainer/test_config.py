@@ -14,18 +14,15 @@ def config(**fields):
 
 def test_defaults_are_the_published_method():
     args = config()
-    assert (args.target_baseline, args.target_temperature, args.overshoot_slope, args.max_log_ratio) == (
-        "median",
-        1e-4,
-        1.0,
-        20.0,
-    )
+    assert (args.target_baseline, args.target_temperature, args.overshoot_slope) == ("median", 1e-4, 1.0)
+    assert (args.bound_exponent, args.max_log_ratio) == (0.0, 20.0)
 
 
 REFUSED = {
     "target_baseline": "mode",
     "target_temperature": -1.0,
     "overshoot_slope": -0.1,
+    "bound_exponent": 2.0,
     "max_log_ratio": 100.0,
     "epsilon": 1.5,
     "epsilon_high": 0.0,

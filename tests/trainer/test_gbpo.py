@@ -160,6 +160,53 @@ def test_an_option_acts_as_in_grpo(make_trainer, make_batch, add_targets, gradie
         assert distance(actual, without) > 1e-3
 
 
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+def test_bounds_on_the_probability_give_the_gradient_of_dppo(
+    make_trainer, make_batch, add_targets, gradient, distance, slope
+):
+    """With κ 0 a token past its bound has no gradient, as in DPPO; with κ 1 it is pulled back to π0 ± ε."""
+    options = {"target_baseline": "mean", "target_temperature": 0.0, "bound_exponent": 1.0, "overshoot_slope": slope}
+    epsilon = 0.004  # tokens of a random model have probabilities near 0.01
+    trainer = make_trainer(**options, epsilon=epsilon)
+    batch = {key: value for key, value in make_batch(trainer).items() if key not in OPTIONAL_TENSORS}
+    batch = add_targets(trainer, batch)
+    _, actual = gradient(trainer, batch)
+    trainer.model.zero_grad()
+    logps = trainer._get_per_token_logps_and_entropies(
+        trainer.model,
+        torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1),
+        torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1),
+        6,
+    )[0]
+    new, old = logps.detach().exp(), batch["old_per_token_logps"].exp()
+    advantages, mask = batch["advantages"].unsqueeze(1), batch["completion_mask"]
+    past = torch.where(advantages > 0, new > (old + epsilon).clamp(max=1), new < (old - epsilon).clamp(min=0))
+    assert 0 < (past & (mask > 0)).sum() < mask.sum()
+    factor = torch.where(past, -slope, 1.0)
+    logps.backward(-factor * advantages * new / old * mask / mask.sum())
+    expected = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+    assert distance(actual, expected) < 1e-5
+    low, high = (old - epsilon).clamp(min=0), (old + epsilon).clamp(max=1)
+    outside = ((new > high) & (advantages > 0)) | ((new < low) & (advantages < 0))
+    share = (outside * mask).sum() / mask.sum()
+    assert trainer._metrics["train"]["gbpo/overshoot"] == [pytest.approx(share.item(), rel=1e-5)]
+
+
+def test_the_exponent_does_not_matter_at_the_first_step(make_trainer, make_batch, gradient, distance):
+    """At ρ = 1 the gradient depends only on the side of the target, also for one ratio per sequence."""
+    for level in ("token", "sequence"):
+        options = {"importance_sampling_level": level, "loss_type": "grpo"}
+        published, widened = make_trainer(**options), make_trainer(**options, bound_exponent=0.5)
+        batch = with_rewards(published, make_batch(published))
+        _, moved = gradient(widened, batch)
+        _, published_moved = gradient(published, batch)
+        assert distance(moved, published_moved) > 1e-2
+        del batch["old_per_token_logps"]
+        _, actual = gradient(widened, batch)
+        _, expected = gradient(published, batch)
+        assert distance(actual, expected) < 1e-6
+
+
 def gbpo_logps(trainer, batch):
     with torch.no_grad():
         return trainer._get_per_token_logps_and_entropies(

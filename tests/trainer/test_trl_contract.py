@@ -161,6 +161,7 @@ def test_every_option_is_known():
         "target_baseline",
         "target_temperature",
         "overshoot_slope",
+        "bound_exponent",
         "max_log_ratio",
         "max_tokens_per_micro_batch",
         "optimizer_batch_size",
@@ -170,6 +171,7 @@ def test_every_option_is_known():
         "ratio_anchor",
         "generate_ahead",
         "max_staleness",
+        "sampling_dtype",
     }
 
 

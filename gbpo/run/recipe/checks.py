@@ -147,11 +147,12 @@ _GENERATION = GenerationConfig()
 def _check_needed(given: set[str]) -> None:
     """Raise `ValueError` for a field of LoRA, vLLM or evaluation whose feature is not enabled."""
     needs = {name: "use_peft" for name in given if name.startswith("lora_") or name in ("use_dora", "use_rslora")}
-    corrections = "vllm_importance_sampling_"  # with generate_ahead they also correct what transformers sampled
+    corrections = "vllm_importance_sampling_"  # they may also correct what transformers sampled
     needs |= {
         name: "use_vllm"
         for name in given
-        if name.startswith("vllm_") and not (name.startswith(corrections) and "generate_ahead" in given)
+        if name.startswith("vllm_")
+        and not (name.startswith(corrections) and given & {"generate_ahead", "sampling_dtype"})
     }
     needs |= dict.fromkeys(("eval_steps", "num_generations_eval", "eval_dataset_name"), "eval_strategy")
     for name in sorted(given & needs.keys()):

@@ -13,10 +13,10 @@ ANCHORS = ("trainer", "sampler")
 class Anchor:
     """Chooses π0 in the probability ratio ρ = π / π0, and corrects for the difference between π0 and vLLM's policy μ.
 
-    vLLM and the trainer compute the same model with different kernels, so their log-probs differ by rounding. With
-    `generate_ahead`, μ is also an older policy. With the anchor `"trainer"`, π0 is the trainer's policy when the
-    generation is first used, and TRL's importance ratio π0 / μ weights the loss. With the anchor `"sampler"`, π0 is μ.
-    Then ρ contains the difference, and no correction is needed.
+    vLLM and the trainer compute the same model with different kernels, so their log-probs differ by rounding.
+    `sampling_dtype` gives transformers such a difference. With `generate_ahead`, μ is also an older policy. With the
+    anchor `"trainer"`, π0 is the trainer's policy when the generation is first used, and TRL's importance ratio π0 / μ
+    weights the loss. With the anchor `"sampler"`, π0 is μ. Then ρ contains the difference, and no correction is needed.
 
     Args:
         is_sampler: Whether π0 is μ.
@@ -33,7 +33,8 @@ class Anchor:
     @classmethod
     def of(cls, args: GRPOConfig) -> "Anchor":
         """The anchor in the configuration. A `GRPOConfig`, which has no field for it, gets the trainer's policy."""
-        if not (args.use_vllm or getattr(args, "generate_ahead", 0)):  # the trainer samples from π0 itself
+        own = getattr(args, "generate_ahead", 0), getattr(args, "sampling_dtype", None)
+        if not (args.use_vllm or any(own)):  # the trainer samples from π0 itself
             return cls()
         if getattr(args, "ratio_anchor", "trainer") == "sampler":
             return cls(is_sampler=True)

@@ -96,6 +96,7 @@ def test_algorithms_that_are_not_comparable_are_refused(algorithms, grid, flags,
         (["grpo", "gbpo:target_baseline=mean"], ONE_UPDATE),
         (["gbpo", "gbpo:target_temperature=1"], ONE_UPDATE),  # the sign of the gradient does not depend on it
         (["gbpo", "gbpo:epsilon=0.1"], ONE_UPDATE),
+        (["gbpo", "gbpo:bound_exponent=1"], ONE_UPDATE),
         (["grpo", "gbpo:target_baseline=mean,target_temperature=0,overshoot_slope=0"], []),  # has the gradient of GRPO
         (["gbpo", "gbpo:target_baseline=median"], []),
     ],
@@ -117,6 +118,9 @@ def test_a_comparison_without_any_difference_is_refused(algorithms, flags):
         ),  # changes the target of completions whose reward equals the median
         (["gbpo", "gbpo:learning_rate=0.001"], []),
         (["grpo", "gbpo:target_baseline=mean,overshoot_slope=0"], []),
+        (["grpo", "gbpo:target_baseline=mean,target_temperature=0,overshoot_slope=0,bound_exponent=1"], []),  # DPPO
+        (["grpo", "grpo:loss_type=cispo", "grpo:loss_type=sapo", "grpo:loss_type=vespo"], []),
+        (["grpo", "grpo:importance_sampling_level=sequence"], []),
     ],
 )
 def test_a_comparison_with_a_difference_is_accepted(algorithms, flags):

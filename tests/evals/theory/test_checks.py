@@ -24,6 +24,7 @@ def failed(results):
 
 OPTIMUM = ["optimum, value", "optimum, ratios"]
 IMPROVEMENT = ["improvement, η(π*) − η(π0) = ε·B"]
+OTHER_BOUNDS = ["other bounds, value", "other bounds, policy", "other bounds, improvement"]
 # mutant: (file, original text, mutated text, checks that must fail)
 MUTANTS = {
     "sign flipped": ("targets.py", "torch.sign(centred) + 1", "1 - torch.sign(centred)", [*OPTIMUM, "PPO, gradient"]),
@@ -80,6 +81,30 @@ MUTANTS = {
             "optimum, regularised",
             "optimum, regularised value",
         ],
+    ),
+    "width inverted": (
+        "targets.py",
+        "(-exponent * probable).exp()",
+        "(exponent * probable).exp()",
+        [*OTHER_BOUNDS, "DPPO, gradient"],
+    ),
+    "same width for every exponent": (
+        "targets.py",
+        "(-exponent * probable).exp()",
+        "(-probable).exp()",
+        OTHER_BOUNDS,
+    ),
+    "target itself widened": (
+        "targets.py",
+        "1 + (target - 1) * bound_width(old_log_probs, exponent=exponent)",
+        "target * bound_width(old_log_probs, exponent=exponent)",
+        [*OTHER_BOUNDS, "DPPO, gradient"],
+    ),
+    "width of 0.99": (
+        "targets.py",
+        "1 + (target - 1) * bound_width",
+        "1 + 0.99 * (target - 1) * bound_width",
+        [*OTHER_BOUNDS, "DPPO, gradient"],
     ),
     "median loss to the mean": (
         "losses.py",
@@ -153,7 +178,7 @@ def test_a_mutated_core_fails_its_checks(name, monkeypatch):
 
 def test_a_mutant_fails_only_the_checks_that_it_affects(monkeypatch):
     install(monkeypatch, *MUTANTS["overshoot on the wrong side"][:3])
-    assert failed(run_checks.run(FEW, seed=0)) == {"PPO, overshoot_slope 0"}
+    assert failed(run_checks.run(FEW, seed=0)) == {"PPO, overshoot_slope 0", "DPPO, gradient"}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -189,8 +214,8 @@ def test_a_failed_check_ends_with_status_1_and_is_named(monkeypatch, capsys):
         command.main(["--mdps", "8"])
     assert ended.value.code == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [line[:32].rstrip() for line in lines if "  FAIL  " in line] == ["PPO, overshoot_slope 0"]
-    assert lines[-1].startswith(f"1 of {len(run_checks.CHECKS)} checks FAILED")
+    assert [line[:32].rstrip() for line in lines if "  FAIL  " in line] == ["DPPO, gradient", "PPO, overshoot_slope 0"]
+    assert lines[-1].startswith(f"2 of {len(run_checks.CHECKS)} checks FAILED")
 
 
 def test_an_error_that_is_not_finite_fails_and_is_valid_json():
@@ -279,13 +304,25 @@ def test_weighted_ratios_at_hand_computed_points():
     bounds = {"epsilon_low": 0.2, "epsilon_high": 0.3}
     assert problem.hard_baseline(q, old, bounds) == 1.0
     assert problem.weighted_ratio(q, old, bounds) == pytest.approx([1.3, 0.9, 0.8, 0.9], abs=1e-15)
-    policy = independent.linear_programme(q, old, bounds)
+    policy = independent.linear_programme(q, 0.8 * old, 1.3 * old)
     assert policy[[0, 2]] == pytest.approx([0.39, 0.16], abs=1e-12)
     assert policy[[1, 3]].sum() == pytest.approx(0.45, abs=1e-12)
     # at τ = 1/ln 3 with two equally likely actions and symmetric bounds, the baseline is halfway: σ(± ln 3) = 3/4, 1/4
     q, old, even = np.array([5.0, 3.0]), np.array([0.5, 0.5]), {"epsilon_low": 0.2, "epsilon_high": 0.2}
     assert problem.smooth_baseline(q, old, even, 1 / math.log(3)) == pytest.approx(4.0, abs=1e-12)
     assert independent.convex_solver(q, old, 0.5, 1 / math.log(3)) == pytest.approx([0.75, 0.25], abs=1e-6)
+
+
+def test_the_median_under_bounds_on_the_probability_counts_every_action_once():
+    # π0 = 0.7, 0.2, 0.1 and Q = 3, 2, 1. Under π0 the median is 3: ratios within 1 ± 0.1 only move the first action's
+    # probability against the others. With |π - π0| ≤ 0.05 the median over actions is 2: π* = 0.75, 0.2, 0.05.
+    q, old = np.array([3.0, 2.0, 1.0]), np.array([0.7, 0.2, 0.1])
+    assert problem.hard_baseline(q, old, {"epsilon_low": 0.1, "epsilon_high": 0.1}) == 3.0
+    bounds = {"epsilon_low": 0.05, "epsilon_high": 0.05}
+    target = problem.weighted_ratio(q, np.full(3, 1 / 3), bounds)
+    ratio = problem.call_core(gbpo.core.widened_target_ratio, target, np.log(old), exponent=1.0)
+    assert old * ratio == pytest.approx([0.75, 0.2, 0.05], abs=1e-12)
+    assert independent.linear_programme(q, old - 0.05, old + 0.05) == pytest.approx([0.75, 0.2, 0.05], abs=1e-12)
 
 
 def test_quantiles_at_hand_computed_points():
