@@ -130,7 +130,7 @@ class Client:
         except (ValueError, RecursionError):
             raise RequestFailedError(f"{address} sent no JSON: {self._excerpt(content)}") from None
 
-    def _refusal(self, address: str, response: httpx2.Response, content: bytes) -> RequestFailedError:
+    def _refusal(self, address: str, response: httpx2.Response, content: bytearray) -> RequestFailedError:
         """The error for a status other than 200."""
         status = response.status_code
         if 300 <= status < 400:
@@ -142,7 +142,7 @@ class Client:
         wait = seconds_until(response.headers.get("retry-after"))
         return RequestFailedError(reason, may_pass=status >= 500 or status in _PASSING, wait=wait)
 
-    def _excerpt(self, content: bytes) -> str:
+    def _excerpt(self, content: bytearray) -> str:
         """The beginning of a reply, in one line and without the key."""
         text = content.decode(errors="replace")
         if self.key:

@@ -83,11 +83,17 @@ class Handler(BaseHTTPRequestHandler):
         """Print nothing for a request."""
 
 
+class Server(ThreadingHTTPServer):
+    """The server. Its queue takes the connections that a whole batch opens at once."""
+
+    request_queue_size = 128
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m rewards.judges.example_server", description=__doc__)
     parser.add_argument("--port", type=int, default=8011, help="port on 127.0.0.1 (default: %(default)s)")
-    server = ThreadingHTTPServer(("127.0.0.1", parser.parse_args(argv).port), Handler)
+    server = Server(("127.0.0.1", parser.parse_args(argv).port), Handler)
     print(f"A judge of sums answers at http://127.0.0.1:{server.server_port}/v1 as the model {MODEL!r}.", flush=True)
     try:
         server.serve_forever()
