@@ -120,7 +120,7 @@ class Client:
         except TimeoutError:
             reason = f"{address} did not send a whole reply within {self.timeout:g} seconds (timeout)"
             raise RequestFailedError(reason) from None
-        except (httpx2.HTTPError, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             reason = " ".join(str(error).split()) or "the connection failed"
             raise RequestFailedError(f"{address}: {type(error).__name__}, {reason}") from None
         if response.status_code != 200:

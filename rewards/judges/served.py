@@ -219,6 +219,13 @@ def prompt_text(prompt: Any) -> str:
     """
     if isinstance(prompt, str):
         return prompt
+    texts = [_content(message) for message in prompt]
     if len(prompt) == 1:
-        return prompt[0].get("content") or ""
-    return "\n".join(f"{message['role']}: {message.get('content') or ''}" for message in prompt)
+        return texts[0]
+    return "\n".join(f"{message['role']}: {text}" for message, text in zip(prompt, texts, strict=True))
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    """The text of a message, whose content may be a list of parts."""
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)

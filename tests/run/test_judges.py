@@ -1,4 +1,4 @@
-"""Recipes with a judge: wrong ones are refused, the dry run asks for one score, and a resumed run asks nothing twice."""
+"""Recipes with a judge: wrong ones are refused, the dry run asks for a score, and a resumed run asks nothing twice."""
 
 import json
 from pathlib import Path
@@ -84,10 +84,13 @@ def test_evaluation_grades_with_the_judge():
 
 @pytest.mark.slow
 def test_a_resumed_run_asks_nothing_twice_and_ends_the_same(boxing_model, tmp_path, monkeypatch):
-    """The judge gives each request another grade, so only kept replies make the two runs equal. The key is not kept."""
+    """The judge gives each request another grade, so only kept replies make the two runs equal. The key is not kept.
+
+    The checkpoint is in the middle of the first generation. Step 3 has the second one.
+    """
     monkeypatch.setenv("JUDGE_KEY", "sk-hidden")
     with serving(lambda request, body: str(len(server.bodies) % 11)) as server:
-        short = "--max_steps 4 --save_strategy steps --save_steps 1 --logging_steps 1 --max_completion_length 6"
+        short = "--max_steps 4 --save_strategy steps --save_steps 1 --logging_steps 1 --max_completion_length 12"
         flags = [
             *flags_for(server, cache=str(tmp_path / "replies"), api_key_env="JUDGE_KEY"),
             *("--model_name_or_path", boxing_model, "--per_device_train_batch_size", "16", *short.split()),
@@ -96,13 +99,13 @@ def test_a_resumed_run_asks_nothing_twice_and_ends_the_same(boxing_model, tmp_pa
         asked = len(server.bodies)
         resume = ["--resume_from_checkpoint", str(tmp_path / "whole" / "checkpoint-1")]
         train.main([*flags, "--output_dir", str(tmp_path / "resumed"), *resume])
-        assert asked > 32 and len(server.bodies) == asked
+        assert asked > 0 and len(server.bodies) == asked
         assert server.headers[-1]["Authorization"] == "Bearer sk-hidden"
     weights, expected = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("resumed", "whole"))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    for run in ("whole", "resumed"):
+    for run, some_are_asked in (("whole", True), ("resumed", False)):
         rows = [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
-        grades = {row["step"]: row["reward"] for row in rows if "reward" in row}
-        assert len(set(grades.values())) > 1 and rows[-1]["rewards/judge/infra"] == 0
+        (second,) = (row for row in rows if row["step"] == 3)
+        assert (second["rewards/judge/reused"] < 1) == some_are_asked and second["rewards/judge/infra"] == 0
         files = [path for path in (tmp_path / run).rglob("*") if path.is_file() and path.stat().st_size < 10**6]
         assert not [path for path in files if b"sk-hidden" in path.read_bytes()]

@@ -66,6 +66,7 @@ def test_what_is_no_field(text):
 
 def test_the_judge_reads_what_the_template_names():
     prompt = [{"role": "system", "content": "Add."}, {"role": "user", "content": "1+1="}]
+    prompt[1]["content"] = [{"type": "image"}, {"type": "text", "text": "1+1="}]
     completion = [{"role": "assistant", "content": None}, {"role": "assistant", "content": "2"}]
     with serving(lambda request, body: "3") as server:
         reward = judge(server, template="Q {prompt} A {completion}", scale=[0, 4], max_tokens=9)
