@@ -22,11 +22,13 @@ _REGISTERED = {
     "cosine": "shape.length.Cosine",
     "exact_match": "answers.exact_match.ExactMatch",
     "format": "shape.format.Format",
+    "judge": "judges.judge.Judge",
     "length": "shape.length.Length",
     "majority_vote": "answers.majority_vote.MajorityVote",
     "math": "answers.math_answer.Math",
     "reasoning_gym": "answers.reasoning_gym.ReasoningGym",
     "repetition": "shape.repetition.Repetition",
+    "reward_model": "judges.reward_model.RewardModel",
     "soft_overlong": "shape.length.SoftOverlong",
 }
 

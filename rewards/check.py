@@ -81,6 +81,22 @@ def check_sample(name: str, reward: Callable[..., Any], dataset: Any) -> None:
         )
 
 
+def check_server(reward: Callable[..., Any], dataset: Any) -> str | None:
+    """Ask the server of a reward for the score of one completion, before a run.
+
+    Args:
+        reward: The reward.
+        dataset: A `datasets.Dataset`.
+
+    Returns:
+        One line with what the server answered, or None for a reward without a server.
+
+    Raises:
+        ValueError: The server does not answer or gives no score. The message is one line.
+    """
+    return reward.check_server(dataset[:1]) if hasattr(reward, "check_server") else None
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Grade the reference answers of a data set and print the rows whose reference answer fails."""
     parser = argparse.ArgumentParser(prog="python -m rewards.check", description=main.__doc__)

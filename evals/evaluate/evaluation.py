@@ -16,7 +16,7 @@ from gbpo.run.reward_hazards import reads_boxes
 from gbpo.run.rewards import load_rewards, named_rewards
 from gbpo.shared.write_whole import write_whole
 from rewards.answers.majority_vote import MajorityVote
-from rewards.check import check_sample
+from rewards.check import check_sample, check_server
 
 from ..shared.results import Evaluation
 from . import cache, generation
@@ -63,6 +63,7 @@ def evaluate(
     known = cache.read(path) if use_cache else None
     if known is None:
         check_sample(_reward_name(settings.run), reward, questions)
+        check_server(reward, questions)
         known = _measure(policy, start, questions, settings, reward)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(known, default=str) + "\n")

@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             leave_together()
             return
         agreed(lambda: _check_server(recipe))
+        agreed(lambda: _check_servers_of_rewards(inputs))
         model = catalogue.local_model(recipe.model.model_name_or_path)
         description = describe(model, recipe)
         check_recipe_prompts(recipe, inputs.train_set, inputs.eval_set, description.tokenizer)
@@ -244,6 +245,14 @@ def _check_references(rewards: list[Callable[..., Any]], train_set: datasets.Dat
     check_sample = rewards_module("check").check_sample
     for reward in rewards:
         check_sample(get_callable_name(reward), reward, train_set)
+
+
+def _check_servers_of_rewards(inputs: Inputs) -> None:
+    """Print what the servers of the rewards answer. Raise `ValueError` if one of them gives no score."""
+    check_server = rewards_module("check").check_server
+    for reward in inputs.rewards:
+        if answer := check_server(reward, inputs.train_set):
+            print(f"Reward {get_callable_name(reward)}: {answer}.", flush=True)
 
 
 def check_enough_prompts(recipe: Recipe, rows: int) -> None:

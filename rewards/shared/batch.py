@@ -55,6 +55,7 @@ def report(
     log_metric: Callable[[str, float], None] | None,
     failure_hint: str = "",
     values: Sequence[float] | None = None,
+    tolerated: float = 0.01,
 ) -> list[float | None]:
     """Log the statuses of a batch and convert them to rewards.
 
@@ -70,12 +71,13 @@ def report(
         failure_hint: What to check if the grader fails. The error contains this hint.
         values: One reward per completion, used instead of `REWARDS[status]`. Where `REWARDS[status]` is None, the
             reward is still None.
+        tolerated: The fraction of the batch that may have the status `infra`.
 
     Returns:
         One reward or None per completion.
 
     Raises:
-        RuntimeError: More than 1 % of the batch has the status `infra`.
+        RuntimeError: More than this fraction of the batch has the status `infra`.
 
     >>> report("demo", ["ok", "wrong", "no_gold"], None, None)
     [1.0, 0.0, None]
@@ -88,7 +90,7 @@ def report(
     if log_metric is not None and total:
         for status in REWARDS:
             log_metric(f"rewards/{reward_name}/{status}", counts[status] / total)
-    if counts["infra"] > 0.01 * total:
+    if counts["infra"] > tolerated * total:
         raise RuntimeError(
             f"The reward {reward_name!r} could not grade {counts['infra']} of {total} completions because the grader "
             f"itself failed. Training stops here, because it would go on without these completions. {failure_hint}"

@@ -55,6 +55,8 @@ def error_of(name, **config):
 REQUIRED_OPTIONS = {
     "soft_overlong": {"max_completion_length": 100, "soft_buffer": 20},
     "cosine": {"max_completion_length": 100},
+    "judge": {"base_url": "http://127.0.0.1:9/v1", "model": "m", "template": "{completion}"},
+    "reward_model": {"base_url": "http://127.0.0.1:9", "model": "m"},
 }
 
 
@@ -63,7 +65,7 @@ REQUIRED_OPTIONS = {
 def test_every_registered_reward_has_its_name_and_pickles(name):
     reward = get_reward(name, **REQUIRED_OPTIONS.get(name, {}))
     assert get_callable_name(reward) == name
-    assert is_async_callable(reward) == (name in ("code", "cosine", "math"))
+    assert is_async_callable(reward) == (name in ("code", "cosine", "judge", "math", "reward_model"))
     pickle.loads(pickle.dumps(reward))
 
 

@@ -17,6 +17,7 @@ from ..models import attention, catalogue
 from ..models.chat_templates import check_recipe_prompts
 from ..models.description import describe
 from ..recipe.parsing import Recipe
+from ..rewards_package import rewards_module
 from . import hazards, memory
 from .device import device_here
 from .plan import StepPlan
@@ -63,7 +64,7 @@ def report(
         lines += _section("memory per rank", table)
         lines += _section("exact speed-ups", _speedups(recipe, skeleton))
         warnings = hazards.find(recipe, train_set, eval_set, description, prompt_tokens) + over
-    lines += _section("rewards", _rewards(recipe, rewards, len(train_set)))
+    lines += _section("rewards", _rewards(recipe, rewards, train_set))
     lines += _section("engine", _engine(recipe, chosen))
     lines += _section("hazards", [(f"{i}.", text) for i, text in enumerate(warnings, 1)] or [("-", "none found")])
     lines += ["", f"Nothing was loaded, trained or written. The run would write to {output}."]
@@ -191,13 +192,17 @@ def _speedups(recipe: Recipe, skeleton: memory.Skeleton) -> list[tuple[str, str]
     return [(name, speedups.state(name)) for name in SPEEDUPS]
 
 
-def _rewards(recipe: Recipe, rewards: Sequence[Callable[..., Any]], rows: int) -> list[tuple[str, str]]:
+def _rewards(
+    recipe: Recipe, rewards: Sequence[Callable[..., Any]], train_set: datasets.Dataset
+) -> list[tuple[str, str]]:
     weights = recipe.training.reward_weights or [1.0] * len(rewards)
     table = []
     for reward, weight in zip(rewards, weights, strict=True):
         text = f"weight {weight:g}; "
-        if hasattr(reward, "check_references"):
-            text += f"the reference answers of {min(rows, 256)} rows grade themselves as correct"
+        if hasattr(reward, "check_server"):
+            text += _server_of(reward, train_set)
+        elif hasattr(reward, "check_references"):
+            text += f"the reference answers of {min(len(train_set), 256)} rows grade themselves as correct"
         else:
             text += "uses no reference answers"
         if hasattr(reward, "box"):
@@ -208,6 +213,14 @@ def _rewards(recipe: Recipe, rewards: Sequence[Callable[..., Any]], rows: int) -
                 text += f"; MISSING, but allowed: {', '.join(ready.missing)}"
         table.append((get_callable_name(reward), text))
     return table
+
+
+def _server_of(reward: Callable[..., Any], train_set: datasets.Dataset) -> str:
+    """What the server of a reward answers now. A run would stop if it gave no score."""
+    try:
+        return str(rewards_module("check").check_server(reward, train_set))
+    except ValueError as error:
+        return f"NO SCORE NOW, so a run would stop: {error}"
 
 
 def _engine(recipe: Recipe, chosen: attention.Attention) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ import math
 import re
 import shlex
 from pathlib import Path
+from threading import Thread
 
 import pandas
 import pytest
@@ -12,11 +13,13 @@ import torch
 from peft import get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, Qwen2Config
 from trl import get_peft_config
+from yaml import safe_load as parse_yaml
 
 from gbpo.run import train
 from gbpo.run.recipe import checks
 from gbpo.run.recipe.parsing import parse
 from gbpo.trainer.passes.speedups import SPEEDUPS, decide
+from rewards.judges import example_server
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -28,6 +31,7 @@ PLANS = {
     "tiny_curriculum": (1, 128, 2),
     "tiny_ttrl": (1, 128, 2),
     "tiny_words": (1, 128, 4),
+    "tiny_judge": (1, 128, 2),
     "gemma_cpu": (1, 32, 2),
     "qwen_math": (1, 128, 8),
     "qwen_ttrl": (1, 64, 40),
@@ -39,6 +43,7 @@ PLANS = {
     "qwen_math_server": (8, 128, 8),
     "qwen_math_ahead": (1, 128, 8),
     "qwen_code": (1, 64, 8),
+    "qwen_judge": (1, 64, 8),
 }
 by_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 by_gpu_recipe = pytest.mark.parametrize(
@@ -210,9 +215,20 @@ def programs_file(tmp_path_factory):
     return str(path)
 
 
+@pytest.fixture(scope="session")
+def judge_address():
+    """Address of the judge that recipes/tiny_judge.yaml names."""
+    with example_server.Server(("127.0.0.1", 0), example_server.Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+
+
 @pytest.mark.sweep
 @by_recipe
-def test_runs_two_steps_on_a_tiny_model(path, boxing_model, tiny_gemma, problems, programs_file, tmp_path, monkeypatch):
+def test_runs_two_steps_on_a_tiny_model(
+    path, boxing_model, tiny_gemma, problems, programs_file, judge_address, tmp_path, monkeypatch
+):
     """With a tiny model, other data and short completions, and without engines that need a GPU."""
     text = path.read_text()
     flags = ["--model_name_or_path", tiny_gemma if "gemma" in path.stem else boxing_model]
@@ -223,6 +239,11 @@ def test_runs_two_steps_on_a_tiny_model(path, boxing_model, tiny_gemma, problems
         monkeypatch.syspath_prepend(Path(programs_file).parent)
     if "reasoning_gym:" in text:  # not installed in the tests; the header of the recipe names this task
         flags += ["--dataset_name", "arithmetic", "--reward_funcs", "exact_match"]
+    if "\nreward_funcs: [judge]" in text:
+        options = parse_yaml(text)["reward_kwargs"]["judge"]
+        options |= {"base_url": judge_address, "model": example_server.MODEL, "cache": str(tmp_path / "replies")}
+        options |= {"scale": [0, 10]}
+        flags += ["--dataset_name", "arithmetic", "--reward_kwargs", json.dumps({"judge": options})]
     for engine in ("use_vllm", "load_in_4bit"):
         if f"\n{engine}: true" in text:
             flags += [f"--{engine}", "false"]
