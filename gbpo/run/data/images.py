@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,8 @@ def use_images(dataset: Dataset, column: str, folder: Path, name: str) -> tuple[
         The data set with the column `image` or `images`, and a line if another column had this role.
 
     Raises:
-        ValueError: Pillow or the column is missing, a row has no image, or a file is no image.
+        ValueError: The column is missing, a row has no image, or a file is no image.
     """
-    if find_spec("PIL") is None:
-        raise ValueError(
-            f"image_column={column!r} needs Pillow, which is not installed, so no image could be read: "
-            "pip install pillow."
-        )
     if column not in dataset.column_names:
         raise ValueError(
             f"image_column={column!r} is no column of {name!r}, which has {', '.join(dataset.column_names)}. Name the "

@@ -7,16 +7,16 @@ from datasets import Dataset, Features, Image, Value
 
 QUESTION = "How many circles?"
 SIZE = 56  # pixels of each side
-MOST_CIRCLES = 6
-_MOST_SQUARES = 4
+MOST_CIRCLES = 5
+_MOST_SQUARES = 3
 _CELL = 14  # each shape has a cell of its own, so that no two overlap
-_COLOURS = ("red", "green", "blue", "black", "purple")
+_COLOURS = ("red", "blue", "black", "purple")
 
 
 def shapes(size: int = 1024, seed: int = 0) -> Dataset:
     """Generate the data set, with the columns `prompt`, `image` and `solution`.
 
-    An image has 1 to 6 circles and up to 4 squares of random places, sizes and colours.
+    An image has 1 to 5 circles and up to 3 squares of random places, sizes and colours.
 
     Args:
         size: Number of images.
@@ -44,7 +44,7 @@ def picture(circles: int, rng: random.Random) -> Any:
     per_side = SIZE // _CELL
     cells = rng.sample(range(per_side**2), circles + rng.randint(0, _MOST_SQUARES))
     for number, cell in enumerate(cells):
-        side = rng.randint(8, 11)
+        side = rng.randint(9, 11)
         left, top = (_CELL * place + rng.randint(1, _CELL - 1 - side) for place in divmod(cell, per_side))
         box = (left, top, left + side, top + side)
         shape = draw.ellipse if number < circles else draw.rectangle

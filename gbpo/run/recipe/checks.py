@@ -161,9 +161,14 @@ def _check_needed(given: set[str]) -> None:
 
 
 def _check_images(run: Any, args: Any) -> None:
-    """Raise `ValueError` for an option that does not work with images."""
+    """Raise `ValueError` if images cannot be read, or for an option that does not work with them."""
     if run.image_column is None:
         return
+    if find_spec("PIL") is None:
+        raise ValueError(
+            f"image_column={run.image_column!r} needs Pillow, which is not installed, so no image could be read: "
+            "pip install pillow."
+        )
     reasons = {
         "generate_ahead": "images are not sampled ahead",
         "resample_zero_signal_groups": "images are not resampled",
