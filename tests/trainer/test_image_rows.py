@@ -150,14 +150,15 @@ def test_the_weight_check_scores_each_row_with_its_images(make):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
-def test_a_run_with_images_resumes_bitwise_within_a_generation(make, tmp_path, algorithm):
+@pytest.mark.parametrize(("algorithm", "trainer"), [("gbpo", {}), ("gbpo", LORA), ("grpo", {})])
+def test_a_run_with_images_resumes_bitwise_within_a_generation(make, tmp_path, algorithm, trainer):
+    """transformers saves the vision tower under other names than the model's, and by itself would not load it."""
     config = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "log_completions": True}
     config |= {"num_completions_to_print": 0, "base": BaseTrainer if algorithm == "grpo" else None}
+    config["trainer"] = trainer
     whole = make(algorithm, output_dir=str(tmp_path / "whole"), **config)
     whole.train()
-    for step in (1, 3):  # each generation has two steps
-        again = make(algorithm, output_dir=str(tmp_path / f"again-{step}"), **config)
-        again.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
-        for (name, value), other in zip(whole.model.named_parameters(), again.model.parameters(), strict=True):
-            assert torch.equal(value, other), (step, name)
+    again = make(algorithm, output_dir=str(tmp_path / "again"), **config)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-1"))  # a generation has two steps
+    for (name, value), other in zip(whole.model.named_parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(value, other), name
