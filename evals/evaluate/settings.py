@@ -67,7 +67,7 @@ class Settings:
         if self.run.image_column is not None:
             raise ValueError(
                 f"image_column={self.run.image_column!r}: evals.evaluate and evals.compare do not read images, so the "
-                "model would answer without them. Write eval_strategy: steps in the recipe, which evaluates in training."
+                "model would answer without them. To evaluate in training, write eval_strategy: steps in the recipe."
             )
         if len(self.run.reward_funcs or []) > 1:
             raise ValueError(

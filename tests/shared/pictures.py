@@ -27,14 +27,10 @@ def picture(number):
 def rows(count=4):
     """Prompts of different lengths with 1, 2 or 3 images, in the form in which recipes load them."""
     images = [[picture(3 * row + i) for i in range(1 + row % 3)] for row in range(count)]
+    place = {"type": "image", "text": None}
+    texts = [{"type": "text", "text": "Which?"[row % 4 :]} for row in range(count)]
     prompts = [
-        [
-            {
-                "role": "user",
-                "content": [*[{"type": "image", "text": None}] * len(some), {"type": "text", "text": "Which?"[row % 4 :]}],
-            }
-        ]
-        for row, some in enumerate(images)
+        [{"role": "user", "content": [*[place] * len(some), text]}] for some, text in zip(images, texts, strict=True)
     ]
     part = {"type": Value("string"), "text": Value("string")}
     features = Features({"prompt": List({"role": Value("string"), "content": List(part)}), "images": List(Image())})

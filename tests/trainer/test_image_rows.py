@@ -144,9 +144,7 @@ def test_the_weight_check_scores_each_row_with_its_images(make):
             logits = trainer.model(input_ids=ids, attention_mask=attention, **inputs).logits
         expected = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
         width = alone["completion_ids"].size(1)
-        torch.testing.assert_close(
-            logps[number][mask[number]], expected[0, -width:][mask[number]], atol=1e-5, rtol=0
-        )
+        torch.testing.assert_close(logps[number][mask[number]], expected[0, -width:][mask[number]], atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow

@@ -55,8 +55,8 @@ SOURCES = {
         "d5ebdfc0a0884c4b",
         "called before the first step of a resumed epoch, or at its first batch",
     ),
-    (Trainer, "_load_from_checkpoint"): ("a2804e8d93a297e3", "loads a state dict by name, and only warns of missing names"),
-    (Trainer, "_load_best_model"): ("0e183d55a9db7414", "loads a state dict by name, and only warns of missing names"),
+    (Trainer, "_load_from_checkpoint"): ("a2804e8d93a297e3", "loads weights by name, and only warns of missing names"),
+    (Trainer, "_load_best_model"): ("0e183d55a9db7414", "loads weights by name, and only warns of missing names"),
     (Trainer, "_init_training_state"): (
         "8fbd17ebb7d3793d",
         "returns epochs and micro-batches trained; state is loaded",

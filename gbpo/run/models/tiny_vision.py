@@ -1,7 +1,7 @@
 """The builtin vision-language model: a tiny Qwen2.5-VL, trained on noisy demonstrations of counting circles.
 
-It needs neither the Hub nor a GPU. After one or two minutes of training on one core, the policy answers with a number and
-counts right some of the time. Reinforcement learning needs such a policy to start from.
+It needs neither the Hub nor a GPU. After one or two minutes of training on one core, the policy answers with a number
+and counts right some of the time. Reinforcement learning needs such a policy to start from.
 """
 
 import random

@@ -162,10 +162,7 @@ def test_the_shapes_have_as_many_circles_as_their_solution():
 def count_shapes(image):
     """Number of circles and of squares."""
     left = {
-        (x, y)
-        for x in range(image.width)
-        for y in range(image.height)
-        if image.getpixel((x, y)) != (255, 255, 255)
+        (x, y) for x in range(image.width) for y in range(image.height) if image.getpixel((x, y)) != (255, 255, 255)
     }
     found = [0, 0]
     while left:
