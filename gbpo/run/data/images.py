@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def decoded(dataset: Dataset) -> list[list[Any]]:
 
 def pixels(dataset: Dataset) -> list[int]:
     """Number of pixels of the images of each row, before they are resized."""
-    return [sum(_opened(image).width * _opened(image).height for image in images) for images in _stored(dataset)]
+    return [sum(prod(_opened(image).size) for image in images) for images in _stored(dataset)]
 
 
 def prompt_keys(dataset: Dataset) -> list[str]:
