@@ -80,6 +80,22 @@ def random_model(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def vision_model(tmp_path_factory):
+    """Folder of a tiny untrained Qwen2.5-VL with its processor."""
+    import pictures
+
+    return pictures.save(tmp_path_factory.mktemp("vision_model"))
+
+
+@pytest.fixture(scope="session")
+def vision_processor():
+    """The processor of `vision_model`."""
+    from gbpo.run.models.tiny_vision import tiny_processor
+
+    return tiny_processor()
+
+
+@pytest.fixture(scope="session")
 def in_two_processes():
     """`in_two_processes(strategy, script, *arguments)` runs a script with launch/accelerate/<strategy>.yaml."""
 

@@ -64,6 +64,11 @@ class Settings:
             raise ValueError(f"seed must be between 0 and 2**32 - 1, got {self.seed}.")
         if self.engine not in ENGINES:
             raise ValueError(f"engine={self.engine!r} is unknown. Write one of {', '.join(ENGINES)}.")
+        if self.run.image_column is not None:
+            raise ValueError(
+                f"image_column={self.run.image_column!r}: evals.evaluate and evals.compare do not read images, so the "
+                "model would answer without them. To evaluate in training, write eval_strategy: steps in the recipe."
+            )
         if len(self.run.reward_funcs or []) > 1:
             raise ValueError(
                 f"reward_funcs={self.run.reward_funcs}: an evaluation has a single score. Write only one reward."

@@ -122,11 +122,11 @@ def _without_long_prompts(
     if recipe.run.dry_run and not catalogue.is_built(name):  # building the model would write files
         announce(f"max_prompt_tokens={recipe.run.max_prompt_tokens} drops nothing yet, because {name} is not built.")
         return train_set, eval_set
-    tokenizer, form = describe(catalogue.local_model(name), recipe).tokenizer, PromptFormat.of(recipe)
-    check_recipe_prompts(recipe, train_set, eval_set, tokenizer)
-    limit = recipe.run.max_prompt_tokens
-    train_set = drop_long_prompts(train_set, limit, form, tokenizer, "training set")
-    return train_set, eval_set and drop_long_prompts(eval_set, limit, form, tokenizer, "evaluation set")
+    description, form = describe(catalogue.local_model(name), recipe), PromptFormat.of(recipe)
+    check_recipe_prompts(recipe, train_set, eval_set, description.tokenizer)
+    limit, processing = recipe.run.max_prompt_tokens, description.processing_class
+    train_set = drop_long_prompts(train_set, limit, form, processing, "training set")
+    return train_set, eval_set and drop_long_prompts(eval_set, limit, form, processing, "evaluation set")
 
 
 def train(inputs: Inputs, model: str, description: Description, step_report: TrainerCallback) -> None:
@@ -184,7 +184,7 @@ def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseT
             args,
             train_dataset=form.format(inputs.train_set, tokenizer),
             eval_dataset=inputs.eval_set and form.format(inputs.eval_set, tokenizer),
-            processing_class=tokenizer,
+            processing_class=description.processing_class,
             quantization_config=get_quantization_config(recipe.model),
             peft_config=get_peft_config(recipe.model),
         )
@@ -208,7 +208,7 @@ def _print_plan(trainer: BaseTrainer, inputs: Inputs, description: Description) 
     recipe, train_set = inputs.recipe, inputs.train_set
     print(plan.one_line(recipe, len(train_set)), flush=True)
     print(trainer.speedups.line(), flush=True)
-    prompt_tokens = PromptFormat.of(recipe).longest(train_set, description.tokenizer)
+    prompt_tokens = PromptFormat.of(recipe).longest(train_set, description.processing_class)
     for hazard in hazards.find(recipe, train_set, inputs.eval_set, description, prompt_tokens):
         print(f"gbpo: warning: {hazard}", file=sys.stderr, flush=True)
 

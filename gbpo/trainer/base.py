@@ -86,6 +86,7 @@ class BaseTrainer(BridgeTrainer):
             bounded_loss=self.bounded_loss,
             whole_model=self.accelerator.distributed_type in _WHOLE_MODELS
             and not self.is_distributed_loading_by_transformers,
+            has_images=self._is_vlm and self._has_image_columns,
         )
         if "trim_padding" in self.speedups:
             self.scorer = Scorer.of(
@@ -97,6 +98,10 @@ class BaseTrainer(BridgeTrainer):
                 few_shapes=self._needs_few_shapes,
             )
         logger.info(self.speedups.line())
+
+    @property
+    def _has_image_columns(self) -> bool:
+        return bool({"image", "images"} & set(getattr(self.train_dataset, "column_names", None) or ()))
 
     @property
     def _has_server(self) -> bool:
@@ -132,13 +137,12 @@ class BaseTrainer(BridgeTrainer):
 
     def _check_ahead_is_possible(self) -> None:
         """Raise `ValueError` if the trainer has a part that cannot be sampled ahead."""
-        images = {"image", "images"} & set(getattr(self.train_dataset, "column_names", None) or ())
         reasons = {
             "tools and environments answer in several turns, and the later turns would be sampled with newer weights": (
                 self.tools or self.environment_factories is not None
             ),
             "a rollout_func samples by itself": self.rollout_func is not None,
-            "images are not sampled ahead": images,
+            "images are not sampled ahead": self._has_image_columns,
             "prompts cannot be read ahead from a data set without a length": isinstance(
                 self.train_dataset, IterableDataset
             ),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate.data_loader import DataLoaderShard
 from accelerate.utils import DistributedType, gather_object, set_seed
-from transformers import masking_utils
+from transformers import PreTrainedModel, masking_utils
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import GRPOTrainer
 from trl.generation import vllm_generation
@@ -20,7 +20,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from ..shared.stopping import TrainingStopped
-from .checkpoints import load_rollout_state, plain_logs, save_rollout_state, written_whole
+from .checkpoints import load_renamed_weights, load_rollout_state, plain_logs, save_rollout_state, written_whole
 from .guards.finite_rewards import check_rewards
 from .guards.finite_steps import FiniteSteps
 from .guards.phase_times import PhaseTimes
@@ -738,6 +738,20 @@ class BridgeTrainer(GRPOTrainer):
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=True,
             )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if not self._loads_by_name or not load_renamed_weights(self.model, Path(resume_from_checkpoint)):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self):
+        if not self._loads_by_name or not load_renamed_weights(self.model, Path(self.state.best_model_checkpoint)):
+            super()._load_best_model()
+
+    @property
+    def _loads_by_name(self) -> bool:
+        """Whether transformers loads a checkpoint as a state dict of the whole model, without adapters."""
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled or self.is_distributed_loading_by_transformers
+        return isinstance(self.model, PreTrainedModel) and not sharded
 
     def _get_output_dir(self, trial):
         return super()._get_output_dir(trial) if self._unfinished is None else str(self._unfinished)

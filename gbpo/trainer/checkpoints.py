@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
+from safetensors import safe_open
 from transformers import TrainerState
 from trl.trainer.grpo_trainer import strip_images_from_messages
 
@@ -79,6 +80,23 @@ def load_rollout_state(folder: Path, rank: int, device: torch.device) -> dict[st
         return None
     with torch.serialization.safe_globals([Pass, Row]):
         return send_to_device(torch.load(path, map_location="cpu", weights_only=True), device)
+
+
+def load_renamed_weights(model: Any, folder: Path) -> bool:
+    """Load the weights of a checkpoint whose names differ from those of the model. Returns whether they differ.
+
+    transformers saves vision-language models and mixtures of experts under the names of the Hub. It loads a checkpoint
+    by the names of the model and ignores all others, so it would continue with the weights of the start.
+    """
+    names: set[str] = set()
+    for path in folder.glob("model*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            names.update(file.keys())
+    weights = model.state_dict()
+    if names <= weights.keys():
+        return False
+    model.load_state_dict(type(model).from_pretrained(folder, dtype=model.dtype).state_dict())
+    return True
 
 
 def plain_logs(logs: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Hashable, Iterable, Sequence
+from hashlib import sha256
 from typing import Any
 
 
@@ -34,8 +35,15 @@ def gather_rows(rows: Sequence[Any]) -> tuple[list[Any], slice]:
 
 
 def prompt_key(prompt: str | list[dict[str, Any]]) -> str:
-    """A string that is equal for equal prompts. A prompt is text or a list of messages."""
-    return prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, default=str)
+    """A string that is equal for equal prompts. A prompt is text or a list of messages, which may contain images."""
+    return prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, default=_as_text)
+
+
+def _as_text(value: Any) -> str:
+    """A text for a value that is not JSON. It is equal for equal images; the text of Pillow differs with each copy."""
+    if not hasattr(value, "tobytes"):
+        return str(value)
+    return f"{value.mode} {value.size} {sha256(value.tobytes()).hexdigest()}"
 
 
 def group_rows(keys: Iterable[Hashable]) -> list[list[int]]:

@@ -37,6 +37,8 @@ OVERRIDES = {
     "_get_output_dir": "the temporary name of the checkpoint that is being saved",
     "_save_rng_state": "saves the completions and metrics of a generation too",
     "_load_rng_state": "restores the completions and metrics of a generation too",
+    "_load_from_checkpoint": "loads weights that transformers has saved under the names of the Hub",
+    "_load_best_model": "loads weights that transformers has saved under the names of the Hub",
     "_get_train_sampler": "kept, so that a resumed run can skip the epochs that are done",
     "_init_training_state": "skips the order of prompts of the epochs that are done",
 }

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
-from transformers import TrainerState
+from transformers import AutoModelForCausalLM, Qwen2_5_VLForConditionalGeneration, TrainerState
 
 from gbpo.trainer.base import BaseTrainer
-from gbpo.trainer.checkpoints import load_rollout_state, plain_logs, written_whole
+from gbpo.trainer.checkpoints import load_renamed_weights, load_rollout_state, plain_logs, written_whole
 from gbpo.trainer.guards.phase_times import PHASES
 from rollouts import character_sum
 
@@ -92,6 +92,23 @@ def test_a_rank_that_is_not_the_first_of_its_node_moves_nothing(write, tmp_path)
 def test_the_first_rank_of_another_node_moves_its_own_folder(write, tmp_path):
     write(accelerator=one_process(is_main_process=False))
     assert contents(tmp_path) == {"checkpoint-2/weights": "new"}
+
+
+# --- weights that transformers saves under other names
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen_vl", "gemma"])
+def test_the_weights_of_a_checkpoint_are_loaded_whatever_their_names(save_model, vision_model, name):
+    """Mixtures of experts and vision-language models are saved under the names of the Hub, other models under theirs."""
+    folder = vision_model if name == "qwen_vl" else save_model(name)
+    architecture = Qwen2_5_VLForConditionalGeneration if name == "qwen_vl" else AutoModelForCausalLM
+    saved, other = (architecture.from_pretrained(folder) for _ in range(2))
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1.0)
+    assert load_renamed_weights(other, Path(folder)) == (name != "gemma")
+    for (key, value), loaded in zip(saved.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(loaded, value if name != "gemma" else value + 1.0), key
 
 
 # --- in a run

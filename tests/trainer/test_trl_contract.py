@@ -55,6 +55,8 @@ SOURCES = {
         "d5ebdfc0a0884c4b",
         "called before the first step of a resumed epoch, or at its first batch",
     ),
+    (Trainer, "_load_from_checkpoint"): ("a2804e8d93a297e3", "loads weights by name, and only warns of missing names"),
+    (Trainer, "_load_best_model"): ("0e183d55a9db7414", "loads weights by name, and only warns of missing names"),
     (Trainer, "_init_training_state"): (
         "8fbd17ebb7d3793d",
         "returns epochs and micro-batches trained; state is loaded",
@@ -71,6 +73,8 @@ SOURCES = {
     ),
     (VLLMClient, "_post"): ("6d49fa01931d2298", "sends by the session, whose retries and hooks SeededClient changes"),
     (utils, "shuffle_sequence_dict"): ("bab038755e57ed2b", "permutes lists as it does tensors"),
+    (utils, "split_pixel_values_by_grid"): ("3aca66e33a7978d3", "gives lists of length B, or tensors with B rows"),
+    (utils, "unsplit_pixel_values_by_grid"): ("9d31b407fc5f4399", "joins the lists that the split gives"),
     (utils, "split_tensor_dict"): ("b61a5760a03e95db", "splits lists as it does tensors"),
 }
 

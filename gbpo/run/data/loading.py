@@ -14,11 +14,14 @@ from datasets import Dataset, load_dataset
 
 from ..recipe.arguments import RunArguments
 from ..rewards_package import rewards_module
+from . import images
 from .arithmetic import arithmetic
 from .messages import read_prompts
 from .programs import programs
+from .shapes import shapes
 
-_TASKS: dict[str, Callable[..., Dataset]] = {"arithmetic": arithmetic, "programs": programs}
+_TASKS: dict[str, Callable[..., Dataset]] = {"arithmetic": arithmetic, "programs": programs, "shapes": shapes}
+_BUILTIN = "builtin:"  # may precede the name of a generated task
 REASONING_GYM = "reasoning_gym:"
 
 # arguments that TRL passes to every reward in addition to the columns of the data set
@@ -98,7 +101,7 @@ def held_out(run: RunArguments, size: int) -> Dataset:
     if make is None:
         return _load_split(run, run.dataset_test_split)
     problems = _generated(make, run, size=2 * size)
-    first_row = {prompt: row for row, prompt in reversed([*enumerate(problems["prompt"])])}
+    first_row = {key: row for row, key in reversed([*enumerate(images.prompt_keys(problems))])}
     return problems.select(sorted(row for row in first_row.values() if row >= size))
 
 
@@ -106,7 +109,7 @@ def _task(name: str) -> Callable[..., Dataset] | None:
     """The function that generates a task. None if the name is not a generated task."""
     if name.startswith(REASONING_GYM):
         return partial(_reasoning_gym, name.removeprefix(REASONING_GYM))
-    return _TASKS.get(name)
+    return _TASKS.get(name.removeprefix(_BUILTIN))
 
 
 def _load_split(run: RunArguments, split: str, *, field: str = "dataset_name") -> Dataset:
@@ -117,7 +120,7 @@ def _load_split(run: RunArguments, split: str, *, field: str = "dataset_name") -
     if run.dataset_kwargs:
         raise ValueError(
             f"dataset_kwargs={run.dataset_kwargs} would be ignored: {name!r} is not a generated task. Remove "
-            "dataset_kwargs, or write dataset_name: arithmetic, programs or reasoning_gym:<task>."
+            "dataset_kwargs, or write dataset_name: arithmetic, programs, builtin:shapes or reasoning_gym:<task>."
         )
     path, files = Path(name).expanduser(), rewards_module("shared.data_files")
     if path.suffix in files.FILE_FORMATS or name.startswith((".", "/", "~")) or path.exists():
@@ -189,19 +192,25 @@ def _prepared(dataset: Dataset, run: RunArguments, name: str) -> tuple[Dataset, 
             f"{name!r} has no column 'prompt', only {', '.join(columns)}. Name the column with the prompts, for "
             f"example dataset_columns: {{{columns[0]}: prompt}}."
         )
-    for column in ("image", "images"):
-        if column in columns:
-            raise ValueError(
-                f"{name!r} has a column {column!r}, but recipes train on text only: use GBPOTrainer in Python with a "
-                f"processor for images, or rename the column, for example dataset_columns: {{{column}: picture}}."
-            )
+    places = None
+    if run.image_column is not None:
+        path = Path(name).expanduser()
+        dataset, others = images.use_images(dataset, run.image_column, path.parent if path.is_file() else path, name)
+        notes += others
+        places = images.counts(dataset)
+        columns = dataset.column_names
+    elif column := images.column_of(dataset):
+        raise ValueError(
+            f"{name!r} has a column {column!r}, but there is no image_column: the model would see the text only. Write "
+            f"image_column: {column}, or rename the column, for example dataset_columns: {{{column}: picture}}."
+        )
     reserved = [column for column in _RESERVED if column in columns]
     notes += [
         f"The column {column!r} is left out, because the trainer has its own argument of this name. To read the column "
         f"in a reward, rename it, for example dataset_columns: {{{column}: my_{column}}}."
         for column in reserved
     ]
-    dataset, others = read_prompts(dataset.remove_columns(reserved), name)
+    dataset, others = read_prompts(dataset.remove_columns(reserved), name, places)
     return dataset, notes + others
 
 

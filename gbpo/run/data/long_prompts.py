@@ -1,42 +1,37 @@
 """Drops prompts that are longer than the recipe allows."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from datasets import Dataset
 
 from .loading import announce
 from .prompts import PromptFormat
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
-
-def drop_long_prompts(
-    dataset: Dataset, limit: int | None, form: PromptFormat, tokenizer: "PreTrainedTokenizerBase", which: str
-) -> Dataset:
+def drop_long_prompts(dataset: Dataset, limit: int | None, form: PromptFormat, processing: Any, which: str) -> Dataset:
     """Drop prompts with more than `max_prompt_tokens` tokens, and print how many.
 
     Args:
         dataset: A data set as `load` returns it.
         limit: The recipe's `max_prompt_tokens`.
         form: The format of the prompts.
-        tokenizer: The tokenizer of the model. Its chat template counts, as in training.
+        processing: The tokenizer of the model or, for images, its processor. Its chat template counts, as in training.
         which: Which data set this is, for the line.
 
     Raises:
         ValueError: Every prompt is longer.
     """
-    kept = rows_of_short_prompts(dataset, limit, form, tokenizer, which)
+    kept = rows_of_short_prompts(dataset, limit, form, processing, which)
     return dataset if len(kept) == len(dataset) else dataset.select(kept)
 
 
 def rows_of_short_prompts(
-    dataset: Dataset, limit: int | None, form: PromptFormat, tokenizer: "PreTrainedTokenizerBase", which: str
+    dataset: Dataset, limit: int | None, form: PromptFormat, processing: Any, which: str
 ) -> list[int]:
     """The rows that `drop_long_prompts` keeps."""
     if limit is None:
         return list(range(len(dataset)))
-    lengths = [len(ids) for ids in form.token_ids(form.format(dataset, tokenizer)["prompt"], tokenizer)]
+    lengths = form.lengths(dataset, processing)
     kept = [row for row, length in enumerate(lengths) if length <= limit]
     if not kept:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Prompts as data sets have them: text, messages in several spellings, and conversations with the answer at the end."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -8,24 +9,32 @@ from datasets import Dataset
 from ..rewards_package import rewards_module
 
 _ROLES = {"human": "user", "gpt": "assistant"}  # of messages with the keys `from` and `value`
+_IMAGE_TAG = "<image>"  # the place of an image in a text
+_IMAGE = {"type": "image", "text": None}  # the place of an image in a message
 
 
-def read_prompts(dataset: Dataset, name: str) -> tuple[Dataset, list[str]]:
+def read_prompts(dataset: Dataset, name: str, images: Sequence[int] | None = None) -> tuple[Dataset, list[str]]:
     """Check the column `prompt`, and bring its messages into one form.
 
     A prompt becomes text or a list of messages with a role and a text. Messages may have the keys `from` and `value`,
     their content may be a list of text parts, and the list of messages may be JSON text. Assistant messages at the end
     are removed, because they contain the answer.
 
+    With images, every prompt becomes a list of messages, and the content of every message a list of parts, with a place
+    for each image. The places are the parts of type `image` and the tags `<image>` of the prompt. If there are none,
+    the images go before the first message of the user.
+
     Args:
         dataset: The data set.
         name: Its name, for errors and notes.
+        images: Number of images of each row, if there are images.
 
     Returns:
         The data set, and a line that says how many prompts ended with an assistant message, if any did.
 
     Raises:
-        ValueError: A prompt is neither text nor messages that a text model can read, or there are both.
+        ValueError: A prompt is neither text nor messages that the model can read, there are both, or the number of
+            places differs from the number of images.
     """
     changed: dict[int, Any] = {}
     ended = []
@@ -33,7 +42,10 @@ def read_prompts(dataset: Dataset, name: str) -> tuple[Dataset, list[str]]:
     for row, prompt in enumerate(dataset["prompt"]):
         try:
             read = _read(prompt)
+            if images is not None:
+                read = [{"role": "user", "content": read}] if isinstance(read, str) else read
             kept = _without_answer(read) if isinstance(read, list) else read
+            kept = _without_images(kept) if images is None else _with_places(kept, images[row])
         except ValueError as error:
             raise ValueError(f"Row {row} of {name!r} has the prompt {_shown(prompt)}{error}") from None
         first = kept if row == 0 else first
@@ -80,21 +92,72 @@ def _message(message: Any) -> dict[str, Any]:
         raise ValueError(", which is not a list of messages. Give every message a role and a content.")
     content = message["content"]
     if isinstance(content, list):
-        content = "".join(map(_text_of_part, content))
-    if not isinstance(content, str) and not message.get("tool_calls"):  # a message that calls tools needs no content
+        content = [_part(part) for part in content]
+    elif not isinstance(content, str) and not message.get("tool_calls"):  # a message that calls tools needs no content
         raise ValueError(f", in which a message has the content {content!r}. Write a text.")
     return {**message, "content": content}
 
 
-def _text_of_part(part: Any) -> str:
+def _part(part: Any) -> dict[str, Any]:
+    """A part of a message: a text or the place of an image."""
     text = part.get("text") if isinstance(part, dict) else part
     kind = part.get("type", "text") if isinstance(part, dict) else "text"
+    if kind == "image":
+        return _IMAGE
     if kind != "text" or not isinstance(text, str):
         raise ValueError(
-            f", in which a message has a part of type {kind!r}. Recipes train on text only: remove these rows, or use "
-            "GBPOTrainer in Python with a processor."
+            f", in which a message has a part of type {kind!r}. Recipes train on text and images: remove these rows, "
+            "or use GBPOTrainer in Python with a processor."
         )
-    return text
+    return {"type": "text", "text": text}
+
+
+def _without_images(prompt: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """The prompt with the texts of each message joined."""
+    if isinstance(prompt, str):
+        return prompt
+    joined = []
+    for message in prompt:
+        content = message["content"]
+        if isinstance(content, list):
+            if _IMAGE in content:
+                raise ValueError(
+                    ", in which a message has a part of type 'image', but there is no image_column: the model would "
+                    "see the text only. Write image_column: COLUMN, or remove these parts."
+                )
+            content = "".join(part["text"] for part in content)
+        joined.append({**message, "content": content})
+    return joined
+
+
+def _with_places(messages: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
+    """Messages whose contents are lists of parts, with a place for each of the images."""
+    placed = [{**message, "content": _parts(message["content"])} for message in messages]
+    places = sum(message["content"].count(_IMAGE) for message in placed)
+    if not places:
+        first = next((message for message in placed if message["role"] == "user"), None)
+        if first is None:
+            raise ValueError(", which has no user message, so the images have no place. Write one.")
+        first["content"] = [_IMAGE] * images + first["content"]
+    elif places != images:
+        raise ValueError(
+            f", which has {places} place(s) for {images} image(s). Write {_IMAGE_TAG} once for each image, or leave "
+            "it out."
+        )
+    return placed
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:
+    """The content of a message as a list of parts. A tag `<image>` in a text becomes the place of an image."""
+    parts = []
+    for part in [{"type": "text", "text": content or ""}] if not isinstance(content, list) else content:
+        if part is _IMAGE:
+            parts.append(_IMAGE)
+            continue
+        for number, text in enumerate(part["text"].split(_IMAGE_TAG)):
+            parts += [_IMAGE] if number else []
+            parts += [{"type": "text", "text": text}] if text else []
+    return parts
 
 
 def _without_answer(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 
 from ..rewards_package import rewards_module
+from . import images
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 # TRL passes these to `apply_chat_template`, so `chat_template_kwargs` cannot contain them
 _SET_BY_TRAINER = {"tools": None, "chat_template": None, "add_generation_prompt": True, "return_dict": True}
 _NOT_FOR_RECIPES = {*_SET_BY_TRAINER, "tokenize", "messages", "conversation", "continue_final_message"}
+_AT_ONCE = 64  # rows whose images are in memory at the same time
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,17 @@ class PromptFormat:
             return "\n\n".join(filter(None, [self.system_prompt, self._in_template(prompt)]))
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         *earlier, last = messages
-        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        content = self.system_prompt if isinstance(last["content"], str) else [_text(self.system_prompt)]
+        system = [{"role": "system", "content": content}] if self.system_prompt else []
         return [*system, *earlier, {**last, "content": self._in_template(last["content"])}]
 
-    def _in_template(self, text: Any) -> Any:
-        return text if self.prompt_template is None else self.prompt_template.replace("{prompt}", text)
+    def _in_template(self, content: Any) -> Any:
+        if self.prompt_template is None:
+            return content
+        if isinstance(content, str):
+            return self.prompt_template.replace("{prompt}", content)
+        before, _, after = self.prompt_template.partition("{prompt}")  # images have one place each
+        return [*([_text(before)] if before else []), *content, *([_text(after)] if after else [])]
 
     def token_ids(self, prompts: Sequence[Any], tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
         """Tokenize formatted prompts as the trainer does."""
@@ -75,6 +83,26 @@ class PromptFormat:
         options = {"tokenize": True, **_SET_BY_TRAINER}
         return tokenizer.apply_chat_template(list(prompts), **options, **self.chat_template_kwargs)["input_ids"]
 
+    def lengths(self, dataset: Dataset, processing: Any) -> list[int]:
+        """Number of tokens of each prompt of a data set, with the tokens of its images.
+
+        Args:
+            dataset: A data set as `load` returns it.
+            processing: The tokenizer of the model or, for images, its processor.
+        """
+        if images.column_of(dataset) is None:
+            prompts = self.format(dataset, processing)["prompt"]
+            return [len(ids) for ids in self.token_ids(prompts, processing)]
+        found = []
+        for first in range(0, len(dataset), _AT_ONCE):
+            some = dataset.select(range(first, min(first + _AT_ONCE, len(dataset))))
+            prompts = [
+                images.filled(self.formatted(prompt, processing), pictures)
+                for prompt, pictures in zip(some["prompt"], images.decoded(some), strict=True)
+            ]
+            found += [len(ids) for ids in self.token_ids(prompts, processing)]
+        return found
+
     def text(self, prompt: Any, tokenizer: "PreTrainedTokenizerBase") -> str:
         """The text of a formatted prompt, which `token_ids` tokenizes."""
         if isinstance(prompt, str):
@@ -82,9 +110,17 @@ class PromptFormat:
         options = {"tokenize": False, **_SET_BY_TRAINER}
         return tokenizer.apply_chat_template(prompt, **options, **self.chat_template_kwargs)
 
-    def longest(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> int:
-        """Number of tokens of the longest prompt. Only the 64 prompts with the most characters are tokenized."""
-        lengths = [len(str(prompt)) for prompt in dataset["prompt"]]
-        longest = sorted(range(len(lengths)), key=lengths.__getitem__)[-64:]
-        prompts = self.format(dataset.select(longest), tokenizer)["prompt"]
-        return max(len(ids) for ids in self.token_ids(prompts, tokenizer))
+    def longest(self, dataset: Dataset, processing: Any) -> int:
+        """Number of tokens of the longest prompt, as `lengths`.
+
+        Only the 64 prompts with the most characters are tokenized, and the 64 with the most pixels.
+        """
+        sizes = [[len(str(prompt)) for prompt in dataset["prompt"]]]
+        if images.column_of(dataset) is not None:
+            sizes.append(images.pixels(dataset))
+        largest = {row for size in sizes for row in sorted(range(len(size)), key=size.__getitem__)[-64:]}
+        return max(self.lengths(dataset.select(sorted(largest)), processing))
+
+
+def _text(text: Any) -> dict[str, Any]:
+    return {"type": "text", "text": text}

@@ -83,7 +83,9 @@ def _check_messages(messages: Messages, place: str, form: PromptFormat, tokenize
     except Exception as error:  # a template may raise any error
         raise _refusal(messages, place, " ".join(str(error).split()), form, tokenizer) from None
     for i, message in enumerate(messages):
-        other = {**message, "content": f"{message['content']} 2+3"}
+        content = message["content"]
+        more = f"{content} 2+3" if not isinstance(content, list) else [*content, {"type": "text", "text": " 2+3"}]
+        other = {**message, "content": more}
         is_read = form.text([*messages[:i], other, *messages[i + 1 :]], tokenizer) != text
         if is_read or message["role"] == "assistant":  # templates shorten earlier answers
             continue

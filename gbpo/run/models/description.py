@@ -1,6 +1,6 @@
-"""The configuration and the tokenizer of a model, read and checked before its weights are loaded."""
+"""The configuration, tokenizer and processor of a model, read and checked before its weights are loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ...shared.recipe_yaml import nearest
+from .processors import load_processor
 
 if TYPE_CHECKING:
     from ..recipe.parsing import Recipe  # which loads TRL: `read` is used without it
@@ -46,22 +47,30 @@ class Description:
         config: The transformers configuration of the model.
         architecture: The class that loads the model.
         tokenizer: The tokenizer of the model, which pads on the left.
+        processor: The processor of a vision-language model, if the recipe has images. It holds the same tokenizer.
     """
 
     config: Any
     architecture: Any
     tokenizer: Any
+    processor: Any = None
+
+    @property
+    def processing_class(self) -> Any:
+        """What makes the inputs of the model: its processor if there are images, otherwise its tokenizer."""
+        return self.processor or self.tokenizer
 
 
 def describe(model: str, recipe: "Recipe") -> Description:
-    """Read the configuration and the tokenizer of a recipe's model.
+    """Read the configuration and the tokenizer of a recipe's model, and its processor if the recipe has images.
 
     Args:
         model: Folder or Hub id, as `local_model` returns it.
         recipe: The recipe, for the revision, the chat template and `model_init_kwargs`.
 
     Raises:
-        ValueError: As for `read`, or the model does not accept the `model_init_kwargs`.
+        ValueError: As for `read`, the model does not accept the `model_init_kwargs`, or it reads text only although the
+            recipe has images.
     """
     options = {
         "revision": recipe.model.model_revision,
@@ -69,7 +78,28 @@ def describe(model: str, recipe: "Recipe") -> Description:
     }
     description = read(model, model, recipe.run.chat_template_path, **options)
     _check_init_kwargs(recipe.training.model_init_kwargs or {}, description.config)
-    return description
+    if recipe.run.image_column is None:
+        return description
+    return _with_processor(description, model, recipe, options)
+
+
+def _with_processor(description: Description, model: str, recipe: "Recipe", options: dict[str, Any]) -> Description:
+    asked = f"image_column={recipe.run.image_column!r}"
+    try:
+        processor = load_processor(model, description.config, **options)
+    except Exception as error:  # processors raise many types of errors
+        fix = "Save the processor beside the model: processor.save_pretrained(folder)."
+        raise _not_loaded(model, "processor", error, fix) from None
+    if processor is None:
+        raise ValueError(
+            f"{asked} needs a model that sees images, but {recipe.model.model_name_or_path!r} is a "
+            f"{description.architecture.__name__}, which reads text only. Give a vision-language model, such as "
+            "Qwen/Qwen2.5-VL-3B-Instruct, or remove image_column."
+        )
+    if recipe.run.chat_template_path is not None:
+        processor.chat_template = description.tokenizer.chat_template
+    processor.tokenizer.chat_template = processor.chat_template
+    return replace(description, tokenizer=processor.tokenizer, processor=processor)
 
 
 def _check_init_kwargs(options: dict[str, Any], config: Any) -> None:

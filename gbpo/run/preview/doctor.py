@@ -191,10 +191,10 @@ def needs(recipe: Any) -> list[Row]:
         return f"{name}, {loaded['model'].architecture.__name__}, attention {chosen}; its weights are not checked"
 
     def prompts() -> str:
-        tokenizer, form = loaded["model"].tokenizer, PromptFormat.of(recipe)
-        check_recipe_prompts(recipe, loaded["train"], loaded["eval"], tokenizer)
-        kept = drop_long_prompts(loaded["train"], recipe.run.max_prompt_tokens, form, tokenizer, "training set")
-        loaded["tokens"] = form.longest(kept, tokenizer)
+        processing, form = loaded["model"].processing_class, PromptFormat.of(recipe)
+        check_recipe_prompts(recipe, loaded["train"], loaded["eval"], loaded["model"].tokenizer)
+        kept = drop_long_prompts(loaded["train"], recipe.run.max_prompt_tokens, form, processing, "training set")
+        loaded["tokens"] = form.longest(kept, processing)
         return f"the longest has {loaded['tokens']:,} tokens"
 
     def enough_memory() -> str:

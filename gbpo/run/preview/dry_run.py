@@ -58,7 +58,7 @@ def report(
         chosen = attention.choose(recipe, description)
         recipe.model.attn_implementation = chosen.name
         check_recipe_prompts(recipe, train_set, eval_set, description.tokenizer)
-        prompt_tokens = PromptFormat.of(recipe).longest(train_set, description.tokenizer)
+        prompt_tokens = PromptFormat.of(recipe).longest(train_set, description.processing_class)
         skeleton = memory.skeleton(recipe, description)
         table, over = _memory(recipe, skeleton, prompt_tokens)
         lines += _section("memory per rank", table)
@@ -150,6 +150,10 @@ def _memory(recipe: Recipe, skeleton: memory.Skeleton, prompt_tokens: int) -> tu
     parts = estimate.parts(device.memory)
     trained = "all trained" if skeleton.trained == skeleton.parameters else f"{skeleton.trained:,} trained"
     table = [("parameters", f"{skeleton.parameters:,}, {trained}; longest prompt {prompt_tokens:,} tokens")]
+    if recipe.run.image_column is not None:
+        whole, learns = skeleton.vision
+        state = f"{learns:,} trained" if learns else "frozen"
+        table.append(("vision tower", f"{whole:,} of the parameters, {state}; its activations are not counted"))
     for part in parts:
         where = ", in host memory" if part.offloaded else ""
         table.append((part.name, f"{_size(part.size, exact=part.exact)} {part.note}{where}".rstrip()))
@@ -188,6 +192,7 @@ def _speedups(recipe: Recipe, skeleton: memory.Skeleton) -> list[tuple[str, str]
         skeleton.module,
         bounded_loss=recipe.run.algorithm == "gbpo",
         whole_model=memory.Sharding.of(args).name in ("one process", "DDP"),
+        has_images=recipe.run.image_column is not None,
     )
     return [(name, speedups.state(name)) for name in SPEEDUPS]
 

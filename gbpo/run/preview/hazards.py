@@ -1,7 +1,6 @@
 """Warnings about settings that are allowed but usually a mistake."""
 
 import contextlib
-import json
 import math
 import sys
 import warnings
@@ -15,6 +14,7 @@ from trl import GRPOConfig
 from ...trainer.config import GBPOHazard
 from ...trainer.sampling.unbiased import biased_sampling
 from .. import reward_hazards
+from ..data.images import prompt_keys
 from ..data.prompts import PromptFormat
 from ..models.chat_templates import unread_variables
 from ..models.description import Description
@@ -270,8 +270,8 @@ def _cancelling_weights(recipe: Recipe) -> list[str]:
 
 def overlap(train_set: Dataset, eval_set: Dataset) -> list[str]:
     """A warning if the training set contains prompts of the evaluation set."""
-    seen = {json.dumps(prompt) for prompt in train_set["prompt"]}
-    count = sum(json.dumps(prompt) in seen for prompt in eval_set["prompt"])
+    seen = set(prompt_keys(train_set))
+    count = sum(key in seen for key in prompt_keys(eval_set))
     if not count:
         return []
     return [

@@ -139,6 +139,15 @@ class Skeleton:
     trained: int
     dtype: torch.dtype
 
+    @property
+    def vision(self) -> tuple[int, int]:
+        """Number of parameters of the vision tower, with adapters, and of its trained parameters."""
+        part: Any = self.module
+        config = part.config.vision_config
+        tower = next(part for part in self.module.modules() if getattr(part, "config", None) is config)
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in tower.parameters()]
+        return sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
+
 
 def skeleton(recipe: Recipe, description: Description) -> Skeleton:
     """Build the model of a recipe, with its adapters, without weights.

@@ -60,8 +60,12 @@ class TrainingPass:
     @property
     def is_bounded(self) -> bool:
         """Whether a recipe may limit the tokens of a pass. Otherwise a pass has the rows of TRL's micro-batch."""
-        args = self.recipe.training
-        return isinstance(args, GBPOConfig) and "arrange_rows" in requested_speedups(args.exact_speedups)
+        args, has_images = self.recipe.training, self.recipe.run.image_column is not None
+        return (
+            isinstance(args, GBPOConfig)
+            and "arrange_rows" in requested_speedups(args.exact_speedups)
+            and not has_images
+        )
 
     @property
     def defers_reduction(self) -> bool:
@@ -93,6 +97,7 @@ class TrainingPass:
         args, config = self.recipe.training, self.model.causal.config
         rows, width = self.shape(tokens)
         trims = "trim_padding" in requested_speedups(args.exact_speedups) and architecture.trims(self.model.causal)
+        trims = trims and self.recipe.run.image_column is None
         fused = trains_on_gpu(self.recipe)
         scored = width - (self.prompt_tokens if fused else 1)  # elsewhere TRL's LM head runs on the prompts too
         return self.model.pass_bytes(

@@ -19,7 +19,7 @@ class RunArguments:
     Args:
         algorithm: `"gbpo"`, or `"grpo"` to run TRL's GRPOTrainer with the same recipe.
         dataset_name: A Hub id, a local `.jsonl`, `.json`, `.parquet` or `.csv` file, or a generated task: `arithmetic`,
-            `programs` or `reasoning_gym:<task>`.
+            `programs`, `builtin:shapes` or `reasoning_gym:<task>`.
         dataset_config: Configuration of a Hub data set.
         dataset_train_split: Split to train on.
         dataset_test_split: Split to evaluate on when `eval_strategy` is set.
@@ -30,6 +30,8 @@ class RunArguments:
             `reward_model.ground_truth` is a value inside a column.
         dataset_extract: How to find the value of a column in its text, for example `{solution: after ####}`. The
             extractors are `after MARKER`, `last box`, `json list`, or the dotted path of your own function of a row.
+        image_column: Column with the images of a vision-language model: one image or a list of them in each row, as
+            images, bytes or paths. Relative paths start at the folder of the data file.
         max_prompt_tokens: Drop prompts with more tokens, in the training and the evaluation set.
         system_prompt: System message put before every prompt.
         prompt_template: Text around the prompt. `{prompt}` marks where the prompt goes.
@@ -45,7 +47,8 @@ class RunArguments:
     dataset_name: str = field(
         default="",
         metadata={
-            "help": "A Hub id, a local jsonl/json/parquet/csv file, arithmetic, programs or reasoning_gym:<task>."
+            "help": "A Hub id, a local jsonl/json/parquet/csv file, arithmetic, programs, builtin:shapes or "
+            "reasoning_gym:<task>."
         },
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
@@ -62,6 +65,7 @@ class RunArguments:
         default_factory=dict,
         metadata={"help": "How to find the value of a column in its text, for example {solution: 'after ####'}."},
     )
+    image_column: str | None = field(default=None, metadata={"help": "Column with the images."})
     max_prompt_tokens: int | None = field(default=None, metadata={"help": "Drop prompts with more tokens."})
     system_prompt: str | None = field(default=None, metadata={"help": "System message put before every prompt."})
     prompt_template: str | None = field(
@@ -83,7 +87,8 @@ class RunArguments:
             raise ValueError(f"algorithm={self.algorithm!r} is unknown. Write one of {', '.join(ALGORITHMS)}.")
         if not self.dataset_name:
             raise ValueError(
-                "dataset_name is missing: write a Hub id, a local file, arithmetic, programs or reasoning_gym:<task>."
+                "dataset_name is missing: write a Hub id, a local file, arithmetic, programs, builtin:shapes or "
+                "reasoning_gym:<task>."
             )
         for name in (
             "dataset_kwargs",

@@ -129,6 +129,7 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
         raise ValueError("fp16=True does not run on the CPU. Write bf16: true, or neither.")
     _check_needed(given)
     _check_difficulty(run, args)
+    _check_images(run, args)
     _check_adapters(run, args, model)
     _check_checkpointing(args)
     _check_packages(args, model)
@@ -160,6 +161,30 @@ def _check_needed(given: set[str]) -> None:
             switch = {"eval_strategy": "eval_strategy: steps"}.get(needs[name], f"{needs[name]}: true")
             raise ValueError(
                 f"{name} is given, but has no effect without {needs[name]}. Write {switch}, or remove {name}."
+            )
+
+
+def _check_images(run: Any, args: Any) -> None:
+    """Raise `ValueError` if images cannot be read, or for an option that does not work with them."""
+    if run.image_column is None:
+        return
+    if find_spec("PIL") is None:
+        raise ValueError(
+            f"image_column={run.image_column!r} needs Pillow, which is not installed, so no image could be read: "
+            "pip install pillow."
+        )
+    reasons = {
+        "generate_ahead": "images are not sampled ahead",
+        "resample_zero_signal_groups": "images are not resampled",
+        "use_transformers_continuous_batching": "transformers would generate without the images",
+        "max_tokens_per_micro_batch": "rows with images run in TRL's micro-batches. Write a smaller "
+        "per_device_train_batch_size for smaller passes",
+    }
+    for name, reason in reasons.items():
+        if getattr(args, name, None):
+            raise ValueError(
+                f"{name}={getattr(args, name)} cannot be used with image_column={run.image_column!r}: {reason}. Remove "
+                f"{name} or image_column."
             )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
+from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
 Batch = Mapping[str, Any]
 
@@ -80,6 +81,17 @@ def prefix_numbers(prompts: Sequence[Sequence[int]], lengths: Iterable[int]) -> 
     ]
     number = {prefix: i for i, prefix in enumerate(sorted(set(prefixes)))}
     return [number[prefix] for prefix in prefixes]
+
+
+def images_of_rows(images: Batch, numbers: Sequence[int]) -> Batch:
+    """The image inputs of some rows. A row may have any number of images, and an image any number of patches."""
+    by_row = split_pixel_values_by_grid(dict(images))
+    return unsplit_pixel_values_by_grid(
+        {
+            name: [values[number] for number in numbers] if isinstance(values, list) else values[list(numbers)]
+            for name, values in by_row.items()
+        }
+    )
 
 
 def policy_mask(batch: Batch) -> torch.Tensor:
@@ -160,16 +172,25 @@ class Pass:
 
     def to(self, device: torch.device, **options: Any) -> "Pass":
         """A copy of the pass on another device; `options` are passed to `Tensor.to`."""
-        return self._with_tensors(lambda name, tensor: tensor.to(device, **options))
+        moved = self._with_tensors(lambda name, tensor: tensor.to(device, **options))
+        images = {
+            name: value.to(device, **options) if isinstance(value, torch.Tensor) else value
+            for name, value in self.images.items()
+        }
+        return replace(moved, images=images)
 
     def take(self, numbers: Sequence[int], width: int) -> "Pass":
-        """A pass with some of the rows and with the first `width` columns of their completions."""
+        """A pass with some of the rows and with the first `width` columns of their completions.
+
+        Rows with images keep all columns.
+        """
 
         def taken(name: str, value: torch.Tensor) -> torch.Tensor:
             of_completion = value.ndim == 2 and not name.startswith("prompt")
             return value[numbers, :width] if of_completion else value[numbers]
 
-        return replace(self._with_tensors(taken), rows=tuple(self.rows[number] for number in numbers))
+        rows = tuple(self.rows[number] for number in numbers)
+        return replace(self._with_tensors(taken), rows=rows, images=images_of_rows(self.images, numbers))
 
     @property
     def shortest(self) -> int:

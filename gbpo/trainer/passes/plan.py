@@ -1,7 +1,7 @@
 """`PassPlan`: replaces TRL's micro-batches by passes that cost less and give the same gradient."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,7 +53,9 @@ class PassPlan:
             A list of passes for each micro-batch, which may be empty, and the fraction of rows that run, over all
             ranks. The fraction is None if every micro-batch runs unchanged.
         """
-        if micro_batches[0].images or not (self.arrange or self.skip):
+        if micro_batches[0].images and (self.arrange or self.trim):  # TRL's forward pass runs whole rows
+            return replace(self, arrange=False, trim=False).passes(micro_batches, shares_prompts=False)
+        if not (self.arrange or self.skip):
             return [[one] for one in micro_batches], None
         size = self.window if self.arrange else 1
         windows = [Pass.joined(micro_batches[i : i + size]) for i in range(0, len(micro_batches), size)]

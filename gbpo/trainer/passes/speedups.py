@@ -77,7 +77,9 @@ class Speedups:
         return text
 
 
-def decide(args: GRPOConfig, model: Any, *, bounded_loss: bool, whole_model: bool) -> Speedups:
+def decide(
+    args: GRPOConfig, model: Any, *, bounded_loss: bool, whole_model: bool, has_images: bool = False
+) -> Speedups:
     """Decide which speed-ups are exact in this run.
 
     Args:
@@ -85,6 +87,7 @@ def decide(args: GRPOConfig, model: Any, *, bounded_loss: bool, whole_model: boo
         model: The model, with or without its weights.
         bounded_loss: Whether the loss is GBPO's, a weighted sum over rows. TRL's loss is computed per micro-batch.
         whole_model: Whether every process holds the whole model.
+        has_images: Whether the rows have images, which TRL's own forward pass runs.
     """
     requested = requested_speedups(getattr(args, "exact_speedups", "all"))
     inactive = {name: "not in exact_speedups" for name in SPEEDUPS if name not in requested}
@@ -92,7 +95,9 @@ def decide(args: GRPOConfig, model: Any, *, bounded_loss: bool, whole_model: boo
     for name in SPEEDUPS:
         if name in inactive:
             continue
-        if name in ("trim_padding", "pack_rows"):
+        if has_images and name not in ("skip_zero_signal", "reuse_first_pass"):
+            why = "TRL's forward pass runs rows with images"
+        elif name in ("trim_padding", "pack_rows"):
             why = _padding(model) or (_packing(model, inactive) if name == "pack_rows" else None)
         elif name == "share_prompts":
             why = _sharing(model, whole_model)

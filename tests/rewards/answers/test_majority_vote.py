@@ -7,6 +7,7 @@ import time
 from collections import Counter
 
 import pytest
+from PIL import Image
 
 from rewards import get_reward
 from rewards.answers import vote_counting
@@ -531,3 +532,16 @@ def test_a_failure_on_one_rank_is_raised_on_both(tmp_path):
     outcomes = two_ranks(tmp_path, failing=0)
     for values, *_ in outcomes:
         assert values == "The reward 'majority_vote' could not compare the votes: no worker here"
+
+
+def test_completions_are_pooled_by_the_images_of_their_prompt():
+    """Every row has its own copy of its image. The two prompts have equal text and equal sizes of images."""
+    red, blue = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
+
+    def prompt(image):
+        return [{"role": "user", "content": [{"type": "image", "image": image.copy()}, {"type": "text", "text": "?"}]}]
+
+    rewards = MajorityVote(boxed=False)(
+        ["1", "1", "2", "3", "3", "1"], prompts=[prompt(image) for image in (red, red, red, blue, blue, blue)]
+    )
+    assert rewards == [1.0, 1.0, 0.0, 1.0, 1.0, 0.0]

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM,
 from trl import get_peft_config
 from yaml import safe_load as parse_yaml
 
+import pictures
 from gbpo.run import train
 from gbpo.run.recipe import checks
 from gbpo.run.recipe.parsing import parse
@@ -32,6 +33,7 @@ PLANS = {
     "tiny_ttrl": (1, 128, 2),
     "tiny_words": (1, 128, 4),
     "tiny_judge": (1, 128, 2),
+    "tiny_vision": (1, 64, 2),
     "gemma_cpu": (1, 32, 2),
     "qwen_math": (1, 128, 8),
     "qwen_ttrl": (1, 64, 40),
@@ -44,11 +46,16 @@ PLANS = {
     "qwen_math_ahead": (1, 128, 8),
     "qwen_code": (1, 64, 8),
     "qwen_judge": (1, 64, 8),
+    "qwen_vision": (1, 32, 8),
 }
 by_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 by_gpu_recipe = pytest.mark.parametrize(
     "path", [path for path in RECIPES if path.stem.startswith("qwen")], ids=lambda path: path.stem
 )
+
+
+def has_images(path):
+    return "\nimage_column:" in path.read_text()
 
 
 @pytest.fixture
@@ -98,7 +105,8 @@ def test_states_what_a_gpu_needs(path, engines):
     assert {"bf16", "activation_checkpointing", "optimizer_batch_size"} <= parsed.given
     assert parsed.model.attn_implementation == "auto" and args.bf16
     assert args.activation_checkpointing == parsed.model.load_in_4bit  # 24 GB hold no row of a 7B model without it
-    assert args.max_tokens_per_micro_batch >= longest
+    assert (args.max_tokens_per_micro_batch is None) == has_images(path)  # images run in TRL's micro-batches
+    assert has_images(path) or args.max_tokens_per_micro_batch >= longest
     assert args.use_vllm != parsed.model.load_in_4bit  # vLLM cannot take weights in 4 bits
     if args.use_vllm and args.vllm_mode == "colocate":
         assert {"vllm_mode", "vllm_gpu_memory_utilization"} <= parsed.given
@@ -116,12 +124,22 @@ def speedups_of(parsed, attention, *, whole_model):
     model.config._attn_implementation = attention  # FlashAttention is not installed here
     if parsed.model.use_peft:
         model = get_peft_model(model, get_peft_config(parsed.model))
-    return decide(parsed.training, model, bounded_loss=parsed.run.algorithm == "gbpo", whole_model=whole_model)
+    return decide(
+        parsed.training,
+        model,
+        bounded_loss=parsed.run.algorithm == "gbpo",
+        whole_model=whole_model,
+        has_images=parsed.run.image_column is not None,
+    )
 
 
 @by_gpu_recipe
 def test_all_speedups_act_on_a_gpu(path, engines, launched):
     launched(PLANS[path.stem][0])
+    if has_images(path):
+        speedups = speedups_of(parse([str(path)]), "sdpa", whole_model=True)
+        assert [name for name in SPEEDUPS if name in speedups] == ["skip_zero_signal"]
+        return
     parsed, whole = parse([str(path)]), PLANS[path.stem][0] == 1
     flash, sdpa = (speedups_of(parsed, attention, whole_model=whole) for attention in ("flash_attention_2", "sdpa"))
     assert "pack_rows" in flash
@@ -151,6 +169,9 @@ def test_a_row_of_the_baseline_fits_where_a_pass_fits(path, engines):
     """TRL's loss runs whole micro-batches, so the header gives GRPO fewer rows."""
     (line,) = re.findall(r"--algorithm grpo[^\n]*?(?=   )", path.read_text())
     baseline = parse([str(path), *shlex.split(line)]).training
+    if has_images(path):  # GBPO runs TRL's micro-batches too
+        assert baseline.per_device_train_batch_size <= parse([str(path)]).training.per_device_train_batch_size
+        return
     window = baseline.vllm_max_model_length or 2560
     budget = parse([str(path)]).training.max_tokens_per_micro_batch
     assert baseline.per_device_train_batch_size * window <= budget or baseline.per_device_train_batch_size == 1
@@ -224,15 +245,41 @@ def judge_address():
         server.shutdown()
 
 
+@pytest.fixture(scope="session")
+def figures_file(tmp_path_factory):
+    """A JSONL file like Geometry3K, with the paths of images. Some problems have two."""
+    folder = tmp_path_factory.mktemp("data")
+    for number in range(8):
+        pictures.picture(number).save(folder / f"{number}.png")
+    rows = [
+        {"problem": "<image>Find x." * (1 + i % 2), "answer": str(i), "images": [f"{i % 8}.png"] * (1 + i % 2)}
+        for i in range(32)
+    ]
+    (folder / "figures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / "figures.jsonl")
+
+
 @pytest.mark.sweep
 @by_recipe
 def test_runs_two_steps_on_a_tiny_model(
-    path, boxing_model, tiny_gemma, problems, programs_file, judge_address, tmp_path, monkeypatch
+    path,
+    boxing_model,
+    tiny_gemma,
+    vision_model,
+    problems,
+    programs_file,
+    figures_file,
+    judge_address,
+    tmp_path,
+    monkeypatch,
 ):
     """With a tiny model, other data and short completions, and without engines that need a GPU."""
     text = path.read_text()
-    flags = ["--model_name_or_path", tiny_gemma if "gemma" in path.stem else boxing_model]
-    if "\ndataset_columns: {problem:" in text:
+    model = tiny_gemma if "gemma" in path.stem else vision_model if has_images(path) else boxing_model
+    flags = ["--model_name_or_path", model]
+    if "\nimage_column: images" in text:
+        flags += ["--dataset_name", figures_file, "--dataset_columns", "{problem: prompt, answer: solution}"]
+    elif "\ndataset_columns: {problem:" in text:
         flags += ["--dataset_name", problems, "--dataset_columns", "{problem: prompt, answer: solution}"]
     if "\ndataset_extract: {prompt: mbpp.prompt}" in text:
         flags += ["--dataset_name", programs_file, "--dataset_train_split", "train"]
