@@ -57,7 +57,9 @@ def parser(description: str | None) -> OneLineErrorParser:
             add(*names, f"--{field.name}", dest=field.name, type=kind, metavar="VALUE", help=text)
     add("--chat_template_kwargs", metavar="VALUE", help="variables of the chat template: '{enable_thinking: false}'")
     for name, text in _SAMPLING_HELP.items():
-        add(f"--{name}", type=int if defaults[name] is None else type(defaults[name]), help=f"{text} ({defaults[name]})")
+        add(
+            f"--{name}", type=int if defaults[name] is None else type(defaults[name]), help=f"{text} ({defaults[name]})"
+        )
     add("--engine", choices=ENGINES, help="program that generates the completions (auto)")
     add("--reference", metavar="MODEL", help="model to measure the KL divergence from")
     add("--output", metavar="FILE.json", help="file to write the results to")

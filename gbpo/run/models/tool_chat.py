@@ -119,9 +119,7 @@ def _encoded(tokenizer: Qwen2Tokenizer, messages: Messages) -> tuple[torch.Tenso
     return ids, ids.masked_fill(~of_assistant | (ids == opens[-1]), -100)
 
 
-def _batch(
-    tokenizer: Qwen2Tokenizer, examples: Sequence[tuple[torch.Tensor, torch.Tensor]]
-) -> dict[str, torch.Tensor]:
+def _batch(tokenizer: Qwen2Tokenizer, examples: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
     ids, labels = zip(*examples, strict=True)
     padded = pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id)
     return {

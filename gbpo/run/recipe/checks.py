@@ -155,7 +155,9 @@ def _check_needed(given: set[str]) -> None:
     needs |= dict.fromkeys(("eval_steps", "num_generations_eval", "eval_dataset_name"), "eval_strategy")
     for name in sorted(given & needs.keys()):
         if needs[name] not in given:
-            switch = {"eval_strategy": "eval_strategy: steps", "tools": "tools: [builtin:python]"}.get(needs[name], f"{needs[name]}: true")
+            switch = {"eval_strategy": "eval_strategy: steps", "tools": "tools: [builtin:python]"}.get(
+                needs[name], f"{needs[name]}: true"
+            )
             raise ValueError(
                 f"{name} is given, but has no effect without {needs[name]}. Write {switch}, or remove {name}."
             )
