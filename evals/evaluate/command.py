@@ -8,11 +8,11 @@ fraction of samples cut off by the token limit. With `--reference MODEL`, it als
 reference model. A model is a folder, an adapter folder, a Hub id or a builtin model. Results are cached: a repeated
 evaluation with the same weights, questions, settings and code reads its result from the cache.
 
-For a model that a run has trained, the settings of the run are the defaults: columns, prompts, the first reward,
-temperature, top_p and the maximum number of tokens. They apply to all models of the command. Without DATASET, the
-questions are the evaluation set of the run: `eval_dataset_name`, else the test split or, for a generated task, problems
-that the run does not train on. Options override them, and one line says where each setting comes from. `--recipe FILE`
-takes the defaults from a recipe instead.
+For a model that a run has trained, the settings of the run are the defaults: columns, prompts, tools, the first
+reward, temperature, top_p and the maximum number of tokens. They apply to all models of the command. Without DATASET,
+the questions are the evaluation set of the run: `eval_dataset_name`, else the test split or, for a generated task,
+problems that the run does not train on. Options override them, and one line says where each setting comes from.
+`--recipe FILE` takes the defaults from a recipe instead.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def _evaluate_all(options: argparse.Namespace) -> None:
     from gbpo.run.data.long_prompts import drop_long_prompts
     from gbpo.run.models.chat_templates import check_prompts, unread_variables
     from gbpo.run.rewards import load_rewards
+    from gbpo.run.tools.template import tool_template
 
     from .checkpoint import find_checkpoint
     from .evaluation import evaluate
@@ -86,6 +87,8 @@ def _evaluate_all(options: argparse.Namespace) -> None:
     tokenizers = [find_checkpoint(name, run.chat_template_path).tokenizer for name in names]
     for tokenizer in tokenizers:  # check all models before evaluating the first
         check_prompts(questions, run.dataset_name, form, tokenizer)
+        if run.tools:
+            tool_template(tokenizer)  # raises an error if the chat template cannot write or read calls
         found = reward_hazards.find(run, form, questions, tokenizer, settings.max_tokens)
         hazards |= dict.fromkeys([*unread_variables(form, tokenizer), *found])
     if options.reference is not None:

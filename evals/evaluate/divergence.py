@@ -19,6 +19,7 @@ def divergence(
     prompts: Sequence[list[int]],
     completions: Sequence[list[int]],
     batch_size: int,
+    written: Sequence[list[int]] | None = None,
 ) -> float:
     r"""KL divergence of the policy from a reference model along given completions, in nats per completion.
 
@@ -36,6 +37,7 @@ def divergence(
         prompts: Token ids x, one prompt per completion.
         completions: Token ids y.
         batch_size: Maximum number of completions per batch.
+        written: For each token of each completion, 1 if it counts and 0 if not, because a tool wrote it.
     """
     with memory_released():
         pair = policy.load(), reference.load()
@@ -53,5 +55,6 @@ def divergence(
             kl = torch.nn.functional.kl_div(log_ref, log_pi, reduction="none", log_target=True).sum(-1)
             for row, i in enumerate(batch):
                 start = len(prompts[i]) - 1  # the last prompt token predicts the first completion token
-                total += kl[row, start : start + len(completions[i])].sum().item()
+                counts = torch.tensor([1] * len(completions[i]) if written is None else written[i], device=kl.device)
+                total += (kl[row, start : start + len(completions[i])] * counts).sum().item()
         return total / len(prompts)

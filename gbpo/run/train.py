@@ -39,16 +39,21 @@ from .recipe.checks import check_reward_weights, check_writable
 from .recipe.parsing import Recipe, parse
 from .rewards import load_rewards
 from .rewards_package import rewards_module
+from .tools.limits import take_timeouts
+from .tools.named_tools import Tools, load_tools
+from .tools.possible import check_possible
+from .tools.template import tool_template
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A checked recipe with its data and rewards, and the folder to write to."""
+    """A checked recipe with its data, rewards and tools, and the folder to write to."""
 
     recipe: Recipe
     train_set: datasets.Dataset
     eval_set: datasets.Dataset | None
     rewards: list[Callable[..., Any]]
+    tools: Tools
     output: Path
 
 
@@ -77,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = catalogue.local_model(recipe.model.model_name_or_path)
         description = describe(model, recipe)
         check_recipe_prompts(recipe, inputs.train_set, inputs.eval_set, description.tokenizer)
+        if recipe.run.tools:
+            tool_template(description.tokenizer)  # raises an error if the chat template cannot write or read calls
         recipe.model.attn_implementation = agreed(lambda: _attention(recipe, description))
         memory.skeleton(recipe, description)  # raises an error if adapters, attention or model_init_kwargs do not fit
         agreed(lambda: lock_output(inputs.output))
@@ -107,11 +114,14 @@ def check_inputs(recipe: Recipe) -> Inputs:
     check_enough_prompts(recipe, len(train_set))
     rewards = load_rewards(recipe.run, train_set, recipe.training.max_completion_length)
     check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
-    vote_rounds(rewards, recipe.training.num_generations)  # raises an error if `votes` does not fit num_generations
+    rounds = vote_rounds(rewards, recipe.training.num_generations)  # raises an error if `votes` does not fit
+    if recipe.run.tools:
+        check_possible(recipe.training, vote_rounds=rounds, sharded=memory.Sharding.of(recipe.training).weights > 1)
+    tools = load_tools(recipe.run)
     agreed(lambda: _check_references(rewards, train_set))
     output = agreed(lambda: folder.choose(recipe))
     agreed(lambda: check_writable(output))
-    return Inputs(recipe, train_set, eval_set, rewards, output)
+    return Inputs(recipe, train_set, eval_set, rewards, tools, output)
 
 
 def _without_long_prompts(
@@ -178,7 +188,7 @@ def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseT
     }
     trainer_class = GBPOTrainer if recipe.run.algorithm == "gbpo" else BaseTrainer
     with hazards.without_config_warnings():
-        return trainer_class(
+        trainer = trainer_class(
             model,
             inputs.rewards,
             args,
@@ -187,7 +197,12 @@ def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseT
             processing_class=description.processing_class,
             quantization_config=get_quantization_config(recipe.model),
             peft_config=get_peft_config(recipe.model),
+            tools=list(inputs.tools.functions),
+            environment_factory=inputs.tools.session,
         )
+    if recipe.run.tools:
+        trainer.take_tool_timeouts = take_timeouts
+    return trainer
 
 
 def _add_callbacks(trainer: BaseTrainer, inputs: Inputs, step_report: TrainerCallback) -> None:

@@ -23,6 +23,7 @@ from ..shared.stopping import TrainingStopped
 from .checkpoints import load_renamed_weights, load_rollout_state, plain_logs, save_rollout_state, written_whole
 from .guards.finite_rewards import check_rewards
 from .guards.finite_steps import FiniteSteps
+from .guards.logged_calls import with_text_arguments
 from .guards.phase_times import PhaseTimes
 from .guards.ratio_metrics import ratio_metrics
 from .guards.sampler_gap import sampler_gap_metrics
@@ -82,6 +83,7 @@ class BridgeTrainer(GRPOTrainer):
     finite_steps = FiniteSteps()
     speedups = Speedups(dict.fromkeys(SPEEDUPS, "not decided yet"))
     anchor = Anchor()
+    take_tool_timeouts: Callable[[], int] | None = None  # calls of tools abandoned since it was last called
     resampling: Resampling | None = None
     sampling_seeds: SamplingSeeds | None = None
     weight_check: WeightCheck | None = None
@@ -190,6 +192,12 @@ class BridgeTrainer(GRPOTrainer):
         # TRL would compute old log-probs for its correction; `anchor` corrects without them
         with self._with(vllm_importance_sampling_correction=False):
             batch = super()._generate_and_score_completions(inputs)
+        if self.tools:
+            log = self._logs["completion"]
+            log.extend([with_text_arguments(log.popleft()) for _ in range(len(log))])
+        if self.take_tool_timeouts is not None:
+            abandoned = torch.tensor(float(self.take_tool_timeouts()), device=self.accelerator.device)
+            self._log("gbpo/tool_timeouts", self.accelerator.reduce(abandoned).item())
         if leaves_out:
             del batch["old_per_token_logps"]
         if self.ahead is not None:

@@ -18,6 +18,8 @@ from ..models.chat_templates import check_recipe_prompts
 from ..models.description import describe
 from ..recipe.parsing import Recipe
 from ..rewards_package import rewards_module
+from ..tools.named_tools import PYTHON
+from ..tools.template import tool_template
 from . import hazards, memory
 from .device import device_here
 from .plan import StepPlan
@@ -58,6 +60,8 @@ def report(
         chosen = attention.choose(recipe, description)
         recipe.model.attn_implementation = chosen.name
         check_recipe_prompts(recipe, train_set, eval_set, description.tokenizer)
+        if recipe.run.tools:
+            tool_template(description.tokenizer)  # raises an error if the chat template cannot write or read calls
         prompt_tokens = PromptFormat.of(recipe).longest(train_set, description.processing_class)
         skeleton = memory.skeleton(recipe, description)
         table, over = _memory(recipe, skeleton, prompt_tokens)
@@ -65,6 +69,8 @@ def report(
         lines += _section("exact speed-ups", _speedups(recipe, skeleton))
         warnings = hazards.find(recipe, train_set, eval_set, description, prompt_tokens) + over
     lines += _section("rewards", _rewards(recipe, rewards, train_set))
+    if recipe.run.tools:
+        lines += _section("tools", _tools(recipe))
     lines += _section("engine", _engine(recipe, chosen))
     lines += _section("hazards", [(f"{i}.", text) for i, text in enumerate(warnings, 1)] or [("-", "none found")])
     lines += ["", f"Nothing was loaded, trained or written. The run would write to {output}."]
@@ -226,6 +232,20 @@ def _server_of(reward: Callable[..., Any], train_set: datasets.Dataset) -> str:
         return str(rewards_module("check").check_server(reward, train_set))
     except ValueError as error:
         return f"NO SCORE NOW, so a run would stop: {error}"
+
+
+def _tools(recipe: Recipe) -> list[tuple[str, str]]:
+    run, args = recipe.run, recipe.training
+    own = {PYTHON: " (variables per completion, in the sandbox)"}
+    return [
+        ("names", ", ".join(f"{name}{own.get(name, '')}" for name in run.tools or ())),
+        (
+            "limits",
+            f"{args.max_tool_calling_iterations} turns with calls, {args.max_completion_length:,} tokens for all turns "
+            f"with the answers of the tools, {run.tool_timeout:g} s per call",
+        ),
+        ("loss", "over the tokens of the model, without those of the tools"),
+    ]
 
 
 def _engine(recipe: Recipe, chosen: attention.Attention) -> list[tuple[str, str]]:
