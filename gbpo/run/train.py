@@ -23,6 +23,8 @@ from ..trainer.sampling.vllm_client import check_server
 from .data.loading import announce, load, quiet
 from .data.long_prompts import drop_long_prompts
 from .data.prompts import PromptFormat
+from .environments.checks import Episodes, check_calls, load_episodes
+from .environments.episode import rewards_of
 from .models import attention, catalogue
 from .models.adapters import save_merged
 from .models.chat_templates import check_recipe_prompts
@@ -49,6 +51,7 @@ class Inputs:
     train_set: datasets.Dataset
     eval_set: datasets.Dataset | None
     rewards: list[Callable[..., Any]]
+    episodes: Episodes
     output: Path
 
 
@@ -76,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = catalogue.local_model(recipe.model.model_name_or_path)
         description = describe(model, recipe)
         check_recipe_prompts(recipe, inputs.train_set, inputs.eval_set, description.tokenizer)
+        if inputs.episodes:
+            check_calls(description.tokenizer)
         recipe.model.attn_implementation = agreed(lambda: _attention(recipe, description))
         memory.skeleton(recipe, description)  # raises an error if adapters, attention or model_init_kwargs do not fit
         agreed(lambda: lock_output(inputs.output))
@@ -105,12 +110,15 @@ def check_inputs(recipe: Recipe) -> Inputs:
         train_set, eval_set = _without_long_prompts(recipe, train_set, eval_set)
     check_enough_prompts(recipe, len(train_set))
     rewards = load_rewards(recipe.run, train_set, recipe.training.max_completion_length)
+    is_sharded = memory.Sharding.of(recipe.training).weights > 1
+    episodes = load_episodes(recipe, train_set, eval_set, rewards, is_sharded=is_sharded)
+    rewards += rewards_of(episodes)
     check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
     vote_rounds(rewards, recipe.training.num_generations)  # raises an error if `votes` does not fit num_generations
     agreed(lambda: _check_references(rewards, train_set))
     output = agreed(lambda: folder.choose(recipe))
     agreed(lambda: check_writable(output))
-    return Inputs(recipe, train_set, eval_set, rewards, output)
+    return Inputs(recipe, train_set, eval_set, rewards, episodes, output)
 
 
 def _without_long_prompts(
@@ -186,6 +194,7 @@ def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseT
             processing_class=tokenizer,
             quantization_config=get_quantization_config(recipe.model),
             peft_config=get_peft_config(recipe.model),
+            environment_factory=inputs.episodes.get(None, inputs.episodes) or None,
         )
 
 
@@ -222,7 +231,8 @@ def _save_beside_model(trainer: BaseTrainer, recipe: Recipe, model: str, output:
 
 
 def _print_dry_run(inputs: Inputs) -> None:
-    page = dry_run.report(inputs.recipe, inputs.train_set, inputs.eval_set, inputs.rewards, inputs.output)
+    data = (inputs.train_set, inputs.eval_set)
+    page = dry_run.report(inputs.recipe, *data, inputs.rewards, inputs.output, inputs.episodes)
     print(page, flush=True)
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import datasets
 from datasets import Dataset, load_dataset
 
-from ..recipe.arguments import RunArguments
+from ..recipe.arguments import EPISODES, RunArguments
 from ..rewards_package import rewards_module
 from .arithmetic import arithmetic
+from .episodes import EMPTY_PROMPT, episodes
 from .messages import read_prompts
 from .programs import programs
 
-_TASKS: dict[str, Callable[..., Dataset]] = {"arithmetic": arithmetic, "programs": programs}
+_TASKS: dict[str, Callable[..., Dataset]] = {"arithmetic": arithmetic, "programs": programs, EPISODES: episodes}
 REASONING_GYM = "reasoning_gym:"
 
 # arguments that TRL passes to every reward in addition to the columns of the data set
@@ -98,7 +99,8 @@ def held_out(run: RunArguments, size: int) -> Dataset:
     if make is None:
         return _load_split(run, run.dataset_test_split)
     problems = _generated(make, run, size=2 * size)
-    first_row = {prompt: row for row, prompt in reversed([*enumerate(problems["prompt"])])}
+    key = "seed" if run.dataset_name == EPISODES else "prompt"
+    first_row = {question: row for row, question in reversed([*enumerate(problems[key])])}
     return problems.select(sorted(row for row in first_row.values() if row >= size))
 
 
@@ -141,6 +143,8 @@ def _load_split(run: RunArguments, split: str, *, field: str = "dataset_name") -
 
 def _generated(make: Callable[..., Dataset], run: RunArguments, **changed: Any) -> Dataset:
     kwargs = {**run.dataset_kwargs, **changed}
+    if run.dataset_name == EPISODES and isinstance(run.environment, dict):
+        kwargs.setdefault("environments", [*run.environment])
     try:
         return make(**kwargs)
     except (TypeError, AssertionError, ValueError) as error:
@@ -177,6 +181,8 @@ def _prepared(dataset: Dataset, run: RunArguments, name: str) -> tuple[Dataset, 
     except ValueError as error:
         raise ValueError(f"{name!r}: dataset_{error}") from None
     notes = [f"dataset_{note}" for note in notes + others]
+    if run.environment and "prompt" not in dataset.column_names:  # the environment completes the empty prompts
+        dataset = rewards_module("shared.columns").with_column(dataset, "prompt", [EMPTY_PROMPT] * len(dataset))
     columns = dataset.column_names
     if "tests" in columns and "code" in (run.reward_funcs or []):
         try:

@@ -16,6 +16,7 @@ _BUILDERS = {
     "tiny_math": ("tiny", "build_math"),
     "tiny_code": ("tiny", "build_code"),
     "tiny_words": ("tiny", "build_words"),
+    "tiny_agent": ("agent", "build"),
     "gemma3_270m": ("gemma", "build"),
 }
 

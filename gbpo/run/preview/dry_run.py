@@ -13,6 +13,8 @@ from ...trainer.config import BaseConfig
 from ...trainer.passes.speedups import SPEEDUPS, decide
 from ...trainer.sampling.vllm_client import server_url
 from ..data.prompts import PromptFormat
+from ..environments.checks import Episodes, check_calls, first_rows
+from ..environments.episode import tool_methods
 from ..models import attention, catalogue
 from ..models.chat_templates import check_recipe_prompts
 from ..models.description import describe
@@ -31,6 +33,7 @@ def report(
     eval_set: datasets.Dataset | None,
     rewards: Sequence[Callable[..., Any]],
     output: Path,
+    episodes: Episodes,
 ) -> str:
     """The page that `--dry_run true` prints.
 
@@ -40,6 +43,7 @@ def report(
         eval_set: The evaluation set, if there is one.
         rewards: The rewards.
         output: The output folder that the run would write to.
+        episodes: The environments of the recipe.
 
     Raises:
         ValueError: The configuration or the tokenizer of the model cannot be read.
@@ -57,12 +61,16 @@ def report(
         chosen = attention.choose(recipe, description)
         recipe.model.attn_implementation = chosen.name
         check_recipe_prompts(recipe, train_set, eval_set, description.tokenizer)
+        if episodes:
+            check_calls(description.tokenizer)
         prompt_tokens = PromptFormat.of(recipe).longest(train_set, description.tokenizer)
         skeleton = memory.skeleton(recipe, description)
         table, over = _memory(recipe, skeleton, prompt_tokens)
         lines += _section("memory per rank", table)
         lines += _section("exact speed-ups", _speedups(recipe, skeleton))
         warnings = hazards.find(recipe, train_set, eval_set, description, prompt_tokens) + over
+    if episodes:
+        lines += _section("environments", _environments(episodes, train_set))
     lines += _section("rewards", _rewards(recipe, rewards, len(train_set)))
     lines += _section("engine", _engine(recipe, chosen))
     lines += _section("hazards", [(f"{i}.", text) for i, text in enumerate(warnings, 1)] or [("-", "none found")])
@@ -198,6 +206,18 @@ def _rewards(recipe: Recipe, rewards: Sequence[Callable[..., Any]], rows: int) -
             if ready.missing:
                 text += f"; MISSING, but allowed: {', '.join(ready.missing)}"
         table.append((get_callable_name(reward), text))
+    return table
+
+
+def _environments(episodes: Episodes, train_set: datasets.Dataset) -> list[tuple[str, str]]:
+    table = []
+    for name, kind in episodes.items():
+        episode = kind()
+        rows = first_rows(name, train_set)
+        tools = ", ".join(tool_methods(episode))
+        text = f"tools {tools}; "
+        text += f"the first row adds {episode.reset(**rows[0])!r} to the prompt" if rows else "no row uses it"
+        table.append((kind.__name__ if name is None else name, text))
     return table
 
 

@@ -248,8 +248,9 @@ def _cancelling_weights(recipe: Recipe) -> list[str]:
 
 def overlap(train_set: Dataset, eval_set: Dataset) -> list[str]:
     """A warning if the training set contains prompts of the evaluation set."""
-    seen = {json.dumps(prompt) for prompt in train_set["prompt"]}
-    count = sum(json.dumps(prompt) in seen for prompt in eval_set["prompt"])
+    names = [name for name in ("prompt", "seed") if name in train_set.column_names]  # the seed is of an environment
+    seen = {json.dumps(row) for row in train_set.select_columns(names)}
+    count = sum(json.dumps({name: row.get(name) for name in names}) in seen for row in eval_set)
     if not count:
         return []
     return [

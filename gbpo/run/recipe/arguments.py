@@ -10,6 +10,7 @@ import yaml
 from ...shared.recipe_yaml import quote_hashes
 
 ALGORITHMS = ("gbpo", "grpo")
+EPISODES = "episodes"  # the generated task of an environment that has no data set
 
 
 @dataclass
@@ -19,7 +20,8 @@ class RunArguments:
     Args:
         algorithm: `"gbpo"`, or `"grpo"` to run TRL's GRPOTrainer with the same recipe.
         dataset_name: A Hub id, a local `.jsonl`, `.json`, `.parquet` or `.csv` file, or a generated task: `arithmetic`,
-            `programs` or `reasoning_gym:<task>`.
+            `programs` or `reasoning_gym:<task>`. The default with an environment is `episodes`: rows with
+            a `seed` and an empty prompt, which the environment completes.
         dataset_config: Configuration of a Hub data set.
         dataset_train_split: Split to train on.
         dataset_test_split: Split to evaluate on when `eval_strategy` is set.
@@ -36,6 +38,10 @@ class RunArguments:
         chat_template_path: File with a Jinja chat template that replaces the tokenizer's.
         reward_funcs: Names of rewards, or dotted paths of your own functions.
         reward_kwargs: Options of each reward, for example `{math: {workers: 4}}`.
+        environment: What the model acts in: `builtin:code_word`, `reasoning_gym:<task>`, `openenv:URL`, or the dotted path
+            of a class or function of your own. A mapping `{name: one of these}` gives each row the environment that its
+            column `environment` names.
+        environment_kwargs: Options of the environment, or of each environment by its name.
         dry_run: Print what the run would do and exit, without loading the model.
         merge_adapter: With LoRA, also write the merged model at the end.
         stop_on_collapse: End the run if entropy, length or reward collapses. By default, only print a warning.
@@ -74,6 +80,13 @@ class RunArguments:
     reward_kwargs: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Options of each reward, by its name."}
     )
+    environment: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "builtin:NAME, reasoning_gym:TASK, openenv:URL, a dotted path, or a mapping of these."},
+    )
+    environment_kwargs: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Options of the environment, or of each one by its name."}
+    )
     dry_run: bool = field(default=False, metadata={"help": "Print what the run would do and exit."})
     merge_adapter: bool = field(default=False, metadata={"help": "With LoRA, also write the merged model at the end."})
     stop_on_collapse: bool = field(default=False, metadata={"help": "End the run on a collapse instead of warning."})
@@ -81,6 +94,8 @@ class RunArguments:
     def __post_init__(self):
         if self.algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm={self.algorithm!r} is unknown. Write one of {', '.join(ALGORITHMS)}.")
+        if not self.dataset_name and self.environment:
+            self.dataset_name = EPISODES
         if not self.dataset_name:
             raise ValueError(
                 "dataset_name is missing: write a Hub id, a local file, arithmetic, programs or reasoning_gym:<task>."
@@ -90,6 +105,7 @@ class RunArguments:
             "dataset_columns",
             "dataset_extract",
             "reward_kwargs",
+            "environment_kwargs",
         ):  # other commands pass text
             setattr(self, name, mapping(name, getattr(self, name)))
         for name, fields in (("dataset_columns", self.dataset_columns), ("dataset_extract", self.dataset_extract)):

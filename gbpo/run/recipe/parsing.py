@@ -17,7 +17,7 @@ from .arguments import RunArguments, mapping
 from .checks import RENAMED, check_deepspeed, check_fields
 
 _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-_PATH_OR_MAPPING = ("accelerator_config", "deepspeed", "fsdp_config")
+_PATH_OR_MAPPING = ("accelerator_config", "deepspeed", "fsdp_config", "environment")
 _NOT_GIVEN = object()
 
 
