@@ -12,10 +12,10 @@ from ..rewards_package import rewards_module
 
 BUILTIN = {"code_word": "CodeWord"}  # name and module in this package → class
 
-# kind → class in the module of that name in this package, the package that it needs, and how to install that
+# kind → function or class in the module of that name in this package, the package that it needs, and how to install that
 _KINDS = {
     "reasoning_gym": ("ReasoningGym", "reasoning_gym", "pip install reasoning-gym"),
-    "openenv": ("OpenEnv", "openenv", "pip install openenv"),
+    "openenv": ("connect", "openenv", "pip install openenv"),
 }
 
 Make = Callable[[], Any]
@@ -65,10 +65,10 @@ def _make(where: str, spec: Any, options: Any) -> Make:
         return functools.partial(getattr(importlib.import_module(f".{name}", __package__), BUILTIN[name]), **options)
     if kind not in _KINDS:
         raise ValueError(f"{where}={spec!r}: did you mean {nearest(kind, [*_KINDS, 'builtin'])}:{name}? {_FORMS}")
-    class_name, package, install = _KINDS[kind]
+    maker, package, install = _KINDS[kind]
     if find_spec(package) is None:
         raise ValueError(f"{where}={spec!r} needs the package {package}, which is not installed: {install}.")
-    make = getattr(importlib.import_module(f".{kind}", __package__), class_name)
+    make = getattr(importlib.import_module(f".{kind}", __package__), maker)
     return functools.partial(make, name, **options)
 
 

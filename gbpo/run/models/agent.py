@@ -6,7 +6,7 @@ from pathlib import Path
 from ..environments.code_word import LENGTH, LETTERS, TASK, CodeWord
 from .tool_chat import Messages, call_message, tool_tokenizer, warm_start
 
-_EPISODES = 8192
+EPISODES = 8192
 _RIGHT_FRACTION = 0.35  # of the demonstrations; all others guess after too few questions, or answer at random
 
 
@@ -18,7 +18,7 @@ def build(directory: Path) -> None:
         _episode(seed, LENGTH, rng, guesses=False)
         if rng.random() < _RIGHT_FRACTION
         else _episode(seed, rng.randint(0, LENGTH), rng, guesses=True)
-        for seed in range(_EPISODES)
+        for seed in range(EPISODES)
     ]
     words = " ".join(f"{name} {{}} {{\"code\":\"" for name in ("ask", "answer"))
     warm_start(directory, tool_tokenizer(f"{TASK} {words} right wrong no more"), demonstrations, right)

@@ -1,5 +1,11 @@
 """Environments that recipes of the tests name by a dotted path."""
 
+import os
+import signal
+from pathlib import Path
+
+from gbpo.run.environments.code_word import CodeWord
+
 
 class Room:
     """Every row has a number, which `look` shows and `leave` asks for."""
@@ -82,3 +88,20 @@ class Unmade(Room):
 
 
 NOT_CALLABLE = 3
+
+
+class Mortal(CodeWord):
+    """Kills its process in the third generation of 16 completions, if the file `kill` exists in the working folder."""
+
+    resets = 0
+
+    def reset(self, **row):
+        Mortal.resets += 1
+        return super().reset(**row)
+
+    def ask(self) -> str:
+        """Show a letter."""
+        if Mortal.resets > 40 and (flag := Path("kill")).exists():  # with the resets of the checks before the run
+            flag.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().ask()
