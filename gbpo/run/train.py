@@ -23,7 +23,7 @@ from ..trainer.sampling.vllm_client import check_server
 from .data.loading import announce, load, quiet
 from .data.long_prompts import drop_long_prompts
 from .data.prompts import PromptFormat
-from .environments.checks import Episodes, check_calls, load_episodes
+from .environments.checks import Episodes, load_episodes
 from .environments.episode import rewards_of
 from .models import attention, catalogue
 from .models.adapters import save_merged
@@ -41,16 +41,21 @@ from .recipe.checks import check_reward_weights, check_writable
 from .recipe.parsing import Recipe, parse
 from .rewards import load_rewards
 from .rewards_package import rewards_module
+from .tools.limits import take_timeouts
+from .tools.named_tools import Tools, load_tools
+from .tools.possible import check_possible
+from .tools.template import tool_template
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A checked recipe with its data and rewards, and the folder to write to."""
+    """A checked recipe with its data, rewards and tools, and the folder to write to."""
 
     recipe: Recipe
     train_set: datasets.Dataset
     eval_set: datasets.Dataset | None
     rewards: list[Callable[..., Any]]
+    tools: Tools
     episodes: Episodes
     output: Path
 
@@ -79,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = catalogue.local_model(recipe.model.model_name_or_path)
         description = describe(model, recipe)
         check_recipe_prompts(recipe, inputs.train_set, inputs.eval_set, description.tokenizer)
-        if inputs.episodes:
-            check_calls(description.tokenizer)
+        if recipe.run.tools or inputs.episodes:
+            tool_template(description.tokenizer)  # raises an error if the chat template cannot write or read calls
         recipe.model.attn_implementation = agreed(lambda: _attention(recipe, description))
         memory.skeleton(recipe, description)  # raises an error if adapters, attention or model_init_kwargs do not fit
         agreed(lambda: lock_output(inputs.output))
@@ -110,15 +115,17 @@ def check_inputs(recipe: Recipe) -> Inputs:
         train_set, eval_set = _without_long_prompts(recipe, train_set, eval_set)
     check_enough_prompts(recipe, len(train_set))
     rewards = load_rewards(recipe.run, train_set, recipe.training.max_completion_length)
-    is_sharded = memory.Sharding.of(recipe.training).weights > 1
-    episodes = load_episodes(recipe, train_set, eval_set, rewards, is_sharded=is_sharded)
+    episodes = load_episodes(recipe.run, train_set, eval_set, has_rewards=bool(rewards))
     rewards += rewards_of(episodes)
     check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
-    vote_rounds(rewards, recipe.training.num_generations)  # raises an error if `votes` does not fit num_generations
+    rounds = vote_rounds(rewards, recipe.training.num_generations)  # raises an error if `votes` does not fit
+    if recipe.run.tools or episodes:
+        check_possible(recipe.training, vote_rounds=rounds, sharded=memory.Sharding.of(recipe.training).weights > 1)
+    tools = load_tools(recipe.run)
     agreed(lambda: _check_references(rewards, train_set))
     output = agreed(lambda: folder.choose(recipe))
     agreed(lambda: check_writable(output))
-    return Inputs(recipe, train_set, eval_set, rewards, episodes, output)
+    return Inputs(recipe, train_set, eval_set, rewards, tools, episodes, output)
 
 
 def _without_long_prompts(
@@ -185,7 +192,7 @@ def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseT
     }
     trainer_class = GBPOTrainer if recipe.run.algorithm == "gbpo" else BaseTrainer
     with hazards.without_config_warnings():
-        return trainer_class(
+        trainer = trainer_class(
             model,
             inputs.rewards,
             args,
@@ -194,8 +201,12 @@ def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseT
             processing_class=tokenizer,
             quantization_config=get_quantization_config(recipe.model),
             peft_config=get_peft_config(recipe.model),
-            environment_factory=inputs.episodes.get(None, inputs.episodes) or None,
+            tools=list(inputs.tools.functions),
+            environment_factory=inputs.tools.session or inputs.episodes.get(None, inputs.episodes) or None,
         )
+    if recipe.run.tools or inputs.episodes:
+        trainer.take_tool_timeouts = take_timeouts
+    return trainer
 
 
 def _add_callbacks(trainer: BaseTrainer, inputs: Inputs, step_report: TrainerCallback) -> None:

@@ -78,6 +78,7 @@ class BridgeTrainer(GRPOTrainer):
     finite_steps = FiniteSteps()
     speedups = Speedups(dict.fromkeys(SPEEDUPS, "not decided yet"))
     anchor = Anchor()
+    take_tool_timeouts: Callable[[], int] | None = None  # calls of tools abandoned since it was last called
     resampling: Resampling | None = None
     sampling_seeds: SamplingSeeds | None = None
     weight_check: WeightCheck | None = None
@@ -180,6 +181,9 @@ class BridgeTrainer(GRPOTrainer):
         # TRL would compute old log-probs for its correction; `anchor` corrects without them
         with self._with(vllm_importance_sampling_correction=False):
             batch = super()._generate_and_score_completions(inputs)
+        if self.take_tool_timeouts is not None:
+            abandoned = torch.tensor(float(self.take_tool_timeouts()), device=self.accelerator.device)
+            self._log("gbpo/tool_timeouts", self.accelerator.reduce(abandoned).item())
         if leaves_out:
             del batch["old_per_token_logps"]
         if self.ahead is not None:

@@ -39,6 +39,7 @@ _RESERVED = (*PASSED_BY_TRL, "extra_votes", "completion")
 def quiet() -> None:
     """Switch off telemetry, progress bars and warnings that a user cannot act on."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are raised with one line of their own
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")

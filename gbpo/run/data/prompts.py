@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 
 from ..rewards_package import rewards_module
+from ..tools.named_tools import schemas
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from ..recipe.parsing import Recipe  # which loads TRL
 
 # TRL passes these to `apply_chat_template`, so `chat_template_kwargs` cannot contain them
-_SET_BY_TRAINER = {"tools": None, "chat_template": None, "add_generation_prompt": True, "return_dict": True}
-_NOT_FOR_RECIPES = {*_SET_BY_TRAINER, "tokenize", "messages", "conversation", "continue_final_message"}
+_SET_BY_TRAINER = {"chat_template": None, "add_generation_prompt": True, "return_dict": True}
+_NOT_FOR_RECIPES = {*_SET_BY_TRAINER, "tools", "tokenize", "messages", "conversation", "continue_final_message"}
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class PromptFormat:
             list of messages, the text goes around the last message.
         chat_template_path: File with the chat template, if it replaces the tokenizer's.
         chat_template_kwargs: Variables of the chat template, for example `{"enable_thinking": False}`.
+        tools: Descriptions of the tools, which the chat template may write into the prompt.
     """
 
     system_prompt: str | None = None
     prompt_template: str | None = None
     chat_template_path: str | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         taken = [name for name in self.chat_template_kwargs if name in _NOT_FOR_RECIPES]
@@ -48,8 +51,8 @@ class PromptFormat:
     @classmethod
     def of(cls, recipe: "Recipe") -> "PromptFormat":
         """The format of a recipe's prompts."""
-        kwargs = recipe.training.chat_template_kwargs or {}
-        return cls(recipe.run.system_prompt, recipe.run.prompt_template, recipe.run.chat_template_path, kwargs)
+        run, kwargs = recipe.run, recipe.training.chat_template_kwargs or {}
+        return cls(run.system_prompt, run.prompt_template, run.chat_template_path, kwargs, schemas(run))
 
     def format(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
         """The data set with prompts as messages if the tokenizer has a chat template, else as text."""
@@ -72,14 +75,14 @@ class PromptFormat:
         """Tokenize formatted prompts as the trainer does."""
         if isinstance(prompts[0], str):
             return tokenizer(list(prompts))["input_ids"]
-        options = {"tokenize": True, **_SET_BY_TRAINER}
+        options = {"tokenize": True, "tools": list(self.tools) or None, **_SET_BY_TRAINER}
         return tokenizer.apply_chat_template(list(prompts), **options, **self.chat_template_kwargs)["input_ids"]
 
     def text(self, prompt: Any, tokenizer: "PreTrainedTokenizerBase") -> str:
         """The text of a formatted prompt, which `token_ids` tokenizes."""
         if isinstance(prompt, str):
             return prompt
-        options = {"tokenize": False, **_SET_BY_TRAINER}
+        options = {"tokenize": False, "tools": list(self.tools) or None, **_SET_BY_TRAINER}
         return tokenizer.apply_chat_template(prompt, **options, **self.chat_template_kwargs)
 
     def longest(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> int:

@@ -1,102 +1,58 @@
 """Checks the environments of a recipe before a model is loaded."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from datasets import Dataset
 from transformers.utils import get_json_schema
-from trl.chat_template_utils import add_response_schema, supports_tool_calling
 
-from ...trainer.sampling.extra_votes import vote_rounds
-from ..recipe.parsing import Recipe
+from ..recipe.arguments import RunArguments
 from .episode import NOT_TOOLS, Episode, described, episodes_of, tool_methods
 from .kinds import Make, environments
 from ..tools.limits import within
+from ..tools.named_tools import PYTHON
 
-SECONDS = 60.0  # time limit of each call of an environment
+_SECONDS = 60.0  # time limit of each call before the run, in which an environment may load its data
 
 Episodes = dict[str | None, type[Episode]]
 
 
-def _check_recipe(recipe: Recipe, rewards: Sequence[Callable[..., Any]], is_sharded: bool) -> None:
-    """Raise `ValueError` for options that cannot be used with environments in TRL 1.16."""
-    args = recipe.training
-    several = args.world_size > 1
-    turns = "the ranks would wait for each other, because their completions have different numbers of turns"
-    refused = {
-        f"generate_ahead={args.generate_ahead}": (
-            args.generate_ahead,
-            "later turns would be sampled with newer weights",
-            "Write generate_ahead: 0",
-        ),
-        "a reward with votes": (
-            vote_rounds(rewards, args.num_generations),
-            "further completions would change the state of the environments of the first ones",
-            "Remove votes from reward_kwargs",
-        ),
-        f"vllm_mode={args.vllm_mode!r} on {args.world_size} ranks": (
-            several and args.use_vllm and args.vllm_mode == "server",
-            turns,
-            "Write vllm_mode: colocate",
-        ),
-        f"vllm_tensor_parallel_size={args.vllm_tensor_parallel_size}": (
-            several and args.use_vllm and args.vllm_tensor_parallel_size > 1,
-            turns,
-            "Write vllm_tensor_parallel_size: 1",
-        ),
-        f"sharded weights on {args.world_size} ranks": (
-            several and is_sharded and not args.use_vllm,
-            turns,
-            "Write use_vllm: true, or launch without DeepSpeed's ZeRO-3 and FSDP",
-        ),
-    }
-    for option, (given, consequence, fix) in refused.items():
-        if given:
-            raise ValueError(f"{option} cannot be used with environment in TRL 1.16: {consequence}. {fix}.")
-
-
-def load_episodes(
-    recipe: Recipe,
-    train_set: Dataset,
-    eval_set: Dataset | None,
-    rewards: Sequence[Callable[..., Any]],
-    *,
-    is_sharded: bool,
-) -> Episodes:
+def load_episodes(run: RunArguments, train_set: Dataset, eval_set: Dataset | None, *, has_rewards: bool) -> Episodes:
     """The episodes of each environment of a recipe. Empty without an environment.
 
     Every environment is created twice and reset with rows of the training set.
 
     Args:
-        recipe: The parsed recipe.
+        run: The parsed recipe's own fields.
         train_set: The training set.
         eval_set: The evaluation set, if there is one.
-        rewards: The rewards that the recipe names.
-        is_sharded: Whether the weights are split over the ranks.
+        has_rewards: Whether `reward_funcs` names rewards.
 
     Raises:
-        ValueError: An environment cannot be used, or another field cannot be used with environments.
+        ValueError: An environment cannot be used.
     """
-    makes = environments(recipe.run)
-    episodes: Episodes = {}
-    if not makes:
-        return episodes
-    _check_recipe(recipe, rewards, is_sharded)
-    if None not in makes:
+    makes = environments(run)
+    if makes and PYTHON in (run.tools or ()):
+        raise ValueError(
+            f"tools: {PYTHON} keeps variables for each completion, which takes the place of the environment. Remove it, "
+            "or remove environment."
+        )
+    if makes and None not in makes:
         for dataset in filter(None, (train_set, eval_set)):
             _check_column(makes, dataset)
+    episodes: Episodes = {}
     for name, make in makes.items():
         where = "environment" if name is None else f"environment {name!r}"
         example, other = (_tried(where, "creating it", make) for _ in range(2))
         _check_methods(where, example)
         _check_reset(where, example, other, first_rows(name, train_set))
-        if not (rewards or hasattr(example, "get_reward")):
+        if not (has_rewards or hasattr(example, "get_reward")):
             raise ValueError(
                 f"{where}: {type(example).__name__} has no method get_reward and reward_funcs is missing, so no "
                 "completion would have a reward. Add get_reward, or write reward_funcs."
             )
-        episodes[name] = episodes_of(name or type(example).__name__, make, example, SECONDS)
+        episodes[name] = episodes_of(name or type(example).__name__, make, example, run.tool_timeout)
     return episodes
 
 
@@ -126,7 +82,7 @@ def first_rows(name: str | None, dataset: Dataset) -> list[dict[str, Any]]:
 
 def _tried(where: str, what: str, call: Callable[[], Any]) -> Any:
     try:
-        return within(SECONDS, call)
+        return within(_SECONDS, call)
     except Exception as error:  # an environment may raise any error
         raise ValueError(f"{where}: {described(what, error)}, so no episode could begin. Correct it.") from None
 
@@ -188,23 +144,3 @@ def _check_reset(where: str, example: Any, other: Any, rows: list[dict[str, Any]
             f"{where}: the prompt is empty and reset returns {began[0]!r}, so the model would not know its task. Return "
             "the task from reset, or give a data set with prompts."
         )
-
-
-def check_calls(tokenizer: Any) -> None:
-    """Raise `ValueError` if the model cannot call the methods of an environment, or if TRL could not read its calls."""
-    if not supports_tool_calling(tokenizer):
-        raise ValueError(
-            f"The chat template of {tokenizer.name_or_path!r} cannot write tool calls, so the model could not act in "
-            "the environment. Use an instruct model with tools, such as Qwen/Qwen3-0.6B, or give a template with "
-            "chat_template_path."
-        )
-    if getattr(tokenizer, "response_template", None) or getattr(tokenizer, "response_schema", None):
-        return
-    try:
-        add_response_schema(tokenizer)
-    except ValueError:
-        raise ValueError(
-            f"TRL 1.16 does not know how the model of {tokenizer.name_or_path!r} writes tool calls, so no call could be "
-            "read. Use a model with a template that TRL knows, such as Qwen/Qwen3-0.6B, or save a tokenizer with a "
-            "response_template."
-        ) from None

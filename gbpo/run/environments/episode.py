@@ -164,7 +164,7 @@ class EnvironmentReward:
             return ""
         return "ok" if failure is None else f"broken: {failure}"
 
+
 def rewards_of(episodes: Mapping[str | None, type[Episode]]) -> list[EnvironmentReward]:
     """The rewards of the environments that have one."""
     return [EnvironmentReward(one._name) for one in episodes.values() if one._has_reward]
-

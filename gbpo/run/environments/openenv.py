@@ -74,7 +74,9 @@ def _kind(url: str) -> type[Session]:
             for tool in tools
         ]
     else:
-        methods = [_method("step", "Act in the environment.", {"properties": fields}, lambda name, arguments: arguments)]
+        methods = [
+            _method("step", "Act in the environment.", {"properties": fields}, lambda name, arguments: arguments)
+        ]
     return type("OpenEnv", (Session,), {"_url": url, **{method.__name__: method for method in methods}})
 
 

@@ -17,7 +17,9 @@ class ReasoningGym:
     def __init__(self, task: str, tries: int = 3, **kwargs: Any):
         self._gym = rewards_module("answers.reasoning_gym")
         self._task, self._tries, self._kwargs = task, tries, kwargs
-        self._spec, self._left, self._score = "", tries, 0.0
+        self._left, self._score = tries, 0.0
+        self._spec = self._gym.spec_of(task, 0, **kwargs)
+        self._gym.score(self._spec, "0")  # starts the workers that score, which takes seconds
 
     def reset(self, seed: int, **row: Any) -> str:
         """Ask the question that has this seed."""

@@ -20,7 +20,7 @@ def build(directory: Path) -> None:
         else _episode(seed, rng.randint(0, LENGTH), rng, guesses=True)
         for seed in range(EPISODES)
     ]
-    words = " ".join(f"{name} {{}} {{\"code\":\"" for name in ("ask", "answer"))
+    words = " ".join(f'{name} {{}} {{"code":"' for name in ("ask", "answer"))
     warm_start(directory, tool_tokenizer(f"{TASK} {words} right wrong no more"), demonstrations, right)
 
 

@@ -13,12 +13,14 @@ from ...trainer.config import BaseConfig
 from ...trainer.passes.speedups import SPEEDUPS, decide
 from ...trainer.sampling.vllm_client import server_url
 from ..data.prompts import PromptFormat
-from ..environments.checks import Episodes, check_calls, first_rows
+from ..environments.checks import Episodes, first_rows
 from ..environments.episode import tool_methods
 from ..models import attention, catalogue
 from ..models.chat_templates import check_recipe_prompts
 from ..models.description import describe
 from ..recipe.parsing import Recipe
+from ..tools.named_tools import PYTHON
+from ..tools.template import tool_template
 from . import hazards, memory
 from .device import device_here
 from .plan import StepPlan
@@ -61,8 +63,8 @@ def report(
         chosen = attention.choose(recipe, description)
         recipe.model.attn_implementation = chosen.name
         check_recipe_prompts(recipe, train_set, eval_set, description.tokenizer)
-        if episodes:
-            check_calls(description.tokenizer)
+        if recipe.run.tools or episodes:
+            tool_template(description.tokenizer)  # raises an error if the chat template cannot write or read calls
         prompt_tokens = PromptFormat.of(recipe).longest(train_set, description.tokenizer)
         skeleton = memory.skeleton(recipe, description)
         table, over = _memory(recipe, skeleton, prompt_tokens)
@@ -72,6 +74,8 @@ def report(
     if episodes:
         lines += _section("environments", _environments(episodes, train_set))
     lines += _section("rewards", _rewards(recipe, rewards, len(train_set)))
+    if recipe.run.tools:
+        lines += _section("tools", _tools(recipe))
     lines += _section("engine", _engine(recipe, chosen))
     lines += _section("hazards", [(f"{i}.", text) for i, text in enumerate(warnings, 1)] or [("-", "none found")])
     lines += ["", f"Nothing was loaded, trained or written. The run would write to {output}."]
@@ -219,6 +223,20 @@ def _environments(episodes: Episodes, train_set: datasets.Dataset) -> list[tuple
         text += f"the first row adds {episode.reset(**rows[0])!r} to the prompt" if rows else "no row uses it"
         table.append((kind.__name__ if name is None else name, text))
     return table
+
+
+def _tools(recipe: Recipe) -> list[tuple[str, str]]:
+    run, args = recipe.run, recipe.training
+    own = {PYTHON: " (variables per completion, in the sandbox)"}
+    return [
+        ("names", ", ".join(f"{name}{own.get(name, '')}" for name in run.tools or ())),
+        (
+            "limits",
+            f"{args.max_tool_calling_iterations} turns with calls, {args.max_completion_length:,} tokens for all turns "
+            f"with the answers of the tools, {run.tool_timeout:g} s per call",
+        ),
+        ("loss", "over the tokens of the model, without those of the tools"),
+    ]
 
 
 def _engine(recipe: Recipe, chosen: attention.Attention) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """The fields of a recipe for data, prompts and rewards. Importing this file loads neither torch nor TRL."""
 
 import contextlib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ...shared.recipe_yaml import quote_hashes
 
 ALGORITHMS = ("gbpo", "grpo")
 EPISODES = "episodes"  # the generated task of an environment that has no data set
+TOOL_TURNS = 8  # turns in which a completion may call tools, if a recipe with tools does not say
 
 
 @dataclass
@@ -42,6 +44,8 @@ class RunArguments:
             of a class or function of your own. A mapping `{name: one of these}` gives each row the environment that its
             column `environment` names.
         environment_kwargs: Options of the environment, or of each environment by its name.
+        tools: What the model can call: `builtin:python`, `builtin:calculator`, or dotted paths of your own functions.
+        tool_timeout: Seconds after which a call of a tool is abandoned.
         dry_run: Print what the run would do and exit, without loading the model.
         merge_adapter: With LoRA, also write the merged model at the end.
         stop_on_collapse: End the run if entropy, length or reward collapses. By default, only print a warning.
@@ -87,6 +91,11 @@ class RunArguments:
     environment_kwargs: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Options of the environment, or of each one by its name."}
     )
+    tools: list[str] | None = field(
+        default=None,
+        metadata={"help": "builtin:python, builtin:calculator, or dotted paths of your own functions."},
+    )
+    tool_timeout: float = field(default=10.0, metadata={"help": "Seconds after which a call of a tool is abandoned."})
     dry_run: bool = field(default=False, metadata={"help": "Print what the run would do and exit."})
     merge_adapter: bool = field(default=False, metadata={"help": "With LoRA, also write the merged model at the end."})
     stop_on_collapse: bool = field(default=False, metadata={"help": "End the run on a collapse instead of warning."})
@@ -108,6 +117,12 @@ class RunArguments:
             "environment_kwargs",
         ):  # other commands pass text
             setattr(self, name, mapping(name, getattr(self, name)))
+        if isinstance(self.tools, str):  # as above
+            self.tools = yaml.safe_load(self.tools) if self.tools.startswith("[") else [self.tools]
+        if not 0 < self.tool_timeout < math.inf:
+            raise ValueError(
+                f"tool_timeout={self.tool_timeout:g} would abandon every call of a tool, or none. Write seconds above 0."
+            )
         for name, fields in (("dataset_columns", self.dataset_columns), ("dataset_extract", self.dataset_extract)):
             for key, value in fields.items():
                 if value is None and ":" in str(key):

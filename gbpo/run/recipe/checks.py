@@ -53,6 +53,7 @@ _RANGES = {
     "num_iterations": _Range(1, math.inf, "would train on no completion"),
     "num_generations_eval": _Range(1, math.inf, _NO_COMPLETION),
     "max_completion_length": _Range(1, math.inf, "would leave no token to learn from"),
+    "max_tool_calling_iterations": _Range(1, math.inf, "would never run a tool that the model calls"),
     "temperature": _Range(0, math.inf, "does not give a distribution to sample from", low_allowed=False),
     "top_p": _Range(0, 1, "is not a fraction of the probability", low_allowed=False),
     "top_k": _Range(0, math.inf, "is not a number of tokens; 0 keeps all tokens"),
@@ -150,10 +151,17 @@ def _check_needed(given: set[str]) -> None:
         for name in given
         if name.startswith("vllm_") and not (name.startswith(corrections) and "generate_ahead" in given)
     }
+    if "environment" not in given:
+        needs |= dict.fromkeys(("tool_timeout", "max_tool_calling_iterations"), "tools")
+    needs["environment_kwargs"] = "environment"
     needs |= dict.fromkeys(("eval_steps", "num_generations_eval", "eval_dataset_name"), "eval_strategy")
     for name in sorted(given & needs.keys()):
         if needs[name] not in given:
-            switch = {"eval_strategy": "eval_strategy: steps"}.get(needs[name], f"{needs[name]}: true")
+            switch = {
+                "eval_strategy": "eval_strategy: steps",
+                "tools": "tools: [builtin:python]",
+                "environment": "environment: builtin:code_word",
+            }.get(needs[name], f"{needs[name]}: true")
             raise ValueError(
                 f"{name} is given, but has no effect without {needs[name]}. Write {switch}, or remove {name}."
             )

@@ -13,7 +13,7 @@ from trl import ModelConfig, TrlParser
 from ...shared.allocator import use_expandable_segments
 from ...shared.recipe_yaml import nearest, read_yaml
 from ...trainer.config import BaseConfig, GBPOConfig, reward_scale
-from .arguments import RunArguments, mapping
+from .arguments import TOOL_TURNS, RunArguments, mapping
 from .checks import RENAMED, check_deepspeed, check_fields
 
 _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
@@ -74,6 +74,8 @@ def parse(argv: Sequence[str]) -> Recipe:
         if word in ("true", "auto", "false", "none"):  # other texts are paths
             training.resume_from_checkpoint = None if word in ("false", "none") else word
     check_fields(given, run, training, model)
+    if (run.tools or run.environment) and training.max_tool_calling_iterations is None:
+        training.max_tool_calling_iterations = TOOL_TURNS  # TRL's default is no limit
     return Recipe(path, given, run, training, model)
 
 

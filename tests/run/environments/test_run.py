@@ -51,7 +51,9 @@ def test_a_run_that_is_killed_while_it_samples_resumes_exactly(launch, calling_m
     killed = launch(RECIPE, *flags, "--output_dir", tmp_path / "again", launcher=here)
     assert killed.returncode == -signal.SIGKILL and not (tmp_path / "kill").exists(), killed.stderr[-3000:]
     assert [path.name for path in (tmp_path / "again").glob("checkpoint-*")] == ["checkpoint-3"]
-    resumed = launch(RECIPE, *flags, "--output_dir", tmp_path / "again", "--resume_from_checkpoint", "auto", launcher=here)
+    resumed = launch(
+        RECIPE, *flags, "--output_dir", tmp_path / "again", "--resume_from_checkpoint", "auto", launcher=here
+    )
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     for name in ("model/model.safetensors", *(f"completions/completions_{step:05d}.parquet" for step in (5, 7))):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

@@ -36,11 +36,17 @@ CASES = {
     "unknown name": (ROOMS, ["--dataset_name", "{rows}"], ["Row 1 has environment='there'", "it has here"]),
     "options of another": (ROOMS, ["--environment_kwargs", "{there: {a: 1}}"], ["names 'there'", "has here"]),
     "not text": ({"here": 3}, [], ["environment 'here'=3", "write text"]),
-    "ahead": ("rooms.Room", ["--generate_ahead", "1"], ["generate_ahead=1 cannot be used", "generate_ahead: 0"]),
+    "ahead": ("rooms.Room", ["--generate_ahead", "1"], ["generate_ahead=1", "Write generate_ahead: 0"]),
     "votes": (
         "rooms.Room",
         ["--reward_funcs", "majority_vote", "--reward_kwargs", "{majority_vote: {votes: 16}}"],
-        ["a reward with votes cannot be used", "Remove votes"],
+        ["1 more round(s) of votes", "Remove votes"],
+    ),
+    "with Python": ("rooms.Room", ["--tools", "builtin:python"], ["takes the place of the environment", "Remove it"]),
+    "only options": (
+        None,
+        ["--dataset_name", "arithmetic", "--environment_kwargs", "{a: 1}"],
+        ["environment_kwargs is given", "no effect"],
     ),
     "weights": ("rooms.Room", ["--reward_weights", "1", "2"], ["2 weights for 1 reward(s): Room"]),
 }
@@ -83,5 +89,4 @@ def test_a_template_without_tools_is_refused(random_model, tmp_path, monkeypatch
     with pytest.raises(SystemExit):
         train.main([str(tmp_path / "own.yaml")])
     printed = capsys.readouterr().err.strip()
-    assert "cannot write tool calls" in printed and "\n" not in printed, printed
-    assert "Qwen/Qwen3-0.6B" in printed
+    assert "leaves out calls of tools or their answers" in printed and "\n" not in printed, printed

@@ -1,0 +1,131 @@
+"""Tiny models that call tools: their tokenizer and chat template, and their training on conversations.
+
+The model calls a tool with `<|call|>`, the name of the tool and its arguments as JSON:
+
+    <|user|>123+456=<|end|><|assistant|><|call|>calculator{"expression":"123+456"}<|end|>
+    <|tool|>579<|end|><|assistant|>579<|end|>
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Qwen2Tokenizer
+
+from .tiny import START_REWARD, _probability, character_tokenizer, tiny_decoder
+
+Messages = list[dict[str, Any]]
+
+_CALL, _ANSWER = "<|call|>", "<|tool|>"
+
+# The descriptions of the tools are not written: these models know their tools from demonstrations.
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + (message['content'] or '') }}"
+    "{% for call in message['tool_calls'] or [] %}"
+    "{{ '<|call|>' + call['function']['name'] + call['function']['arguments'] | tojson(separators=(',', ':')) }}"
+    "{% endfor %}{{ '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+# How transformers reads the calls. A call whose arguments are no JSON is text.
+_RESPONSE_TEMPLATE = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|assistant|>",
+    "fields": {
+        "tool_calls": {
+            "open_pattern": r"<\|call\|>(?P<name>\w+)",
+            "close_pattern": r"(?=<\|call\|>|<\|end\|>)",
+            "repeats": True,
+            "content": "json",
+            "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}},
+        },
+        "content": {"close_pattern": r"<\|end\|>", "content": "text"},
+    },
+}
+
+_WARMUP_STEPS, _CHECK_EVERY, _MAX_STEPS = 100, 10, 6000
+
+
+def tool_tokenizer(text: str = "") -> Qwen2Tokenizer:
+    """The tokenizer of the tiny models with a chat template that writes and reads calls of tools.
+
+    Args:
+        text: Text whose words get tokens of their own, for example a call. Other characters have one token each.
+    """
+    tokenizer = character_tokenizer(text)
+    tokenizer.add_tokens([_CALL, _ANSWER], special_tokens=True)
+    tokenizer.chat_template = _CHAT_TEMPLATE
+    tokenizer.response_template = _RESPONSE_TEMPLATE
+    return tokenizer
+
+
+def call_message(name: str, **arguments: Any) -> dict[str, Any]:
+    """The message of an assistant who calls one tool."""
+    call = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}
+
+
+def warm_start(
+    directory: Path,
+    tokenizer: Qwen2Tokenizer,
+    demonstrations: Sequence[Messages],
+    right: Sequence[Messages],
+    *,
+    batch: int = 128,
+    learning_rate: float = 3e-3,
+) -> None:
+    """Train a tiny model on conversations until it writes right ones often enough, and save it with its tokenizer.
+
+    Only the assistant's tokens have labels.
+
+    Args:
+        directory: Folder to save to.
+        tokenizer: What `tool_tokenizer` returned.
+        demonstrations: The conversations to train on.
+        right: Conversations in which the assistant does all as it should. The training ends when the model would write
+            all of the assistant's tokens of such a conversation with a mean probability of `START_REWARD`.
+        batch: Conversations per training step.
+        learning_rate: Learning rate of AdamW.
+    """
+    model = tiny_decoder(tokenizer)
+    examples = [_encoded(tokenizer, messages) for messages in demonstrations]
+    held_out = _batch(tokenizer, [_encoded(tokenizer, messages) for messages in right])
+    rng = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / _WARMUP_STEPS))
+    for step in range(_MAX_STEPS):
+        chosen = torch.randint(len(examples), (batch,), generator=rng).tolist()
+        model(**_batch(tokenizer, [examples[i] for i in chosen])).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % _CHECK_EVERY == 0 and _probability(model, held_out) >= START_REWARD:
+            break
+    else:
+        raise RuntimeError(f"The warm start did not reach probability {START_REWARD} in {_MAX_STEPS} steps.")
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def _encoded(tokenizer: Qwen2Tokenizer, messages: Messages) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels of a conversation. The token that opens the assistant's turn has no label."""
+    ids: list[int] = []
+    labels: list[int] = []
+    for message in messages:
+        own = tokenizer.apply_chat_template([message], return_dict=False)
+        ids += own
+        labels += [-100, *own[1:]] if message["role"] == "assistant" else [-100] * len(own)
+    return torch.tensor(ids), torch.tensor(labels)
+
+
+def _batch(tokenizer: Qwen2Tokenizer, examples: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    ids, labels = zip(*examples, strict=True)
+    padded = pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id)
+    return {
+        "input_ids": padded,
+        "attention_mask": (padded != tokenizer.pad_token_id).long(),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+    }

@@ -1,0 +1,94 @@
+"""Limits for code that the model calls: a failure or a hang becomes a text for the model, not the end of the run."""
+
+import asyncio
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any
+
+MAX_ERROR = 200  # characters of the text about a failure
+_timeouts = 0  # calls that were abandoned since `take_timeouts` was last called
+
+
+class OutOfTimeError(TimeoutError):
+    """A call reached its time limit."""
+
+
+class ToolError(Exception):
+    """A failure of a tool. TRL counts it, and its text is the tool's answer to the model."""
+
+
+def within(seconds: float, call: Callable[[], Any]) -> Any:
+    """The result of `call()`, which runs in a thread of its own.
+
+    Raises:
+        OutOfTimeError: The call took longer. It goes on in its thread, which does not keep the process alive.
+    """
+    outcome: list[tuple[Any, BaseException | None]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((call(), None))
+        except BaseException as error:  # raised again below; SystemExit would end the thread in silence
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=run, name="tool", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise OutOfTimeError(f"no answer after {seconds:g} seconds")
+    value, error = outcome[0]
+    if error is not None:
+        raise error
+    return value
+
+
+def guarded(tool: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    """A tool with the same name, signature and description that raises nothing but a short `ToolError`.
+
+    Args:
+        tool: A function or a method. It may be asynchronous.
+        seconds: Time limit of a call. A call that takes longer is abandoned and counted.
+
+    >>> guarded(divmod, 1.0)(7, 2)
+    (3, 1)
+    """
+    if inspect.iscoroutinefunction(tool):
+
+        @functools.wraps(tool)
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                async with asyncio.timeout(seconds) as limit:
+                    return await tool(*args, **kwargs)
+            except (Exception, SystemExit) as error:
+                if limit.expired():
+                    error = OutOfTimeError(f"no answer after {seconds:g} seconds")
+                raise _tool_error(error) from None
+
+    else:
+
+        @functools.wraps(tool)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return within(seconds, lambda: tool(*args, **kwargs))
+            except (Exception, SystemExit) as error:
+                raise _tool_error(error) from None
+
+    return call
+
+
+def take_timeouts() -> int:
+    """The number of calls that were abandoned since this function was last called."""
+    global _timeouts
+    count, _timeouts = _timeouts, 0
+    return count
+
+
+def _tool_error(error: BaseException) -> ToolError:
+    global _timeouts
+    if isinstance(error, OutOfTimeError):
+        _timeouts += 1
+        return ToolError(str(error))
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return ToolError(text if len(text) <= MAX_ERROR else f"{text[: MAX_ERROR - 1]}…")

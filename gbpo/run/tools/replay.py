@@ -1,0 +1,32 @@
+"""Runs the pieces of code of an episode, one after another. The sandbox runs the source of this file."""
+
+import ast
+import contextlib
+import os
+
+
+def replay(pieces: list[str]) -> None:
+    """Run all pieces with the same variables, and print the output of the last one.
+
+    As in an interactive session, the value of a last expression is printed too. An exception is printed in one line.
+    """
+    variables: dict[str, object] = {"__name__": "__main__"}
+    *earlier, last = pieces
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        for piece in earlier:
+            with contextlib.suppress(BaseException):  # it was printed when the piece was the last one
+                _run(piece, variables)
+    try:
+        _run(last, variables)
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}")
+
+
+def _run(piece: str, variables: dict[str, object]) -> None:
+    statements = ast.parse(piece).body
+    last = statements.pop() if statements and isinstance(statements[-1], ast.Expr) else None
+    exec(compile(ast.Module(statements, []), "code", "exec"), variables)
+    if last is not None:
+        value = eval(compile(ast.Expression(last.value), "code", "eval"), variables)
+        if value is not None:
+            print(repr(value))
