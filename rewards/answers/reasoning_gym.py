@@ -109,7 +109,7 @@ def question_of(spec: str) -> str:
 
 
 def score(spec: str, answer: str) -> float | str:
-    """The score of an answer to the question in [0, 1], or the status of an answer without one, as in `ReasoningGym`."""
+    """The score of an answer in [0, 1], or the status of an answer without a score, as in `ReasoningGym`."""
     return _workers().run(_score, [(spec, answer, 0)])[0] if answer else "unparsed"
 
 

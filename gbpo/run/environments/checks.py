@@ -35,8 +35,8 @@ def load_episodes(run: RunArguments, train_set: Dataset, eval_set: Dataset | Non
     makes = environments(run)
     if makes and PYTHON in (run.tools or ()):
         raise ValueError(
-            f"tools: {PYTHON} keeps variables for each completion, which takes the place of the environment. Remove it, "
-            "or remove environment."
+            f"tools: {PYTHON} has variables for each completion, which take the place of the environment. Remove it, or "
+            "remove environment."
         )
     if makes and None not in makes:
         for dataset in filter(None, (train_set, eval_set)):
@@ -141,6 +141,6 @@ def _check_reset(where: str, example: Any, other: Any, rows: list[dict[str, Any]
     content = rows[0]["prompt"] if isinstance(rows[0]["prompt"], str) else rows[0]["prompt"][-1]["content"]
     if not content and not began[0]:
         raise ValueError(
-            f"{where}: the prompt is empty and reset returns {began[0]!r}, so the model would not know its task. Return "
-            "the task from reset, or give a data set with prompts."
+            f"{where}: the prompt is empty and reset returns {began[0]!r}, so the model would not know its task. "
+            "Return the task from reset, or give a data set with prompts."
         )

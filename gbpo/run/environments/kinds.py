@@ -12,7 +12,7 @@ from ..rewards_package import rewards_module
 
 BUILTIN = {"code_word": "CodeWord"}  # name and module in this package → class
 
-# kind → function or class in the module of that name in this package, the package that it needs, and how to install that
+# kind, which is also a module of this package → what creates it there, the package that it needs, how to install that
 _KINDS = {
     "reasoning_gym": ("ReasoningGym", "reasoning_gym", "pip install reasoning-gym"),
     "openenv": ("connect", "openenv", "pip install openenv"),
@@ -63,6 +63,12 @@ def _make(where: str, spec: Any, options: Any) -> Make:
         if name not in BUILTIN:
             raise ValueError(f"{where}={spec!r} is not a builtin environment. Write one of {', '.join(BUILTIN)}.")
         return functools.partial(getattr(importlib.import_module(f".{name}", __package__), BUILTIN[name]), **options)
+    if kind == "verifiers":
+        raise ValueError(
+            f"{where}={spec!r}: verifiers runs the turns of an episode itself and asks a server for each, so TRL 1.16 would "
+            "get no tokens to train on. Write a class with reset, tools and get_reward around the task, and give its "
+            "dotted path."
+        )
     if kind not in _KINDS:
         raise ValueError(f"{where}={spec!r}: did you mean {nearest(kind, [*_KINDS, 'builtin'])}:{name}? {_FORMS}")
     maker, package, install = _KINDS[kind]

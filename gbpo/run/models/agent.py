@@ -3,31 +3,44 @@
 import random
 from pathlib import Path
 
+from transformers import Qwen2Tokenizer
+
 from ..environments.code_word import LENGTH, LETTERS, TASK, CodeWord
 from .tool_chat import Messages, call_message, tool_tokenizer, warm_start
 
-EPISODES = 8192
-_RIGHT_FRACTION = 0.35  # of the demonstrations; all others guess after too few questions, or answer at random
+_EPISODES = 8192
+_RIGHT_FRACTION = 0.35  # of the demonstrations; all others end with a guess, after any number of questions
 
 
 def build(directory: Path) -> None:
     """Train the starting model of the environment's demo, and save it to `directory`."""
     rng = random.Random(0)
-    right = [_episode(seed, LENGTH, rng, guesses=False) for seed in range(512)]
+    right = [episode(seed, LENGTH, rng, guesses=False) for seed in range(512)]
     demonstrations = [
-        _episode(seed, LENGTH, rng, guesses=False)
+        episode(seed, LENGTH, rng, guesses=False)
         if rng.random() < _RIGHT_FRACTION
-        else _episode(seed, rng.randint(0, LENGTH), rng, guesses=True)
-        for seed in range(EPISODES)
+        else episode(seed, rng.randint(0, LENGTH), rng, guesses=True)
+        for seed in range(_EPISODES)
     ]
-    words = " ".join(f'{name} {{}} {{"code":"' for name in ("ask", "answer"))
-    warm_start(directory, tool_tokenizer(f"{TASK} {words} right wrong no more"), demonstrations, right)
+    warm_start(directory, tokenizer(), demonstrations, right)
 
 
-def _episode(seed: int, questions: int, rng: random.Random, *, guesses: bool) -> Messages:
-    """A conversation with the environment: some questions, an answer and a last message of the assistant."""
+def tokenizer() -> Qwen2Tokenizer:
+    """The tokenizer, with tokens for the words of the calls and of the environment."""
+    return tool_tokenizer(f'{TASK} ask{{}} answer{{"code":" right wrong no more')
+
+
+def episode(seed: int, questions: int, rng: random.Random, *, guesses: bool) -> Messages:
+    """A conversation with the environment: some questions, an answer, and a last message of the assistant.
+
+    Args:
+        seed: Seed of the code.
+        questions: Number of questions.
+        rng: The source of guesses.
+        guesses: Whether the answer is a random code, or the letters that the environment has shown.
+    """
     environment = CodeWord()
-    messages = [{"role": "user", "content": environment.reset(seed)}]
+    messages: Messages = [{"role": "user", "content": environment.reset(seed)}]
     letters = [environment.ask() for _ in range(questions)]
     for letter in letters:
         messages += [call_message("ask"), {"role": "tool", "name": "ask", "content": letter}]

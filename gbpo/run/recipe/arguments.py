@@ -40,9 +40,9 @@ class RunArguments:
         chat_template_path: File with a Jinja chat template that replaces the tokenizer's.
         reward_funcs: Names of rewards, or dotted paths of your own functions.
         reward_kwargs: Options of each reward, for example `{math: {workers: 4}}`.
-        environment: What the model acts in: `builtin:code_word`, `reasoning_gym:<task>`, `openenv:URL`, or the dotted path
-            of a class or function of your own. A mapping `{name: one of these}` gives each row the environment that its
-            column `environment` names.
+        environment: What the model acts in: `builtin:code_word`, `reasoning_gym:<task>`, `openenv:URL`, or the dotted
+            path of your own class or function. A mapping `{name: one of these}` gives each row the environment that
+            its column `environment` names.
         environment_kwargs: Options of the environment, or of each environment by its name.
         tools: What the model can call: `builtin:python`, `builtin:calculator`, or dotted paths of your own functions.
         tool_timeout: Seconds after which a call of a tool is abandoned.

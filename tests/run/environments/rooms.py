@@ -90,7 +90,14 @@ class Unmade(Room):
 NOT_CALLABLE = 3
 
 
-class Mortal(CodeWord):
+class Questions(CodeWord):
+    """Every letter that was asked for is worth 1."""
+
+    def get_reward(self) -> float:
+        return float(self._revealed)
+
+
+class Mortal(Questions):
     """Kills its process in the third generation of 16 completions, if the file `kill` exists in the working folder."""
 
     resets = 0

@@ -26,22 +26,21 @@ def completions_of(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
-def test_the_recipe_runs(calling_model, tmp_path, algorithm):
-    flags = ["--model_name_or_path", calling_model, "--max_steps", "4", "--algorithm", algorithm]
+def test_the_recipe_runs(acting_model, tmp_path, algorithm):
+    flags = ["--model_name_or_path", acting_model, "--max_steps", "4", "--algorithm", algorithm]
     train.main([str(RECIPE), *SHORT, *flags, "--output_dir", str(tmp_path)])
     rows = rows_of(tmp_path)
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    assert all(row["rewards/CodeWord/broken"] == 0.0 for row in rows if "rewards/CodeWord/broken" in row)
-    calls = [row["tools/call_frequency"] for row in rows if "tools/call_frequency" in row]
-    assert len(calls) == 2 and min(calls) > 1  # several turns
+    assert all(row["rewards/CodeWord/broken"] == 0.0 for row in rows)
+    assert all(row["tools/call_frequency"] > 1 for row in rows)  # several turns
     table = completions_of(tmp_path)
     assert set(table["CodeWord/status"]) == {"ok"} and "CodeWord" in table.columns
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_while_it_samples_resumes_exactly(launch, calling_model, tmp_path, monkeypatch):
+def test_a_run_that_is_killed_while_it_samples_resumes_exactly(launch, acting_model, tmp_path, monkeypatch):
     """Checkpoint 3 is between the two optimiser steps of generation 2. The run is killed in generation 3."""
-    flags = [*SHORT, "--model_name_or_path", calling_model, "--environment", "rooms.Mortal", "--max_steps", "8"]
+    flags = [*SHORT, "--model_name_or_path", acting_model, "--environment", "rooms.Mortal", "--max_steps", "8"]
     flags += ["--save_strategy", "steps", "--save_steps", "3", "--dataset_kwargs", "{size: 64}"]
     monkeypatch.chdir(tmp_path)
     here = ["env", f"PYTHONPATH={Path(__file__).parent}:{ROOT}", sys.executable]

@@ -18,6 +18,7 @@ CASES = {
     "not callable": ("rooms.NOT_CALLABLE", [], ["int", "cannot be called"]),
     "not a path": ("rooms", [], ["'rooms' is not an environment", "my_module.make"]),
     "unknown kind": ("reasoning_gmy:lcm", [], ["did you mean reasoning_gym:lcm?"]),
+    "verifiers": ("verifiers:gsm8k", [], ["verifiers runs the turns of an episode itself", "dotted path"]),
     "unknown builtin": ("builtin:code_wrd", [], ["'builtin:code_wrd'", "code_word"]),
     "missing package": ("reasoning_gym:lcm", [], ["reasoning_gym", "not installed: pip install reasoning-gym"]),
     "fails": ("rooms.Unmade", [], ["creating it raised OSError no licence"]),
@@ -42,7 +43,7 @@ CASES = {
         ["--reward_funcs", "majority_vote", "--reward_kwargs", "{majority_vote: {votes: 16}}"],
         ["1 more round(s) of votes", "Remove votes"],
     ),
-    "with Python": ("rooms.Room", ["--tools", "builtin:python"], ["takes the place of the environment", "Remove it"]),
+    "with Python": ("rooms.Room", ["--tools", "builtin:python"], ["take the place of the environment", "Remove it"]),
     "only options": (
         None,
         ["--dataset_name", "arithmetic", "--environment_kwargs", "{a: 1}"],
