@@ -26,7 +26,7 @@ from gbpo.run.rewards import load_rewards, named_rewards
 from gbpo.run.train import check_enough_prompts
 from gbpo.shared.write_whole import write_whole
 
-from ..evaluate.settings import QUESTION_FIELDS, Settings
+from ..evaluate.settings import QUESTION_FIELDS, TOOL_FIELDS, Settings
 from .cell_command import cell_flags
 from .grid import grid_points, read_grid
 from .plan import RECIPE, TEST, VALIDATION, ComparisonPlan
@@ -147,11 +147,14 @@ def _evaluation_flags(options: argparse.Namespace, recipe: Recipe) -> list[str]:
         "temperature": args.temperature if options.eval_temperature is None else options.eval_temperature,
         "top_p": args.top_p if options.eval_top_p is None else options.eval_top_p,
         "max_tokens": args.max_completion_length,
+        "tool_turns": args.max_tool_calling_iterations,
     }
     template_kwargs = args.chat_template_kwargs or {}
     Settings(run, template_kwargs, **sampling)
     prompts = {name: getattr(run, name) for name in QUESTION_FIELDS if name not in _SET_BY_QUESTIONS}
     prompts |= {"chat_template_kwargs": template_kwargs}
+    if not run.tools:
+        prompts, sampling = ({n: v for n, v in part.items() if n not in TOOL_FIELDS} for part in (prompts, sampling))
     values = {
         "reward": run.reward_funcs[0],
         "reward_kwargs": run.reward_kwargs[run.reward_funcs[0]],

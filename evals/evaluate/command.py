@@ -73,6 +73,7 @@ def _evaluate_all(options: argparse.Namespace) -> None:
     from gbpo.run.data.long_prompts import drop_long_prompts
     from gbpo.run.models.chat_templates import check_prompts, unread_variables
     from gbpo.run.rewards import load_rewards
+    from gbpo.run.tools.template import tool_template
 
     from .checkpoint import find_checkpoint
     from .evaluation import evaluate
@@ -86,6 +87,8 @@ def _evaluate_all(options: argparse.Namespace) -> None:
     tokenizers = [find_checkpoint(name, run.chat_template_path).tokenizer for name in names]
     for tokenizer in tokenizers:  # check all models before evaluating the first
         check_prompts(questions, run.dataset_name, form, tokenizer)
+        if run.tools:
+            tool_template(tokenizer)  # raises an error if the chat template cannot write or read calls
         found = reward_hazards.find(run, form, questions, tokenizer, settings.max_tokens)
         hazards |= dict.fromkeys([*unread_variables(form, tokenizer), *found])
     if options.reference is not None:

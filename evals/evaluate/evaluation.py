@@ -91,12 +91,11 @@ def _measure(
     formatted = settings.prompts.format(questions, policy.tokenizer)
     prompts = settings.prompts.token_ids(formatted["prompt"], policy.tokenizer)
     sampled, greedy = generation.complete(policy, prompts, settings)
-    texts = policy.tokenizer.batch_decode(sampled, skip_special_tokens=True)
+    texts = [completion.text for completion in sampled]
     columns = formatted.to_dict()
     repeated = {name: [value for value in values for _ in range(k)] for name, values in columns.items()}
-    scores, ungraded = grade(reward, repeated, texts, sampled)
-    greedy_texts = policy.tokenizer.batch_decode(greedy, skip_special_tokens=True)
-    greedy_scores, greedy_ungraded = grade(reward, columns, greedy_texts, greedy)
+    scores, ungraded = grade(reward, repeated, sampled)
+    greedy_scores, greedy_ungraded = grade(reward, columns, greedy)
 
     # The vote is by question number, because two questions may have the same prompt.
     ballots = [f"question {i}" for i in range(count) for _ in range(k)]
@@ -116,8 +115,8 @@ def _measure(
         majority=[0.0 if i is None else scores[i] for i in elected],
         greedy=greedy_scores,
         completions=texts[::k],
-        mean_tokens=fmean(map(len, sampled)),
-        truncated=fmean(not ids or ids[-1] not in policy.end_tokens for ids in sampled),
+        mean_tokens=fmean(sum(one.written) for one in sampled),
+        truncated=fmean(not one.ids or one.ids[-1] not in policy.end_tokens for one in sampled),
         kl_to_start=kl,
     )
     return {"evaluation": dataclasses.asdict(evaluation), "ungraded": ungraded + greedy_ungraded}

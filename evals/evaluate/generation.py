@@ -10,9 +10,10 @@ from transformers import GenerationConfig
 
 from .batches import batches, pad
 from .checkpoint import Checkpoint, memory_released
+from .completion import Completion, without_tools
 from .settings import Settings
 
-Completions = tuple[list[list[int]], list[list[int]]]  # token ids: sampled, greedy
+Completions = tuple[list[Completion], list[Completion]]  # sampled, greedy
 
 
 def complete(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: Settings) -> Completions:
@@ -26,8 +27,7 @@ def complete(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: Set
         settings: The sampling.
 
     Returns:
-        Token ids of the sampled completions and of the greedy completions, including the end token. Sampled completions
-        of the same prompt follow each other.
+        The sampled completions and the greedy completions. Sampled completions of the same prompt follow each other.
     """
     engine = _with_vllm if settings.engine == "vllm" else _with_transformers
     with memory_released():
@@ -40,8 +40,21 @@ def _with_transformers(checkpoint: Checkpoint, prompts: Sequence[list[int]], set
     rows = [prompt for prompt in prompts for _ in range(settings.samples)]
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        sampled = _generate(model, checkpoint, rows, settings, "sampled", do_sample=True, **sampler)
-    return sampled, _generate(model, checkpoint, prompts, settings, "greedy", do_sample=False)
+        sampled = _completed(model, checkpoint, rows, settings, "sampled", do_sample=True, **sampler)
+    return sampled, _completed(model, checkpoint, prompts, settings, "greedy", do_sample=False)
+
+
+def _completed(
+    model: Any, checkpoint: Checkpoint, rows: Sequence[list[int]], settings: Settings, description: str, **sampler: Any
+) -> list[Completion]:
+    def generate(rows: Sequence[list[int]]) -> list[list[int]]:
+        return _generate(model, checkpoint, rows, settings, description, **sampler)
+
+    if not settings.run.tools:
+        return without_tools(generate(rows), checkpoint.tokenizer)
+    from .tool_turns import ToolTurns  # loads TRL
+
+    return ToolTurns(checkpoint, settings, generate).complete(rows)
 
 
 @torch.inference_mode()
@@ -88,8 +101,9 @@ def _with_vllm(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: S
         )
         sampled = engine.generate(requests, [SamplingParams(seed=seed, **sampler) for seed in seeds])
         greedy = engine.generate(requests, SamplingParams(temperature=0.0, **common))
-    return _token_ids(sampled), _token_ids(greedy)
+    return _plain(sampled, checkpoint), _plain(greedy, checkpoint)
 
 
-def _token_ids(answers: Sequence[Any]) -> list[list[int]]:
-    return [list(output.token_ids) for answer in answers for output in answer.outputs]
+def _plain(answers: Sequence[Any], checkpoint: Checkpoint) -> list[Completion]:
+    ids = [list(output.token_ids) for answer in answers for output in answer.outputs]
+    return without_tools(ids, checkpoint.tokenizer)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from .completion import Completion
 
 
 def grade(
-    reward: Callable[..., Any], columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]]
+    reward: Callable[..., Any], columns: dict[str, list[Any]], written: Sequence[Completion]
 ) -> tuple[list[float], int]:
     """Grade completions, calling the reward with the same arguments as TRL does.
 
     Args:
         reward: The reward, which may be asynchronous.
         columns: Columns of the data set by name, including `prompt`. One row per completion.
-        texts: Completions.
-        ids: Their token ids.
+        written: The completions.
 
     Returns:
         The reward of each completion, with 0 for ungraded ones, and the number of ungraded completions.
@@ -29,11 +30,12 @@ def grade(
     given = {name: values for name, values in columns.items() if name not in ("prompt", "completion", "completion_ids")}
     prompts = columns["prompt"]
     chat = not isinstance(prompts[0], str)
-    completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
+    texts = [completion.text for completion in written]
+    completions = [completion.messages for completion in written] if chat else texts
     rewards = reward(
         prompts=prompts,
         completions=completions,
-        completion_ids=ids,
+        completion_ids=[completion.ids for completion in written],
         trainer_state=None,
         log_extra=lambda *args: None,
         log_metric=lambda *args: None,

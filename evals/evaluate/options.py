@@ -20,6 +20,7 @@ from .settings import ENGINES, QUESTION_FIELDS, SAMPLING, Settings
 _SHORT = {"dataset_columns": "--columns", "dataset_extract": "--extract", "dataset_train_split": "--split"}
 # setting of the sampling → field of the trainer
 _OF_TRAINER = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_completion_length"}
+_OF_TRAINER |= {"tool_turns": "max_tool_calling_iterations"}
 _DEFAULT_REWARD = "reasoning_gym"  # of a reasoning-gym task
 _SAMPLING_HELP = {
     "samples": "completions per question",
@@ -28,6 +29,7 @@ _SAMPLING_HELP = {
     "max_tokens": "maximum number of tokens per completion",
     "seed": "seed of the sampling",
     "batch_size": "completions per batch",
+    "tool_turns": "turns in which a completion may call tools",
 }
 
 
@@ -49,13 +51,13 @@ def parser(description: str | None) -> OneLineErrorParser:
     for field in dataclasses.fields(RunArguments):
         if field.name in QUESTION_FIELDS and field.name != "dataset_name":
             names = [_SHORT[field.name]] if field.name in _SHORT else []
-            kind = int if hints[field.name] == int | None else str
+            kind = {int | None: int, float: float}.get(hints[field.name], str)
             text = field.metadata["help"]
             text = text[0].lower() + text[1:].rstrip(".")
             add(*names, f"--{field.name}", dest=field.name, type=kind, metavar="VALUE", help=text)
     add("--chat_template_kwargs", metavar="VALUE", help="variables of the chat template: '{enable_thinking: false}'")
     for name, text in _SAMPLING_HELP.items():
-        add(f"--{name}", type=type(defaults[name]), help=f"{text} ({defaults[name]})")
+        add(f"--{name}", type=int if defaults[name] is None else type(defaults[name]), help=f"{text} ({defaults[name]})")
     add("--engine", choices=ENGINES, help="program that generates the completions (auto)")
     add("--reference", metavar="MODEL", help="model to measure the KL divergence from")
     add("--output", metavar="FILE.json", help="file to write the results to")

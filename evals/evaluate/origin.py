@@ -15,7 +15,13 @@ _CHAT_TEMPLATE = "chat_template.jinja"  # transformers saves the template of a t
 
 _RUN_FIELDS = {field.name for field in fields(RunArguments)}
 # fields of the trainer's configuration that an evaluation reads
-_TRAINER_FIELDS = ("chat_template_kwargs", "temperature", "top_p", "max_completion_length")
+_TRAINER_FIELDS = (
+    "chat_template_kwargs",
+    "temperature",
+    "top_p",
+    "max_completion_length",
+    "max_tool_calling_iterations",
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Origin:
     def prompts(self) -> dict[str, Any]:
         """What shapes the prompts of a model, beside the data set."""
         template = self.values.get("chat_template_path")
-        names = ("system_prompt", "prompt_template", "chat_template_kwargs")
+        names = ("system_prompt", "prompt_template", "chat_template_kwargs", "tools")
         return {name: self.values.get(name) or None for name in names} | {
             "chat_template_path": template and Path(template).expanduser().read_text()
         }

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from gbpo.run.recipe.arguments import RunArguments
+from gbpo.run.recipe.arguments import TOOL_TURNS, RunArguments
 
 if TYPE_CHECKING:
     from gbpo.run.data.prompts import PromptFormat
 
+TOOL_FIELDS = ("tools", "tool_timeout", "tool_turns")
 ENGINES = ("auto", "vllm", "transformers")
 
 
@@ -31,7 +32,9 @@ class Settings:
             `batch_size`.
         batch_size: Completions per batch with transformers. vLLM chooses its own batches.
         engine: `"vllm"`, `"transformers"` or `"auto"`: vLLM if it is installed and there is an accelerator, otherwise
-            transformers. After creation, the field contains the chosen engine instead of `"auto"`.
+            transformers. After creation, the field contains the chosen engine instead of `"auto"`. Tools need
+            transformers.
+        tool_turns: Turns in which a completion may call tools.
 
     Raises:
         ValueError: A value is out of range, or the engine is not installed.
@@ -46,6 +49,7 @@ class Settings:
     seed: int = 0
     batch_size: int = 128
     engine: str = "auto"
+    tool_turns: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("samples", "max_tokens", "batch_size"):
@@ -68,20 +72,30 @@ class Settings:
             raise ValueError(
                 f"reward_funcs={self.run.reward_funcs}: an evaluation has a single score. Write only one reward."
             )
-        object.__setattr__(self, "engine", _choose_engine(self.engine))
+        if self.run.tools and self.engine == "vllm":
+            raise ValueError(
+                f"engine='vllm' with tools={self.run.tools}: an evaluation runs tools only with transformers. Write "
+                "engine='transformers'."
+            )
+        engine = "transformers" if self.run.tools else _choose_engine(self.engine)
+        object.__setattr__(self, "engine", engine)
+        if self.run.tools and self.tool_turns is None:
+            object.__setattr__(self, "tool_turns", TOOL_TURNS)
 
     @property
     def prompts(self) -> PromptFormat:
         """The format of the prompts."""
         from gbpo.run.data.prompts import PromptFormat  # loads datasets
+        from gbpo.run.tools.named_tools import schemas
 
-        run = self.run
-        return PromptFormat(run.system_prompt, run.prompt_template, run.chat_template_path, self.chat_template_kwargs)
+        run, kwargs = self.run, self.chat_template_kwargs
+        return PromptFormat(run.system_prompt, run.prompt_template, run.chat_template_path, kwargs, schemas(run))
 
     def as_dict(self) -> dict[str, Any]:
         """The settings by name: questions, prompts, reward and sampling."""
         read = {name: getattr(self.run, name) for name in (*QUESTION_FIELDS, "reward_funcs", "reward_kwargs")}
-        return read | {name: getattr(self, name) for name in ("chat_template_kwargs", *SAMPLING)}
+        read |= {name: getattr(self, name) for name in ("chat_template_kwargs", *SAMPLING)}
+        return {name: value for name, value in read.items() if self.run.tools or name not in TOOL_FIELDS}
 
 
 # The fields of `Settings` that describe the sampling

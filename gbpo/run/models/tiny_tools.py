@@ -22,8 +22,8 @@ def build(directory: Path) -> None:
     warm_start(
         directory,
         tool_tokenizer(text),
-        demonstrations=[_called(rng) if rng.random() < CALLS else _guessed(rng) for _ in range(30_000)],
-        right=[_called(rng) for _ in range(512)],
+        demonstrations=[_called(rng) if rng.random() < CALLS else _guessed(rng) for _ in range(10_000)],
+        right=[_called(rng) for _ in range(256)],
     )
 
 

@@ -112,13 +112,11 @@ def warm_start(
 
 def _encoded(tokenizer: Qwen2Tokenizer, messages: Messages) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and labels of a conversation. The token that opens the assistant's turn has no label."""
-    ids: list[int] = []
-    labels: list[int] = []
-    for message in messages:
-        own = tokenizer.apply_chat_template([message], return_dict=False)
-        ids += own
-        labels += [-100, *own[1:]] if message["role"] == "assistant" else [-100] * len(own)
-    return torch.tensor(ids), torch.tensor(labels)
+    ids = torch.tensor(tokenizer.apply_chat_template(messages, return_dict=False))
+    opens = tokenizer.convert_tokens_to_ids([f"<|{role}|>" for role in ("system", "user", "tool", "assistant")])
+    turn = torch.isin(ids, torch.tensor(opens)).cumsum(0) - 1
+    of_assistant = torch.tensor([message["role"] == "assistant" for message in messages])[turn]
+    return ids, ids.masked_fill(~of_assistant | (ids == opens[-1]), -100)
 
 
 def _batch(tokenizer: Qwen2Tokenizer, examples: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -45,6 +45,12 @@ def load_tools(run: RunArguments) -> Tools:
     )
 
 
+def tool_methods(session: Any) -> dict[str, Callable[..., Any]]:
+    """The methods of a session that the model can call, by their names, as TRL finds them."""
+    names = [name for name, _ in inspect.getmembers(type(session), inspect.isfunction)]
+    return {name: getattr(session, name) for name in names if name != "reset" and not name.startswith("_")}
+
+
 def schemas(run: RunArguments) -> tuple[dict[str, Any], ...]:
     """The descriptions of the tools, which the chat template may write into the prompt."""
     return tuple(get_json_schema(tool) for tool in found_tools(run).values())
