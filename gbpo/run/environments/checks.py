@@ -8,10 +8,10 @@ from datasets import Dataset
 from transformers.utils import get_json_schema
 
 from ..recipe.arguments import RunArguments
-from .episode import NOT_TOOLS, Episode, described, episodes_of, tool_methods
-from .kinds import Make, environments
 from ..tools.limits import within
 from ..tools.named_tools import PYTHON
+from .episode import NOT_TOOLS, Episode, close, described, episodes_of, tool_methods
+from .kinds import Make, environments
 
 _SECONDS = 60.0  # time limit of each call before the run, in which an environment may load its data
 
@@ -35,8 +35,8 @@ def load_episodes(run: RunArguments, train_set: Dataset, eval_set: Dataset | Non
     makes = environments(run)
     if makes and PYTHON in (run.tools or ()):
         raise ValueError(
-            f"tools: {PYTHON} has variables for each completion, which take the place of the environment. Remove it, or "
-            "remove environment."
+            f"tools: {PYTHON} has variables for each completion, which take the place of the environment. Remove it, "
+            "or remove environment."
         )
     if makes and None not in makes:
         for dataset in filter(None, (train_set, eval_set)):
@@ -52,6 +52,8 @@ def load_episodes(run: RunArguments, train_set: Dataset, eval_set: Dataset | Non
                 f"{where}: {type(example).__name__} has no method get_reward and reward_funcs is missing, so no "
                 "completion would have a reward. Add get_reward, or write reward_funcs."
             )
+        for environment in (example, other):
+            close(environment)  # a server may have few sessions
         episodes[name] = episodes_of(name or type(example).__name__, make, example, run.tool_timeout)
     return episodes
 

@@ -5,6 +5,7 @@ public methods as tools. TRL makes an exception of a tool the text of the tool's
 """
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import math
@@ -14,6 +15,7 @@ from typing import Any
 from ..tools.limits import MAX_ERROR, ToolError, guarded, within
 
 NOT_TOOLS = ("reset", "get_reward", "close")
+_CLOSING = 10.0  # seconds that `close` may take
 
 
 def tool_methods(environment: Any) -> dict[str, Callable[..., Any]]:
@@ -47,7 +49,10 @@ class Episode:
     def reset(self, **row: Any) -> Any:
         """Begin a new episode with a row of the data set, and return the text that completes the prompt."""
         try:
-            if self._environment is None or self._failure is not None:
+            if self._failure is not None:
+                close(self._environment)
+                self._environment = None
+            if self._environment is None:
                 self._environment = within(self._seconds, type(self)._make)
             self._failure = None
             return within(self._seconds, lambda: _result(self._environment.reset(**row)))
@@ -110,6 +115,13 @@ def _guarded(method: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def _result(value: Any) -> Any:
     """The value, or the result of a coroutine."""
     return asyncio.run(value) if inspect.iscoroutine(value) else value
+
+
+def close(environment: Any) -> None:
+    """Call the environment's method `close`, if it has one. A failure changes nothing any more."""
+    if hasattr(environment, "close"):
+        with contextlib.suppress(Exception):
+            within(_CLOSING, lambda: _result(environment.close()))
 
 
 def described(method: str, error: Exception) -> str:

@@ -65,9 +65,9 @@ def _make(where: str, spec: Any, options: Any) -> Make:
         return functools.partial(getattr(importlib.import_module(f".{name}", __package__), BUILTIN[name]), **options)
     if kind == "verifiers":
         raise ValueError(
-            f"{where}={spec!r}: verifiers runs the turns of an episode itself and asks a server for each, so TRL 1.16 would "
-            "get no tokens to train on. Write a class with reset, tools and get_reward around the task, and give its "
-            "dotted path."
+            f"{where}={spec!r}: verifiers runs the turns of an episode itself and asks a server for each, so TRL 1.16 "
+            "would get no tokens to train on. Write a class with reset, tools and get_reward around the task, and give "
+            "its dotted path."
         )
     if kind not in _KINDS:
         raise ValueError(f"{where}={spec!r}: did you mean {nearest(kind, [*_KINDS, 'builtin'])}:{name}? {_FORMS}")

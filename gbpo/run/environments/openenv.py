@@ -43,6 +43,11 @@ class Session:
         """The sum of the rewards so far."""
         return self._return
 
+    def close(self) -> None:
+        """Give the session back to the server."""
+        if self._client is not None:
+            self._client.close()
+
     def _act(self, action: dict[str, Any]) -> str:
         if self._done:
             return "The episode is over."
@@ -97,11 +102,11 @@ def _client(url: str) -> Any:
 
 def _answered(url: str, ask: Callable[[], Any]) -> Any:
     """The server's answer. Raises `ConnectionError` if there is none."""
-    from websockets.exceptions import WebSocketException
-
     try:
         return ask()
-    except (OSError, WebSocketException) as error:
+    except Exception as error:
+        if not (isinstance(error, OSError) or type(error).__module__.startswith("websockets.")):
+            raise  # the server refuses an action
         reason = " ".join(f"{type(error).__name__} {error}".split())
         raise ConnectionError(f"the OpenEnv server at {url} does not answer ({reason})") from error
 

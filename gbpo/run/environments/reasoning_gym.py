@@ -19,6 +19,7 @@ class ReasoningGym:
         self._task, self._tries, self._kwargs = task, tries, kwargs
         self._left, self._score = tries, 0.0
         self._spec = self._gym.spec_of(task, 0, **kwargs)
+        self._gym.question_of(self._spec)  # raises an error if the task is unknown
         self._gym.score(self._spec, "0")  # starts the workers that score, which takes seconds
 
     def reset(self, seed: int, **row: Any) -> str:

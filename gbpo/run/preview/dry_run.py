@@ -14,7 +14,7 @@ from ...trainer.passes.speedups import SPEEDUPS, decide
 from ...trainer.sampling.vllm_client import server_url
 from ..data.prompts import PromptFormat
 from ..environments.checks import Episodes, first_rows
-from ..environments.episode import tool_methods
+from ..environments.episode import close, tool_methods
 from ..models import attention, catalogue
 from ..models.chat_templates import check_recipe_prompts
 from ..models.description import describe
@@ -221,6 +221,7 @@ def _environments(episodes: Episodes, train_set: datasets.Dataset) -> list[tuple
         tools = ", ".join(tool_methods(episode))
         text = f"tools {tools}; "
         text += f"the first row adds {episode.reset(**rows[0])!r} to the prompt" if rows else "no row uses it"
+        close(episode)
         table.append((kind.__name__ if name is None else name, text))
     return table
 

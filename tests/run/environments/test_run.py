@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pandas
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
+import processes
 from gbpo.run import train
 
 ROOT = Path(__file__).parents[3]
@@ -57,3 +60,33 @@ def test_a_run_that_is_killed_while_it_samples_resumes_exactly(launch, acting_mo
     for name in ("model/model.safetensors", *(f"completions/completions_{step:05d}.parquet" for step in (5, 7))):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert len(completions_of(tmp_path / "whole")["completion"].map(str).unique()) > 8
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(acting_model, tmp_path):
+    found = []
+    for count in (1, 2):
+        script = (Path(__file__).with_name("two_ranks.py"), acting_model, tmp_path / f"{count}.pt", count)
+        processes.run(*processes.python(count), *script)
+        found.append(torch.load(tmp_path / f"{count}.pt"))
+    alone, both = found
+    assert len(both["turns"]) == 2 and both["turns"][0] != both["turns"][1]  # the ranks take different turns
+    assert both["means"] == pytest.approx(alone["means"]) and 0 < alone["means"][0] < 2
+    start = AutoModelForCausalLM.from_pretrained(acting_model).parameters()
+    update = alone["weights"] - torch.cat([p.detach().flatten() for p in start])
+    assert update.norm() > 1e-3
+    assert (both["weights"] - alone["weights"]).norm() / update.norm() < 1e-5
+
+
+@pytest.mark.slow
+def test_several_environments_in_one_run(acting_model, tmp_path, monkeypatch):
+    """The rows take the two environments in turn, and each environment rewards its own."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    flags = ["--environment", "{word: builtin:code_word, questions: rooms.Questions}", "--max_steps", "2"]
+    flags += ["--model_name_or_path", acting_model, "--reward_weights", "2", "0.5", "--shuffle_dataset", "false"]
+    train.main([str(RECIPE), *SHORT, *flags, "--output_dir", str(tmp_path)])
+    table = completions_of(tmp_path)
+    word, questions = (table[f"{name}/status"] == "ok" for name in ("word", "questions"))
+    assert word.any() and questions.any() and (word ^ questions).all()
+    assert table["word"].isna().equals(questions) and table["questions"].isna().equals(word)
+    assert table["questions"].max() > 0
