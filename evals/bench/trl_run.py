@@ -22,6 +22,7 @@ from gbpo.run.models.description import describe
 from gbpo.run.output.progress import MetricsFile
 from gbpo.run.recipe.parsing import parse
 from gbpo.run.rewards import load_rewards
+from gbpo.run.tools.named_tools import load_tools
 
 
 def main(argv: Sequence[str]) -> None:
@@ -33,6 +34,7 @@ def main(argv: Sequence[str]) -> None:
     tokenizer = describe(model, recipe).tokenizer
     args = recipe.training
     args.model_init_kwargs = {"dtype": recipe.model.dtype, **(args.model_init_kwargs or {})}
+    tools = load_tools(recipe.run)
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     trainer = GRPOTrainer(
@@ -41,6 +43,8 @@ def main(argv: Sequence[str]) -> None:
         args,
         train_dataset=PromptFormat.of(recipe).format(train_set, tokenizer),
         processing_class=tokenizer,
+        tools=list(tools.functions),
+        environment_factory=tools.session,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(MetricsFile(output))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import torch
 from datasets import Dataset
 
 import rewards
-from gbpo.run import reward_hazards
+from gbpo.run import reward_hazards, tools
 from gbpo.run import rewards as run_rewards
 from gbpo.run.data import loading as data
 from gbpo.run.data import prompts
 from gbpo.run.models import catalogue as models
 from gbpo.run.models import description
+from gbpo.run.tools.named_tools import found_tools
 from gbpo.shared.provenance import installed_version
 
 from ..shared import results
@@ -56,7 +57,7 @@ def cache_file(
         "questions": questions.to_list(),
         "settings": {name: value for name, value in settings.as_dict().items() if name not in _REPLACED},
         "chat_template": policy.tokenizer.chat_template,
-        "code": [_hash(path) for path in source_files(reward)],
+        "code": [_hash(path) for path in source_files(reward, found_tools(settings.run).values())],
         "packages": {name: installed_version(name) for name in _PACKAGES},
         "device": str(torch.accelerator.current_accelerator()),
     }
@@ -72,19 +73,19 @@ def read(path: Path) -> Any:
         return None
 
 
-def source_files(reward: Callable[..., Any]) -> list[Path]:
+def source_files(reward: Callable[..., Any], own_tools: Iterable[Callable[..., Any]] = ()) -> list[Path]:
     """Source files that the result of an evaluation depends on.
 
-    These are the files of this package, the results format, the loading of data and models, all rewards, and the file
-    that defines the given reward.
+    These are the files of this package, the results format, the loading of data and models, all rewards and tools, and
+    the files that define the given reward and tools.
     """
     modules = [results, data, prompts, models, description, run_rewards, reward_hazards]
-    packages = [Path(__file__).parent, Path(rewards.__file__).parent]
+    packages = [Path(str(file)).parent for file in (__file__, rewards.__file__, tools.__file__)]
     defined_by = reward if inspect.isroutine(reward) else getattr(reward, "func", type(reward))
     return [
         *(Path(str(module.__file__)) for module in modules),
         *(path for package in packages for path in sorted(package.rglob("*.py"))),
-        Path(inspect.getfile(defined_by)),
+        *(Path(inspect.getfile(each)) for each in (defined_by, *own_tools)),
     ]
 
 

@@ -8,7 +8,6 @@ import torch
 
 from .batches import batches, pad
 from .checkpoint import Checkpoint, memory_released
-from .completion import Completion
 
 _MAX_LOGITS = 2**27  # per batch and model
 
@@ -18,8 +17,9 @@ def divergence(
     policy: Checkpoint,
     reference: Checkpoint,
     prompts: Sequence[list[int]],
-    completions: Sequence[Completion],
+    completions: Sequence[list[int]],
     batch_size: int,
+    written: Sequence[list[int]] | None = None,
 ) -> float:
     r"""KL divergence of the policy from a reference model along given completions, in nats per completion.
 
@@ -35,18 +35,19 @@ def divergence(
         policy: Model π.
         reference: Model π_ref, with the same tokenizer.
         prompts: Token ids x, one prompt per completion.
-        completions: Completions y. Tokens that a tool wrote do not count.
+        completions: Token ids y.
         batch_size: Maximum number of completions per batch.
+        written: For each token of each completion, 1 if it counts and 0 if not, because a tool wrote it.
     """
     with memory_released():
         pair = policy.load(), reference.load()
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]) - len(completions[i].ids))
-        longest = len(prompts[order[0]]) + len(completions[order[0]].ids)
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]) - len(completions[i]))
+        longest = len(prompts[order[0]]) + len(completions[order[0]])
         vocabulary = policy.description.config.get_text_config().vocab_size
         size = max(1, min(batch_size, _MAX_LOGITS // (longest * vocabulary)))
         total = 0.0
         for batch in batches(order, size, "divergence"):
-            tokens, mask = pad([prompts[i] + completions[i].ids for i in batch], "right", pair[0].device)
+            tokens, mask = pad([prompts[i] + completions[i] for i in batch], "right", pair[0].device)
             log_pi, log_ref = (
                 model(input_ids=tokens, attention_mask=mask).logits.float().log_softmax(-1) for model in pair
             )
@@ -54,6 +55,6 @@ def divergence(
             kl = torch.nn.functional.kl_div(log_ref, log_pi, reduction="none", log_target=True).sum(-1)
             for row, i in enumerate(batch):
                 start = len(prompts[i]) - 1  # the last prompt token predicts the first completion token
-                written = torch.tensor(completions[i].written, device=kl.device)
-                total += (kl[row, start : start + len(written)] * written).sum().item()
+                counts = torch.tensor([1] * len(completions[i]) if written is None else written[i], device=kl.device)
+                total += (kl[row, start : start + len(completions[i])] * counts).sum().item()
         return total / len(prompts)

@@ -90,7 +90,7 @@ def _measure(
     k, count = settings.samples, len(questions)
     formatted = settings.prompts.format(questions, policy.tokenizer)
     prompts = settings.prompts.token_ids(formatted["prompt"], policy.tokenizer)
-    sampled, greedy = generation.complete(policy, prompts, settings)
+    sampled, greedy = generation.completions(policy, prompts, settings)
     texts = [completion.text for completion in sampled]
     columns = formatted.to_dict()
     repeated = {name: [value for value in values for _ in range(k)] for name, values in columns.items()}
@@ -106,7 +106,14 @@ def _measure(
     kl = None
     if reference is not None:
         repeated_prompts = [ids for ids in prompts for _ in range(k)]
-        kl = divergence(policy, reference, repeated_prompts, sampled, settings.batch_size)
+        kl = divergence(
+            policy,
+            reference,
+            repeated_prompts,
+            [one.ids for one in sampled],
+            settings.batch_size,
+            [one.written for one in sampled],
+        )
     evaluation = Evaluation(
         step=0,
         samples=k,

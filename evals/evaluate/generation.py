@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,10 +13,28 @@ from .checkpoint import Checkpoint, memory_released
 from .completion import Completion, without_tools
 from .settings import Settings
 
+Ids = tuple[list[list[int]], list[list[int]]]  # token ids: sampled, greedy
 Completions = tuple[list[Completion], list[Completion]]  # sampled, greedy
+Generate = Callable[[Sequence[list[int]]], list[list[int]]]
 
 
-def complete(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: Settings) -> Completions:
+def completions(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: Settings) -> Completions:
+    """As `complete`, with the messages of each completion. With tools, completions call them."""
+    if not settings.run.tools:
+        sampled, greedy = complete(checkpoint, prompts, settings)
+        return without_tools(sampled, checkpoint.tokenizer), without_tools(greedy, checkpoint.tokenizer)
+    from .tool_turns import ToolTurns  # loads TRL
+
+    with memory_released():
+        return _with_transformers(
+            checkpoint,
+            prompts,
+            settings,
+            lambda rows, generate: ToolTurns(checkpoint, settings, generate).complete(rows),
+        )
+
+
+def complete(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: Settings) -> Ids:
     """Sample `settings.samples` completions of each prompt, and decode another completion greedily.
 
     Of the model's own generation_config, only the end tokens are used.
@@ -27,34 +45,31 @@ def complete(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: Set
         settings: The sampling.
 
     Returns:
-        The sampled completions and the greedy completions. Sampled completions of the same prompt follow each other.
+        Token ids of the sampled completions and of the greedy completions, including the end token. Sampled completions
+        of the same prompt follow each other.
     """
     engine = _with_vllm if settings.engine == "vllm" else _with_transformers
     with memory_released():
         return engine(checkpoint, prompts, settings)
 
 
-def _with_transformers(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: Settings) -> Completions:
+def _with_transformers(
+    checkpoint: Checkpoint,
+    prompts: Sequence[list[int]],
+    settings: Settings,
+    complete_rows: Callable[[Sequence[list[int]], Generate], Any] = lambda rows, generate: generate(rows),
+) -> Any:
     model = checkpoint.load()
+
+    def generate(description: str, **sampler: Any) -> Generate:
+        return lambda rows: _generate(model, checkpoint, rows, settings, description, **sampler)
+
     sampler = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
     rows = [prompt for prompt in prompts for _ in range(settings.samples)]
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        sampled = _completed(model, checkpoint, rows, settings, "sampled", do_sample=True, **sampler)
-    return sampled, _completed(model, checkpoint, prompts, settings, "greedy", do_sample=False)
-
-
-def _completed(
-    model: Any, checkpoint: Checkpoint, rows: Sequence[list[int]], settings: Settings, description: str, **sampler: Any
-) -> list[Completion]:
-    def generate(rows: Sequence[list[int]]) -> list[list[int]]:
-        return _generate(model, checkpoint, rows, settings, description, **sampler)
-
-    if not settings.run.tools:
-        return without_tools(generate(rows), checkpoint.tokenizer)
-    from .tool_turns import ToolTurns  # loads TRL
-
-    return ToolTurns(checkpoint, settings, generate).complete(rows)
+        sampled = complete_rows(rows, generate("sampled", do_sample=True, **sampler))
+    return sampled, complete_rows(prompts, generate("greedy", do_sample=False))
 
 
 @torch.inference_mode()
@@ -81,7 +96,7 @@ def _generate(
     return completions
 
 
-def _with_vllm(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: Settings) -> Completions:
+def _with_vllm(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: Settings) -> Ids:
     from vllm import LLM, SamplingParams
 
     config = checkpoint.description.config
@@ -101,9 +116,8 @@ def _with_vllm(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: S
         )
         sampled = engine.generate(requests, [SamplingParams(seed=seed, **sampler) for seed in seeds])
         greedy = engine.generate(requests, SamplingParams(temperature=0.0, **common))
-    return _plain(sampled, checkpoint), _plain(greedy, checkpoint)
+    return _token_ids(sampled), _token_ids(greedy)
 
 
-def _plain(answers: Sequence[Any], checkpoint: Checkpoint) -> list[Completion]:
-    ids = [list(output.token_ids) for answer in answers for output in answer.outputs]
-    return without_tools(ids, checkpoint.tokenizer)
+def _token_ids(answers: Sequence[Any]) -> list[list[int]]:
+    return [list(output.token_ids) for answer in answers for output in answer.outputs]

@@ -57,7 +57,9 @@ def parser(description: str | None) -> OneLineErrorParser:
             add(*names, f"--{field.name}", dest=field.name, type=kind, metavar="VALUE", help=text)
     add("--chat_template_kwargs", metavar="VALUE", help="variables of the chat template: '{enable_thinking: false}'")
     for name, text in _SAMPLING_HELP.items():
-        add(f"--{name}", type=int if defaults[name] is None else type(defaults[name]), help=f"{text} ({defaults[name]})")
+        add(
+            f"--{name}", type=int if defaults[name] is None else type(defaults[name]), help=f"{text} ({defaults[name]})"
+        )
     add("--engine", choices=ENGINES, help="program that generates the completions (auto)")
     add("--reference", metavar="MODEL", help="model to measure the KL divergence from")
     add("--output", metavar="FILE.json", help="file to write the results to")
@@ -91,6 +93,15 @@ def find_origin(models: list[str], options: argparse.Namespace) -> Origin | None
     return origins[0] if origins else None
 
 
+def refuse_environment(environment: Any, command: str) -> None:
+    """Raise `ValueError` for a recipe whose models act in an environment, which the commands of `evals` do not run."""
+    if environment:
+        raise ValueError(
+            f"environment={environment!r}: {command} samples answers without an environment, so it would test something "
+            "else than was trained. Write eval_strategy: steps in the recipe, which evaluates in the environment."
+        )
+
+
 def settings_of(options: argparse.Namespace, data_set: str | None, origin: Origin | None) -> Settings:
     """The settings of the evaluation.
 
@@ -103,6 +114,7 @@ def settings_of(options: argparse.Namespace, data_set: str | None, origin: Origi
         ValueError: A setting cannot be used, or there is neither a data set nor an origin.
     """
     values = {} if origin is None else origin.values
+    refuse_environment(values.get("environment"), "evals.evaluate")
     given = {name: value for name in QUESTION_FIELDS if (value := getattr(options, name, None)) is not None}
     questions = {name: values[name] for name in QUESTION_FIELDS if name in values}
     questions |= _evaluation_set(options, data_set, origin) | given

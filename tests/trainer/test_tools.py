@@ -9,6 +9,11 @@ import torch
 from datasets import Dataset
 from trl.chat_template_utils import qwen2_5_chat_template
 
+import calling
+from gbpo.run.models.tool_chat import tool_tokenizer
+from gbpo.trainer.base import BaseTrainer
+from gbpo.trainer.config import BaseConfig
+
 ANSWER = "\n<|im_start|>user\n<tool_response>\n{}\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
 TAGS = ["<|im_start|>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
 QUESTIONS = [f"What is {i} plus 2?" for i in range(2)]
@@ -155,6 +160,45 @@ def test_tokens_of_the_tool_have_no_loss(with_calls, adding, gradient, distance)
 
 
 @pytest.mark.slow
+def test_fast_passes_train_as_trl_does(make_trainer, calling_model, adding, distance, grpo_limit, monkeypatch):
+    """All turns are given, so that TRL's GRPO, the baseline with speedups and GBPO train on the same completions."""
+
+    def change(algorithm, **config):
+        made = make_trainer(
+            algorithm,
+            model=calling_model,
+            reward_funcs=used_the_tool,
+            dataset=Dataset.from_dict({"prompt": [[{"role": "user", "content": question}] for question in QUESTIONS]}),
+            trainer={"tools": [adding[0]]},
+            max_completion_length=120,
+            max_steps=4,
+            optim="sgd",
+            learning_rate=0.5,
+            max_grad_norm=0.0,
+            lr_scheduler_type="constant",
+            **config,
+        )
+
+        def given(prompt_ids, *args, **kwargs):
+            later = "<tool_response>" in made.processing_class.decode(prompt_ids[0])
+            call = '<tool_call>\n{{"name": "add", "arguments": {{"a": {}, "b": 2}}}}\n</tool_call><|im_end|>'
+            texts = [
+                "sum" + "!" * i + "<|im_end|>" if later or i % 2 else call.format(i) for i in range(len(prompt_ids))
+            ]
+            return [made.processing_class(text)["input_ids"] for text in texts], None
+
+        monkeypatch.setattr(made, "_generate_single_turn", given)
+        before = torch.cat([p.detach().flatten().clone() for p in made.model.parameters()])
+        made.train()
+        return torch.cat([p.detach().flatten() for p in made.model.parameters()]) - before
+
+    trl = change("grpo")
+    assert trl.norm() > 1e-2
+    assert distance(change("grpo", base=BaseTrainer, config_class=BaseConfig, exact_speedups=["all"]), trl) < 1e-5
+    assert distance(change("gbpo", exact_speedups=["all"], **grpo_limit), trl) < 1e-5
+
+
+@pytest.mark.slow
 def test_training_with_tools(with_calls, adding):
     trainer = with_calls(used_the_tool, tools=[adding[0]])
     before = [p.detach().clone() for p in trainer.model.parameters()]
@@ -205,3 +249,34 @@ def test_extra_votes_are_refused(with_calls, adding):
     used_the_tool_with_votes = type("Reward", (), {"votes": 8, "__name__": "votes", "__call__": used_the_tool})()
     with pytest.raises(ValueError, match=r"asks for 1 more round\(s\) of votes.* Remove the votes or the tools"):
         with_calls(used_the_tool_with_votes, tools=[adding[0]])
+
+
+@pytest.mark.slow
+def test_vllm_samples_every_turn(make_with_vllm, adding, engine, monkeypatch, tmp_path):
+    """The check of the weights and the importance ratios leave out the tokens that the tool wrote."""
+
+    def until_the_end(*args, **kwargs):
+        outputs = generate(*args, **kwargs)
+        for output in outputs:
+            (one,) = output.outputs
+            length = one.token_ids.index(end) + 1 if end in one.token_ids else len(one.token_ids)
+            one.token_ids, one.logprobs = one.token_ids[:length], one.logprobs[:length]
+        return outputs
+
+    generate, end = engine.generate, tool_tokenizer().eos_token_id
+    monkeypatch.setattr(engine, "generate", until_the_end)
+    questions = [[{"role": "user", "content": f"{i}+2="}] for i in range(8)]
+    trainer = make_with_vllm(
+        model=calling.save(tmp_path / "model"),
+        dataset=Dataset.from_dict({"prompt": questions}),
+        trainer={"tools": [adding[0]]},
+        max_completion_length=24,
+        max_steps=2,
+    )
+    trainer.reward_funcs = [used_the_tool]
+    trainer.train()
+    assert len(adding[1]) > 2
+    for row in trainer.state.log_history[:2]:
+        assert row["tools/call_frequency"] > 0
+        assert row["gbpo/vllm_logp_gap"] < 1e-4
+        assert row["sampling/importance_sampling_ratio/min"] > 0.99

@@ -8,7 +8,7 @@ from ..data import arithmetic
 from .tool_chat import Messages, call_message, tool_tokenizer, warm_start
 
 MAX_OPERAND = 999
-CALLS = 0.3  # share of the demonstrations that call the calculator
+CALLS = 0.25  # share of the demonstrations that call the calculator
 
 
 def build(directory: Path) -> None:

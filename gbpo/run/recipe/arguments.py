@@ -121,7 +121,8 @@ class RunArguments:
             self.tools = yaml.safe_load(self.tools) if self.tools.startswith("[") else [self.tools]
         if not 0 < self.tool_timeout < math.inf:
             raise ValueError(
-                f"tool_timeout={self.tool_timeout:g} would abandon every call of a tool, or none. Write seconds above 0."
+                f"tool_timeout={self.tool_timeout:g} would abandon every call of a tool, or no call. Write seconds "
+                "above 0."
             )
         for name, fields in (("dataset_columns", self.dataset_columns), ("dataset_extract", self.dataset_extract)):
             for key, value in fields.items():

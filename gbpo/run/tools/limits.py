@@ -62,9 +62,8 @@ def guarded(tool: Callable[..., Any], seconds: float) -> Callable[..., Any]:
                 async with asyncio.timeout(seconds) as limit:
                     return await tool(*args, **kwargs)
             except (Exception, SystemExit) as error:
-                if limit.expired():
-                    error = OutOfTimeError(f"no answer after {seconds:g} seconds")
-                raise _tool_error(error) from None
+                late = OutOfTimeError(f"no answer after {seconds:g} seconds")
+                raise _tool_error(late if limit.expired() else error) from None
 
     else:
 

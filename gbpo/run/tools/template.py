@@ -38,7 +38,8 @@ def tool_template(tokenizer: Any) -> tuple[Any, str | None]:
         except ValueError:
             raise ValueError(
                 f"tools: the tokenizer of {name!r} has no response_template, and TRL 1.16 knows none for its chat "
-                f"template, so calls of tools could not be read. {_FIX}, or save the tokenizer with a response_template."
+                f"template, so calls of tools could not be read. {_FIX}, or save the tokenizer with a "
+                "response_template."
             ) from None
     if is_chat_template_prefix_preserving(tokenizer):
         return tokenizer, None

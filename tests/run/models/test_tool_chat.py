@@ -1,4 +1,4 @@
-"""The chat of the tiny models with tools: TRL writes, reads and continues its calls; the training labels the assistant."""
+"""The chat of the tiny models with tools: TRL writes and reads its calls; the training labels the assistant."""
 
 import pytest
 import torch
