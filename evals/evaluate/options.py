@@ -97,8 +97,8 @@ def refuse_environment(environment: Any, command: str) -> None:
     """Raise `ValueError` for a recipe whose models act in an environment, which the commands of `evals` do not run."""
     if environment:
         raise ValueError(
-            f"environment={environment!r}: {command} samples answers without an environment, so it would test something "
-            "else than was trained. Write eval_strategy: steps in the recipe, which evaluates in the environment."
+            f"environment={environment!r}: {command} samples answers without an environment, so it would test another "
+            "task than was trained. Write eval_strategy: steps in the recipe, which evaluates in the environment."
         )
 
 

@@ -9,12 +9,12 @@ import zlib
 
 import torch
 from accelerate.utils import gather_object
+from rooms import Questions
 
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.data.episodes import episodes
 from gbpo.run.environments.episode import episodes_of, rewards_of
 from gbpo.run.processes.group import leave_together
-from rooms import Questions
 
 TURNS = ["<|call|>ask{}<|end|>", '<|call|>answer{"code":"ab"}<|end|>', "right<|end|>", '<|call|>sing{"loud":1}<|end|>']
 

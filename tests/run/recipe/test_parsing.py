@@ -28,6 +28,7 @@ PLANS = {
     "tiny_ttrl": (1, 128, 2),
     "tiny_words": (1, 128, 4),
     "tiny_tools": (1, 128, 2),
+    "tiny_environment": (1, 64, 2),
     "gemma_cpu": (1, 32, 2),
     "qwen_math": (1, 128, 8),
     "qwen_ttrl": (1, 64, 40),
