@@ -89,10 +89,10 @@ def test_a_wrong_action_is_an_answer_to_the_model(server):
     assert episode._reward() == 0.0
 
 
+@pytest.mark.parametrize("server", ["tools"], indirect=True)
 def test_a_run(server, acting_model, tmp_path):
-    kind, url, _ = server
-    if kind == "actions":
-        pytest.skip("the model knows the tools only")
+    """The model knows the tools only."""
+    _, url, _ = server
     recipe = HERE.parents[1] / "recipes" / "tiny_environment.yaml"
     flags = ["--model_name_or_path", acting_model, "--environment", f"openenv:{url}", "--max_steps", "2"]
     flags += ["--per_device_train_batch_size", "8", "--logging_steps", "1", "--output_dir", str(tmp_path)]
