@@ -23,6 +23,7 @@ from ..shared.stopping import TrainingStopped
 from .checkpoints import load_rollout_state, plain_logs, save_rollout_state, written_whole
 from .guards.finite_rewards import check_rewards
 from .guards.finite_steps import FiniteSteps
+from .guards.logged_calls import with_text_arguments
 from .guards.phase_times import PhaseTimes
 from .guards.ratio_metrics import ratio_metrics
 from .guards.sampler_gap import sampler_gap_metrics
@@ -181,6 +182,9 @@ class BridgeTrainer(GRPOTrainer):
         # TRL would compute old log-probs for its correction; `anchor` corrects without them
         with self._with(vllm_importance_sampling_correction=False):
             batch = super()._generate_and_score_completions(inputs)
+        if self.tools:
+            log = self._logs["completion"]
+            log.extend([with_text_arguments(log.popleft()) for _ in range(len(log))])
         if self.take_tool_timeouts is not None:
             abandoned = torch.tensor(float(self.take_tool_timeouts()), device=self.accelerator.device)
             self._log("gbpo/tool_timeouts", self.accelerator.reduce(abandoned).item())

@@ -2,9 +2,14 @@
 
 import pytest
 from datasets import Dataset
+from trl.chat_template_utils import qwen2_5_chat_template
 
 from gbpo.run.data.prompts import PromptFormat
 from gbpo.run.models.tiny import character_tokenizer
+from gbpo.run.recipe.arguments import RunArguments
+from gbpo.run.tools.calculator import calculator
+from gbpo.run.tools.named_tools import schemas
+from gbpo.run.tools.python_session import PythonSession
 from templates import SWITCH
 
 FORM = PromptFormat(system_prompt="Be brief.", prompt_template="Q: {prompt}\nA:", chat_template_kwargs={})
@@ -57,3 +62,17 @@ def test_the_tokens_are_those_of_the_text_with_the_variables(tokenizer):
 def test_the_longest_of_many_prompts_is_found(tokenizer):
     tokenizer.chat_template = None
     assert PromptFormat().longest(Dataset.from_dict({"prompt": ["1"] * 100 + ["1+1="] + ["1"] * 100}), tokenizer) == 4
+
+
+def test_descriptions_of_tools_are_written_as_trl_writes_them(tokenizer):
+    """TRL gives the functions themselves to the chat template."""
+    tokenizer.chat_template = qwen2_5_chat_template
+    run = RunArguments(dataset_name="arithmetic", tools=["builtin:calculator", "builtin:python"])
+    form, messages = PromptFormat(tools=schemas(run)), [{"role": "user", "content": "1+1="}]
+    expected = tokenizer.apply_chat_template(
+        messages, tools=[calculator, PythonSession().python], add_generation_prompt=True, tokenize=False
+    )
+    assert form.text(messages, tokenizer) == expected
+    assert '"name": "calculator"' in expected and "Variables of earlier calls" in expected
+    assert form.token_ids([messages], tokenizer) == [tokenizer(expected)["input_ids"]]
+    assert PromptFormat().text(messages, tokenizer) != expected

@@ -1,0 +1,30 @@
+"""Calls of tools in the table of completions."""
+
+import json
+from typing import Any
+
+
+def with_text_arguments(completion: Any) -> Any:
+    """A completion in which the arguments of every call are JSON text.
+
+    A column of the table of completions has one type, but a model may write a number in one call and text in another.
+
+    >>> call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    >>> with_text_arguments([{"role": "assistant", "content": "", "tool_calls": [call]}])[0]["tool_calls"]
+    [{'type': 'function', 'function': {'name': 'add', 'arguments': '{"a": 1}'}}]
+    """
+    if isinstance(completion, str):
+        return completion
+    return [
+        {**message, "tool_calls": [_with_text(call) for call in message["tool_calls"]]}
+        if message.get("tool_calls")
+        else message
+        for message in completion
+    ]
+
+
+def _with_text(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    arguments = function["arguments"]
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": text}}
