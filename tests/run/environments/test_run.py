@@ -31,9 +31,11 @@ def completions_of(folder):
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 def test_the_recipe_runs(acting_model, tmp_path, algorithm):
     flags = ["--model_name_or_path", acting_model, "--max_steps", "4", "--algorithm", algorithm]
+    flags += ["--eval_strategy", "steps", "--eval_steps", "4", "--dataset_kwargs", "{size: 4}"]
     train.main([str(RECIPE), *SHORT, *flags, "--output_dir", str(tmp_path)])
-    rows = rows_of(tmp_path)
+    *rows, evaluation = [row for row in rows_of(tmp_path) if "reward" in row or "eval_reward" in row]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert evaluation["eval_rewards/CodeWord/broken"] == 0.0 and evaluation["eval_tools/call_frequency"] > 1
     assert all(row["rewards/CodeWord/broken"] == 0.0 for row in rows)
     assert all(row["tools/call_frequency"] > 1 for row in rows)  # several turns
     table = completions_of(tmp_path)
