@@ -213,10 +213,13 @@ def programs_file(tmp_path_factory):
 
 @pytest.mark.sweep
 @by_recipe
-def test_runs_two_steps_on_a_tiny_model(path, boxing_model, tiny_gemma, problems, programs_file, tmp_path, monkeypatch):
+def test_runs_two_steps_on_a_tiny_model(
+    path, boxing_model, acting_model, tiny_gemma, problems, programs_file, tmp_path, monkeypatch
+):
     """With a tiny model, other data and short completions, and without engines that need a GPU."""
     text = path.read_text()
-    flags = ["--model_name_or_path", tiny_gemma if "gemma" in path.stem else boxing_model]
+    calls = "\ntools:" in text or "\nenvironment:" in text
+    flags = ["--model_name_or_path", tiny_gemma if "gemma" in path.stem else acting_model if calls else boxing_model]
     if "\ndataset_columns: {problem:" in text:
         flags += ["--dataset_name", problems, "--dataset_columns", "{problem: prompt, answer: solution}"]
     if "\ndataset_extract: {prompt: mbpp.prompt}" in text:
