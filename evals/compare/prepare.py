@@ -27,6 +27,7 @@ from gbpo.run.rewards import load_rewards, named_rewards
 from gbpo.run.train import check_enough_prompts
 from gbpo.shared.write_whole import write_whole
 
+from ..evaluate.options import refuse_environment
 from ..evaluate.settings import QUESTION_FIELDS, TOOL_FIELDS, Settings
 from .cell_command import cell_flags
 from .grid import grid_points, read_grid
@@ -64,6 +65,7 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
     grid = read_grid(options.grid)
     found = grid_points(options.recipe, options.algorithms, grid, overrides)
     recipe = found[0].recipe
+    refuse_environment(recipe.run.environment, "evals.compare")
     held_out = options.eval_dataset_name or recipe.run.eval_dataset_name
     run = dataclasses.replace(recipe.run, eval_dataset_name=held_out)
     train_set, eval_set = data.load(run, evaluation=True)

@@ -93,6 +93,15 @@ def find_origin(models: list[str], options: argparse.Namespace) -> Origin | None
     return origins[0] if origins else None
 
 
+def refuse_environment(environment: Any, command: str) -> None:
+    """Raise `ValueError` for a recipe whose models act in an environment, which the commands of `evals` do not run."""
+    if environment:
+        raise ValueError(
+            f"environment={environment!r}: {command} samples answers without an environment, so it would test another "
+            "task than was trained. Write eval_strategy: steps in the recipe, which evaluates in the environment."
+        )
+
+
 def settings_of(options: argparse.Namespace, data_set: str | None, origin: Origin | None) -> Settings:
     """The settings of the evaluation.
 
@@ -105,6 +114,7 @@ def settings_of(options: argparse.Namespace, data_set: str | None, origin: Origi
         ValueError: A setting cannot be used, or there is neither a data set nor an origin.
     """
     values = {} if origin is None else origin.values
+    refuse_environment(values.get("environment"), "evals.evaluate")
     given = {name: value for name in QUESTION_FIELDS if (value := getattr(options, name, None)) is not None}
     questions = {name: values[name] for name in QUESTION_FIELDS if name in values}
     questions |= _evaluation_set(options, data_set, origin) | given

@@ -47,12 +47,12 @@ def named_rewards(run: RunArguments) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: No reward is named, or `reward_kwargs` names a reward that `reward_funcs` does not list.
     """
-    names, options = run.reward_funcs, dict(run.reward_kwargs)
-    if not names and run.dataset_name.startswith(REASONING_GYM):
+    names, options = run.reward_funcs or [], dict(run.reward_kwargs)
+    if not names and not run.environment and run.dataset_name.startswith(REASONING_GYM):
         names = ["reasoning_gym"]
         task = {"task": run.dataset_name.removeprefix(REASONING_GYM), **run.dataset_kwargs}
         options["reasoning_gym"] = task | options.get("reasoning_gym", {})
-    if not names:
+    if not names and not run.environment:  # an environment may have its own reward
         raise ValueError("reward_funcs is missing: write a reward's name, for example reward_funcs: [math].")
     unused = set(options) - set(names)
     if unused:

@@ -23,6 +23,8 @@ from ..trainer.sampling.vllm_client import check_server
 from .data.loading import announce, load, quiet
 from .data.long_prompts import drop_long_prompts
 from .data.prompts import PromptFormat
+from .environments.checks import Episodes, load_episodes
+from .environments.episode import rewards_of
 from .models import attention, catalogue
 from .models.adapters import save_merged
 from .models.chat_templates import check_recipe_prompts
@@ -54,6 +56,7 @@ class Inputs:
     eval_set: datasets.Dataset | None
     rewards: list[Callable[..., Any]]
     tools: Tools
+    episodes: Episodes
     output: Path
 
 
@@ -82,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = catalogue.local_model(recipe.model.model_name_or_path)
         description = describe(model, recipe)
         check_recipe_prompts(recipe, inputs.train_set, inputs.eval_set, description.tokenizer)
-        if recipe.run.tools:
+        if recipe.run.tools or inputs.episodes:
             tool_template(description.tokenizer)  # raises an error if the chat template cannot write or read calls
         recipe.model.attn_implementation = agreed(lambda: _attention(recipe, description))
         memory.skeleton(recipe, description)  # raises an error if adapters, attention or model_init_kwargs do not fit
@@ -113,15 +116,17 @@ def check_inputs(recipe: Recipe) -> Inputs:
         train_set, eval_set = _without_long_prompts(recipe, train_set, eval_set)
     check_enough_prompts(recipe, len(train_set))
     rewards = load_rewards(recipe.run, train_set, recipe.training.max_completion_length)
+    episodes = load_episodes(recipe.run, train_set, eval_set, has_rewards=bool(rewards))
+    rewards += rewards_of(episodes)
     check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
     rounds = vote_rounds(rewards, recipe.training.num_generations)  # raises an error if `votes` does not fit
-    if recipe.run.tools:
+    if recipe.run.tools or episodes:
         check_possible(recipe.training, vote_rounds=rounds, sharded=memory.Sharding.of(recipe.training).weights > 1)
     tools = load_tools(recipe.run)
     agreed(lambda: _check_references(rewards, train_set))
     output = agreed(lambda: folder.choose(recipe))
     agreed(lambda: check_writable(output))
-    return Inputs(recipe, train_set, eval_set, rewards, tools, output)
+    return Inputs(recipe, train_set, eval_set, rewards, tools, episodes, output)
 
 
 def _without_long_prompts(
@@ -198,9 +203,9 @@ def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseT
             quantization_config=get_quantization_config(recipe.model),
             peft_config=get_peft_config(recipe.model),
             tools=list(inputs.tools.functions),
-            environment_factory=inputs.tools.session,
+            environment_factory=inputs.tools.session or inputs.episodes.get(None, inputs.episodes) or None,
         )
-    if recipe.run.tools:
+    if recipe.run.tools or inputs.episodes:
         trainer.take_tool_timeouts = take_timeouts
     return trainer
 
@@ -238,7 +243,8 @@ def _save_beside_model(trainer: BaseTrainer, recipe: Recipe, model: str, output:
 
 
 def _print_dry_run(inputs: Inputs) -> None:
-    page = dry_run.report(inputs.recipe, inputs.train_set, inputs.eval_set, inputs.rewards, inputs.output)
+    data = (inputs.train_set, inputs.eval_set)
+    page = dry_run.report(inputs.recipe, *data, inputs.rewards, inputs.output, inputs.episodes)
     print(page, flush=True)
 
 

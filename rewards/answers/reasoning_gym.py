@@ -87,7 +87,7 @@ class ReasoningGym:
         statuses = ["no_gold" if question is None else "unparsed" for question in index]
         scores = [0.0] * len(answers)
         gradable = {row: question for row, question in enumerate(index) if question is not None and answers[row]}
-        workers = Workers(None, HARD_LIMIT, MEMORY_MB, _prepare)
+        workers = _workers()
         tasks = [(self._specs[question >= self._size], answers[row], question) for row, question in gradable.items()]
         results = await run_in_thread(workers.run, _score, tasks)
         for row, result in zip(gradable, results, strict=True):
@@ -96,6 +96,25 @@ class ReasoningGym:
             else:
                 statuses[row], scores[row] = "ok" if result == 1.0 else "wrong", result
         return report(self.__name__, statuses, log_extra, log_metric, workers.failure_hint, scores)
+
+
+def spec_of(task: str, seed: int, **kwargs: Any) -> str:
+    """The description of a task with one question, for `question_of` and `score`."""
+    return json.dumps({"name": task, "size": 1, "seed": seed, **kwargs})
+
+
+def question_of(spec: str) -> str:
+    """The text of the question."""
+    return _task(spec)[0]["question"]
+
+
+def score(spec: str, answer: str) -> float | str:
+    """The score of an answer in [0, 1], or the status of an answer without a score, as in `ReasoningGym`."""
+    return _workers().run(_score, [(spec, answer, 0)])[0] if answer else "unparsed"
+
+
+def _workers() -> Workers:
+    return Workers(None, HARD_LIMIT, MEMORY_MB, _prepare)
 
 
 def _answer(text: str) -> str:
@@ -112,7 +131,7 @@ def _prepare() -> None:
     import reasoning_gym  # noqa: F401
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)  # an environment has one task per question
 def _task(spec: str) -> Any:
     import reasoning_gym
 

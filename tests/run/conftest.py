@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import acting
 import boxing
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +17,12 @@ ROOT = Path(__file__).parents[2]
 def boxing_model(tmp_path_factory):
     """Folder of a tiny decoder that ends every chat with a random digit in a box, so that maths rewards vary."""
     return boxing.save(tmp_path_factory.mktemp("boxing_model"))
+
+
+@pytest.fixture(scope="session")
+def acting_model(tmp_path_factory):
+    """Folder of a tiny decoder that calls the tools of the environment `code_word` at random."""
+    return acting.save(tmp_path_factory.mktemp("acting_model"))
 
 
 @pytest.fixture(scope="session")

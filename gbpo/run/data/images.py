@@ -11,6 +11,7 @@ from typing import Any
 from datasets import Dataset, Image, List, Value
 
 from ..rewards_package import rewards_module
+from .episodes import EMPTY_PROMPT
 
 # The columns that TRL reads: one image of each row, or a list of them.
 COLUMNS = ("image", "images")
@@ -81,8 +82,12 @@ def pixels(dataset: Dataset) -> list[int]:
 
 
 def prompt_keys(dataset: Dataset) -> list[str]:
-    """A text for each row. It is equal for rows with the same prompt and the same images."""
-    prompts = map(json.dumps, dataset["prompt"])
+    """A text for each row. It is equal for rows with the same prompt, images and, in an environment, seed."""
+    seeds = dataset["seed"] if "seed" in dataset.column_names else [None] * len(dataset)
+    prompts = (
+        json.dumps([prompt, seed] if prompt == EMPTY_PROMPT else [prompt])
+        for prompt, seed in zip(dataset["prompt"], seeds, strict=True)
+    )
     if column_of(dataset) is None:
         return list(prompts)
     files = ([hashlib.sha256(_content(image)).hexdigest() for image in images] for images in _stored(dataset))

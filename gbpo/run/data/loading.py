@@ -12,15 +12,21 @@ from typing import Any
 import datasets
 from datasets import Dataset, load_dataset
 
-from ..recipe.arguments import RunArguments
+from ..recipe.arguments import EPISODES, RunArguments
 from ..rewards_package import rewards_module
 from . import images
 from .arithmetic import arithmetic
+from .episodes import EMPTY_PROMPT, episodes
 from .messages import read_prompts
 from .programs import programs
 from .shapes import shapes
 
-_TASKS: dict[str, Callable[..., Dataset]] = {"arithmetic": arithmetic, "programs": programs, "shapes": shapes}
+_TASKS: dict[str, Callable[..., Dataset]] = {
+    "arithmetic": arithmetic,
+    "programs": programs,
+    "shapes": shapes,
+    EPISODES: episodes,
+}
 _BUILTIN = "builtin:"  # may precede the name of a generated task
 REASONING_GYM = "reasoning_gym:"
 
@@ -145,6 +151,8 @@ def _load_split(run: RunArguments, split: str, *, field: str = "dataset_name") -
 
 def _generated(make: Callable[..., Dataset], run: RunArguments, **changed: Any) -> Dataset:
     kwargs = {**run.dataset_kwargs, **changed}
+    if run.dataset_name == EPISODES and isinstance(run.environment, dict):
+        kwargs.setdefault("environments", [*run.environment])
     try:
         return make(**kwargs)
     except (TypeError, AssertionError, ValueError) as error:
@@ -181,6 +189,8 @@ def _prepared(dataset: Dataset, run: RunArguments, name: str) -> tuple[Dataset, 
     except ValueError as error:
         raise ValueError(f"{name!r}: dataset_{error}") from None
     notes = [f"dataset_{note}" for note in notes + others]
+    if run.environment and "prompt" not in dataset.column_names:  # the environment completes the empty prompts
+        dataset = rewards_module("shared.columns").with_column(dataset, "prompt", [EMPTY_PROMPT] * len(dataset))
     columns = dataset.column_names
     if "tests" in columns and "code" in (run.reward_funcs or []):
         try:

@@ -17,6 +17,7 @@ _BUILDERS = {
     "tiny_code": ("tiny", "build_code"),
     "tiny_words": ("tiny", "build_words"),
     "tiny_vision": ("tiny_vision", "build"),
+    "tiny_agent": ("agent", "build"),
     "tiny_tools": ("tiny_tools", "build"),
     "gemma3_270m": ("gemma", "build"),
 }

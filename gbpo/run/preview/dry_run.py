@@ -13,6 +13,8 @@ from ...trainer.config import Band, BaseConfig
 from ...trainer.passes.speedups import SPEEDUPS, decide
 from ...trainer.sampling.vllm_client import server_url
 from ..data.prompts import PromptFormat
+from ..environments.checks import Episodes, first_rows
+from ..environments.episode import close, tool_methods
 from ..models import attention, catalogue
 from ..models.chat_templates import check_recipe_prompts
 from ..models.description import describe
@@ -34,6 +36,7 @@ def report(
     eval_set: datasets.Dataset | None,
     rewards: Sequence[Callable[..., Any]],
     output: Path,
+    episodes: Episodes,
 ) -> str:
     """The page that `--dry_run true` prints.
 
@@ -43,6 +46,7 @@ def report(
         eval_set: The evaluation set, if there is one.
         rewards: The rewards.
         output: The output folder that the run would write to.
+        episodes: The environments of the recipe.
 
     Raises:
         ValueError: The configuration or the tokenizer of the model cannot be read.
@@ -60,7 +64,7 @@ def report(
         chosen = attention.choose(recipe, description)
         recipe.model.attn_implementation = chosen.name
         check_recipe_prompts(recipe, train_set, eval_set, description.tokenizer)
-        if recipe.run.tools:
+        if recipe.run.tools or episodes:
             tool_template(description.tokenizer)  # raises an error if the chat template cannot write or read calls
         prompt_tokens = PromptFormat.of(recipe).longest(train_set, description.processing_class)
         skeleton = memory.skeleton(recipe, description)
@@ -68,6 +72,8 @@ def report(
         lines += _section("memory per rank", table)
         lines += _section("exact speed-ups", _speedups(recipe, skeleton))
         warnings = hazards.find(recipe, train_set, eval_set, description, prompt_tokens) + over
+    if episodes:
+        lines += _section("environments", _environments(episodes, train_set))
     lines += _section("rewards", _rewards(recipe, rewards, train_set))
     if recipe.run.tools:
         lines += _section("tools", _tools(recipe))
@@ -232,6 +238,19 @@ def _server_of(reward: Callable[..., Any], train_set: datasets.Dataset) -> str:
         return str(rewards_module("check").check_server(reward, train_set))
     except ValueError as error:
         return f"NO SCORE NOW, so a run would stop: {error}"
+
+
+def _environments(episodes: Episodes, train_set: datasets.Dataset) -> list[tuple[str, str]]:
+    table = []
+    for name, kind in episodes.items():
+        episode = kind()
+        rows = first_rows(name, train_set)
+        tools = ", ".join(tool_methods(episode))
+        text = f"tools {tools}; "
+        text += f"the first row adds {episode.reset(**rows[0])!r} to the prompt" if rows else "no row uses it"
+        close(episode)
+        table.append((kind.__name__ if name is None else name, text))
+    return table
 
 
 def _tools(recipe: Recipe) -> list[tuple[str, str]]:

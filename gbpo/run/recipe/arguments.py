@@ -11,6 +11,7 @@ import yaml
 from ...shared.recipe_yaml import quote_hashes
 
 ALGORITHMS = ("gbpo", "grpo")
+EPISODES = "episodes"  # the generated task of an environment that has no data set
 TOOL_TURNS = 8  # turns in which a completion may call tools, if a recipe with tools does not say
 
 
@@ -21,7 +22,8 @@ class RunArguments:
     Args:
         algorithm: `"gbpo"`, or `"grpo"` to run TRL's GRPOTrainer with the same recipe.
         dataset_name: A Hub id, a local `.jsonl`, `.json`, `.parquet` or `.csv` file, or a generated task: `arithmetic`,
-            `programs`, `builtin:shapes` or `reasoning_gym:<task>`.
+            `programs`, `builtin:shapes` or `reasoning_gym:<task>`. The default with an environment is `episodes`: rows
+            with a `seed` and an empty prompt, which the environment completes.
         dataset_config: Configuration of a Hub data set.
         dataset_train_split: Split to train on.
         dataset_test_split: Split to evaluate on when `eval_strategy` is set.
@@ -40,6 +42,10 @@ class RunArguments:
         chat_template_path: File with a Jinja chat template that replaces the tokenizer's.
         reward_funcs: Names of rewards, or dotted paths of your own functions.
         reward_kwargs: Options of each reward, for example `{math: {workers: 4}}`.
+        environment: What the model acts in: `builtin:code_word`, `reasoning_gym:<task>`, `openenv:URL`, or the dotted
+            path of your own class or function. A mapping `{name: one of these}` gives each row the environment that
+            its column `environment` names.
+        environment_kwargs: Options of the environment, or of each environment by its name.
         tools: What the model can call: `builtin:python`, `builtin:calculator`, or dotted paths of your own functions.
         tool_timeout: Seconds after which a call of a tool is abandoned.
         dry_run: Print what the run would do and exit, without loading the model.
@@ -82,6 +88,13 @@ class RunArguments:
     reward_kwargs: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Options of each reward, by its name."}
     )
+    environment: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "builtin:NAME, reasoning_gym:TASK, openenv:URL, a dotted path, or a mapping of these."},
+    )
+    environment_kwargs: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Options of the environment, or of each one by its name."}
+    )
     tools: list[str] | None = field(
         default=None,
         metadata={"help": "builtin:python, builtin:calculator, or dotted paths of your own functions."},
@@ -94,6 +107,8 @@ class RunArguments:
     def __post_init__(self):
         if self.algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm={self.algorithm!r} is unknown. Write one of {', '.join(ALGORITHMS)}.")
+        if not self.dataset_name and self.environment:
+            self.dataset_name = EPISODES
         if not self.dataset_name:
             raise ValueError(
                 "dataset_name is missing: write a Hub id, a local file, arithmetic, programs, builtin:shapes or "
@@ -104,6 +119,7 @@ class RunArguments:
             "dataset_columns",
             "dataset_extract",
             "reward_kwargs",
+            "environment_kwargs",
         ):  # other commands pass text
             setattr(self, name, mapping(name, getattr(self, name)))
         if isinstance(self.tools, str):  # as above

@@ -156,13 +156,17 @@ def _check_needed(given: set[str]) -> None:
         if name.startswith("vllm_")
         and not (name.startswith(corrections) and given & {"generate_ahead", "sampling_dtype"})
     }
-    needs |= dict.fromkeys(("tool_timeout", "max_tool_calling_iterations"), "tools")
+    if "environment" not in given:
+        needs |= dict.fromkeys(("tool_timeout", "max_tool_calling_iterations"), "tools")
+    needs["environment_kwargs"] = "environment"
     needs |= dict.fromkeys(("eval_steps", "num_generations_eval", "eval_dataset_name"), "eval_strategy")
     for name in sorted(given & needs.keys()):
         if needs[name] not in given:
-            switch = {"eval_strategy": "eval_strategy: steps", "tools": "tools: [builtin:python]"}.get(
-                needs[name], f"{needs[name]}: true"
-            )
+            switch = {
+                "eval_strategy": "eval_strategy: steps",
+                "tools": "tools: [builtin:python]",
+                "environment": "environment: builtin:code_word",
+            }.get(needs[name], f"{needs[name]}: true")
             raise ValueError(
                 f"{name} is given, but has no effect without {needs[name]}. Write {switch}, or remove {name}."
             )

@@ -17,7 +17,7 @@ from .arguments import TOOL_TURNS, RunArguments, mapping
 from .checks import RENAMED, check_deepspeed, check_fields
 
 _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-_PATH_OR_MAPPING = ("accelerator_config", "deepspeed", "fsdp_config")
+_PATH_OR_MAPPING = ("accelerator_config", "deepspeed", "fsdp_config", "environment")
 _NOT_GIVEN = object()
 
 
@@ -74,7 +74,7 @@ def parse(argv: Sequence[str]) -> Recipe:
         if word in ("true", "auto", "false", "none"):  # other texts are paths
             training.resume_from_checkpoint = None if word in ("false", "none") else word
     check_fields(given, run, training, model)
-    if run.tools and training.max_tool_calling_iterations is None:
+    if (run.tools or run.environment) and training.max_tool_calling_iterations is None:
         training.max_tool_calling_iterations = TOOL_TURNS  # TRL's default is no limit
     return Recipe(path, given, run, training, model)
 

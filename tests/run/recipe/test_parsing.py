@@ -35,6 +35,7 @@ PLANS = {
     "tiny_judge": (1, 128, 2),
     "tiny_vision": (1, 64, 2),
     "tiny_tools": (1, 128, 2),
+    "tiny_environment": (1, 64, 2),
     "gemma_cpu": (1, 32, 2),
     "qwen_math": (1, 128, 8),
     "qwen_ttrl": (1, 64, 40),
@@ -265,6 +266,7 @@ def figures_file(tmp_path_factory):
 def test_runs_two_steps_on_a_tiny_model(
     path,
     boxing_model,
+    acting_model,
     tiny_gemma,
     vision_model,
     problems,
@@ -276,7 +278,9 @@ def test_runs_two_steps_on_a_tiny_model(
 ):
     """With a tiny model, other data and short completions, and without engines that need a GPU."""
     text = path.read_text()
-    model = tiny_gemma if "gemma" in path.stem else vision_model if has_images(path) else boxing_model
+    calls = "\ntools:" in text or "\nenvironment:" in text
+    model = vision_model if has_images(path) else acting_model if calls else boxing_model
+    model = tiny_gemma if "gemma" in path.stem else model
     flags = ["--model_name_or_path", model]
     if "\nimage_column: images" in text:
         flags += ["--dataset_name", figures_file, "--dataset_columns", "{problem: prompt, answer: solution}"]

@@ -1,0 +1,78 @@
+"""What an OpenEnv server describes becomes methods, and what it observes becomes text."""
+
+from types import SimpleNamespace
+
+import pytest
+from transformers.utils import get_json_schema
+
+from gbpo.run.environments.episode import tool_methods
+from gbpo.run.environments.openenv import Session, _call, _method, _text
+
+FIELDS = {
+    "limit": {"type": "integer", "default": 3, "description": "At most this many."},
+    "query": {"type": "string"},
+    "order": {"enum": ["old", "new"], "default": "new"},
+}
+
+
+class Client:
+    def __init__(self):
+        self.seen = []
+
+    def reset(self, **arguments):
+        self.seen.append(arguments)
+        return SimpleNamespace(observation={"text": "begin", "done": False}, reward=None, done=False)
+
+    def step(self, action):
+        self.seen.append(action)
+        return SimpleNamespace(observation={"result": "found"}, reward=0.5, done=len(self.seen) == 3)
+
+
+@pytest.fixture
+def session():
+    method = _method("search", "Look for\n  pages.", {"properties": FIELDS, "required": ["query"]}, _call)
+    made = type("OpenEnv", (Session,), {"_url": "http://nowhere", "search": method})()
+    made._client = Client()
+    return made
+
+
+def test_a_tool_is_described_as_the_server_describes_it(session):
+    assert list(tool_methods(session)) == ["search"]
+    described = get_json_schema(session.search)["function"]
+    assert (described["name"], described["description"]) == ("search", "Look for pages.")
+    assert described["parameters"]["required"] == ["query"]
+    given = described["parameters"]["properties"]
+    assert given["limit"] == {"type": "integer", "description": "At most this many."}
+    assert given["query"]["type"] == "string" and given["order"]["enum"] == ["old", "new"]
+
+
+def test_an_episode_sums_the_rewards_of_its_steps(session):
+    assert session.reset(prompt=[{"role": "user", "content": ""}], seed=4) == "begin"
+    assert session.search(query="cats", order="old") == "found"
+    assert (session.search("dogs"), session.get_reward()) == ("found", 1.0)
+    call = {"type": "call_tool", "tool_name": "search"}
+    assert session._client.seen == [
+        {"seed": 4},
+        call | {"arguments": {"query": "cats", "limit": 3, "order": "old"}},
+        call | {"arguments": {"query": "dogs", "limit": 3, "order": "new"}},
+    ]
+    assert session.search("more") == "The episode is over." and len(session._client.seen) == 3
+    with pytest.raises(TypeError, match="missing a required argument: 'query'"):
+        session._done = False
+        session.search()
+
+
+@pytest.mark.parametrize(
+    ("observation", "text"),
+    [
+        ("plain", "plain"),
+        ({"text": "plain", "done": False, "reward": 1.0, "metadata": {}}, "plain"),
+        ({"board": [1, 2], "turn": "x", "reward": 0}, '{"board": [1, 2], "turn": "x"}'),
+        ({"position": 7}, "7"),
+        ({"tool_name": "ask", "result": {"data": "a", "content": [{"type": "text", "text": "b"}]}}, "a"),
+        ({"tool_name": "ask", "result": {"content": [{"type": "text", "text": "b"}, {"text": "c"}]}}, "b\nc"),
+        ({"error": {"message": "no such tool"}}, "error: no such tool"),
+    ],
+)
+def test_the_text_of_an_observation(observation, text):
+    assert _text(observation) == text

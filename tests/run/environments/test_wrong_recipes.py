@@ -1,0 +1,108 @@
+"""Recipes with environments that cannot run are refused in one line, before a model is built or loaded."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evals.compare import command as compare
+from evals.evaluate import command as evaluate
+from gbpo.run import train
+from gbpo.run.environments import kinds
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+ROOMS = {"here": "rooms.Room"}
+
+# name of the case → environment, other flags, words of the error
+CASES = {
+    "no module": ("nowhere.make", [], ["'nowhere.make'", "No module named 'nowhere'", "PYTHONPATH"]),
+    "no attribute": ("rooms.Romm", [], ["'rooms.Romm'", "no attribute 'Romm'"]),
+    "not callable": ("rooms.NOT_CALLABLE", [], ["int", "cannot be called"]),
+    "not a path": ("rooms", [], ["'rooms' is not an environment", "my_module.make"]),
+    "unknown kind": ("reasoning_gmy:lcm", [], ["did you mean reasoning_gym:lcm?"]),
+    "verifiers": ("verifiers:gsm8k", [], ["verifiers runs the turns of an episode itself", "dotted path"]),
+    "unknown builtin": ("builtin:code_wrd", [], ["'builtin:code_wrd'", "code_word"]),
+    "missing package": ("reasoning_gym:lcm", [], ["reasoning_gym", "not installed: pip install reasoning-gym"]),
+    "fails": ("rooms.Unmade", [], ["creating it raised OSError no licence"]),
+    "wrong option": ("rooms.Room", ["--environment_kwargs", "{size: 3}"], ["creating it raised TypeError"]),
+    "no reset": ("rooms.NoReset", [], ["NoReset has no method reset", "def reset(self, **row)"]),
+    "another object": ("rooms.not_an_environment", [], ["int has no method reset"]),
+    "no tool": ("rooms.NoTool", [], ["NoTool has no public method besides reset"]),
+    "no type": ("rooms.NoHint", [], ["NoHint.look cannot be described", "where", "Give each argument a type"]),
+    "no docstring": ("rooms.NoDocs", [], ["NoDocs.look cannot be described", "docstring"]),
+    "other columns": ("rooms.OtherColumns", [], ["does not accept the columns prompt, seed", "reset(self, **row)"]),
+    "random": ("rooms.NotOfTheRow", [], ["'Room", "for the same row", "its column seed"]),
+    "no text": ("rooms.NoText", [], ["reset returns 3", "Return a text"]),
+    "no task": ("rooms.NoTask", [], ["the prompt is empty and reset returns None"]),
+    "no reward": ("rooms.NoReward", [], ["NoReward has no method get_reward", "reward_funcs"]),
+    "no column": (ROOMS, ["--dataset_name", "arithmetic"], ["no column 'environment'", "prompt, solution"]),
+    "unknown name": (ROOMS, ["--dataset_name", "{rows}"], ["Row 1 has environment='there'", "it has here"]),
+    "options of another": (ROOMS, ["--environment_kwargs", "{there: {a: 1}}"], ["names 'there'", "has here"]),
+    "not text": ({"here": 3}, [], ["environment 'here'=3", "write text"]),
+    "ahead": ("rooms.Room", ["--generate_ahead", "1"], ["generate_ahead=1", "Write generate_ahead: 0"]),
+    "votes": (
+        "rooms.Room",
+        ["--reward_funcs", "majority_vote", "--reward_kwargs", "{majority_vote: {votes: 16}}"],
+        ["1 more round(s) of votes", "Remove votes"],
+    ),
+    "with Python": ("rooms.Room", ["--tools", "builtin:python"], ["take the place of the environment", "Remove it"]),
+    "only options": (
+        None,
+        ["--dataset_name", "arithmetic", "--environment_kwargs", "{a: 1}"],
+        ["environment_kwargs is given", "no effect"],
+    ),
+    "weights": ("rooms.Room", ["--reward_weights", "1", "2"], ["2 weights for 1 reward(s): Room"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_clear_line_before_a_model_is_loaded(case, tmp_path, monkeypatch, capsys):
+    def load(*args, **kwargs):
+        raise AssertionError("a model was about to be built or loaded")
+
+    environment, flags, words = CASES[case]
+    monkeypatch.syspath_prepend(HERE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train.catalogue, "local_model", load)
+    monkeypatch.setattr(kinds, "find_spec", lambda package: None)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"environment": name}) + "\n" for name in ("here", "there")))
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(
+        f"model_name_or_path: builtin:tiny_agent\nenvironment: {json.dumps(environment)}\nnum_generations: 8\n"
+        "per_device_train_batch_size: 8\nmax_steps: 1\n"
+    )
+    with pytest.raises(SystemExit) as stop:
+        train.main([str(recipe), *[flag.format(rows=rows) if flag == "{rows}" else flag for flag in flags]])
+    printed = capsys.readouterr().err.strip()
+    assert stop.value.code == 2
+    assert printed.startswith("gbpo: error: ") and "\n" not in printed, printed
+    for word in words:
+        assert word in printed, printed
+
+
+def test_a_template_without_tools_is_refused(random_model, tmp_path, monkeypatch, capsys):
+    """`random_model` has the chat template of the other tiny models."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "train", lambda *args: pytest.fail("a model was about to be loaded"))
+    (tmp_path / "own.yaml").write_text(
+        f"model_name_or_path: {random_model}\nenvironment: builtin:code_word\nnum_generations: 8\n"
+        "per_device_train_batch_size: 8\nmax_steps: 1\n"
+    )
+    with pytest.raises(SystemExit):
+        train.main([str(tmp_path / "own.yaml")])
+    printed = capsys.readouterr().err.strip()
+    assert "leaves out calls of tools or their answers" in printed and "\n" not in printed, printed
+
+
+@pytest.mark.parametrize("command", [evaluate, compare])
+def test_evaluations_and_comparisons_refuse_environments(command, random_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recipe = str(ROOT / "recipes" / "tiny_environment.yaml")
+    argv = [random_model, "--recipe", recipe] if command is evaluate else [recipe, "--output", "here"]
+    with pytest.raises(SystemExit) as stop:
+        command.main(argv)
+    printed = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "environment='builtin:code_word': evals." in printed and "Write eval_strategy: steps" in printed, printed
