@@ -730,9 +730,11 @@ class BridgeTrainer(GRPOTrainer):
             ids: Token ids of each completion.
             own: Whether the policy sampled each token. None if it sampled all of them.
         """
+        assert self.rollout_log is not None
         sampled = ([[0]] * len(ids), ids, own, completions, None, {}, None, [])
         with self._with(_generate=lambda prompts: sampled):
             self._generate_and_score_completions(inputs)
+        self.rollout_log.finish(1, self.state.global_step)
 
     def _get_grad_norm(self, model, grad_norm=None):
         norm = super()._get_grad_norm(model, grad_norm)
