@@ -1,6 +1,6 @@
 """`RolloutLog`: records what happened to each completion, so that people can read it during and after the run."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -35,14 +35,70 @@ class Scores(NamedTuple):
 
 
 @dataclass
+class _Draw:
+    """Completions that were scored together. They are converted late: many small objects would slow training down.
+
+    Args:
+        first: Number of the first completion of all ranks.
+        version: Optimiser steps that the weights had taken that sampled the completions.
+        rows: The rows of the data set of this rank, as the rewards read them.
+        ids: Token ids of the completions of this rank.
+        own: Tokens that the policy sampled, (B, T).
+        targets: Target ratios ρ*, (B,); None without targets.
+        logs: TRL's log of the completions of all ranks; empty except on the main process.
+    """
+
+    first: int
+    version: int
+    rows: Sequence[Mapping[str, Any]]
+    ids: Sequence[Sequence[int]]
+    own: torch.Tensor
+    targets: torch.Tensor | None
+    logs: Mapping[str, Any]
+
+    def plain(self) -> dict[str, Any]:
+        """The draw as plain data and tensors. A draw that is made of it is equal for the record."""
+        rows, ids = list(map(_storable, self.rows)), [list(map(int, some)) for some in self.ids]
+        return dict(vars(self)) | {"rows": rows, "ids": ids, "logs": self.logs and plain_logs(self.logs)}
+
+    def of_rank(self, rank: int) -> dict[int, Record]:
+        """What this rank knows of its completions, by number."""
+        own = self.own.tolist()
+        targets = None if self.targets is None else self.targets.tolist()
+        found = {}
+        for i, (row, tokens) in enumerate(zip(self.rows, self.ids, strict=True)):
+            stored = {"row": _storable(row), "ids": list(map(int, tokens)), "sampled_after": self.version}
+            if targets is not None:
+                stored["target_ratio"] = targets[i]
+            if not all(own[i][: len(tokens)]):
+                stored["own"] = own[i][: len(tokens)]
+            found[self.first + rank * len(self.ids) + i] = stored
+        return found
+
+    def texts(self, weights: Mapping[str, float]) -> dict[int, Record]:
+        """What TRL logged of the completions of all ranks, by number."""
+        found, logs = {}, plain_logs(self.logs)
+        for i, (prompt, completion) in enumerate(zip(logs["prompt"], logs["completion"], strict=True)):
+            rewards = {name: _number(values[i]) for name, values in logs["rewards"].items()}
+            given = [weights[name] * value for name, value in rewards.items() if value is not None]
+            found[self.first + i] = {
+                "prompt": prompt,
+                "completion": completion,
+                "rewards": rewards,
+                "reward": sum(given) if given else None,
+                "advantage": logs["advantages"][i],
+                "statuses": {name: values[i] for name, values in logs["extra"].items()},
+            }
+        return found
+
+
+@dataclass
 class _Pending:
-    """A generation that is still trained on. `rows` are those of this rank, by number; `texts` those of all ranks."""
+    """A generation that is still trained on, with the numbers of the completions of this rank that are kept."""
 
     generation: int
     first_step: int
-    draws: list[int] = field(default_factory=list)  # the number of the first completion of each draw
-    rows: dict[int, Record] = field(default_factory=dict)
-    texts: dict[int, Record] = field(default_factory=dict)  # empty except on the main process
+    draws: list[_Draw] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
 
 
@@ -99,21 +155,19 @@ class RolloutLog(TrainerCallback):
         Returns:
             The number of each completion of this rank, (B,).
         """
-        pending, (inputs, ids), self._graded = self._pending[-1], self._graded, ((), ())
-        first = self._next + self._accelerator.process_index * len(ids)
-        pending.draws.append(self._next)
-        targets = batch["target_ratio"].tolist() if "target_ratio" in batch else [None] * len(ids)
-        own = policy_mask(batch).tolist()
-        for i, (row, tokens) in enumerate(zip(inputs, ids, strict=True)):
-            stored = {"row": _storable(row), "ids": list(map(int, tokens)), "sampled_after": version}
-            if targets[i] is not None:
-                stored["target_ratio"] = targets[i]
-            if not all(own[i][: len(tokens)]):
-                stored["own"] = own[i][: len(tokens)]
-            pending.rows[first + i] = stored
-        if self._accelerator.is_main_process:
-            pending.texts |= enumerate(self._texts(plain_logs(logs)), self._next)
+        (rows, ids), self._graded = self._graded, ((), ())
+        draw = _Draw(
+            first=self._next,
+            version=version,
+            rows=rows,
+            ids=ids,
+            own=policy_mask(batch),
+            targets=batch.get("target_ratio"),
+            logs=logs if self._accelerator.is_main_process else {},
+        )
+        self._pending[-1].draws.append(draw)
         self._next += len(ids) * self._accelerator.num_processes
+        first = draw.first + self._accelerator.process_index * len(ids)
         return torch.arange(first, first + len(ids), device=batch["advantages"].device)
 
     def keep(self, numbers: torch.Tensor) -> None:
@@ -138,7 +192,10 @@ class RolloutLog(TrainerCallback):
         self._pending = [one for one in self._pending if one.generation >= generations]
         scores = self._scores({number for one in finished for number in one.kept})
         for one in finished:
-            parts = gather_object([(one.rows, one.kept, scores)])
+            rows: dict[int, Record] = {}
+            for draw in one.draws:
+                rows |= draw.of_rank(self._accelerator.process_index)
+            parts = gather_object([(rows, one.kept, scores)])
             if self._accelerator.is_main_process:
                 self._write(self._record(one, parts, step))
         if not self._pending:
@@ -153,41 +210,28 @@ class RolloutLog(TrainerCallback):
     def state(self) -> dict[str, Any]:
         """The generations that are still trained on, as plain data and tensors."""
         return {
-            "pending": [dict(vars(one)) for one in self._pending],
+            "pending": [vars(one) | {"draws": [draw.plain() for draw in one.draws]} for one in self._pending],
             "updates": {slot: [tuple(some) for some in scores] for slot, scores in self._updates.items()},
             "next": self._next,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
-        self._pending = [_Pending(**one) for one in state["pending"]]
+        self._pending = [
+            _Pending(**one | {"draws": [_Draw(**draw) for draw in one["draws"]]}) for one in state["pending"]
+        ]
         self._updates = {slot: [Scores(*some) for some in scores] for slot, scores in state["updates"].items()}
         self._next = state["next"]
 
     # --- the record
 
-    def _texts(self, logs: Mapping[str, Any]) -> Iterable[Record]:
-        """The logged values of each completion of all ranks."""
-        for i, (prompt, completion) in enumerate(zip(logs["prompt"], logs["completion"], strict=True)):
-            rewards = {name: _number(values[i]) for name, values in logs["rewards"].items()}
-            given = [self._weights[name] * value for name, value in rewards.items() if value is not None]
-            yield {
-                "prompt": prompt,
-                "completion": completion,
-                "rewards": rewards,
-                "reward": sum(given) if given else None,
-                "advantage": logs["advantages"][i],
-                "statuses": {name: values[i] for name, values in logs["extra"].items()},
-            }
-
     def _scores(self, wanted: set[int]) -> dict[int, tuple[list[Any], list[Any]]]:
         """Log-probs and ratios of completions of this rank, by number, for the first `MAX_TOKENS` tokens."""
         found: dict[int, tuple[list[Any], list[Any]]] = {}
         for numbers, logps, ratio, mask in (some for scores in self._updates.values() for some in scores):
-            shown = ratio.float()
-            if shown.size(1) > 1 or mask.size(1) == 1:
-                shown = shown.masked_fill(~mask.bool(), torch.nan)
-            columns = (numbers.tolist(), mask.any(1).tolist(), _rounded(logps), _rounded(shown))
+            if ratio.size(1) == mask.size(1):
+                ratio = ratio.masked_fill(~mask.bool(), torch.nan)
+            columns = (numbers.tolist(), mask.any(1).tolist(), _rounded(logps), _rounded(ratio))
             for number, counted, of_logps, of_ratio in zip(*columns, strict=True):
                 if counted and number in wanted:
                     found[number] = of_logps, of_ratio
@@ -199,13 +243,16 @@ class RolloutLog(TrainerCallback):
             rows |= of_rank
             scores |= of_scores
             kept += kept_by_rank
+        texts: dict[int, Record] = {}
+        for draw in one.draws:
+            texts |= draw.texts(self._weights)
         tokens, left, groups = 0, 0, []
         for first in range(0, len(kept), self._group):
             completions = []
             for number in kept[first : first + self._group]:
-                values = one.texts[number] | rows[number]
+                values = texts[number] | rows[number]
                 values["row"] = {"prompt": values.pop("prompt"), **values["row"]}
-                values["round"] = sum(start <= number for start in one.draws) - 1
+                values["round"] = sum(draw.first <= number for draw in one.draws) - 1
                 values["trained"] = number in scores
                 tokens += len(values["ids"])
                 if tokens > MAX_TOKENS:
@@ -218,7 +265,7 @@ class RolloutLog(TrainerCallback):
         unknown = {token for group in groups for some in group["completions"] for token in some["ids"]}
         for token in unknown - self._vocabulary.keys():
             self._vocabulary[token] = self._decode([token])
-        drawn = len(one.texts) // self._group
+        drawn = len(texts) // self._group
         return {
             "generation": one.generation,
             "steps": [one.first_step, step],
@@ -261,5 +308,7 @@ def _number(value: float) -> float | None:
 
 
 def _rounded(tensor: torch.Tensor) -> list[list[float | None]]:
-    rows = tensor.float().tolist()
-    return [[None if value != value else round(value, 5) for value in row] for row in rows]
+    """The rows of a tensor with five decimals, and None in place of NaN."""
+    tensor = tensor.detach().cpu().double().mul(1e5).round().div(1e5)
+    rows = tensor.tolist()
+    return [[None if value != value else value for value in row] for row in rows] if tensor.isnan().any() else rows

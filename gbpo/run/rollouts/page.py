@@ -31,12 +31,14 @@ def write(run: Path, output: Path, step: int | None, generations: int) -> Path:
     Raises:
         ValueError: The run has no completions, or none of this step, or the page cannot be written.
     """
-    found = files.existing_files(run) if step is None else files.files_of_step(run, step)
-    shown = evenly(found, generations)
-    records = [files.read(file.path) for file in shown]
     notes = []
-    if len(shown) < len(found):
-        notes.append(f"{len(shown)} of {len(found)} generations are shown, evenly spaced. --max N shows more.")
+    if step is None:
+        found = files.files_of(run)
+        records = [files.read(file.path) for file in evenly(found, generations)]
+        if len(records) < len(found):
+            notes.append(f"{len(records)} of {len(found)} generations are shown, evenly spaced. --max N shows more.")
+    else:
+        records = files.records_of_step(run, step)
     notes += _shorten(records)
     script = (TEMPLATES / "rollouts.js").read_text()
     page = _TEMPLATES.get_template("rollouts.html").render(
@@ -44,7 +46,7 @@ def write(run: Path, output: Path, step: int | None, generations: int) -> Path:
         notes=notes,
         generations=len(records),
         completions=sum(len(group["completions"]) for record in records for group in record["groups"]),
-        steps=[found[0].first_step, found[-1].last_step],
+        steps=[records[0]["steps"][0], records[-1]["steps"][1]],
         data=_embedded(records),
         css=Markup((TEMPLATES / "rollouts.css").read_text()),
         script=Markup(script),

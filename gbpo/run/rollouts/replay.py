@@ -47,8 +47,7 @@ def replay(run: Path, step: int) -> Iterator[str]:
         ValueError: The run has no completions of this step, or they cannot be graded without the model.
     """
     quiet()
-    for file in files.files_of_step(run, step):
-        stored = files.read(file.path)
+    for stored in files.records_of_step(run, step):
         yield from _table(stored, graded_again(run, stored))
 
 

@@ -133,10 +133,12 @@ function card(group) {
       const chip = add("button", chips, undefined, one.advantage > 0 ? "up" : one.advantage < 0 ? "down" : "");
       chip.type = "button";
       chip.disabled = !group.matching.includes(one);
-      chip.title = one.advantage > 0 ? "positive advantage" : one.advantage < 0 ? "negative advantage" : "no advantage";
+      const sign = one.advantage > 0 ? "positive" : one.advantage < 0 ? "negative" : "zero";
+      chip.title = `completion ${one.number + 1}: reward ${number(one.reward)}, ${sign} advantage`;
       chip.setAttribute("aria-pressed", group.panes.includes(one));
       add("i", chip);
-      add("span", chip, `${one.number + 1}: ${number(one.reward)}`);
+      add("small", chip, one.number + 1);
+      add("span", chip, number(one.reward));
       chip.addEventListener("click", () => {
         if (group.panes.includes(one)) return;
         group.panes[Math.min(next, group.panes.length)] = one;
