@@ -76,6 +76,18 @@ def conversation(generation, steps):
     return record
 
 
+@pytest.fixture
+def made_up():
+    """`made_up(generation, steps)`: a made-up generation."""
+    return sums
+
+
+@pytest.fixture
+def hostile():
+    """The text of a completion that tries to run scripts in the page."""
+    return HOSTILE
+
+
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
     """The folder of a run with six generations of two steps. The last is a conversation."""
