@@ -7,6 +7,7 @@ import torch
 from datasets import Dataset
 from trl.trainer.utils import nanstd
 
+from gbpo.core import group_target_ratio
 from gbpo.trainer import rollout_log
 from gbpo.trainer.base import BaseTrainer
 from gbpo.trainer.config import BaseConfig
@@ -61,22 +62,24 @@ def test_each_completion_has_its_own_numbers(record, algorithm):
         prompt = trainer.processing_class(group["row"]["prompt"])["input_ids"]
         values = torch.tensor([torch.nan if c["reward"] is None else c["reward"] for c in group["completions"]])
         advantages = ((values - values.nanmean()) / (nanstd(values) + 1e-4)).nan_to_num(nan=0.0)
-        for completion, advantage in zip(group["completions"], advantages.tolist(), strict=True):
+        scored = advantages.masked_fill(values.isnan(), torch.nan)
+        targets = group_target_ratio(scored, 4, epsilon_low=0.2, epsilon_high=0.2, scale_rewards="none").tolist()
+        for i, (completion, advantage) in enumerate(zip(group["completions"], advantages.tolist(), strict=True)):
             text = trainer.processing_class.decode(completion["ids"], skip_special_tokens=True)
             assert completion["completion"] == completion["statuses"]["status"] == text
             (expected,) = reward([text], log_extra=lambda *_: None)
             assert completion["reward"] == completion["rewards"]["reward"] == expected
             assert completion["advantage"] == pytest.approx(advantage, abs=1e-5)
             assert completion["sampled_after"] == completion["round"] == 0
-            assert "".join(one["vocabulary"][token] for token in completion["ids"]).startswith(text)
+            whole = trainer.processing_class.decode(completion["ids"])
+            assert "".join(one["vocabulary"][token] for token in completion["ids"]) == whole
             if completion["trained"]:
-                expected = log_probs(start, prompt, completion["ids"])
-                assert completion["logps"] == pytest.approx(expected, abs=2e-5)
+                assert completion["logps"] == pytest.approx(log_probs(start, prompt, completion["ids"]), abs=2e-5)
                 ratios += completion["ratios"]
             else:
                 assert algorithm == "gbpo" and completion["advantage"] == 0  # a row without signal is not run
             if algorithm == "gbpo":
-                assert (completion["target_ratio"] - 1) * completion["advantage"] >= 0 or expected is None
+                assert completion["target_ratio"] == pytest.approx(targets[i], abs=1e-6)
             else:
                 assert "target_ratio" not in completion
     assert max(abs(ratio - 1) for ratio in ratios) > 0.01, "the ratios must be those of the second iteration"
@@ -87,6 +90,7 @@ def make_model(trainer):
     return type(trainer.model).from_pretrained(trainer.model.name_or_path, dtype=torch.float32).eval()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_records_the_same(record, tmp_path):
     """Also when it resumes within a generation; and the generations before the checkpoint are not recorded again."""
     options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 1}
