@@ -115,7 +115,9 @@ def test_resampled_groups_say_their_round(record, random_model):
 
     def rollout(prompts, trainer):
         trainer.calls = getattr(trainer, "calls", 0) + 1
-        return rollout_of(trainer, prompts, ended(trainer, ["1" * (trainer.calls + i % 3) for i in range(len(prompts))]))
+        return rollout_of(
+            trainer, prompts, ended(trainer, ["1" * (trainer.calls + i % 3) for i in range(len(prompts))])
+        )
 
     _, (one,) = record(
         reward_funcs=prompts_differ,

@@ -61,7 +61,8 @@ def records_of_step(run: Path, step: int) -> list[dict[str, Any]]:
     if not records:
         last = read(files[-1].path)["steps"][1]
         raise ValueError(
-            f"step={step} has no completions in {str(run / FOLDER)!r}. Give a step from {files[0].first_step} to {last}."
+            f"step={step} has no completions in {str(run / FOLDER)!r}. "
+            f"Give a step from {files[0].first_step} to {last}."
         )
     return records
 

@@ -1,12 +1,10 @@
 """The report of a comparison: its texts, its safety, and its page in a browser."""
 
-import json
 import math
 import random
 import re
 import time
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from matplotlib.image import imread

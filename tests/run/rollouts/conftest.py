@@ -63,7 +63,20 @@ def conversation(generation, steps):
         {"role": "tool", "name": "calculator", "content": "5855"},
         {"role": "assistant", "content": "The result is 5855."},
     ]
-    words = ["I", " calculate", " it", ".", "<call>", "127 * 46 + 13", "</call>", "5855", "The", " result", " is", " 5855"]
+    words = [
+        "I",
+        " calculate",
+        " it",
+        ".",
+        "<call>",
+        "127 * 46 + 13",
+        "</call>",
+        "5855",
+        "The",
+        " result",
+        " is",
+        " 5855",
+    ]
     record["vocabulary"] |= {str(1000 + n): word for n, word in enumerate(words)}
     good["ids"] = [1000 + n for n in range(len(words))]
     good["own"] = [int(word != "5855") for word in words]

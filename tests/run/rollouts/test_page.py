@@ -146,6 +146,8 @@ def test_one_step(run, tmp_path):
     assert "12 completions of 1 generation, optimiser steps 3 to 4." in html
 
 
-@pytest.mark.parametrize(("count", "kept"), [(1, [7]), (2, [0, 7]), (3, [0, 3, 7]), (8, list(range(8))), (9, list(range(8)))])
+@pytest.mark.parametrize(
+    ("count", "kept"), [(1, [7]), (2, [0, 7]), (3, [0, 3, 7]), (8, list(range(8))), (9, list(range(8)))]
+)
 def test_evenly_spaced(count, kept):
     assert evenly(range(8), count) == kept
