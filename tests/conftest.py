@@ -22,6 +22,7 @@ import pytest
 import torch
 
 import processes
+from browser import Browser
 
 ROOT = Path(__file__).parents[1]
 TESTS = str(ROOT / "tests")
@@ -239,3 +240,22 @@ def launched(monkeypatch):
         monkeypatch.setattr(TrainingArguments, "device", torch.device("cpu"))
 
     return launch
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium. A test without it is skipped, with the command that installs it."""
+    executable = shutil.which("chromium")
+    if not executable:
+        pytest.skip("Chromium is not installed, so the page was not checked in a browser. apt-get install chromium")
+    browser = Browser(executable, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def shots():
+    """The folder for screenshots of pages."""
+    folder = Path(os.environ.get("GBPO_SCREENSHOTS", "tests-output"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

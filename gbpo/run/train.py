@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,6 +42,7 @@ from .recipe.checks import check_reward_weights, check_writable
 from .recipe.parsing import Recipe, parse
 from .rewards import load_rewards
 from .rewards_package import rewards_module
+from .rollouts import files
 from .tools.limits import take_timeouts
 from .tools.named_tools import Tools, load_tools
 from .tools.possible import check_possible
@@ -160,8 +162,12 @@ def train(inputs: Inputs, model: str, description: Description, step_report: Tra
     resume = recipe.training.resume_from_checkpoint
     checkpoint = resume and folder.last_checkpoint(output, resume)
     is_main = trainer.accelerator.is_main_process
+    if recipe.training.log_completions:
+        trainer.record_rollouts(partial(files.write, output))
     if is_main:
-        folder.write_config(output, recipe, step=int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
+        step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+        folder.write_config(output, recipe, step=step)
+        files.rewind(output, step)
         _print_plan(trainer, inputs, description)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -185,6 +191,8 @@ def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseT
     recipe, tokenizer = inputs.recipe, description.tokenizer
     args, form = recipe.training, PromptFormat.of(recipe)
     args.output_dir = str(inputs.output)
+    if "num_completions_to_print" not in recipe.given:
+        args.num_completions_to_print = 0  # TRL would print all of them at every log
     args.model_init_kwargs = {
         "revision": recipe.model.model_revision,
         "attn_implementation": recipe.model.attn_implementation,
@@ -295,7 +303,7 @@ def _summary(recipe: Recipe, output: Path, seconds: float) -> str:
     change = f"reward {rewards[0]:.2f} -> {rewards[-1]:.2f}" if rewards else "no reward logged"
     lines = [f"curves:  {output / folder.CURVES}", f"metrics: {output / folder.METRICS}"]
     if recipe.training.log_completions:
-        lines.append(f"samples: {output / 'completions'}")
+        lines.append(f"samples: {output / files.FOLDER} (python -m gbpo.run.rollouts {output})")
     lines.append(f"model:   {output / folder.MODEL}")
     if recipe.run.merge_adapter:
         lines.append(f"merged:  {output / folder.MERGED}")

@@ -1,5 +1,6 @@
 """`BaseTrainer`: the parts that GBPO and the GRPO baseline share."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from .guards.vllm_weights import WeightCheck, engine_dtype
 from .passes.anchor import Anchor
 from .passes.run import Scorer
 from .passes.speedups import decide
+from .rollout_log import Record, RolloutLog
 from .sampling.adapter_sync import AdapterSync, why_merged
 from .sampling.ahead import Ahead
 from .sampling.background import BackgroundSampler
@@ -98,6 +100,18 @@ class BaseTrainer(BridgeTrainer):
                 few_shapes=self._needs_few_shapes,
             )
         logger.info(self.speedups.line())
+
+    def record_rollouts(self, write: Callable[[Record], None]) -> None:
+        """Record every completion. The main process passes the record of each generation to `write`."""
+        self.rollout_log = RolloutLog(
+            self.accelerator,
+            weights=dict(zip(self.reward_func_names, self.reward_weights.tolist(), strict=True)),
+            num_generations=self.num_generations,
+            bounds=(1 - self.epsilon_low, 1 + self.epsilon_high),
+            decode=self._tokenizer.decode,
+            write=write,
+        )
+        self.add_callback(self.rollout_log)
 
     @property
     def _has_image_columns(self) -> bool:

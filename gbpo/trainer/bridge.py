@@ -36,6 +36,7 @@ from .passes.plan import PassPlan
 from .passes.run import Scorer
 from .passes.shared_prompts import generate_after_prefixes, once_per_group
 from .passes.speedups import SPEEDUPS, Speedups
+from .rollout_log import RolloutLog, Scores
 from .sampling.adapter_sync import AdapterSync
 from .sampling.ahead import Ahead
 from .sampling.background import BackgroundRewards, decoded
@@ -75,7 +76,8 @@ class BridgeTrainer(GRPOTrainer):
 
     For one optimiser step, `scorer` computes the log-probs of each pass, `anchor` gives the old log-probs and vLLM's
     importance ratio, and `pass_loss` (GBPO) computes the loss. After the last backward, `ratio_metrics`,
-    `sampler_gap_metrics`, `finish_step` (GBPO) and `finite_steps` read the results of all passes.
+    `sampler_gap_metrics`, `finish_step` (GBPO), `rollout_log` and `finite_steps` read the results of all passes.
+    `rollout_log` also records the completions of each draw after step 6.
     """
 
     phase_times = PhaseTimes()
@@ -92,6 +94,7 @@ class BridgeTrainer(GRPOTrainer):
     adapter_sync: AdapterSync | None = None
     scorer: Scorer | None = None
     pass_plan: PassPlan | None = None
+    rollout_log: RolloutLog | None = None
 
     # passes that were run since the last optimiser step, with their log-probs and ratios
     _ran: tuple[tuple[Pass, torch.Tensor, torch.Tensor], ...] = ()
@@ -172,12 +175,16 @@ class BridgeTrainer(GRPOTrainer):
         return self._buffered_inputs[slot] if self.model.training else [self.as_pass(inputs)]
 
     def _generate_and_score_completions(self, inputs):
+        if self._records is not None:
+            self._records.begin(self._step // self._generate_every, self.state.global_step + 1)
         batch, advantages = self._scored(inputs)
         if self.resampling is not None and self.model.training:
             batch = self.resampling.fill(batch, advantages, self._scored_unrecorded, self._step, self._log)
         if self.curriculum is not None and self.model.training:
             for name, value in self.curriculum.metrics().items():
                 self._log(name, value)
+        if self._records is not None:
+            self._records.keep(batch["numbers"])
         if self.pass_plan is not None:
             batch["rows"] = rows_of(batch)
         return batch
@@ -190,7 +197,7 @@ class BridgeTrainer(GRPOTrainer):
         if self._used is not None and self._used.rounds:  # none are left when further groups are drawn
             version = self._used.version
         # TRL would compute old log-probs for its correction; `anchor` corrects without them
-        with self._with(vllm_importance_sampling_correction=False):
+        with self._with(vllm_importance_sampling_correction=False), self._own_logs() as logs:
             batch = super()._generate_and_score_completions(inputs)
         if self.tools:
             log = self._logs["completion"]
@@ -206,10 +213,18 @@ class BridgeTrainer(GRPOTrainer):
                 batch["sampling_per_token_logps"] = self._sampler_logps(batch)
         elif self.weight_check is not None and self.model.training and "sampling_per_token_logps" in batch:
             self._check_engine(self.weight_check, batch)
-        if self.pass_plan is None and self.resampling is None:
-            return batch, None
-        advantages = self.accelerator.gather(batch["advantages"])  # (B_global,); groups may span ranks
-        return self.add_targets(batch, advantages.masked_fill(~self._is_scored, torch.nan)), advantages
+        advantages = None
+        if self.pass_plan is not None or self.resampling is not None:
+            advantages = self.accelerator.gather(batch["advantages"])  # (B_global,); groups may span ranks
+            batch = self.add_targets(batch, advantages.masked_fill(~self._is_scored, torch.nan))
+        if self._records is not None:
+            batch["numbers"] = self._records.add_draw(logs, batch, version)
+        return batch, advantages
+
+    @property
+    def _records(self) -> RolloutLog | None:
+        """The log of completions, except in evaluation, which it does not record."""
+        return self.rollout_log if self.model.training else None
 
     @property
     def _uses_old_logps(self) -> bool:
@@ -319,6 +334,8 @@ class BridgeTrainer(GRPOTrainer):
             inputs = self.extra_votes.add(inputs, prompts, votes)
             with self._with(**self._rewards_computed_ahead()):
                 rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self._records is not None:
+            self._records.graded(inputs, completion_ids_list)
         check_rewards(rewards, self.reward_func_names, lambda: gather_object(prompts))
         if self.curriculum is not None and self.model.training:
             self.curriculum.record(rewards)
@@ -341,6 +358,17 @@ class BridgeTrainer(GRPOTrainer):
         finally:
             self._metrics["train"], self._logs = metrics, logs
         metrics["num_tokens"] = [self.state.num_input_tokens_seen]
+
+    @contextmanager
+    def _own_logs(self) -> Iterator[dict[str, Any]]:
+        """Within this context, TRL's log of completions holds only those that the context adds."""
+        logs = self._logs
+        self._logs = {name: _copied(log, clear=True) for name, log in logs.items()}
+        try:
+            yield self._logs
+        finally:
+            own, self._logs = self._logs, logs
+            _extend(logs, own)
 
     @contextmanager
     def _with(self, **attributes: Any) -> Iterator[None]:
@@ -662,6 +690,7 @@ class BridgeTrainer(GRPOTrainer):
                 ]
             if self.accelerator.sync_gradients:
                 self._log_ratios()
+                self._record_ratios()
                 self._log_sampler_gap()
                 self._log_staleness()
                 if self.scorer is not None:
@@ -712,6 +741,38 @@ class BridgeTrainer(GRPOTrainer):
         ]
         for name, value in ratio_metrics(ratios, self.epsilon_low, self.epsilon_high, self.accelerator).items():
             self._log(name, value)
+
+    @torch.no_grad()
+    def _record_ratios(self) -> None:
+        if self.rollout_log is None:
+            return
+        scores = []
+        for one, logps, ratio in self._ran:
+            if one.numbers is not None and not one.idle:
+                sampler = one.sampling_logps
+                old = self.anchor.old_logps(logps, one.old_logps, sampler) if sampler is None else sampler
+                scores.append(Scores(one.numbers, old, ratio, one.policy_mask))
+        self.rollout_log.updated((self._step - 1) % self.args.steps_per_generation, scores)
+        self.rollout_log.finish(self._step // self._generate_every, self.state.global_step + 1)
+
+    def score_again(
+        self, inputs: list[dict[str, Any]], completions: list[Any], ids: list[list[int]], own: list[list[int]] | None
+    ) -> None:
+        """Compute rewards and advantages of stored completions as in training. `rollout_log` gets the results.
+
+        The model is not run.
+
+        Args:
+            inputs: The rows of the data set, one for each completion.
+            completions: The completions, as text or messages.
+            ids: Token ids of each completion.
+            own: Whether the policy sampled each token. None if it sampled all of them.
+        """
+        assert self.rollout_log is not None
+        sampled = ([[0]] * len(ids), ids, own, completions, None, {}, None, [])
+        with self._with(_generate=lambda prompts: sampled):
+            self._generate_and_score_completions(inputs)
+        self.rollout_log.finish(1, self.state.global_step)
 
     def _get_grad_norm(self, model, grad_norm=None):
         norm = super()._get_grad_norm(model, grad_norm)
@@ -779,6 +840,7 @@ class BridgeTrainer(GRPOTrainer):
             "total_loss": self._total_loss_scalar,
             "last_logged_step": self._globalstep_last_logged,
             "shapes": [] if self.scorer is None else list(self.scorer.shapes),
+            "rollouts": None if self.rollout_log is None else self.rollout_log.state(),
         }
         save_rollout_state(Path(output_dir), self.args.process_index, state)
 
@@ -797,10 +859,9 @@ class BridgeTrainer(GRPOTrainer):
         if self.curriculum is not None and state.get("curriculum") is not None:  # absent if the run had no curriculum
             self.curriculum.load(state["curriculum"])
         self._metrics["train"] = defaultdict(list, state["metrics"])
-        for name, values in state["logs"].items():
-            columns = values.items() if isinstance(values, dict) else [(None, values)]
-            for column, entries in columns:
-                (self._logs[name] if column is None else self._logs[name][column]).extend(entries)
+        _extend(self._logs, state["logs"])
+        if self.rollout_log is not None and state.get("rollouts") is not None:  # an earlier version did not save them
+            self.rollout_log.load(state["rollouts"])
         self._tr_loss, self._total_loss_scalar = state["loss_since_log"], state["total_loss"]
         self._globalstep_last_logged = state["last_logged_step"]
         if self.scorer is not None:
@@ -851,8 +912,19 @@ def _replaced(module: Any, **members: Any) -> Iterator[None]:
         vars(module).update(before)
 
 
-def _copied(log: Any) -> Any:
+def _copied(log: Any, *, clear: bool = False) -> Any:
+    """A copy of one of TRL's logs, which is a deque or a mapping from columns to deques; on request an empty one."""
     copied = log.copy()
-    for name in log if isinstance(log, defaultdict) else ():
+    if clear:
+        copied.clear()
+    for name in copied if isinstance(log, defaultdict) else ():
         copied[name] = log[name].copy()
     return copied
+
+
+def _extend(logs: Batch, more: Batch) -> None:
+    """Append the entries of one log of completions to another."""
+    for name, values in more.items():
+        columns = values.items() if isinstance(values, dict) else [(None, values)]
+        for column, entries in columns:
+            (logs[name] if column is None else logs[name][column]).extend(entries)

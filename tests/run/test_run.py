@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas
 
+from gbpo.run.rollouts import files
+
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "recipes" / "tiny_math.yaml"
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "1")
@@ -67,10 +69,28 @@ def test_own_columns_own_reward_and_prompts(launch, boxing_model, tmp_path):
 
 
 def test_two_processes_write_one_run(launch, boxing_model, tmp_path):
+    (tmp_path / "my_rewards.py").write_text(
+        "def sums(completions, **kwargs):\n    return [float(sum(map(ord, c[0]['content'])) % 3) for c in completions]\n"
+    )
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    done = launch(TINY, "--model_name_or_path", boxing_model, "--max_steps", 4, *SMALL, launcher=torchrun)
+    flags = ("--max_steps", 4, "--max_completion_length", 12, "--reward_funcs", "my_rewards.sums", *SMALL)
+    done = launch(TINY, "--model_name_or_path", boxing_model, *flags, launcher=torchrun)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "2 process(es): 8 prompts × 8 completions" in done.stdout
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["tiny_math"]
     assert [row["step"] for row in read_rows(tmp_path / "runs" / "tiny_math")] == [1, 2, 3, 4]
     assert done.stdout.count("demo: reward") == 1
+    found = files.files_of(tmp_path / "runs" / "tiny_math")
+    assert [file.first_step for file in found] == [1, 3]
+    for record in (files.read(file.path) for file in found):
+        assert [len(group["completions"]) for group in record["groups"]] == [8] * 8  # of both processes
+        completions = [one for group in record["groups"] for one in group["completions"]]
+        assert sum(one["trained"] for one in completions) > 32  # a process has 32
+        for one in completions:
+            text = one["completion"][0]["content"]
+            tokens = "".join(record["vocabulary"][str(token)] for token in one["ids"])
+            assert tokens.removesuffix("<|end|>") == text
+            assert one["rewards"]["sums"] == sum(map(ord, text)) % 3
+            assert one["trained"] == (one["advantage"] != 0)
+            if one["trained"]:
+                assert len(one["ratios"]) == len(one["logps"]) == len(one["ids"])

@@ -125,6 +125,7 @@ class Pass:
             `generate_ahead`.
         images: Inputs of a vision-language model beside the tokens, by TRL's names.
         idle: The pass exists only so that all ranks run the same number of passes. No loss and no metric counts it.
+        numbers: The number of each completion in `rollout_log`, (B,), or None without a log.
     """
 
     rows: tuple[Row, ...]
@@ -144,6 +145,7 @@ class Pass:
     versions: torch.Tensor | None
     images: Batch
     idle: bool = False
+    numbers: torch.Tensor | None = None
 
     @classmethod
     def from_batch(
@@ -168,6 +170,7 @@ class Pass:
             sampling_logps=batch.get("sampling_per_token_logps"),
             versions=batch.get("versions"),
             images={key: batch[key] for key in IMAGE_KEYS if key in batch},
+            numbers=batch.get("numbers"),
         )
 
     def to(self, device: torch.device, **options: Any) -> "Pass":

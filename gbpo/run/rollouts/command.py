@@ -1,0 +1,58 @@
+"""Show the completions of a run, or grade them again.
+
+    python -m gbpo.run.rollouts RUN                    write RUN/rollouts.html, a page that works offline
+    python -m gbpo.run.rollouts RUN --replay --step N  compute rewards and advantages of step N again, without the model
+
+RUN is the output folder of a run with `log_completions: true`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: object) -> NoReturn:
+        print(f"{self.prog.removeprefix('python -m ')}: error: {message}", file=sys.stderr, flush=True)
+        raise SystemExit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = _Parser(
+        prog="python -m gbpo.run.rollouts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="the output folder of the run")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the page to write (default: RUN/rollouts.html)")
+    parser.add_argument("--step", type=int, metavar="N", help="only the generation of this optimiser step")
+    parser.add_argument(
+        "--max",
+        type=int,
+        default=20,
+        metavar="N",
+        help="generations on the page, evenly spaced over the run (default: %(default)s)",
+    )
+    parser.add_argument("--replay", action="store_true", help="grade again instead of writing a page; needs --step")
+    options = parser.parse_args(argv)
+    if options.replay and options.step is None:
+        parser.error("--replay needs a step: it grades the completions of one step. Write --replay --step N.")
+    if options.replay and options.output is not None:
+        parser.error("--output is the page, but --replay writes no page. Remove one of them.")
+    if options.max < 1:
+        parser.error(f"--max {options.max} would leave no generation on the page. Write a positive number.")
+    try:
+        if options.replay:
+            from .replay import replay  # loads TRL
+
+            for line in replay(options.run, options.step):
+                print(line)
+        else:
+            from .page import write  # a replay needs no templates
+
+            print(write(options.run, options.output or options.run / "rollouts.html", options.step, options.max))
+    except ValueError as error:
+        parser.error(" ".join(str(error).split()))
