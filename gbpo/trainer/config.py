@@ -128,8 +128,8 @@ class BaseConfig(GRPOConfig):
     Raises:
         TypeError: A field of an earlier version is used. The message gives the new name.
         ValueError: `exact_speedups` or `ratio_anchor` has an unknown name, `difficulty`, `ratio_anchor="sampler"`,
-            `generate_ahead`, `max_staleness` or `sampling_dtype` cannot be used, the options would change the weights in
-            place, or `optimizer_batch_size` cannot be split over the processes.
+            `generate_ahead`, `max_staleness` or `sampling_dtype` cannot be used, the options would change the weights
+            in place, or `optimizer_batch_size` cannot be split over the processes.
     """
 
     optimizer_batch_size: int | None = field(
