@@ -94,6 +94,13 @@ def test_the_quoted_text_stays_readable():
     assert completion in quoted_message("{completion}", {"completion": completion}, "Reply.")
 
 
+def test_a_placeholder_in_a_text_stays_as_it_is():
+    """Otherwise a completion could have the reference answer written into it."""
+    texts = {"prompt": "{completion}", "completion": "{solution}", "solution": "2"}
+    message = quoted_message(TEMPLATE, texts, "")
+    assert "\n{completion}\n" in message and "\n{solution}\n" in message and message.count("[BEGIN") == 4
+
+
 def test_the_message_is_the_same_for_the_same_texts_only():
     texts = {"completion": "2", "prompt": "1+1="}
     assert quoted_message("{completion}", texts, "") == quoted_message(
