@@ -99,7 +99,7 @@ def test_the_first_rank_of_another_node_moves_its_own_folder(write, tmp_path):
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen_vl", "gemma"])
 def test_the_weights_of_a_checkpoint_are_loaded_whatever_their_names(save_model, vision_model, name):
-    """Mixtures of experts and vision-language models are saved under other names than their modules have."""
+    """Mixtures of experts and vision-language models are saved under the names of the Hub, others under their own."""
     folder = vision_model if name == "qwen_vl" else save_model(name)
     architecture = Qwen2_5_VLForConditionalGeneration if name == "qwen_vl" else AutoModelForCausalLM
     saved, other = (architecture.from_pretrained(folder) for _ in range(2))

@@ -42,10 +42,13 @@ def read_prompts(dataset: Dataset, name: str, images: Sequence[int] | None = Non
     for row, prompt in enumerate(dataset["prompt"]):
         try:
             read = _read(prompt)
-            if images is not None:
-                read = [{"role": "user", "content": read}] if isinstance(read, str) else read
+            if images is not None and isinstance(read, str):
+                read = [{"role": "user", "content": read}]
             kept = _without_answer(read) if isinstance(read, list) else read
-            kept = _without_images(kept) if images is None else _with_places(kept, images[row])
+            if images is None:
+                kept = _without_images(kept)
+            elif isinstance(kept, list):
+                kept = _with_places(kept, images[row])
         except ValueError as error:
             raise ValueError(f"Row {row} of {name!r} has the prompt {_shown(prompt)}{error}") from None
         first = kept if row == 0 else first

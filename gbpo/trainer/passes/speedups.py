@@ -95,6 +95,7 @@ def decide(
     for name in SPEEDUPS:
         if name in inactive:
             continue
+        why: str | None
         if has_images and name not in ("skip_zero_signal", "reuse_first_pass"):
             why = "TRL's forward pass runs rows with images"
         elif name in ("trim_padding", "pack_rows"):

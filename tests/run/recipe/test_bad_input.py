@@ -319,7 +319,10 @@ CASES |= {
         [TINY, "--activation_checkpointing_kwargs", "{every_n_layers: 2}"],
         ["every_n_layers", "Remove"],
     ),
-    "images": ([TINY, "--dataset_name", "pictures.jsonl", *MATHS], ["pictures.jsonl", "'image'", "Python"]),
+    "images": (
+        [TINY, "--dataset_name", "pictures.jsonl", *MATHS],
+        ["pictures.jsonl", "'image'", "image_column: image"],
+    ),
     "4 and 8 bit": ([TINY, *LORA, "--load_in_4bit", "true", "--load_in_8bit", "true"], ["8 bit and 4 bit"]),
     "4 bit with DoRA on a server": (
         [TINY, *LORA, "--load_in_4bit", "true", "--use_dora", "true", "--use_vllm", "true", "--vllm_mode", "server"],

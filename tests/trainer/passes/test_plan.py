@@ -145,10 +145,18 @@ def test_the_default_budget_is_that_of_a_micro_batch(plan):
     assert len(flat(run(plan(), micro_batch(5, 5), micro_batch(5, 5))[0])) == 2
 
 
-def test_micro_batches_with_images_are_unchanged(plan):
-    batches = [replace(micro_batch(1, 8), images={"pixel_values": torch.ones(2, 3)}), micro_batch(8, 1)]
-    passes, rows_run = plan().passes(batches, shares_prompts=False)
-    assert [some[0] is batch for some, batch in zip(passes, batches, strict=True)] == [True, True] and rows_run is None
+def test_rows_with_images_stay_in_their_micro_batch_and_those_without_signal_are_left_out(plan):
+    """The first row has one image, the second has two. Completions keep all 8 columns, as TRL's forward pass needs."""
+    images = {"pixel_values": torch.arange(3.0).view(3, 1), "num_images": [1, 2]}
+    first, second = (
+        replace(micro_batch(*lengths, advantages=advantages), images=images)
+        for lengths, advantages in (((1, 4), [1.0, 0.0]), ((8, 1), [0.0, 1.0]))
+    )
+    passes, rows_run = plan().passes([first, second], shares_prompts=False)
+    assert [[[row.completion for row in one.rows] for one in some] for some in passes] == [[[1]], [[1]]]
+    assert rows_run == 0.5 and all(one.completion_ids.size(1) == 8 for one in flat(passes))
+    assert [one.images["num_images"] for one in flat(passes)] == [[1], [2]]
+    assert [one.images["pixel_values"].flatten().tolist() for one in flat(passes)] == [[0.0], [1.0, 2.0]]
 
 
 def test_without_both_speedups_every_micro_batch_is_unchanged(plan):
