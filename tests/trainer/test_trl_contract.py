@@ -33,6 +33,12 @@ SOURCES = {
     ),
     (GRPOTrainer, "_generate"): ("2a27fdf8f5e6f356", "extra votes repeat it; completions are the fourth result"),
     (GRPOTrainer, "_generate_single_turn"): ("e0f02e4fc094cefd", "calls `generate` of the unwrapped model by keywords"),
+    (GRPOTrainer, "_tool_call_loop"): (
+        "1c501f7f3b469f7e",
+        "evals/evaluate/tool_turns.py calls it without a trainer and sets all attributes that it reads; "
+        "run/tools/possible.py refuses what it cannot do",
+    ),
+    (GRPOTrainer, "_get_tool_suffix_ids"): ("e62362aef61aa88c", "as _tool_call_loop, which calls it"),
     (GRPOTrainer, "_tokenize_prompts"): ("d2d27f7c9bfda85f", "every result has one entry per prompt"),
     (GRPOTrainer, "_prepare_inputs"): (
         "f824e7fb07147956",

@@ -121,9 +121,9 @@ def _encoded(tokenizer: Qwen2Tokenizer, messages: Messages) -> tuple[torch.Tenso
 
 def _batch(tokenizer: Qwen2Tokenizer, examples: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
     ids, labels = zip(*examples, strict=True)
-    padded = pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id)
+    padded = pad_sequence(list(ids), batch_first=True, padding_value=tokenizer.pad_token_id)
     return {
         "input_ids": padded,
         "attention_mask": (padded != tokenizer.pad_token_id).long(),
-        "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+        "labels": pad_sequence(list(labels), batch_first=True, padding_value=-100),
     }

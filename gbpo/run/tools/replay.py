@@ -24,9 +24,10 @@ def replay(pieces: list[str]) -> None:
 
 def _run(piece: str, variables: dict[str, object]) -> None:
     statements = ast.parse(piece).body
-    last = statements.pop() if statements and isinstance(statements[-1], ast.Expr) else None
-    exec(compile(ast.Module(statements, []), "code", "exec"), variables)
-    if last is not None:
+    last = statements[-1] if statements else None
+    before = statements[:-1] if isinstance(last, ast.Expr) else statements
+    exec(compile(ast.Module(before, []), "code", "exec"), variables)
+    if isinstance(last, ast.Expr):
         value = eval(compile(ast.Expression(last.value), "code", "eval"), variables)
         if value is not None:
             print(repr(value))

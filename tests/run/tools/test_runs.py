@@ -1,14 +1,16 @@
 """Runs with tools, by the real command: metrics, resume, dry run and comparison."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from evals.compare import command as compare
+from evals.compare.cell_command import cell_command
+from evals.compare.prepare import prepare
+from evals.evaluate import command as evaluate
+from evals.evaluate.options import parser, settings_of
 from gbpo.run import train
 
 ROOT = Path(__file__).parents[3]
@@ -30,7 +32,7 @@ def test_a_run_that_is_killed_between_two_turns_resumes_exactly(launch, calling_
     assert whole.returncode == 0, whole.stderr[-3000:]
     rows = metrics(my_tools / "whole")
     assert 0 < rows[0]["tools/failure_frequency"] < 1 < 32 * rows[0]["tools/call_frequency"]
-    assert [row["gbpo/tool_timeouts"] for row in rows if "gbpo/tool_timeouts" in row] == [0.0] * len(rows)
+    assert {row["gbpo/tool_timeouts"] for row in rows if "gbpo/tool_timeouts" in row} == {0.0}
     calls = (my_tools / "calls.txt").read_text().splitlines()
     of_two_generations = round(32 * sum(rows[step]["tools/call_frequency"] for step in (0, 2)))
     assert of_two_generations < len(calls)
@@ -44,9 +46,8 @@ def test_a_run_that_is_killed_between_two_turns_resumes_exactly(launch, calling_
     assert (my_tools / "again" / "checkpoint-4").is_dir()
 
     (my_tools / f"kill_at_{at}").unlink()
-    between = ("--resume_from_checkpoint", "again/checkpoint-3")  # between the two steps of the second generation
-    for resumed in (between, ("--resume_from_checkpoint", "auto")):
-        done = launch(TOOLS, *flags, "--output_dir", "again", *resumed)
+    for checkpoint in ("auto", "again/checkpoint-3"):  # the latter is between the two steps of a generation
+        done = launch(TOOLS, *flags, "--output_dir", "again", "--resume_from_checkpoint", checkpoint)
         assert done.returncode == 0, done.stderr[-3000:]
         assert metrics(my_tools / "again")[-2:] == rows[-2:]
         models = [load_file(my_tools / name / "model" / "model.safetensors") for name in ("whole", "again")]
@@ -69,15 +70,30 @@ def test_the_default_number_of_turns(my_tools):
     assert train.parse([str(recipe.parent / recipe.name), "--tools", "my_tools.add"]).run.tools == ["my_tools.add"]
 
 
-@pytest.mark.slow
-def test_grpo_and_gbpo_are_compared_with_the_tool(calling_model, my_tools):
-    """Every completion of the evaluation that calls the tool gets its answer."""
-    command = [sys.executable, "-m", "evals.compare", str(TOOLS), "--algorithms", "grpo", "gbpo", "--seeds", "0"]
-    command += ["--output", "compared", "--eval_questions", "8", "--eval_samples", "4", "--eval_steps", "2"]
-    command += [*map(str, SMALL), "--model_name_or_path", calling_model, "--max_steps", "2"]
-    environment = {"PYTHONPATH": f"{my_tools}:{ROOT}", "XDG_CACHE_HOME": str(my_tools / "cache")}
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=900)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    results = json.loads((my_tools / "compared" / "results.json").read_text())
-    assert [cell["status"] for cell in results["cells"]] == ["done", "done"]
-    assert results["evaluation"]["tools"] == ["my_tools.add"] and results["evaluation"]["tool_turns"] == 2
+def test_a_comparison_evaluates_with_the_tool(calling_model, my_tools, monkeypatch):
+    """The runs get the tool by the recipe, and the evaluations by the flags of the plan."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(my_tools / "cache"))
+    overrides = [*map(str, SMALL), "--model_name_or_path", calling_model, "--tool_timeout", "7"]
+    options = [str(TOOLS), "--algorithms", "grpo", "gbpo", "--seeds", "0", "--output", "compared"]
+    options += ["--eval_questions", "8", "--eval_samples", "2"]
+    (my_tools / "compared").mkdir()
+    plan = prepare(*compare._parser().parse_known_args([*options, *overrides]), "")
+    for point, seed in plan.cells:
+        assert " --tools my_tools.add " in " ".join(cell_command(plan, point, seed))
+    flags = parser("").parse_args([calling_model, str(plan.folder / "test.jsonl"), *plan.evaluation])
+    settings = settings_of(flags, flags.names[-1], None)
+    assert (settings.run.tools, settings.run.tool_timeout, settings.tool_turns) == (["my_tools.add"], 7.0, 2)
+    assert not (my_tools / "calls.txt").exists()
+    command = [*flags.names, *plan.evaluation, "--reference", calling_model, "--output", "start.json"]
+    evaluate.main(command)
+    calls = (my_tools / "calls.txt").read_text().splitlines()
+    assert len(calls) > 2
+    evaluate.main(command)  # from the cache, which depends on the tool's source
+    assert (my_tools / "calls.txt").read_text().splitlines() == calls
+    with (my_tools / "my_tools.py").open("a") as file:
+        file.write("\n")
+    evaluate.main(command)
+    assert (my_tools / "calls.txt").read_text().splitlines() == calls + calls
+    (written,) = json.loads((my_tools / "start.json").read_text())
+    assert written["settings"]["tools"] == ["my_tools.add"]
+    assert written["evaluation"]["kl_to_start"] == pytest.approx(0, abs=1e-6)
