@@ -158,7 +158,7 @@ class EnvironmentReward:
         """Ask the environments of a batch, as described in the class."""
         own = [episode if episode._name == self.__name__ else None for episode in environments]
         rewards = [None if episode is None else episode._reward() for episode in own]
-        failures = [episode and episode._failure for episode in own]
+        failures = [None if episode is None else episode._failure for episode in own]
         if log_extra is not None:
             log_extra(f"{self.__name__}/status", [self._status(e, f) for e, f in zip(own, failures, strict=True)])
         if log_metric is not None:

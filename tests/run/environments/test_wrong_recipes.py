@@ -12,6 +12,7 @@ from gbpo.run.environments import kinds
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
+COMPARED = ["--algorithms", "gbpo", "grpo", "--seeds", "2", "--output", "here"]
 ROOMS = {"here": "rooms.Room"}
 
 # name of the case → environment, other flags, words of the error
@@ -100,7 +101,7 @@ def test_a_template_without_tools_is_refused(random_model, tmp_path, monkeypatch
 def test_evaluations_and_comparisons_refuse_environments(command, random_model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     recipe = str(ROOT / "recipes" / "tiny_environment.yaml")
-    argv = [random_model, "--recipe", recipe] if command is evaluate else [recipe, "--output", "here"]
+    argv = [random_model, "--recipe", recipe] if command is evaluate else [recipe, *COMPARED]
     with pytest.raises(SystemExit) as stop:
         command.main(argv)
     printed = capsys.readouterr().err
