@@ -70,7 +70,8 @@ def test_own_columns_own_reward_and_prompts(launch, boxing_model, tmp_path):
 
 def test_two_processes_write_one_run(launch, boxing_model, tmp_path):
     (tmp_path / "my_rewards.py").write_text(
-        "def sums(completions, **kwargs):\n    return [float(sum(map(ord, c[0]['content'])) % 3) for c in completions]\n"
+        "def sums(completions, **kwargs):\n"
+        "    return [float(sum(map(ord, c[0]['content'])) % 3) for c in completions]\n"
     )
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     flags = ("--max_steps", 4, "--max_completion_length", 12, "--reward_funcs", "my_rewards.sums", *SMALL)
