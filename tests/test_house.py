@@ -194,11 +194,11 @@ PACKAGES = ("gbpo", "rewards", "evals")
 # each may import those to its left
 ORDER = {
     "gbpo.run": (
-        "rewards_package recipe tools data environments rewards reward_hazards models output processes preview train"
-        " __main__"
+        "rewards_package recipe tools data environments rewards reward_hazards models output processes preview rollouts"
+        " train __main__"
     ).split(),
     "gbpo": "shared core trainer control run doctor".split(),
-    "gbpo.trainer": "passes config metrics checkpoints guards sampling bridge base gbpo".split(),
+    "gbpo.trainer": "passes config metrics checkpoints rollout_log guards sampling bridge base gbpo".split(),
 }
 
 

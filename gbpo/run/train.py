@@ -43,6 +43,7 @@ from .recipe.parsing import Recipe, parse
 from .rewards import load_rewards
 from .rewards_package import rewards_module
 from .rollouts import files
+from .rollouts.traces import log_traces
 from .tools.limits import take_timeouts
 from .tools.named_tools import Tools, load_tools
 from .tools.possible import check_possible
@@ -163,7 +164,7 @@ def train(inputs: Inputs, model: str, description: Description, step_report: Tra
     checkpoint = resume and folder.last_checkpoint(output, resume)
     is_main = trainer.accelerator.is_main_process
     if recipe.training.log_completions:
-        trainer.record_rollouts(partial(files.write, output))
+        trainer.record_rollouts(partial(_write_rollouts, output, traces="trackio" in recipe.training.report_to))
     if is_main:
         step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
         folder.write_config(output, recipe, step=step)
@@ -230,6 +231,13 @@ def _add_callbacks(trainer: BaseTrainer, inputs: Inputs, step_report: TrainerCal
         step_report,
     ):
         trainer.add_callback(callback)
+
+
+def _write_rollouts(output: Path, record: dict[str, Any], *, traces: bool) -> None:
+    """Write the record of a generation to the output folder and, on request, to trackio."""
+    files.write(output, record)
+    if traces:
+        log_traces(record)
 
 
 def _print_plan(trainer: BaseTrainer, inputs: Inputs, description: Description) -> None:

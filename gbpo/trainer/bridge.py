@@ -769,7 +769,7 @@ class BridgeTrainer(GRPOTrainer):
             own: Whether the policy sampled each token. None if it sampled all of them.
         """
         assert self.rollout_log is not None
-        sampled = ([[0]] * len(ids), ids, own, completions, None, {}, None, [])
+        sampled: tuple[Any, ...] = ([[0]] * len(ids), ids, own, completions, None, {}, None, [])
         with self._with(_generate=lambda prompts: sampled):
             self._generate_and_score_completions(inputs)
         self.rollout_log.finish(1, self.state.global_step)

@@ -238,7 +238,9 @@ class RolloutLog(TrainerCallback):
         return found
 
     def _record(self, one: _Pending, parts: Sequence[Any], step: int) -> Record:
-        rows, scores, kept = {}, {}, []
+        rows: dict[int, Record] = {}
+        scores: dict[int, tuple[list[Any], list[Any]]] = {}
+        kept: list[int] = []
         for of_rank, kept_by_rank, of_scores in parts:
             rows |= of_rank
             scores |= of_scores

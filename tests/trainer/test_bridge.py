@@ -239,7 +239,7 @@ def bare(monkeypatch):
     trainer.num_iterations, trainer._step, trainer.use_vllm = 1, 0, False
     trainer.vllm_importance_sampling_correction, trainer.vllm_generation = False, None
     trainer.reward_func_names = ["a reward"]
-    trainer._metrics = {"train": defaultdict(list)}
+    trainer._metrics, trainer._logs = {"train": defaultdict(list)}, {}
     return trainer, seen
 
 
@@ -254,8 +254,15 @@ def test_the_parts_are_called_in_the_stated_order(bare):
     )
     trainer.add_targets = lambda batch, advantages: seen.note("add_targets", batch)
     trainer.pass_plan = SimpleNamespace()
+    trainer.rollout_log = SimpleNamespace(
+        begin=lambda *args: seen.note("rollout_log begins"),
+        graded=lambda *args: seen.note("rollout_log notes the rows"),
+        add_draw=lambda *args: seen.note("rollout_log notes the draw", torch.zeros(1)),
+        keep=lambda *args: seen.note("rollout_log notes what is kept"),
+    )
     batch = trainer._generate_and_score_completions([{"prompt": "1+1="}])
     assert seen.calls == [
+        "rollout_log begins",
         "TRL generates and scores",
         "phase_times generate",  # 1
         "sampling_seeds",  # 2
@@ -263,12 +270,15 @@ def test_the_parts_are_called_in_the_stated_order(bare):
         "phase_times reward",
         "extra_votes",  # 3
         "TRL rewards",  # 4
+        "rollout_log notes the rows",
         "curriculum records",
         "weight_check",  # 5
         "gather",  # once per generation
         "add_targets",  # 6
+        "rollout_log notes the draw",
         "resampling",  # 7
         "curriculum metrics",
+        "rollout_log notes what is kept",
     ]
     assert [tuple(row) for row in batch["rows"]] == [(1, 1, True, 0)]  # 8: the rows that `pass_plan` arranges
 
@@ -304,5 +314,5 @@ def test_the_defaults_of_the_parts_do_nothing():
     trainer = object.__new__(BridgeTrainer)
     assert not any(name in trainer.speedups for name in SPEEDUPS)
     assert trainer.extra_votes.add([{"prompt": "a"}], ["a"], None) == [{"prompt": "a"}]
-    parts = ("resampling", "curriculum", "sampling_seeds", "weight_check", "scorer", "pass_plan")
+    parts = ("resampling", "curriculum", "sampling_seeds", "weight_check", "scorer", "pass_plan", "rollout_log")
     assert [getattr(trainer, name) for name in parts] == [None] * len(parts)

@@ -63,7 +63,7 @@ def evenly(values: Sequence[Any], count: int) -> list[Any]:
     """At most `count` of the values, evenly spaced. The last is one of them, and with two or more also the first.
 
     >>> evenly("abcdefgh", 3)
-    ['a', 'e', 'h']
+    ['a', 'd', 'h']
     """
     if len(values) <= count:
         return list(values)
