@@ -131,13 +131,16 @@ def test_metrics_are_logged_once_per_generation(make):
 
 
 @pytest.mark.sweep
-def test_an_evaluation_changes_no_rate(make):
-    config = {"max_steps": 2 * UPDATES, "per_device_eval_batch_size": 8}
-    plain = trained(make(folder="plain", **config))
+def test_an_evaluation_changes_no_rate(make, monkeypatch):
     sets = {"trainer": {"eval_dataset": PROMPTS.select(range(2))}}
-    evaluated = trained(make(folder="evaluated", eval_strategy="steps", eval_steps=3, **config, **sets))
-    seen = ~plain.curriculum.rates.isnan()
-    assert torch.equal(seen, ~evaluated.curriculum.rates.isnan()) and seen.sum() == 4
+    config = {"max_steps": 2 * UPDATES, "per_device_eval_batch_size": 8, "eval_strategy": "steps", "eval_steps": 3}
+    trainer, recorded = make(**config, **sets), []
+    record = trainer.curriculum.record
+    monkeypatch.setattr(trainer.curriculum, "record", lambda rewards: (recorded.append(rewards), record(rewards)))
+    trainer.train()
+    assert sum("eval_reward" in row for row in trainer.state.log_history) == 2
+    assert len(recorded) == 2, "one per generation"
+    assert (~trainer.curriculum.rates.isnan()).sum() == 4
 
 
 def test_resampled_prompts_get_a_rate_and_come_from_the_band(make):
