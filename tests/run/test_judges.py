@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from yaml import safe_load
 
+from evals.evaluate.completion import Completion
 from evals.evaluate.grading import grade
 from gbpo.run import train
 from judge_servers import MODEL, serving
@@ -79,7 +80,8 @@ def test_evaluation_grades_with_the_judge():
     columns = {"prompt": ["1+1="] * 2, "solution": ["2"] * 2}
     with serving(lambda request, body: "10" if "\n2\n" in body["messages"][0]["content"] else "0") as server:
         options = OPTIONS | {"base_url": server.url, "model": MODEL, "cache": None}
-        assert grade(get_reward("judge", **options), columns, ["2", "3"], [[0], [0]]) == ([1.0, 0.0], 0)
+        written = [Completion([0], [1], [{"role": "assistant", "content": text}]) for text in ("2", "3")]
+        assert grade(get_reward("judge", **options), columns, written) == ([1.0, 0.0], 0)
 
 
 @pytest.mark.slow

@@ -238,7 +238,7 @@ def bare(monkeypatch):
     trainer.accelerator = SimpleNamespace(device=torch.device("cpu"), gather=lambda x: seen.note("gather", x))
     trainer.num_iterations, trainer._step, trainer.use_vllm = 1, 0, False
     trainer.vllm_importance_sampling_correction, trainer.vllm_generation = False, None
-    trainer.reward_func_names = ["a reward"]
+    trainer.reward_func_names, trainer.tools = ["a reward"], []
     trainer._metrics, trainer._logs = {"train": defaultdict(list)}, {}
     return trainer, seen
 
