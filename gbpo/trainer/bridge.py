@@ -709,7 +709,7 @@ class BridgeTrainer(GRPOTrainer):
             if one.sampling_logps is not None
         ]
         found: dict[str, float] = {}
-        if self.use_vllm or getattr(self.args, "sampling_dtype", None) is not None:
+        if self.use_vllm or self.ahead is not None:
             found |= sampler_gap_metrics(scores, self.anchor, self.accelerator)
         if self.ahead is not None:
             found |= first_use_metrics(scores, self.accelerator)

@@ -193,6 +193,7 @@ def test_ages_and_ratios_are_logged(make, algorithm, anchor):
         assert row["gbpo/staleness/mean"] == row["gbpo/staleness/max"] == age, step
         first_use = update == 0
         assert ("gbpo/effective_sample_size" in row) == first_use
+        assert ("gbpo/vllm_masked_fraction" in row) == (first_use and anchor == "trainer")
         if first_use and generation:
             assert 0 < row["gbpo/effective_sample_size"] < 1
             assert row["gbpo/ratio_at_first_use/min"] < 0.99 < 1.01 < row["gbpo/ratio_at_first_use/max"]
