@@ -139,7 +139,7 @@ def _check(images: list[dict[str, Any]], place: str) -> None:
         except Exception as error:  # Pillow raises many types of errors
             raise ValueError(
                 f"{place}: {_shown(image['path'] or image['bytes'])} cannot be read as an image, so the run would end "
-                f"at this row: {' '.join(str(error).split())[:200]} Correct or remove this row."
+                f"at this row: {' '.join(str(error).split())[:200].rstrip('.')}. Correct or remove this row."
             ) from None
 
 
