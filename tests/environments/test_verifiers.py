@@ -32,6 +32,7 @@ TASKSETS = {
     "image_tasks": ["ImageTasks"],
     "unscored_tasks": ["UnscoredTasks"],
     "broken_tasks": ["BrokenTasks"],
+    "empty_tasks": ["Data"],
     "shared_tasks": ["SharedTasks"],
 }
 
@@ -126,6 +127,7 @@ def test_the_tools_are_described():
 
 
 CASES = {
+    "empty_tasks": ("has no taskset", "exports no Taskset subclass"),
     "nothing": ("is not installed", "prime env install OWNER/nothing"),
     "somebody/nothing": ("is not installed", "prime env install somebody/nothing"),
     "loop_tasks": ("cannot be joined to TRL's loop", "Loop runs its episodes with a loop of its own"),

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ...shared.recipe_yaml import nearest
+from ..data.verifiers_tasks import VERIFIERS
 from ..recipe.arguments import RunArguments
 from ..rewards_package import rewards_module
 from . import verifiers
@@ -55,7 +56,7 @@ def environments(run: RunArguments) -> dict[str | None, Make]:
 
 
 def _has_rows(spec: Any) -> bool:
-    return isinstance(spec, str) and spec.startswith(verifiers.VERIFIERS)
+    return isinstance(spec, str) and spec.startswith(VERIFIERS)
 
 
 def _make(where: str, spec: Any, options: Any) -> Make:
