@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 ENGINES := .venv-engines
 ENVIRONMENTS := .venv-environments
+VERIFIERS := .venv-verifiers
 GPU := .venv-gpu
 OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 
-.PHONY: demo test test-fast test-engines test-environments test-gpu test-oldest check clean
+.PHONY: demo test test-fast test-engines test-environments test-verifiers test-gpu test-oldest check clean
 
 demo: $(VENV)/.core  ## train the embedded model and print the paths of its curve, samples and model
 	$(BIN)/accelerate launch --quiet $(LAUNCH_CPU) launch/gbpo.py recipes/tiny_math.yaml $(DEMO_ARGS)
@@ -26,7 +27,12 @@ test-engines: $(ENGINES)/.engines  ## vLLM, DeepSpeed, FSDP and bitsandbytes on 
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 $(ENGINES)/bin/python -m pytest tests/engines
 
 test-environments: $(ENVIRONMENTS)/.environments  ## OpenEnv's client and server, in an environment of its own
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(ENVIRONMENTS)/bin/python -m pytest tests/environments
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(ENVIRONMENTS)/bin/python -m pytest \
+		tests/environments/test_openenv.py
+
+test-verifiers: $(VERIFIERS)/.verifiers  ## tasksets of verifiers, whose pins conflict with those of OpenEnv
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(VERIFIERS)/bin/python -m pytest \
+		tests/environments/test_verifiers.py
 
 # WHEELS=FOLDER installs from a folder of wheels, for a machine without a network. The environment uses the machine's
 # torch if it has one. Without a GPU the same command runs on the CPU, and the tests that need CUDA say so.
@@ -48,7 +54,8 @@ check: $(VENV)/.dev  ## linter, formatter and type checker
 	$(BIN)/mypy
 
 clean:  ## remove the environments and caches; keep runs
-	rm -rf $(VENV) $(ENGINES) $(ENVIRONMENTS) $(GPU) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(ENGINES) $(ENVIRONMENTS) $(VERIFIERS) $(GPU) $(OLDEST) \
+		.pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 # accelerate warns if these are not given. For so small a model one thread is as fast as two.
 LAUNCH_CPU := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process 1
@@ -87,6 +94,12 @@ $(ENVIRONMENTS)/.environments: pyproject.toml constraints.txt
 	$(ENVIRONMENTS)/bin/python -m pip install --quiet --constraint $(ENVIRONMENTS)/constraints.txt torch
 	$(ENVIRONMENTS)/bin/python -m pip install --quiet --constraint $(ENVIRONMENTS)/constraints.txt \
 		--editable '.[openenv]' pytest
+	touch $@
+
+$(VERIFIERS)/.verifiers: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VERIFIERS)
+	$(VERIFIERS)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(VERIFIERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[verifiers]' pytest
 	touch $@
 
 GPU_PIP := $(GPU)/bin/python -m pip install --quiet --constraint constraints.txt

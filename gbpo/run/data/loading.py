@@ -20,6 +20,7 @@ from .episodes import EMPTY_PROMPT, episodes
 from .messages import read_prompts
 from .programs import programs
 from .shapes import shapes
+from .verifiers_tasks import VERIFIERS, UnusableTasksetError, open_tasks, rows_of
 
 _TASKS: dict[str, Callable[..., Dataset]] = {
     "arithmetic": arithmetic,
@@ -116,6 +117,8 @@ def _task(name: str) -> Callable[..., Dataset] | None:
     """The function that generates a task. None if the name is not a generated task."""
     if name.startswith(REASONING_GYM):
         return partial(_reasoning_gym, name.removeprefix(REASONING_GYM))
+    if name.startswith(VERIFIERS):
+        return rows_of
     return _TASKS.get(name.removeprefix(_BUILTIN))
 
 
@@ -151,10 +154,14 @@ def _load_split(run: RunArguments, split: str, *, field: str = "dataset_name") -
 
 def _generated(make: Callable[..., Dataset], run: RunArguments, **changed: Any) -> Dataset:
     kwargs = {**run.dataset_kwargs, **changed}
+    if run.dataset_name.startswith(VERIFIERS):
+        make = partial(make, open_tasks(run.dataset_name, run.environment_kwargs))
     if run.dataset_name == EPISODES and isinstance(run.environment, dict):
         kwargs.setdefault("environments", [*run.environment])
     try:
         return make(**kwargs)
+    except UnusableTasksetError:
+        raise
     except (TypeError, AssertionError, ValueError) as error:
         raise ValueError(f"dataset_kwargs={kwargs} do not fit {run.dataset_name!r}: {_one_line(error)}") from None
 

@@ -10,7 +10,7 @@ from transformers.utils import get_json_schema
 from ..recipe.arguments import RunArguments
 from ..tools.limits import within
 from ..tools.named_tools import PYTHON
-from .episode import NOT_TOOLS, Episode, close, described, episodes_of, tool_methods
+from .episode import NOT_TOOLS, Episode, close, described, episodes_of, reads_completion, tool_methods
 from .kinds import Make, environments
 
 _SECONDS = 60.0  # time limit of each call before the run, in which an environment may load its data
@@ -97,10 +97,10 @@ def _check_methods(where: str, example: Any) -> None:
             "which gets the columns of a row and returns text for the prompt, or None."
         )
     tools = tool_methods(example)
-    if not tools:
+    if not (tools or reads_completion(example)):
         raise ValueError(
             f"{where}: {name} has no public method besides {', '.join(NOT_TOOLS)}, so the model could do nothing. Add "
-            "a method for each action."
+            "a method for each action, or write get_reward(self, completion)."
         )
     for method in tools:
         try:

@@ -24,6 +24,12 @@ def tool_methods(environment: Any) -> dict[str, Callable[..., Any]]:
     return {name: function for name, function in members if name not in NOT_TOOLS and not name.startswith("_")}
 
 
+def reads_completion(environment: Any) -> bool:
+    """Whether `get_reward` has the argument `completion`, and so scores an episode without the calls of methods."""
+    get_reward = getattr(environment, "get_reward", None)
+    return get_reward is not None and "completion" in inspect.signature(get_reward).parameters
+
+
 class Episode:
     """An environment as TRL's trainer uses it. `episodes_of` makes a subclass with the tools of the environment.
 
@@ -71,12 +77,13 @@ class Episode:
                 self._failure = f"{method}: {error}"
             raise
 
-    def _reward(self) -> float | None:
+    def _reward(self, completion: Any = ()) -> float | None:
         """The reward of the episode, or None if it is broken or if the environment cannot tell."""
         if self._failure is not None:
             return None
         try:
-            reward = within(self._seconds, lambda: _result(self._environment.get_reward()))
+            known = {"completion": completion} if reads_completion(self._environment) else {}
+            reward = within(self._seconds, lambda: _result(self._environment.get_reward(**known)))
             if reward is None:
                 return None
             if not math.isfinite(reward):
@@ -157,7 +164,10 @@ class EnvironmentReward:
     ) -> list[float | None]:
         """Ask the environments of a batch, as described in the class."""
         own = [episode if episode._name == self.__name__ else None for episode in environments]
-        rewards = [None if episode is None else episode._reward() for episode in own]
+        rewards = [
+            None if episode is None else episode._reward(completion)
+            for episode, completion in zip(own, completions, strict=True)
+        ]
         failures = [None if episode is None else episode._failure for episode in own]
         if log_extra is not None:
             log_extra(f"{self.__name__}/status", [self._status(e, f) for e, f in zip(own, failures, strict=True)])

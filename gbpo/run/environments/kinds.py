@@ -7,8 +7,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from ...shared.recipe_yaml import nearest
+from ..data.verifiers_tasks import VERIFIERS
 from ..recipe.arguments import RunArguments
 from ..rewards_package import rewards_module
+from . import verifiers
 
 BUILTIN = {"code_word": "CodeWord"}  # name and module in this package → class
 
@@ -36,6 +38,12 @@ def environments(run: RunArguments) -> dict[str | None, Make]:
     named, options = run.environment, run.environment_kwargs
     if not named:
         return {}
+    own = [spec for spec in ([named] if isinstance(named, str) else named.values()) if _has_rows(spec)]
+    if own and named != run.dataset_name:
+        raise ValueError(
+            f"environment={named!r}: {own[0]} has rows of its own, and dataset_name={run.dataset_name!r} has other "
+            f"rows, which it cannot score. Write environment: {own[0]} alone, and remove dataset_name."
+        )
     if isinstance(named, str):
         return {None: _make("environment", named, options)}
     unknown = [name for name in options if name not in named]
@@ -45,6 +53,10 @@ def environments(run: RunArguments) -> dict[str | None, Make]:
             "each environment under its name."
         )
     return {name: _make(f"environment {name!r}", spec, options.get(name) or {}) for name, spec in named.items()}
+
+
+def _has_rows(spec: Any) -> bool:
+    return isinstance(spec, str) and spec.startswith(VERIFIERS)
 
 
 def _make(where: str, spec: Any, options: Any) -> Make:
@@ -64,13 +76,10 @@ def _make(where: str, spec: Any, options: Any) -> Make:
             raise ValueError(f"{where}={spec!r} is not a builtin environment. Write one of {', '.join(BUILTIN)}.")
         return functools.partial(getattr(importlib.import_module(f".{name}", __package__), BUILTIN[name]), **options)
     if kind == "verifiers":
-        raise ValueError(
-            f"{where}={spec!r}: verifiers runs the turns of an episode itself and asks a server for each, so TRL 1.16 "
-            "would get no tokens to train on. Write a class with reset, tools and get_reward around the task, and give "
-            "its dotted path."
-        )
+        return verifiers.connect(spec, options)
     if kind not in _KINDS:
-        raise ValueError(f"{where}={spec!r}: did you mean {nearest(kind, [*_KINDS, 'builtin'])}:{name}? {_FORMS}")
+        near = nearest(kind, [*_KINDS, "builtin", "verifiers"])
+        raise ValueError(f"{where}={spec!r}: did you mean {near}:{name}? {_FORMS}")
     maker, package, install = _KINDS[kind]
     if find_spec(package) is None:
         raise ValueError(f"{where}={spec!r} needs the package {package}, which is not installed: {install}.")
@@ -80,5 +89,5 @@ def _make(where: str, spec: Any, options: Any) -> Make:
 
 _FORMS = (
     "Write the dotted path of a class or function, such as my_module.make, or builtin:code_word, "
-    "reasoning_gym:TASK or openenv:URL."
+    "reasoning_gym:TASK, openenv:URL or verifiers:NAME."
 )

@@ -75,12 +75,14 @@ def _kind(url: str) -> type[Session]:
         tools = _answered(url, lambda: client.step({"type": "list_tools"})).observation["tools"]
         client.close()
         methods = [
-            _method(tool["name"], tool.get("description") or "", tool.get("input_schema") or tool["inputSchema"], _call)
+            method_of(
+                tool["name"], tool.get("description") or "", tool.get("input_schema") or tool["inputSchema"], _call
+            )
             for tool in tools
         ]
     else:
         methods = [
-            _method("step", "Act in the environment.", {"properties": fields}, lambda name, arguments: arguments)
+            method_of("step", "Act in the environment.", {"properties": fields}, lambda name, arguments: arguments)
         ]
     return type("OpenEnv", (Session,), {"_url": url, **{method.__name__: method for method in methods}})
 
@@ -115,8 +117,8 @@ def _call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return {"type": "call_tool", "tool_name": name, "arguments": arguments}
 
 
-def _method(
-    name: str, description: str, schema: dict[str, Any], action: Callable[[str, dict[str, Any]], dict[str, Any]]
+def method_of(
+    name: str, description: str, schema: dict[str, Any], action: Callable[[str, dict[str, Any]], Any]
 ) -> Callable[..., str]:
     """A method with the signature and the docstring of a tool, from which the chat template describes it."""
 

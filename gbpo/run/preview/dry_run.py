@@ -246,8 +246,10 @@ def _environments(episodes: Episodes, train_set: datasets.Dataset) -> list[tuple
         episode = kind()
         rows = first_rows(name, train_set)
         tools = ", ".join(tool_methods(episode))
-        text = f"tools {tools}; "
+        text = f"tools {tools}; " if tools else "no tools; "
         text += f"the first row adds {episode.reset(**rows[0])!r} to the prompt" if rows else "no row uses it"
+        about = getattr(episode, "about", "") if rows else ""
+        text = f"{about}; {text}" if about else text
         close(episode)
         table.append((kind.__name__ if name is None else name, text))
     return table

@@ -23,7 +23,7 @@ class RunArguments:
         algorithm: `"gbpo"`, or `"grpo"` to run TRL's GRPOTrainer with the same recipe.
         dataset_name: A Hub id, a local `.jsonl`, `.json`, `.parquet` or `.csv` file, or a generated task: `arithmetic`,
             `programs`, `builtin:shapes` or `reasoning_gym:<task>`. The default with an environment is `episodes`: rows
-            with a `seed` and an empty prompt, which the environment completes.
+            with a `seed` and an empty prompt, which the environment completes. With `verifiers:<name>` it is its tasks.
         dataset_config: Configuration of a Hub data set.
         dataset_train_split: Split to train on.
         dataset_test_split: Split to evaluate on when `eval_strategy` is set.
@@ -42,9 +42,9 @@ class RunArguments:
         chat_template_path: File with a Jinja chat template that replaces the tokenizer's.
         reward_funcs: Names of rewards, or dotted paths of your own functions.
         reward_kwargs: Options of each reward, for example `{math: {workers: 4}}`.
-        environment: What the model acts in: `builtin:code_word`, `reasoning_gym:<task>`, `openenv:URL`, or the dotted
-            path of your own class or function. A mapping `{name: one of these}` gives each row the environment that
-            its column `environment` names.
+        environment: What the model acts in: `builtin:code_word`, `reasoning_gym:<task>`, `openenv:URL`,
+            `verifiers:<name>`, or the dotted path of your own class or function. A mapping `{name: one of these}` gives
+            each row the environment that its column `environment` names.
         environment_kwargs: Options of the environment, or of each environment by its name.
         tools: What the model can call: `builtin:python`, `builtin:calculator`, or dotted paths of your own functions.
         tool_timeout: Seconds after which a call of a tool is abandoned.
@@ -90,7 +90,7 @@ class RunArguments:
     )
     environment: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": "builtin:NAME, reasoning_gym:TASK, openenv:URL, a dotted path, or a mapping of these."},
+        metadata={"help": "builtin:NAME, reasoning_gym:TASK, openenv:URL, verifiers:NAME, a dotted path, a mapping."},
     )
     environment_kwargs: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Options of the environment, or of each one by its name."}
@@ -108,7 +108,8 @@ class RunArguments:
         if self.algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm={self.algorithm!r} is unknown. Write one of {', '.join(ALGORITHMS)}.")
         if not self.dataset_name and self.environment:
-            self.dataset_name = EPISODES
+            own = isinstance(self.environment, str) and self.environment.startswith("verifiers:")
+            self.dataset_name = str(self.environment) if own else EPISODES
         if not self.dataset_name:
             raise ValueError(
                 "dataset_name is missing: write a Hub id, a local file, arithmetic, programs, builtin:shapes or "

@@ -6,7 +6,7 @@ import time
 import pytest
 from transformers.utils import get_json_schema
 
-from gbpo.run.environments.episode import EnvironmentReward, episodes_of, rewards_of, tool_methods
+from gbpo.run.environments.episode import EnvironmentReward, episodes_of, reads_completion, rewards_of, tool_methods
 
 
 class Lock:
@@ -160,3 +160,23 @@ def test_an_environment_without_a_reward_has_none():
             return "Task."
 
     assert rewards_of({None: episodes_of("Silent", Silent, Silent(), 1.0)}) == []
+
+
+class Echo:
+    """An environment without tools, whose reward is the length of the reply."""
+
+    def reset(self, **row):
+        return "Speak."
+
+    async def get_reward(self, completion):
+        return len(completion[-1]["content"])
+
+
+def test_get_reward_reads_the_completion_of_its_own_episode():
+    kind = episodes_of("Echo", Echo, Echo(), 1.0)
+    batch = [kind(), kind()]
+    for episode in batch:
+        episode.reset(prompt="")
+    completions = [[{"role": "assistant", "content": text}] for text in ("four", "sixsix")]
+    assert rewards_of({None: kind})[0](completions, environments=batch) == [4.0, 6.0]
+    assert reads_completion(Echo()) and not reads_completion(Lock())

@@ -6,7 +6,7 @@ import pytest
 from transformers.utils import get_json_schema
 
 from gbpo.run.environments.episode import tool_methods
-from gbpo.run.environments.openenv import Session, _call, _method, _text
+from gbpo.run.environments.openenv import Session, _call, _text, method_of
 
 FIELDS = {
     "limit": {"type": "integer", "default": 3, "description": "At most this many."},
@@ -30,7 +30,7 @@ class Client:
 
 @pytest.fixture
 def session():
-    method = _method("search", "Look for\n  pages.", {"properties": FIELDS, "required": ["query"]}, _call)
+    method = method_of("search", "Look for\n  pages.", {"properties": FIELDS, "required": ["query"]}, _call)
     made = type("OpenEnv", (Session,), {"_url": "http://nowhere", "search": method})()
     made._client = Client()
     return made

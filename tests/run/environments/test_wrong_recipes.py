@@ -22,7 +22,12 @@ CASES = {
     "not callable": ("rooms.NOT_CALLABLE", [], ["int", "cannot be called"]),
     "not a path": ("rooms", [], ["'rooms' is not an environment", "my_module.make"]),
     "unknown kind": ("reasoning_gmy:lcm", [], ["did you mean reasoning_gym:lcm?"]),
-    "verifiers": ("verifiers:gsm8k", [], ["verifiers runs the turns of an episode itself", "dotted path"]),
+    "verifiers": ("verifiers:gsm8k", [], ["'verifiers:gsm8k' needs", "pip install 'verifiers>=0.4,<0.5'"]),
+    "verifiers beside": (
+        {"here": "verifiers:gsm8k", "there": "rooms.Room"},
+        [],
+        ["verifiers:gsm8k has rows of its own", "Write environment: verifiers:gsm8k alone"],
+    ),
     "unknown builtin": ("builtin:code_wrd", [], ["'builtin:code_wrd'", "code_word"]),
     "missing package": ("reasoning_gym:lcm", [], ["reasoning_gym", "not installed: pip install reasoning-gym"]),
     "fails": ("rooms.Unmade", [], ["creating it raised OSError no licence"]),
