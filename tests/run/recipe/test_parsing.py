@@ -354,7 +354,7 @@ def test_qwen_math_with_its_own_settings(launch, boxing_model, problems, tmp_pat
     assert {"prompt", "completion", "math", "advantage", "math/status"} <= set(samples.columns)
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith("qwen_math: reward 0.") and last.endswith("runs/qwen_math")
-    for name in ("curves.png", "metrics.jsonl", "completions", "model"):
+    for name in ("curves.png", "metrics.jsonl", "rollouts", "model"):
         assert str(Path("runs/qwen_math") / name) in done.stdout
 
 
