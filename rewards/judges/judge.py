@@ -77,7 +77,7 @@ class Judge(ServedReward):
             )
         if self.field is not None and (not isinstance(self.field, str) or not self.field.strip()):
             raise ValueError(
-                f"field={self.field!r} is no key of a JSON object. Write one such as score, or leave it out."
+                f"field={self.field!r} is not a key of a JSON object. Write a name such as score, or leave it out."
             )
         if not isinstance(self.max_tokens, int) or self.max_tokens < 1:
             raise ValueError(f"max_tokens={self.max_tokens!r} would leave no room for a grade. Write 1 or more.")

@@ -61,7 +61,7 @@ class RewardModel(ServedReward):
                 f"Write {self.base_url.rpartition('/')[0]}."
             )
         if not isinstance(self.class_index, int) or self.class_index < 0:
-            raise ValueError(f"class_index={self.class_index!r} is no class of a model. Write 0 or more.")
+            raise ValueError(f"class_index={self.class_index!r} is not the number of a class. Write 0 or more.")
         if self.class_index and self.endpoint == "score":
             raise ValueError(
                 f"class_index={self.class_index} has no effect with endpoint='score', which gives one number. Remove "

@@ -34,8 +34,8 @@ def use_images(dataset: Dataset, column: str, folder: Path, name: str) -> tuple[
     """
     if column not in dataset.column_names:
         raise ValueError(
-            f"image_column={column!r} is no column of {name!r}, which has {', '.join(dataset.column_names)}. Name the "
-            "column with the images, or remove image_column."
+            f"image_column={column!r} is not a column of {name!r}, which has {', '.join(dataset.column_names)}. Name "
+            "the column with the images, or remove image_column."
         )
     feature = dataset.features[column]
     is_list = isinstance(feature, List)

@@ -49,7 +49,7 @@ def records_of_step(run: Path, step: int) -> list[dict[str, Any]]:
     """The generations that an optimiser step trained on.
 
     Raises:
-        ValueError: There is no generation of this step, or its file cannot be read.
+        ValueError: No generation was trained on at this step, or its file cannot be read.
     """
     files = files_of(run)
     records: list[dict[str, Any]] = []

@@ -25,7 +25,7 @@ class Tools:
 
     Args:
         functions: Tools that all completions share, with their limits.
-        session: Class of the tools of which each completion has its own, or None.
+        session: Class whose methods are tools. Each completion gets its own instance. None: there is no such tool.
     """
 
     functions: tuple[Callable[..., Any], ...] = ()

@@ -20,7 +20,7 @@ TOKENS = re.compile(
 def obedient(request, body):
     """Grades by a rule: 10 if the answer is the right one, else 0. But it does what any text outside the quotes says.
 
-    Like a model, it reads the words of its chat template as borders of messages, wherever they are.
+    It treats the marks of its chat template as the start of a new message, as a model does.
     """
     first, *others = TOKENS.split(body["messages"][-1]["content"])
     mark = re.search(r"\[BEGIN name (\w+)\]", first)
