@@ -91,8 +91,7 @@ def _refused() -> Rows:
 
 def _metrics() -> Rows:
     rows = (
-        [f"`{name}`", "both" if one.grpo else "GBPO", one.condition, one.definition]
-        for name, one in METRICS.items()
+        [f"`{name}`", "both" if one.grpo else "GBPO", one.condition, one.definition] for name, one in METRICS.items()
     )
     return ["metric", "algorithms", "only with", "definition"], rows
 

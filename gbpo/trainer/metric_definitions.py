@@ -31,9 +31,7 @@ METRICS = {
         "share of scored completions that ρ* pulls in the opposite direction to GRPO: sign(ρ* − 1) ≠ sign(A); for "
         "`median` with equal bounds, sign(Ã) ≠ sign(A)"
     ),
-    "gbpo/ratio_error": Metric(
-        "mean of |ρ − ρ*| over tokens, weighted as in the loss by |A| and the token weights"
-    ),
+    "gbpo/ratio_error": Metric("mean of |ρ − ρ*| over tokens, weighted as in the loss by |A| and the token weights"),
     "gbpo/outside_bounds": _both("share of tokens whose ρ is outside [1 − ε_low, 1 + ε_high]"),
     "gbpo/overshoot": Metric("share of tokens whose ρ is past the bound on the side of its target"),
     "gbpo/ratio_p01": _both(
@@ -90,16 +88,16 @@ METRICS = {
     "time/loss": _both("seconds for other forward passes and the backward pass"),
     "time/optimiser": _both("seconds for the gradient norm and the step"),
     "elapsed": _both("seconds of training so far, including those before a resume"),
-    "peak_memory_gb": _both(
-        "peak memory of the first process, on its accelerator if it has one, otherwise resident"
-    ),
+    "peak_memory_gb": _both("peak memory of the first process, on its accelerator if it has one, otherwise resident"),
     "skipped_steps": _both("share of optimiser steps skipped because the loss or the gradient was not finite"),
     "gbpo/vllm_masked_fraction": _both(
         "share of the tokens or sequences of the completions of the first optimiser step on a generation whose "
         "importance ratio is outside the clip range, with a mode of `vllm_importance_sampling_mode` that masks",
         "`use_vllm`, `generate_ahead` or `sampling_dtype`",
     ),
-    "gbpo/vllm_truncated_fraction": _both("the same share with a mode that truncates", "`use_vllm`, `generate_ahead` or `sampling_dtype`"),
+    "gbpo/vllm_truncated_fraction": _both(
+        "the same share with a mode that truncates", "`use_vllm`, `generate_ahead` or `sampling_dtype`"
+    ),
     "gbpo/vllm_logp_gap": _both(
         "until it is proven that the engine has the trained weights: mean |engine − trainer| of the log-probs of the "
         "sampled tokens of one micro-batch",
