@@ -31,7 +31,7 @@ METRICS = {
         "share of scored completions that ρ* pulls in the opposite direction to GRPO: sign(ρ* − 1) ≠ sign(A); for "
         "`median` with equal bounds, sign(Ã) ≠ sign(A)"
     ),
-    "gbpo/ratio_error": Metric("mean of |ρ − ρ*| over tokens, weighted as in the loss by |A| and the token weights"),
+    "gbpo/ratio_error": Metric("mean of |ρ − ρ*| over tokens, weighted as in the loss by `|A|` and the token weights"),
     "gbpo/outside_bounds": _both("share of tokens whose ρ is outside [1 − ε_low, 1 + ε_high]"),
     "gbpo/overshoot": Metric("share of tokens whose ρ is past the bound on the side of its target"),
     "gbpo/ratio_p01": _both(

@@ -27,7 +27,7 @@ class RunArguments:
         dataset_config: Configuration of a Hub data set.
         dataset_train_split: Split to train on.
         dataset_test_split: Split to evaluate on when `eval_strategy` is set.
-        eval_dataset_name: Hub id or local file to evaluate on instead of `dataset_test_split`. Its split
+        eval_dataset_name: Hub id or local file to evaluate on instead of `dataset_test_split`. The split
             `dataset_train_split` is used, and `dataset_columns` applies to it as well.
         dataset_kwargs: Arguments of a generated task, for example `{size: 2000, seed: 0}`. The recipe's arguments are
             dropped if the command line names another data set.
