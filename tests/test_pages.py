@@ -13,7 +13,7 @@ import rewards
 from gbpo import GBPOConfig
 from gbpo.run import tables
 from gbpo.run.recipe.arguments import RunArguments
-from gbpo.trainer.config import _REFUSED, CHOICES
+from gbpo.trainer.config import REFUSED, CHOICES
 from gbpo.trainer.guards.phase_times import PHASES
 from gbpo.trainer.guards.ratio_metrics import _PERCENTILES
 from gbpo.trainer.metric_definitions import METRICS
@@ -110,7 +110,7 @@ def test_every_option_has_a_row():
     assert {"optimizer_batch_size", "target_baseline"} <= own
     for name in own:
         assert re.search(rf"^\| `{name}` \| \w+ \| \S[^|]* \| \S", text, re.MULTILINE), name
-    for name in set(CHOICES) | set(_REFUSED):
+    for name in set(CHOICES) | set(REFUSED):
         assert f"`{name}`" in text, name
     recipes = (ROOT / "recipes/README.md").read_text()
     for field in fields(RunArguments):

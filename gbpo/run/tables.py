@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, fields
 from inspect import getdoc
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from trl import GRPOConfig
 
-from ..trainer.config import _REFUSED, BaseConfig, GBPOConfig
+from ..trainer.config import REFUSED, BaseConfig, GBPOConfig
 from ..trainer.metric_definitions import METRICS
 from .recipe.arguments import RunArguments
 
@@ -55,10 +55,10 @@ Rows = tuple[list[str], Iterable[list[str]]]
 
 def _options(config: type, inherited: type | None = None) -> Rows:
     """The fields that a configuration declares itself."""
-    meanings = _arguments(config)
+    meanings, types = _arguments(config), get_type_hints(config)
     others = {one.name for one in fields(inherited)} if inherited is not None else set()
     own = [one for one in fields(config) if one.name not in others]
-    rows = [[f"`{one.name}`", _type(one), _default(one), meanings[one.name]] for one in own]
+    rows = [[f"`{one.name}`", _type(types[one.name]), _default(one), meanings[one.name]] for one in own]
     return ["field", "type", "default", "meaning"], rows
 
 
@@ -69,8 +69,8 @@ def _arguments(config: type) -> dict[str, str]:
     return {name: re.sub(r'`"([^"]+)"`', r"`\1`", " ".join(text.split())) for name, text in entries}
 
 
-def _type(option: Field) -> str:
-    names = re.findall(r"\b(?:str|int|float|bool|list|dict)\b", re.sub(r"\[.*?\]", "", str(option.type)))
+def _type(annotation: Any) -> str:
+    names = re.findall(r"\b(?:str|int|float|bool|list|dict)\b", re.sub(r"\[.*?\]", "", str(annotation)))
     return " or ".join(TYPES[name] for name in names)
 
 
@@ -86,7 +86,7 @@ def _default(option: Field) -> str:
 
 
 def _refused() -> Rows:
-    return ["option of `GRPOConfig`", "why it is refused"], ([f"`{name}`", why] for name, why in _REFUSED.items())
+    return ["option of `GRPOConfig`", "why it is refused"], ([f"`{name}`", why] for name, why in REFUSED.items())
 
 
 def _metrics() -> Rows:

@@ -29,7 +29,7 @@ CHOICES = {
 }
 
 # Fields of GRPOConfig that change its loss and mean nothing in the bounded-ratio loss.
-_REFUSED = {
+REFUSED = {
     "delta": "it caps the ratio, but the bounded loss already pulls the ratio back, and max_log_ratio keeps it finite",
     **dict.fromkeys(("sapo_temperature_neg", "sapo_temperature_pos"), "it belongs to the SAPO loss"),
     **dict.fromkeys(
@@ -453,7 +453,7 @@ class GBPOConfig(BaseConfig):
         self.scale_rewards = reward_scale(self.scale_rewards)
         check_choices(self, CHOICES, "GBPO")
         defaults = {f.name: f.default for f in fields(self)}
-        for name, reason in _REFUSED.items():
+        for name, reason in REFUSED.items():
             value = getattr(self, name)
             if value != defaults[name]:
                 raise ValueError(f"{name}={value!r} would be ignored by GBPO: {reason}. Remove it.")
