@@ -13,7 +13,7 @@ import rewards
 from gbpo import GBPOConfig
 from gbpo.run import tables
 from gbpo.run.recipe.arguments import RunArguments
-from gbpo.trainer.config import REFUSED, CHOICES
+from gbpo.trainer.config import CHOICES, REFUSED
 from gbpo.trainer.guards.phase_times import PHASES
 from gbpo.trainer.guards.ratio_metrics import _PERCENTILES
 from gbpo.trainer.metric_definitions import METRICS

@@ -16,7 +16,7 @@ from rsl_rl.utils import compile_model
 
 from ..core import bounded_ratio_loss, median_loss, target_ratio
 
-REFUSED = {
+_REFUSED = {
     "rnd_cfg": "the intrinsic reward would not be trained",
     "symmetry_cfg": "no sample would be mirrored",
     "multi_gpu_cfg": "each process would train a different agent",
@@ -68,7 +68,7 @@ class BPO(PPO):
         use_clipped_value_loss: bool = False,
         **ppo_options: Any,
     ):
-        for name, consequence in REFUSED.items():
+        for name, consequence in _REFUSED.items():
             if ppo_options.get(name):
                 raise ValueError(f"{name}={ppo_options[name]!r} is not supported by BPO: {consequence}. Remove it.")
         if actor.is_recurrent or critic.is_recurrent:
