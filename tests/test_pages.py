@@ -190,3 +190,25 @@ def test_python_on_the_pages_is_python(name):
         for side, other in ("+-", "-+"):
             lines = [line[1:] for line in block.splitlines() if not line.startswith(other)]
             compile("\n".join(lines), f"{name}, the lines with {side}", "exec")
+
+
+@pytest.mark.parametrize("side", "+-")
+def test_both_sides_of_the_script_train(side, random_model, tmp_path, monkeypatch):
+    """The script of the README for gbpo (+) and for TRL (-), with a tiny model and two steps."""
+    (block,) = re.findall(r"^```diff\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    script = "\n".join(line[1:] for line in block.splitlines() if not line.startswith("-" if side == "+" else "+"))
+    assert ("gbpo" in script) == (side == "+")
+    for given, tiny in (
+        ('"Qwen/Qwen2.5-0.5B"', repr(str(random_model))),
+        ("Config(", "Config(max_steps=2, max_completion_length=4, use_cpu=True, bf16=False, report_to=[], "),
+    ):
+        assert given in script
+        script = script.replace(given, tiny)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(script, names)
+    assert names["trainer"].state.global_step == 2
+    assert names["trainer"].args.num_iterations == 4
+    logged = {name for row in names["trainer"].state.log_history for name in row}
+    own = {name for name in logged if name.startswith(("gbpo/", "time/"))}
+    assert own <= set(METRICS) and ("gbpo/target_ratio_mean" in own) == (side == "+")
