@@ -48,10 +48,19 @@ OLDEST_TESTS := $(addprefix tests/,trainer/test_trl_contract.py trainer/test_ste
 test-oldest: $(OLDEST)/.oldest  ## a smoke test of every path with the oldest versions that pyproject.toml allows
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
 
-check: $(VENV)/.dev  ## linter, formatter and type checker
+# Rules of the grammar check that the pages do not follow, or that are wrong about code and mathematics
+GRAMMAR_OFF := CommaFixes CompoundNouns EllipsisLength ExpandArgument ExpandMemoryShorthands ExpandMinimum \
+	ExpandTimeShorthands LongSentences MassNouns MergeWords MissingDeterminer MissingPreposition MissingTo \
+	NumericRangeEnDash OrthographicConsistency Overall OxfordComma SentenceCapitalization SpellCheck SplitWords ThatThan \
+	TransposedSpace UseTitleCase WrongNegative
+PAGES := $(wildcard *.md */README.md */*/README.md evals/studies/*/README.md)
+
+check: $(VENV)/.dev  ## linter, formatter, type checker, and the spelling and grammar of the pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/typos $(PAGES)
+	$(BIN)/harper lint --quiet --dialect British $(addprefix --ignore ,$(GRAMMAR_OFF)) $(PAGES)
 
 clean:  ## remove the environments and caches; keep runs
 	rm -rf $(VENV) $(ENGINES) $(ENVIRONMENTS) $(VERIFIERS) $(GPU) $(OLDEST) \

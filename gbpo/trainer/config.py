@@ -29,7 +29,7 @@ CHOICES = {
 }
 
 # Fields of GRPOConfig that change its loss and mean nothing in the bounded-ratio loss.
-_REFUSED = {
+REFUSED = {
     "delta": "it caps the ratio, but the bounded loss already pulls the ratio back, and max_log_ratio keeps it finite",
     **dict.fromkeys(("sapo_temperature_neg", "sapo_temperature_pos"), "it belongs to the SAPO loss"),
     **dict.fromkeys(
@@ -102,12 +102,13 @@ class BaseConfig(GRPOConfig):
 
     Args:
         optimizer_batch_size: Completions per optimiser step, over all processes. `gradient_accumulation_steps` follows
-            from it and the number of processes, so a run takes the same optimiser steps on any number of processes.
+            from it and the number of processes, and cannot be given as well. So a run takes the same optimiser steps on
+            any number of processes. A batch that does not split is refused with sizes that do.
         gradient_accumulation_steps: TRL's field, if `optimizer_batch_size` is not given.
-        exact_speedups: Speed-ups that do not change the gradient: `["all"]`, `["none"]` or, for debugging, a list of
-            names. A speed-up that would change the gradient in a run is turned off there, and the log says why.
+        exact_speedups: Speed-ups that do not change the gradient: `"all"`, `"none"` or, for debugging, a list of names.
+            A speed-up that would change the gradient in a run is turned off there, and the log says why.
         resample_zero_signal_groups: Replace groups without signal by groups of other prompts (DAPO's dynamic sampling).
-        difficulty: The band of solve rates that is preferred, for example `{"low": 0.1, "high": 0.9}`. The solve rate
+        difficulty: The band of solve rates that is preferred, for example `{low: 0.1, high: 0.9}`. The solve rate
             of a prompt is the running mean of the first reward that grades it. From the second pass over the training
             set on, prompts outside the band are left out, and the share `revisit` of each generation (by default 0.1)
             is drawn from them. None, or an empty mapping: the order of prompts does not depend on the rewards.
@@ -384,8 +385,8 @@ class GBPOConfig(BaseConfig):
 
     Args:
         target_baseline: Baseline that the target subtracts in each group: `"median"`, the published method; `"exact"`,
-            the optimum in which tied completions share a target and the mean target is 1; `"mean"`, the baseline of
-            GRPO.
+            the exact optimum of the group, in which tied completions share a target and the mean target is 1 also with
+            unequal bounds; `"mean"`, the baseline of GRPO, so that ρ* follows the sign of GRPO's advantage.
         target_temperature: T in the target's σ(Ã / T), in units of the advantage. At 0 the target depends only on the
             sign of Ã.
         overshoot_slope: Slope of the loss past the target, relative to |A|. 1 is the published loss. With 0 the loss is
@@ -452,7 +453,7 @@ class GBPOConfig(BaseConfig):
         self.scale_rewards = reward_scale(self.scale_rewards)
         check_choices(self, CHOICES, "GBPO")
         defaults = {f.name: f.default for f in fields(self)}
-        for name, reason in _REFUSED.items():
+        for name, reason in REFUSED.items():
             value = getattr(self, name)
             if value != defaults[name]:
                 raise ValueError(f"{name}={value!r} would be ignored by GBPO: {reason}. Remove it.")

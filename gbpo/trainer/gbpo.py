@@ -259,7 +259,7 @@ class GBPOTrainer(BaseTrainer):
                 self.entropy_coef = max(self.entropy_coef - step, self.args.entropy_coef_min)
         self._log("entropy_coef", self.entropy_coef)
 
-    # --- metrics of a pass, as values and weights; the README defines each metric
+    # --- metrics of a pass, as values and weights; metric_definitions.py defines each metric
 
     def _ratio_means(
         self,

@@ -20,24 +20,26 @@ class RunArguments:
     """The fields of a recipe that belong neither to the trainer's nor to the model's configuration.
 
     Args:
-        algorithm: `"gbpo"`, or `"grpo"` to run TRL's GRPOTrainer with the same recipe.
+        algorithm: `"gbpo"`, or `"grpo"` for TRL's GRPO loss with the same recipe.
         dataset_name: A Hub id, a local `.jsonl`, `.json`, `.parquet` or `.csv` file, or a generated task: `arithmetic`,
             `programs`, `builtin:shapes` or `reasoning_gym:<task>`. The default with an environment is `episodes`: rows
             with a `seed` and an empty prompt, which the environment completes. With `verifiers:<name>` it is its tasks.
         dataset_config: Configuration of a Hub data set.
         dataset_train_split: Split to train on.
         dataset_test_split: Split to evaluate on when `eval_strategy` is set.
-        eval_dataset_name: Hub id or local file to evaluate on instead of `dataset_test_split`. Its split
+        eval_dataset_name: Hub id or local file to evaluate on instead of `dataset_test_split`. The split
             `dataset_train_split` is used, and `dataset_columns` applies to it as well.
-        dataset_kwargs: Arguments of a generated task, for example `{size: 2000, seed: 0}`.
+        dataset_kwargs: Arguments of a generated task, for example `{size: 2000, seed: 0}`. The recipe's arguments are
+            dropped if the command line names another data set.
         dataset_columns: Columns to rename, for example `{problem: prompt, answer: solution}`. A dotted name such as
             `reward_model.ground_truth` is a value inside a column.
         dataset_extract: How to find the value of a column in its text, for example `{solution: after ####}`. The
             extractors are `after MARKER`, `last box`, `json list`, or the dotted path of your own function of a row.
         image_column: Column with the images of a vision-language model: one image or a list of them in each row, as
             images, bytes or paths. Relative paths start at the folder of the data file.
-        max_prompt_tokens: Drop prompts with more tokens, in the training and the evaluation set.
-        system_prompt: System message put before every prompt.
+        max_prompt_tokens: Drop prompts with more tokens, in the training and the evaluation set. The tokens of images
+            count.
+        system_prompt: System message put before every prompt. Without a chat template it is text before the prompt.
         prompt_template: Text around the prompt. `{prompt}` marks where the prompt goes.
         chat_template_path: File with a Jinja chat template that replaces the tokenizer's.
         reward_funcs: Names of rewards, or dotted paths of your own functions.
