@@ -23,7 +23,7 @@ from .process_log import last_lines
 
 _TAIL_LINES = 15  # lines of output kept for a failed run
 
-# Metrics of a run that the report uses
+# Metrics of a run that the report uses. The means of the single rewards in the validation are kept too.
 SERIES = (
     "step",
     "elapsed",
@@ -77,7 +77,8 @@ def _cell(plan: ComparisonPlan, point: Point, seed: int) -> Cell:
     files = plan.cell_folder(point, seed)
     record = files.record
     rows = folder.read_metrics(files.run)
-    columns = {name: [row.get(name) for row in rows] for name in SERIES}
+    rewards = sorted({name for row in rows for name in row if _is_validation_reward(name)})
+    columns = {name: [row.get(name) for row in rows] for name in (*SERIES, *rewards)}
     best = files.best_checkpoint()
     steps = [rows[-1]["step"] if rows else 0, int(best.name.rpartition("-")[2]) if best else 0]
     evaluations = _read_evaluations(files.evaluation, steps)[0] if files.is_done else []
@@ -99,6 +100,11 @@ def _cell(plan: ComparisonPlan, point: Point, seed: int) -> Cell:
         last=evaluations[0] if evaluations else None,
         best=evaluations[1] if len(evaluations) > 1 else None,
     )
+
+
+def _is_validation_reward(metric: str) -> bool:
+    """Whether a metric is the mean of one reward function in the validation."""
+    return metric.startswith("eval_rewards/") and metric.endswith("/mean")
 
 
 def _from_checkout(command: list[str]) -> str:
