@@ -99,7 +99,7 @@ def check_server(reward: Callable[..., Any], dataset: Any) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Grade the reference answers of a data set and print the rows whose reference answer fails."""
-    parser = argparse.ArgumentParser(prog="python -m rewards.check", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="gbpo check", description=main.__doc__)
     parser.add_argument("dataset", help="a jsonl, json, parquet or csv file, or the name of a data set on the Hub")
     parser.add_argument("--reward", required=True, help="name or dotted path of the reward")
     parser.add_argument(

@@ -195,9 +195,9 @@ PACKAGES = ("gbpo", "rewards", "evals")
 ORDER = {
     "gbpo.run": (
         "rewards_package recipe tables tools data environments rewards reward_hazards models output processes preview"
-        " rollouts train __main__"
+        " rollouts help_page train __main__"
     ).split(),
-    "gbpo": "shared core trainer control run doctor".split(),
+    "gbpo": "shared core trainer control run doctor __main__".split(),
     "gbpo.trainer": (
         "passes config metrics metric_definitions checkpoints rollout_log guards sampling bridge base gbpo"
     ).split(),

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -71,6 +72,42 @@ def test_wheel_works_without_the_checkout(wheel, tmp_path):
     script.write_text(code)
     done = subprocess.run([sys.executable, str(script)], cwd="/", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_trains_compares_and_reports(wheel, tmp_path):
+    """All commands are found in the wheel, outside the checkout. The starting model is built once."""
+    installed = tmp_path / "installed"
+    ZipFile(wheel).extractall(installed)
+    checkout = str(ROOT)
+
+    def gbpo(*words):
+        code = (
+            "import sys\n"
+            f"sys.path[:] = [{str(installed)!r}] + [p for p in sys.path if not (p == {checkout!r} or not p)]\n"
+            "import gbpo.__main__ as command\n"
+            f"assert command.__file__.startswith({str(installed)!r}), command.__file__\n"
+            f"command.main({list(words)!r})\n"
+            "assert not {'evals', 'rewards'} & set(sys.modules)\n"
+        )
+        script = tmp_path / "use.py"
+        script.write_text(code)
+        environment = {**os.environ, "PYTHONPATH": str(installed)}
+        done = subprocess.run(
+            [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "tiny_math" in gbpo("recipes")
+    small = ["--per_device_train_batch_size=16", "--max_steps=2", "--max_completion_length=3"]
+    gbpo("train", "tiny_math", *small, "--output_dir=run")
+    assert (tmp_path / "run" / "model" / "README.md").is_file()
+    few = ["--eval_steps=1", "--eval_questions=8", "--eval_samples=2", "--seeds", "0", "--output", "compared"]
+    gbpo("compare", "tiny_math", "--algorithms", "grpo", "gbpo", *few, *small)
+    (tmp_path / "compared" / "report.html").unlink()
+    gbpo("report", "compared")
+    assert (tmp_path / "compared" / "report.html").is_file()
 
 
 def test_checkout_imports_from_any_directory(tmp_path):

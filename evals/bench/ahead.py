@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> BenchResult:
 @contextmanager
 def _server(model: str, seconds: float) -> Iterator[str]:
     """The address of a stand-in server on the first core."""
-    command = [sys.executable, "-m", "evals.bench.stand_in", model, "--port", "0", "--seconds", str(seconds)]
+    command = [sys.executable, "-m", f"{__package__}.stand_in", model, "--port", "0", "--seconds", str(seconds)]
     with subprocess.Popen(_on_core(0, command), stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -89,7 +89,7 @@ def _seconds(model: str, url: str, trainer: str, ahead: int, generations: int) -
     arguments = json.dumps(
         {"model": model, "url": url, "trainer": trainer, "ahead": ahead, "generations": generations + ahead + 1}
     )
-    command = _on_core(1, [sys.executable, "-m", "evals.bench.ahead", arguments])
+    command = _on_core(1, [sys.executable, "-m", f"{__package__}.ahead", arguments])
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])

@@ -28,17 +28,16 @@ import yaml
 
 from gbpo.run.models import catalogue as models
 from gbpo.run.models.tiny import character_tokenizer
+from gbpo.shared.packages import find_recipe, import_root, launch_words
 
 from .measuring import BenchResult, Measurement, bench_result
 from .timed import random_model
 
-_ROOT = Path(__file__).parents[2]
-_RECIPE = _ROOT / "recipes" / "tiny_math.yaml"
-_GBPO, _TRL = [str(_ROOT / "launch" / "gbpo.py")], "TRL's GRPO"
+_GBPO, _TRL = launch_words(), "TRL's GRPO"
 _CONTENDERS = {  # name: command, flags
     "GBPO": (_GBPO, []),
     "GBPO, exact, κ 0.2": (_GBPO, ["--target_baseline=exact", "--overshoot_slope=0.2"]),
-    _TRL: (["-m", "evals.bench.trl_run"], []),
+    _TRL: (["-m", f"{__package__}.trl_run"], []),
 }
 _WINDOW = 20  # optimiser steps
 _REWARD = 0.8
@@ -54,9 +53,8 @@ def run(options: argparse.Namespace) -> BenchResult:
         if options.quick:
             flags, window, reward = _quick_flags(Path(folder) / "model"), 2, -1.0
         else:
-            models.local_model(
-                yaml.safe_load(_RECIPE.read_text())["model_name_or_path"]
-            )  # built before the time is measured
+            recipe = yaml.safe_load(find_recipe("tiny_math").read_text())
+            models.local_model(recipe["model_name_or_path"])  # built before the time is measured
         for seed in range(options.repeats):
             for name, (start, own) in _CONTENDERS.items():
                 output = Path(folder) / f"{len(times[name])} {name}"
@@ -98,10 +96,11 @@ def _time(start: list[str], flags: list[str], output: Path, window: int, reward:
     Raises:
         RuntimeError: The run failed.
     """
-    command = [sys.executable, *start, str(_RECIPE), *flags, f"--output_dir={output}", "--log_completions=false"]
+    recipe = str(find_recipe("tiny_math"))
+    command = [sys.executable, *start, recipe, *flags, f"--output_dir={output}", "--log_completions=false"]
     # one log per generation, which is two optimiser steps
     command.append("--logging_steps=2")
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(import_root())}
     log = output.with_suffix(".log")
     with log.open("w") as out:
         began = time.perf_counter()

@@ -9,10 +9,9 @@ import argparse
 import asyncio
 import functools
 import os
+from typing import Any
 
-from rewards.answers.math_answer import Math
-from rewards.programs.reward import Code
-from rewards.shared.concurrency import default_workers
+from gbpo.run.rewards_package import rewards_module
 
 from .measuring import BenchResult, Measurement, bench_result, one_core, seconds
 
@@ -37,7 +36,8 @@ def run(options: argparse.Namespace) -> BenchResult:
 
     cores = len(os.sched_getaffinity(0))
     with one_core():
-        maths, code = Math(workers=1), Code(workers=1)
+        maths = rewards_module("answers.math_answer").Math(workers=1)
+        code = rewards_module("programs.reward").Code(workers=1)
         maths.grade([r"\boxed{4.0}"], [4])  # starts the worker
         kinds = {
             "integer answers": [(rf"{_TEXT}\boxed{{{n}}}", str(n + n % 2)) for n in range(batch)],
@@ -53,15 +53,15 @@ def run(options: argparse.Namespace) -> BenchResult:
         taken = seconds(lambda: maths.grade(*zip(*hostile, strict=True)), repeats)
         found.append(Measurement(f"math, batch of {batch} with {towers} power towers", taken, "s"))
 
-        def run_programs(grader: Code) -> None:
+        def run_programs(grader: Any) -> None:
             grader.grade([_PROGRAM] * programs, [_TESTS] * programs)
 
         rate("code, ten tests each", programs, seconds(lambda: run_programs(code), repeats))
         maths.close()
 
-    workers = default_workers()
+    workers = rewards_module("shared.concurrency").default_workers()
     if workers > 1:
-        many = Code(workers=workers)
+        many = rewards_module("programs.reward").Code(workers=workers)
         rate(f"code, {workers} workers on {cores} cores", programs, seconds(lambda: run_programs(many), repeats))
 
     texts, references = zip(*clean, strict=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from gbpo.shared.packages import launch_words
 
 from .plan import RECIPE, VALIDATION, ComparisonPlan
 from .point import Point
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def cell_command(plan: ComparisonPlan, point: Point, seed: int) -> list[str]:
@@ -15,7 +13,7 @@ def cell_command(plan: ComparisonPlan, point: Point, seed: int) -> list[str]:
     point = point.same_as or point
     return [
         *plan.launcher,
-        str(ROOT / "launch" / "gbpo.py"),
+        *launch_words(),
         str(plan.folder / RECIPE),
         *plan.overrides,
         *cell_flags(point, plan.eval_steps),

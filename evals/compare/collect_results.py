@@ -12,11 +12,12 @@ from typing import Any
 
 from gbpo.run.data import loading as data
 from gbpo.run.output import folder
+from gbpo.shared.packages import import_root
 from gbpo.shared.provenance import git_revision
 
 from ..shared.hardware import describe_hardware
 from ..shared.results import Cell, Evaluation, Results
-from .cell_command import ROOT, cell_command
+from .cell_command import cell_command
 from .plan import START, TEST, VALIDATION, ComparisonPlan
 from .point import Point
 from .process_log import last_lines
@@ -109,7 +110,7 @@ def _is_validation_reward(metric: str) -> bool:
 
 def _from_checkout(command: list[str]) -> str:
     """The command as a user types it in a checkout: the paths of the checkout and of the interpreter are removed."""
-    typed = ["python" if word == sys.executable else word.replace(f"{ROOT}/", "") for word in command]
+    typed = ["python" if word == sys.executable else word.replace(f"{import_root()}/", "") for word in command]
     return shlex.join(typed)
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gbpo.run.data import loading as data
+from gbpo.shared.packages import find_recipe
 
 from ..report import page
 from ..report.analysis import analyse
@@ -54,7 +55,7 @@ def _compare(argv: Sequence[str] | None) -> None:
         options.output.mkdir(parents=True, exist_ok=True)
         with FileLock(options.output / ".lock").acquire(timeout=0):
             try:
-                plan = prepare(options, overrides, shlex.join(["python", "-m", "evals.compare", *argv]))
+                plan = prepare(options, overrides, shlex.join(["gbpo", "compare", *argv]))
                 interrupted = run_cells(plan)
                 results = collect_results(plan)
                 results.save(plan.folder)
@@ -81,14 +82,14 @@ def _compare(argv: Sequence[str] | None) -> None:
 
 def _parser() -> OneLineErrorParser:
     parser = OneLineErrorParser(
-        prog="python -m evals.compare",
+        prog="gbpo compare",
         usage="%(prog)s RECIPE --algorithms A B … --seeds 0 1 … --output DIR [options] [--field value …]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("recipe", type=Path, help="recipe of all runs")
+    add("recipe", type=find_recipe, help="recipe of all runs: a file or the name of a shipped recipe")
     add("--algorithms", nargs="+", required=True, help="grpo or gbpo, also with fields: gbpo:target_baseline=exact,…")
     add("--seeds", nargs="+", type=int, required=True, help="seeds of the runs; use five or more")
     add("--output", type=Path, required=True, help="folder of the comparison")

@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from gbpo.run.models import catalogue as models
 from gbpo.run.output import folder
+from gbpo.shared.packages import import_root
 
-from .cell_command import ROOT, cell_command
+from .cell_command import cell_command
 from .cell_folder import CellFolder
 from .plan import START, TEST, ComparisonPlan
 from .point import Point
@@ -131,7 +132,8 @@ class _Runner:
             CellError: The evaluation failed.
         """
         if not output.is_file():
-            command = [sys.executable, "-m", "evals.evaluate", *names, str(self._plan.folder / TEST)]
+            evaluate = f"{__package__.rpartition('.')[0]}.evaluate"
+            command = [sys.executable, "-m", evaluate, *names, str(self._plan.folder / TEST)]
             command += [*self._plan.evaluation, f"--reference={self._model}", f"--output={output}"]
             self._call(command, output.with_suffix(".log"), slot)
 
@@ -157,7 +159,8 @@ class _Runner:
             raise CellError("interrupted" if self._ended else failure_reason(log, status))
 
     def _environment(self, slot: int) -> dict[str, str]:
-        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]  # so that evals can be imported from any directory
+        # so that evals can be imported from any directory
+        paths = [str(import_root()), os.environ.get("PYTHONPATH", "")]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         gpus = torch.cuda.device_count()
         if not gpus:

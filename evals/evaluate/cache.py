@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-import rewards
 from gbpo.run import reward_hazards, tools
 from gbpo.run import rewards as run_rewards
 from gbpo.run.data import loading as data
 from gbpo.run.data import prompts
 from gbpo.run.models import catalogue as models
 from gbpo.run.models import description
+from gbpo.run.rewards_package import rewards_module
 from gbpo.run.tools.named_tools import found_tools
 from gbpo.shared.provenance import installed_version
 
@@ -80,7 +80,7 @@ def source_files(reward: Callable[..., Any], own_tools: Iterable[Callable[..., A
     the files that define the given reward and tools.
     """
     modules = [results, data, prompts, models, description, run_rewards, reward_hazards]
-    packages = [Path(str(file)).parent for file in (__file__, rewards.__file__, tools.__file__)]
+    packages = [Path(str(file)).parent for file in (__file__, rewards_module().__file__, tools.__file__)]
     defined_by = reward if inspect.isroutine(reward) else getattr(reward, "func", type(reward))
     return [
         *(Path(str(module.__file__)) for module in modules),

@@ -14,9 +14,8 @@ from datasets import Dataset
 from gbpo.run.recipe.arguments import RunArguments
 from gbpo.run.reward_hazards import reads_boxes
 from gbpo.run.rewards import load_rewards, named_rewards
+from gbpo.run.rewards_package import rewards_module
 from gbpo.shared.write_whole import write_whole
-from rewards.answers.majority_vote import MajorityVote
-from rewards.check import check_sample, check_server
 
 from ..shared.results import Evaluation
 from . import cache, generation
@@ -62,8 +61,9 @@ def evaluate(
     path = cache.cache_file(policy, start, questions, settings, reward)
     known = cache.read(path) if use_cache else None
     if known is None:
-        check_sample(_reward_name(settings.run), reward, questions)
-        check_server(reward, questions)
+        checks = rewards_module("check")
+        checks.check_sample(_reward_name(settings.run), reward, questions)
+        checks.check_server(reward, questions)
         known = _measure(policy, start, questions, settings, reward)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(known, default=str) + "\n")
@@ -101,7 +101,7 @@ def _measure(
     # The vote is by question number, because two questions may have the same prompt.
     ballots = [f"question {i}" for i in range(count) for _ in range(k)]
     boxed = all(reads_boxes(name, options) for name, options in named_rewards(settings.run).items())
-    votes = MajorityVote(boxed=boxed)(texts, prompts=ballots)
+    votes = rewards_module("answers.majority_vote").MajorityVote(boxed=boxed)(texts, prompts=ballots)
     groups = [slice(i * k, (i + 1) * k) for i in range(count)]
     elected = [next((i for i in range(*group.indices(len(votes))) if votes[i] == 1.0), None) for group in groups]
     kl = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from gbpo.run.recipe.arguments import RunArguments, mapping
+from gbpo.shared.packages import find_recipe
 
 from ..shared.command_line import OneLineErrorParser
 from .origin import Origin, is_model, origin_of_model, origin_of_recipe
@@ -36,7 +37,7 @@ _SAMPLING_HELP = {
 def parser(description: str | None) -> OneLineErrorParser:
     """The parser of the command. Options that are not given are None."""
     made = OneLineErrorParser(
-        prog="python -m evals.evaluate",
+        prog="gbpo evaluate",
         usage="%(prog)s MODEL [MODEL ...] [DATASET] [--reward NAME] [options]",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -44,7 +45,7 @@ def parser(description: str | None) -> OneLineErrorParser:
     )
     add, defaults = made.add_argument, {one.name: one.default for one in dataclasses.fields(Settings)}
     add("names", nargs="+", metavar="MODEL", help="models or runs, then the data set: a file, Hub id or generated task")
-    add("--recipe", type=Path, metavar="FILE", help="recipe with the default settings")
+    add("--recipe", type=find_recipe, metavar="FILE", help="recipe with the default settings")
     add("--reward", help="name or dotted path of the reward (reasoning_gym tasks have their own)")
     add("--reward_kwargs", help="options of the reward, for example '{\"workers\": 4}'")
     hints = get_type_hints(RunArguments)

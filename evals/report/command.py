@@ -21,7 +21,7 @@ from .analysis import analyse
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = OneLineErrorParser(
-        prog="python -m evals.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="gbpo report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="the --output folder of evals.compare")
     options = parser.parse_args(argv)

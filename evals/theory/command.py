@@ -26,7 +26,7 @@ from .run_checks import CHECKS, TheoryResults, run
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = OneLineErrorParser(
-        prog="python -m evals.theory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="gbpo theory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--mdps", type=int, default=20_000, help="number of random decision processes (20000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random problems (0)")

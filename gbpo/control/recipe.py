@@ -14,6 +14,7 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.utils import LinearSchedule
 
+from ..shared.packages import find_recipe
 from ..shared.recipe_yaml import nearest, read_yaml
 from .bpo import BPO
 
@@ -126,7 +127,7 @@ def parse(argv: Sequence[str]) -> Command:
     if options.recipe is None:
         recipe: dict[str, Any] = {"env": options.env}
     else:
-        recipe = read_yaml(Path(options.recipe).expanduser(), _EXAMPLE)
+        recipe = read_yaml(find_recipe(options.recipe), _EXAMPLE)
     for name in recipe:
         if name not in (known := (*_RUN_KEYS, *ALGORITHMS)):
             raise ValueError(f"Unknown key {name!r} in {options.recipe}. Did you mean {nearest(str(name), known)!r}?")
@@ -154,7 +155,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="python -m gbpo.control", description="Train and evaluate BPO or PPO.", allow_abbrev=False)
+    parser = _Parser(prog="gbpo control", description="Train and evaluate BPO or PPO.", allow_abbrev=False)
     parser.add_argument("recipe", nargs="?", help=f"a YAML file, for example {_EXAMPLE}")
     parser.add_argument("--env", help="a Gymnasium id, trained with the defaults of the algorithm")
     parser.add_argument("--algorithm", choices=list(ALGORITHMS), default="bpo")

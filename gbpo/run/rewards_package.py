@@ -1,8 +1,8 @@
-"""Where the package `rewards` is: beside gbpo in a checkout, inside it in an installed wheel."""
+"""The modules of the package `rewards`, which the runner uses without importing them by name."""
 
-from importlib import import_module
-from pathlib import Path
 from types import ModuleType
+
+from ..shared.packages import companion
 
 
 def rewards_module(name: str = "") -> ModuleType:
@@ -11,5 +11,4 @@ def rewards_module(name: str = "") -> ModuleType:
     >>> rewards_module("check").__name__.endswith("rewards.check")
     True
     """
-    inside = (Path(__file__).parents[1] / "rewards").is_dir()
-    return import_module(".".join(filter(None, ["gbpo.rewards" if inside else "rewards", name])))
+    return companion(f"rewards.{name}".removesuffix("."))

@@ -53,7 +53,7 @@ def _cell(text: str) -> str:
 Rows = tuple[list[str], Iterable[list[str]]]
 
 
-def _options(config: type, inherited: type | None = None) -> Rows:
+def options(config: type, inherited: type | None = None) -> Rows:
     """The fields that a configuration declares itself."""
     meanings, types = _arguments(config), get_type_hints(config)
     others = {one.name for one in fields(inherited)} if inherited is not None else set()
@@ -97,10 +97,10 @@ def _metrics() -> Rows:
 
 
 TABLES: dict[str, Callable[[], Rows]] = {
-    "options of GBPO": lambda: _options(GBPOConfig, BaseConfig),
-    "options of both algorithms": lambda: _options(BaseConfig, GRPOConfig),
+    "options of GBPO": lambda: options(GBPOConfig, BaseConfig),
+    "options of both algorithms": lambda: options(BaseConfig, GRPOConfig),
     "refused options": _refused,
-    "fields of a run": lambda: _options(RunArguments),
+    "fields of a run": lambda: options(RunArguments),
     "metrics": _metrics,
 }
 

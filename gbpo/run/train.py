@@ -26,6 +26,7 @@ from .data.long_prompts import drop_long_prompts
 from .data.prompts import PromptFormat
 from .environments.checks import Episodes, load_episodes
 from .environments.episode import rewards_of
+from .help_page import asks_for_help, help_page
 from .models import attention, catalogue
 from .models.adapters import save_merged
 from .models.chat_templates import check_recipe_prompts
@@ -74,9 +75,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             `CollapseWatch` ends the run.
     """
     quiet()
+    argv = sys.argv[1:] if argv is None else argv
+    if asks_for_help(argv):
+        print(help_page(argv))
+        return
     try:
         check_launcher()
-        recipe = parse(sys.argv[1:] if argv is None else argv)
+        recipe = parse(argv)
         check_group()
         inputs = check_inputs(recipe)
         if recipe.run.dry_run:

@@ -1,4 +1,4 @@
-"""What this machine can run: `python -m gbpo.doctor [RECIPE.yaml [--field value …]]`.
+"""What this machine can run: `gbpo doctor [RECIPE [--field value …]]`.
 
 Prints the package versions, devices, engines and sandbox layers of this machine. With a recipe, it also checks what the
 recipe needs. Without a recipe it checks what every run needs. Exit status: 0 if all of this is there, 1 if something is

@@ -11,6 +11,7 @@ import torch
 from trl import ModelConfig, TrlParser
 
 from ...shared.allocator import use_expandable_segments
+from ...shared.packages import find_recipe
 from ...shared.recipe_yaml import nearest, read_yaml
 from ...trainer.config import BaseConfig, GBPOConfig, reward_scale
 from .arguments import TOOL_TURNS, RunArguments, mapping
@@ -47,8 +48,8 @@ def parse(argv: Sequence[str]) -> Recipe:
         ValueError: The file is missing, a field is unknown, or a value cannot be used.
     """
     if not argv or argv[0].startswith("-"):
-        raise ValueError("No recipe given. Write: launch/gbpo.py RECIPE.yaml [--field value …]")
-    path, flags = Path(argv[0]).expanduser(), list(argv[1:])
+        raise ValueError("No recipe given. Write: gbpo train RECIPE [--field value …]; 'gbpo recipes' lists recipes.")
+    path, flags = find_recipe(argv[0]), list(argv[1:])
     recipe = {
         str(name).replace("-", "_"): value
         for name, value in read_yaml(path, "recipes/tiny_math.yaml").items()
@@ -97,7 +98,7 @@ class _Parser(TrlParser):
     """Converts given values to the types of the fields. Errors are `ValueError`s that name the field."""
 
     def __init__(self, classes: list[type]):
-        super().__init__(classes, allow_abbrev=False, prog="launch/gbpo.py RECIPE.yaml")
+        super().__init__(classes, allow_abbrev=False, prog="gbpo train RECIPE")
         self._negative_number_matcher = _NEGATIVE_NUMBER  # argparse would read -1e-6 as an option
         hints = {name: hint for kind in classes for name, hint in get_type_hints(kind).items()}
         self._mappings = {name for name, hint in hints.items() if "dict" in str(hint)}

@@ -23,9 +23,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = _Parser(
-        prog="python -m gbpo.run.rollouts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser(prog="gbpo rollouts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the output folder of the run")
     parser.add_argument("--output", type=Path, metavar="FILE", help="the page to write (default: RUN/rollouts.html)")
     parser.add_argument("--step", type=int, metavar="N", help="only the generation of this optimiser step")

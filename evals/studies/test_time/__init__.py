@@ -1,0 +1,1 @@
+"""The study of the family of losses without reference answers."""

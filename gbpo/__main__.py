@@ -1,0 +1,138 @@
+"""The command `gbpo`, which is also `python -m gbpo`. It imports a command only when it is used.
+
+gbpo train RECIPE [--field value …]     RECIPE is a file, or the name of a shipped recipe such as tiny_math
+gbpo COMMAND --help                     what a command takes
+"""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+from .shared.packages import companion, recipes_folder, shipped_recipes
+from .shared.recipe_yaml import nearest
+from .shared.version import __version__
+
+COMMANDS = {
+    "train": ("gbpo.run.train", "fine-tune a model with a recipe; --processes N starts N processes"),
+    "compare": ("evals.compare.command", "run algorithms side by side over seeds, with intervals"),
+    "evaluate": ("evals.evaluate.command", "mean@k, pass@k and majority@k of models"),
+    "report": ("evals.report.command", "write the report of a comparison again"),
+    "rollouts": ("gbpo.run.rollouts.command", "read the completions of a run; compute their rewards again"),
+    "check": ("rewards.check", "find reference answers that a reward cannot grade"),
+    "doctor": ("gbpo.run.preview.doctor", "what this machine can run, and what a recipe lacks"),
+    "recipes": ("", "list the shipped recipes; show or copy one"),
+    "control": ("gbpo.control.train", "train BPO or PPO in an environment"),
+    "theory": ("evals.theory.command", "check the theorems of the paper"),
+    "bench": ("evals.bench.__main__", "measure speed and memory"),
+}
+_RECIPES_USAGE = "gbpo recipes [show NAME | copy NAME [FILE]]"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Args:
+        argv: `COMMAND [arguments]`; by default the arguments of this process.
+
+    Raises:
+        SystemExit: With the status of the command; 2, after one line, for bad input.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return
+    name, rest = words[0], words[1:]
+    if name in ("-V", "--version"):
+        print(f"gbpo {__version__}")
+        return
+    if name not in COMMANDS:
+        _refuse(
+            f"Unknown command {name!r}. Did you mean 'gbpo {nearest(name, COMMANDS)}'? 'gbpo --help' lists them all"
+        )
+    if name == "recipes":
+        _recipes(rest)
+    elif name == "train" and _takes("--processes", rest):
+        _train_in_processes(rest)
+    else:
+        if str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))  # it can hold the user's own rewards, as with python -m
+        _command(COMMANDS[name][0])(rest)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(["usage: gbpo COMMAND [arguments]", "", *lines, "", "gbpo COMMAND --help explains a command."])
+
+
+def _command(module: str) -> Callable[[Sequence[str]], None]:
+    """The function of a command, in a checkout or in the wheel."""
+    return (import_module(module) if module.startswith("gbpo.") else companion(module)).main
+
+
+def _takes(flag: str, words: Sequence[str]) -> bool:
+    return any(word == flag or word.startswith(f"{flag}=") for word in words)
+
+
+def _train_in_processes(words: list[str]) -> None:
+    """Replace this process by `accelerate launch` with N processes on this machine."""
+    place = next(i for i, word in enumerate(words) if word.partition("=")[0] == "--processes")
+    flag, _, count = words[place].partition("=")
+    used = 1 if count else 2
+    count = count or (words[place + 1] if place + 1 < len(words) else "")
+    if not count.isdecimal() or int(count) < 1:
+        _refuse(f"{flag} {count or 'without a value'} starts nothing. Write the number of processes, one per GPU")
+    rest = words[:place] + words[place + used :]
+    options = ["--num_processes", count, "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    if int(count) > 1:
+        options.append("--multi_gpu" if _has_gpu() else "--cpu")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "gbpo.run", *rest]
+    print(f"gbpo: {shlex.join(['accelerate', 'launch', *launch[3:]])}", flush=True)
+    os.execv(sys.executable, launch)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _recipes(words: list[str]) -> None:
+    shipped = shipped_recipes()
+    if not words:
+        width = max(map(len, shipped))
+        for name, path in shipped.items():
+            first = path.read_text().partition("\n")[0].lstrip("# ")
+            print(f"{name:<{width}}  {first}")
+        print(f"\n{_RECIPES_USAGE}, from {recipes_folder()}")
+        return
+    if words[0] in ("-h", "--help") or words[0] not in ("show", "copy") or len(words) < 2:
+        if words[0] in ("-h", "--help"):
+            print(f"usage: {_RECIPES_USAGE}")
+            return
+        _refuse(f"{' '.join(words)!r} is not a request. Write {_RECIPES_USAGE}")
+    action, name, *target = words
+    if name not in shipped:
+        _refuse(f"No shipped recipe is named {name!r}. Did you mean {nearest(name, shipped)!r}?")
+    if action == "show":
+        print(shipped[name].read_text(), end="")
+        return
+    path = Path(target[0] if target else f"{name.rpartition('/')[2]}.yaml")
+    if path.exists():
+        _refuse(f"{path} exists and is not overwritten. Write another name: gbpo recipes copy {name} FILE")
+    shutil.copyfile(shipped[name], path)
+    print(f"{path} is a copy of the recipe {name}. Run it with: gbpo train {path}")
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"gbpo: error: {message}{'' if message.endswith('?') else '.'}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":  # worker processes of the rewards import this file too
+    main()

@@ -1,0 +1,58 @@
+"""The help of `gbpo train`: the fields of a run and of GBPO, one line each. `--help-all` lists the inherited fields."""
+
+import re
+from collections.abc import Sequence
+
+from trl import GRPOConfig, ModelConfig
+
+from ..trainer.config import BaseConfig, GBPOConfig
+from .recipe.arguments import RunArguments
+from .tables import options
+
+_WIDTH = 118
+_USAGE = """usage: gbpo train RECIPE [--field value …] [--processes N]
+
+RECIPE is a YAML file, or the name of a shipped recipe ('gbpo recipes' lists them). Every field can stand in the recipe
+or on the command line. --dry_run true checks everything without training. --processes N starts N processes here."""
+_MORE = """recipes/README.md and gbpo/README.md explain these fields. 'gbpo train --help-all' adds the fields that are
+inherited from TRL and transformers, such as learning_rate, num_generations, use_vllm and use_peft."""
+
+
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether the arguments ask for help. A value of a field is not such a request."""
+    return any(word in ("-h", "--help", "--help-all") for word in argv)
+
+
+def help_page(argv: Sequence[str]) -> str:
+    """The text for `--help` or, if it is among the arguments, for `--help-all`."""
+    parts = [_USAGE, _section("Run", RunArguments), _section("GBPO", GBPOConfig, BaseConfig)]
+    parts.append(_section("Both algorithms", BaseConfig, GRPOConfig))
+    if "--help-all" in argv:
+        parts += [_inherited("TRL's GRPOConfig", GRPOConfig), _inherited("TRL's ModelConfig", ModelConfig)]
+    return "\n\n".join([*parts, _MORE])
+
+
+def _section(title: str, config: type, inherited: type | None = None) -> str:
+    _, rows = options(config, inherited)
+    lines = [_line(name.strip("`"), default.strip("`"), meaning) for name, _, default, meaning in rows]
+    return "\n".join([f"{title}:", *lines])
+
+
+def _line(name: str, default: str, meaning: str) -> str:
+    """Name, default and first sentence, cut at the width of the page."""
+    sentence = re.split(r"(?<=[a-z)}`])[.;] ", " ".join(meaning.split()), maxsplit=1)[0].replace("`", "").rstrip(".")
+    text = f"  --{name:<28} {f'({default})':<14} {sentence}"
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 1].rstrip() + "…"
+
+
+def _inherited(title: str, config: type) -> str:
+    """The fields of a class of TRL, with the help texts of its own dataclass fields."""
+    fields = config.__dataclass_fields__.values()  # type: ignore[attr-defined]
+    known = {*RunArguments.__dataclass_fields__}
+    lines = [
+        _line(one.name, str(one.default) if one.default.__class__.__name__ != "_MISSING_TYPE" else "…", text)
+        for one in fields
+        if one.init and one.name not in known
+        for text in [str(one.metadata.get("help") or "see the documentation of transformers' TrainingArguments")]
+    ]
+    return "\n".join([f"{title}:", *lines])

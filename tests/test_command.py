@@ -1,0 +1,109 @@
+"""The command `gbpo`: what it finds, what it starts, and its errors."""
+
+import subprocess
+import sys
+
+import pytest
+
+import gbpo.__main__ as command
+from gbpo.shared.packages import find_recipe, recipes_folder, shipped_recipes
+
+
+@pytest.fixture
+def run(capsys):
+    """`run(*words)` → exit status, output and errors of the command."""
+
+    def call(*words):
+        try:
+            command.main(words)
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_the_help_names_every_command_and_imports_nothing_large():
+    code = (
+        "import sys, gbpo.__main__ as command\n"
+        "command.main(['--help'])\n"
+        "assert not {'torch', 'trl', 'transformers'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(f"\n  {name} " in done.stdout for name in command.COMMANDS)
+
+
+@pytest.mark.parametrize("name", [name for name in command.COMMANDS if name != "recipes"])
+def test_every_command_has_its_own_help(name, run):
+    """The modules exist, in the checkout as in the wheel, and name the command that the user typed."""
+    status, out, _ = run(name, "--help")
+    assert status == 0
+    assert f"gbpo {name}" in out
+
+
+def test_the_help_of_train_is_one_screen_with_the_own_fields_first(run):
+    _, short, _ = run("train", "--help")
+    _, whole, _ = run("train", "--help-all")
+    assert len(short.splitlines()) <= 60
+    assert all(len(line) <= 120 for line in (short + whole).splitlines())
+    assert short.index("--dataset_name ") < short.index("--target_baseline ")
+    assert "--learning_rate " not in short
+    assert "--learning_rate " in whole and "--lora_r " in whole
+
+
+def test_recipes_are_found_by_name_and_a_file_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("tiny_math") == recipes_folder() / "tiny_math.yaml"
+    assert find_recipe("cartpole") == find_recipe("control/cartpole") == recipes_folder() / "control/cartpole.yaml"
+    assert find_recipe("mine.yaml").name == "mine.yaml"
+    (tmp_path / "tiny_math").write_text("")
+    assert str(find_recipe("tiny_math")) == "tiny_math"
+
+
+def test_recipes_are_listed_shown_and_copied_but_nothing_is_overwritten(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, listed, _ = run("recipes")
+    assert all(f"\n{name} " in f"\n{listed}" for name in shipped_recipes())
+    text = (recipes_folder() / "tiny_math.yaml").read_text()
+    assert run("recipes", "show", "tiny_math")[1] == text
+    assert run("recipes", "copy", "tiny_math")[0] == 0
+    (tmp_path / "tiny_math.yaml").write_text("mine")
+    status, _, error = run("recipes", "copy", "tiny_math")
+    assert status == 2 and "is not overwritten" in error
+    assert (tmp_path / "tiny_math.yaml").read_text() == "mine"
+    assert run("recipes", "copy", "tiny_math", "other.yaml")[0] == 0
+    assert (tmp_path / "other.yaml").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["trian"], ["'trian'", "gbpo train"]),
+        (["recipes", "show", "tiny_mth"], ["'tiny_mth'", "'tiny_math'"]),
+        (["recipes", "print"], ["'print'", "gbpo recipes"]),
+        (["train", "tiny_math", "--processes", "zero"], ["--processes zero", "number of processes"]),
+        (["train", "tiny_math", "--processes"], ["--processes", "without a value"]),
+        (["train", "tiny_mth"], ["tiny_mth", "tiny_math"]),
+        (["train"], ["No recipe given", "gbpo train RECIPE"]),
+    ],
+)
+def test_bad_input_is_one_line(words, parts, run):
+    status, _, error = run(*words)
+    assert status == 2
+    assert len(error.strip().splitlines()) == 1
+    assert all(part in error for part in parts), error
+
+
+@pytest.mark.parametrize("form", [["--processes", "2"], ["--processes=2"]])
+def test_processes_start_accelerate_with_the_rest(form, monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr(command.os, "execv", lambda program, words: started.append(words))
+    monkeypatch.setattr(command, "_has_gpu", lambda: False)
+    command.main(["train", "tiny_math", *form, "--seed", "1"])
+    (words,) = started
+    assert words[words.index("--num_processes") + 1] == "2"
+    assert "--cpu" in words
+    assert words[-5:] == ["-m", "gbpo.run", "tiny_math", "--seed", "1"]
+    assert "accelerate launch" in capsys.readouterr().out
