@@ -1,4 +1,4 @@
-"""Checks what this machine can run: `python -m gbpo.doctor [RECIPE.yaml [--field value …]]`."""
+"""Checks what this machine can run: `python -m gbpo.doctor` is `gbpo doctor`."""
 
 from .run.preview.doctor import main
 

@@ -103,11 +103,11 @@ def test_the_wheel_trains_compares_and_reports(wheel, tmp_path):
     small = ["--per_device_train_batch_size=16", "--max_steps=2", "--max_completion_length=3"]
     gbpo("train", "tiny_math", *small, "--output_dir=run")
     assert (tmp_path / "run" / "model" / "README.md").is_file()
-    few = ["--eval_steps=1", "--eval_questions=8", "--eval_samples=2", "--seeds", "0", "--output", "compared"]
+    few = ["--eval_steps=1", "--eval_questions=8", "--eval_samples=2", "--seeds", "0"]
     gbpo("compare", "tiny_math", "--algorithms", "grpo", "gbpo", *few, *small)
-    (tmp_path / "compared" / "report.html").unlink()
-    gbpo("report", "compared")
-    assert (tmp_path / "compared" / "report.html").is_file()
+    (tmp_path / "runs" / "compare-tiny_math" / "report.html").unlink()
+    gbpo("report", "runs/compare-tiny_math")
+    assert (tmp_path / "runs" / "compare-tiny_math" / "report.html").is_file()
 
 
 def test_checkout_imports_from_any_directory(tmp_path):

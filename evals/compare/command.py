@@ -1,6 +1,6 @@
 """Compare algorithms on your task over several seeds.
 
-    python -m evals.compare recipes/tiny_math.yaml --algorithms grpo gbpo gbpo:target_baseline=exact \
+    gbpo compare tiny_math --algorithms grpo gbpo gbpo:target_baseline=exact \
         --seeds 0 1 2 3 4 --grid epsilon=0.2,0.3 num_iterations=1,4 --output runs/compare [--field value …]
 
 runs the recipe once for every algorithm, grid point and seed. Each run is a process of its own. All runs use the same
@@ -51,6 +51,7 @@ def _compare(argv: Sequence[str] | None) -> None:
     data.quiet()
     parser = _parser()
     options, overrides = parser.parse_known_args(argv)
+    options.output = options.output or Path("runs") / f"compare-{options.recipe.stem}"
     try:
         options.output.mkdir(parents=True, exist_ok=True)
         with FileLock(options.output / ".lock").acquire(timeout=0):
@@ -83,7 +84,7 @@ def _compare(argv: Sequence[str] | None) -> None:
 def _parser() -> OneLineErrorParser:
     parser = OneLineErrorParser(
         prog="gbpo compare",
-        usage="%(prog)s RECIPE --algorithms A B … --seeds 0 1 … --output DIR [options] [--field value …]",
+        usage="%(prog)s RECIPE --algorithms A B … --seeds 0 1 … [--output DIR] [options] [--field value …]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -92,7 +93,7 @@ def _parser() -> OneLineErrorParser:
     add("recipe", type=find_recipe, help="recipe of all runs: a file or the name of a shipped recipe")
     add("--algorithms", nargs="+", required=True, help="grpo or gbpo, also with fields: gbpo:target_baseline=exact,…")
     add("--seeds", nargs="+", type=int, required=True, help="seeds of the runs; use five or more")
-    add("--output", type=Path, required=True, help="folder of the comparison")
+    add("--output", type=Path, help="folder of the comparison (default: runs/compare-RECIPE)")
     add("--grid", nargs="+", default=[], metavar="FIELD=V,V", help="fields to vary, with their values")
     add("--jobs", type=int, default=1, help="number of parallel runs; with several GPUs, each run gets one GPU (1)")
     add("--launcher", help="command to start launch/gbpo.py with, such as 'accelerate launch --num_processes 8'")

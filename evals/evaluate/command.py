@@ -1,7 +1,7 @@
 """Evaluate checkpoints on held-out questions with a reward of this project.
 
-    python -m evals.evaluate runs/mine          # the output folder of a run, its model or one of its checkpoints
-    python -m evals.evaluate MODEL [MODEL ...] DATASET --reward math --columns '{"problem": "prompt"}' --samples 16
+    gbpo evaluate runs/mine          # the output folder of a run, its model or one of its checkpoints
+    gbpo evaluate MODEL [MODEL ...] DATASET --reward math --columns '{"problem": "prompt"}' --samples 16
 
 prints for each model mean@k, unbiased pass@k, majority@k, the score of greedy decoding, the mean length and the
 fraction of samples cut off by the token limit. With `--reference MODEL`, it also prints the KL divergence from the

@@ -1,6 +1,6 @@
 """Make the report of a comparison again from its `results.json`.
 
-    python -m evals.report DIR
+    gbpo report DIR
 
 writes `report.html`, `summary.md` and `figures/*.png` into DIR, the `--output` folder of `evals.compare`. `report.html`
 is a single file that works offline.

@@ -316,7 +316,7 @@ def _summary(recipe: Recipe, output: Path, seconds: float) -> str:
     change = f"reward {rewards[0]:.2f} -> {rewards[-1]:.2f}" if rewards else "no reward logged"
     lines = [f"curves:  {output / folder.CURVES}", f"metrics: {output / folder.METRICS}"]
     if recipe.training.log_completions:
-        lines.append(f"samples: {output / files.FOLDER} (python -m gbpo.run.rollouts {output})")
+        lines.append(f"samples: {output / files.FOLDER} (gbpo rollouts {output})")
     lines.append(f"model:   {output / folder.MODEL}")
     if recipe.run.merge_adapter:
         lines.append(f"merged:  {output / folder.MERGED}")

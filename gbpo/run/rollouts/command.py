@@ -1,7 +1,7 @@
 """Show the completions of a run, or grade them again.
 
-    python -m gbpo.run.rollouts RUN                    write RUN/rollouts.html, a page that works offline
-    python -m gbpo.run.rollouts RUN --replay --step N  compute rewards and advantages of step N again, without the model
+    gbpo rollouts RUN                    write RUN/rollouts.html, a page that works offline
+    gbpo rollouts RUN --replay --step N  compute rewards and advantages of step N again, without the model
 
 RUN is the output folder of a run with `log_completions: true`.
 """
