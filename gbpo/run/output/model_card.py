@@ -46,11 +46,12 @@ def model_card(
     parts = [
         f"---\n{_header(recipe, name, adapter=adapter).to_yaml()}\n---",
         f"# {name}",
-        f"{_kind(recipe, merged=merged)} {_base(recipe)}. It was trained with reinforcement learning on {_data(recipe)}.",
+        f"{_kind(recipe, merged=merged)} {_base(recipe)}. It was trained with reinforcement learning on "
+        f"{_data(recipe)}.",
         _usage(recipe, prompt),
         "## Training",
-        f"The algorithm is {recipe.run.algorithm.upper()} ([{paper['title']}](https://arxiv.org/abs/{paper['id']})), run "
-        "by gbpo on [TRL](https://github.com/huggingface/trl). The command was:",
+        f"The algorithm is {recipe.run.algorithm.upper()} ([{paper['title']}](https://arxiv.org/abs/{paper['id']})), "
+        "run by gbpo on [TRL](https://github.com/huggingface/trl). The command was:",
         f"```sh\n{command}\n```",
         _rewards(recipe),
         _measured(output),
@@ -144,9 +145,9 @@ def _measured(output: Path) -> str:
     if not trends:
         return ""
     lines = [
-        f"The run took {rows[-1]['step']} optimiser steps. The table compares the first and the last fifth of the logs: "
-        "the mean, and the standard deviation between the logs. The run measured these numbers on its own prompts, so "
-        "they are no test of the model.",
+        f"The run took {rows[-1]['step']} optimiser steps. The table compares the first and the last fifth of the "
+        "logs: the mean, and the standard deviation between the logs. The run measured these numbers on its own prompts, "
+        "so they are no test of the model.",
         "",
         "| metric | first logs | last logs | logs in each |",
         "|---|---|---|---|",
