@@ -146,8 +146,8 @@ def _measured(output: Path) -> str:
         return ""
     lines = [
         f"The run took {rows[-1]['step']} optimiser steps. The table compares the first and the last fifth of the "
-        "logs: the mean, and the standard deviation between the logs. The run measured these numbers on its own prompts, "
-        "so they are no test of the model.",
+        "logs: the mean, and the standard deviation between the logs. The run measured these numbers on its own "
+        "prompts, so they are no test of the model.",
         "",
         "| metric | first logs | last logs | logs in each |",
         "|---|---|---|---|",
