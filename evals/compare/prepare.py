@@ -76,7 +76,7 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
     load_rewards(_with_test_reward(options, run), eval_set, limit)
     train_set, rows, switched_off = _check_prompts(dataclasses.replace(recipe, run=run), train_set, eval_set)
     for hazard in switched_off:
-        print(f"evals.compare: warning: {hazard}", file=sys.stderr, flush=True)
+        print(f"gbpo compare: warning: {hazard}", file=sys.stderr, flush=True)
     for point in found:
         check_enough_prompts(point.recipe, len(train_set))
         recipes.parse([str(options.recipe), *overrides, *cell_flags(point, options.eval_steps)])

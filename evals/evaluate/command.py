@@ -94,9 +94,9 @@ def _evaluate_all(options: argparse.Namespace) -> None:
     if options.reference is not None:
         find_checkpoint(options.reference, run.chat_template_path)
     if origin is not None:
-        print(f"evals.evaluate: {sources(settings, options, data_set, origin)}", flush=True)
+        print(f"gbpo evaluate: {sources(settings, options, data_set, origin)}", flush=True)
     for hazard in hazards:
-        print(f"evals.evaluate: warning: {hazard}", file=sys.stderr, flush=True)
+        print(f"gbpo evaluate: warning: {hazard}", file=sys.stderr, flush=True)
     # all models get the questions that are short enough for the first
     questions = drop_long_prompts(questions, run.max_prompt_tokens, form, tokenizers[0], "evaluation set")
     written = []

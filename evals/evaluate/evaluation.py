@@ -68,11 +68,11 @@ def evaluate(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(known, default=str) + "\n")
     else:
-        print(f"evals.evaluate: {model}: cached, {path}", flush=True)
+        print(f"gbpo evaluate: {model}: cached, {path}", flush=True)
     if known["ungraded"]:
         total = len(questions) * (settings.samples + 1)
         print(
-            f"evals.evaluate: warning: {model}: the reward left {known['ungraded']} of {total} completions ungraded. "
+            f"gbpo evaluate: warning: {model}: the reward left {known['ungraded']} of {total} completions ungraded. "
             "They count as 0.",
             file=sys.stderr,
             flush=True,

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         locks = folder.claim(command)
         write_results(command.output, command.plan)
     except (ValueError, ImportError) as error:
-        print(f"gbpo.control: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        print(f"gbpo control: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
     for seed in command.seeds:
         checkpoint = train(command.plan, seed, command.output)

@@ -15,6 +15,7 @@ from trl import get_peft_config, get_quantization_config
 from trl.trainer.utils import get_callable_name
 
 from ..shared.stopping import TrainingStopped
+from ..shared.write_whole import write_whole
 from ..trainer.base import BaseTrainer
 from ..trainer.gbpo import GBPOTrainer
 from ..trainer.guards.collapse import CollapseWatch
@@ -33,9 +34,11 @@ from .models.chat_templates import check_recipe_prompts
 from .models.description import Description, describe
 from .output import folder
 from .output.curves import draw_curves
+from .output.model_card import CARD, model_card
 from .output.progress import MetricsFile, ProgressBar
+from .output.trend import Trend
 from .preview import dry_run, hazards, memory, plan
-from .processes.ending import watched
+from .processes.ending import started_command, watched
 from .processes.group import agreed, leave_together
 from .processes.launcher import LaunchError, ShardsCheck, check_group, check_launcher, check_strategy
 from .processes.output_lock import lock_output
@@ -168,6 +171,7 @@ def train(inputs: Inputs, model: str, description: Description, step_report: Tra
     resume = recipe.training.resume_from_checkpoint
     checkpoint = resume and folder.last_checkpoint(output, resume)
     is_main = trainer.accelerator.is_main_process
+    trainer.model_card = card = _model_card(trainer, inputs, description)
     if recipe.training.log_completions:
         trainer.record_rollouts(partial(_write_rollouts, output, traces="trackio" in recipe.training.report_to))
     if is_main:
@@ -180,7 +184,7 @@ def train(inputs: Inputs, model: str, description: Description, step_report: Tra
     seconds = time.perf_counter() - start
     trainer.save_model(str(output / folder.MODEL))
     if is_main:
-        _save_beside_model(trainer, recipe, model, output)
+        _save_beside_model(trainer, recipe, model, output, card)
         draw_curves(output, f"{recipe.path.stem}, {recipe.run.algorithm}")
         print(_summary(recipe, output, seconds), flush=True)
 
@@ -254,13 +258,26 @@ def _print_plan(trainer: BaseTrainer, inputs: Inputs, description: Description) 
         print(f"gbpo: warning: {hazard}", file=sys.stderr, flush=True)
 
 
-def _save_beside_model(trainer: BaseTrainer, recipe: Recipe, model: str, output: Path) -> None:
-    """Save the model card and, if the recipe asks for it, the merged model."""
-    trainer.create_model_card(model_name=output.name, dataset_name=recipe.run.dataset_name)
-    (output / "README.md").replace(output / folder.MODEL / "README.md")
+def _model_card(trainer: BaseTrainer, inputs: Inputs, description: Description) -> Callable[..., str]:
+    """The function that gives the text of the model card. It takes `merged`, as `model_card` does."""
+    recipe, question = inputs.recipe, "Your question"
+    as_text = isinstance(inputs.train_set[0]["prompt"], str)
+    prompt = PromptFormat.of(recipe).formatted(
+        question if as_text else [{"role": "user", "content": question}], description.tokenizer
+    )
+    return partial(model_card, recipe, inputs.output, command=started_command(), prompt=prompt, paper=trainer._paper)
+
+
+def _save_beside_model(
+    trainer: BaseTrainer, recipe: Recipe, model: str, output: Path, card: Callable[..., str]
+) -> None:
+    """Save the model card and, if the recipe asks for it, the merged model with a card of its own."""
+    (output / CARD).unlink(missing_ok=True)  # TRL writes one with every checkpoint
+    write_whole(output / folder.MODEL / CARD, card())
     if recipe.run.merge_adapter:
         save_merged(recipe, model, output / folder.MODEL, output / folder.MERGED)
         trainer.processing_class.save_pretrained(output / folder.MERGED)
+        write_whole(output / folder.MERGED / CARD, card(merged=True))
 
 
 def _print_dry_run(inputs: Inputs) -> None:
@@ -310,11 +327,12 @@ def check_enough_prompts(recipe: Recipe, rows: int) -> None:
 
 
 def _summary(recipe: Recipe, output: Path, seconds: float) -> str:
-    """The paths of all results, and the reward of the first and the last logging step."""
-    rewards = [row["reward"] for row in folder.read_metrics(output) if row.get("reward") is not None]
+    """The paths of all results, and the mean reward of the first and of the last logging steps."""
+    reward = Trend.of(folder.read_metrics(output), "reward")
     name = recipe.training.run_name or recipe.path.stem
-    change = f"reward {rewards[0]:.2f} -> {rewards[-1]:.2f}" if rewards else "no reward logged"
-    lines = [f"curves:  {output / folder.CURVES}", f"metrics: {output / folder.METRICS}"]
+    change = f"reward {reward.first.mean:.2f} -> {reward.last.mean:.2f}" if reward else "no reward logged"
+    lines = [f"reward:  {reward.text('.3f')}"] if reward else []
+    lines += [f"curves:  {output / folder.CURVES}", f"metrics: {output / folder.METRICS}"]
     if recipe.training.log_completions:
         lines.append(f"samples: {output / files.FOLDER} (gbpo rollouts {output})")
     lines.append(f"model:   {output / folder.MODEL}")

@@ -11,6 +11,7 @@ from peft import PeftModel
 from trl.generation.vllm_client import VLLMClient
 from trl.trainer.utils import RepeatSampler
 
+from ..shared.write_whole import write_whole
 from .bridge import BridgeTrainer
 from .config import Band, BaseConfig
 from .guards.finite_steps import FiniteSteps
@@ -43,6 +44,7 @@ class BaseTrainer(BridgeTrainer):
     """
 
     bounded_loss = False
+    model_card: Callable[[], str] | None = None  # gives the text of the model card instead of TRL's template
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -100,6 +102,13 @@ class BaseTrainer(BridgeTrainer):
                 few_shapes=self._needs_few_shapes,
             )
         logger.info(self.speedups.line())
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Write the model card into the output folder: the text of `model_card` if it is set, else TRL's card."""
+        if self.model_card is None:
+            super().create_model_card(*args, **kwargs)
+        elif self.is_world_process_zero():
+            write_whole(Path(self.args.output_dir) / "README.md", self.model_card())
 
     def record_rollouts(self, write: Callable[[Record], None]) -> None:
         """Record every completion. The main process passes the record of each generation to `write`."""

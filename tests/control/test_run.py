@@ -184,7 +184,7 @@ def test_bad_input_prints_one_line_and_writes_nothing(keys, flags, message, reci
         run(recipe(**keys), *flags, "--output", tmp_path / "out")
     error = capsys.readouterr().err
     assert stop.value.code == 2
-    assert error.startswith("gbpo.control: error: ") and error.count("\n") == 1
+    assert error.startswith("gbpo control: error: ") and error.count("\n") == 1
     assert re.search(message, error), error
     assert not (tmp_path / "out").exists()
 

@@ -229,6 +229,9 @@ def test_save_resume_and_model_card(make_trainer, tmp_path):
     folder = Path(whole.args.output_dir)
     card = (folder / "README.md").read_text()
     assert "2604.18578" in card and "gbpo" in card and "GBPO" in card
+    whole.model_card = lambda: "the card of the run"
+    whole.create_model_card(model_name="other")
+    assert (folder / "README.md").read_text() == "the card of the run"
     assert (folder / "checkpoint-2" / "model.safetensors").is_file()
     resumed = make_trainer(**config)
     resumed.train(resume_from_checkpoint=str(folder / "checkpoint-2"))

@@ -59,6 +59,13 @@ def is_generated(name: str) -> bool:
     return _task(name) is not None
 
 
+def is_local(name: str) -> bool:
+    """Whether `name` is a local file or folder and not the id of a data set on the Hub. Not for generated tasks."""
+    path = Path(name).expanduser()
+    known = path.suffix in rewards_module("shared.data_files").FILE_FORMATS
+    return known or name.startswith((".", "/", "~")) or path.exists()
+
+
 def load(run: RunArguments, *, evaluation: bool) -> tuple[Dataset, Dataset | None]:
     """Load the training set and, if asked for, the evaluation set, with the columns that the recipe asks for.
 
@@ -132,15 +139,15 @@ def _load_split(run: RunArguments, split: str, *, field: str = "dataset_name") -
             f"dataset_kwargs={run.dataset_kwargs} would be ignored: {name!r} is not a generated task. Remove "
             "dataset_kwargs, or write dataset_name: arithmetic, programs, builtin:shapes or reasoning_gym:<task>."
         )
-    path, files = Path(name).expanduser(), rewards_module("shared.data_files")
-    if path.suffix in files.FILE_FORMATS or name.startswith((".", "/", "~")) or path.exists():
+    if is_local(name):
+        path = Path(name).expanduser()
         if split != run.dataset_train_split and path.is_file():
             raise ValueError(
                 f"eval_strategy asks for a split {split!r}, but {str(path)!r} is one file. Write eval_dataset_name: "
                 "another_file.jsonl, leave eval_strategy out, or name a data set with splits."
             )
         try:
-            return files.load_file(path)
+            return rewards_module("shared.data_files").load_file(path)
         except ValueError as error:
             raise ValueError(f"{field}={error}") from None
     try:

@@ -35,11 +35,11 @@ def check_model_name(name: str | None) -> None:
         if name.removeprefix(PREFIX) not in _BUILDERS:
             known = ", ".join(PREFIX + builder for builder in _BUILDERS)
             raise ValueError(f"model_name_or_path={name!r} is not a builtin model. Write one of {known}.")
-    elif _is_folder(name) and not (Path(name).expanduser() / "config.json").is_file():
+    elif is_folder(name) and not (Path(name).expanduser() / "config.json").is_file():
         raise ValueError(f"model_name_or_path={name!r} is not a folder with a config.json. Check the path.")
 
 
-def _is_folder(name: str) -> bool:
+def is_folder(name: str) -> bool:
     """Whether a name means a local folder, existing or not. A Hub id contains at most one slash."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).is_dir()
 

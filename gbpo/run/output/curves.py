@@ -1,9 +1,11 @@
 """The curves of a run, drawn from its metrics."""
 
+from math import ceil
 from pathlib import Path
 
 from .folder import CURVES, read_metrics
 
+_KL = "KL divergence (nats per token)"
 # panel → logged metric → label
 _PANELS: dict[str, dict[str, str]] = {
     "reward": {"reward": "training", "eval_reward": "evaluation"},
@@ -14,11 +16,12 @@ _PANELS: dict[str, dict[str, str]] = {
         "clip_ratio/region_mean": "clipped by GRPO",
     },
     "length (tokens)": {"completions/mean_length": "mean", "completions/max_length": "longest"},
+    _KL: {"kl": "from the reference model"},  # only logged with beta above 0
 }
 
 
 def draw_curves(folder: Path, title: str) -> None:
-    """Draw reward, entropy, ratio and length over the optimiser steps into `curves.png`.
+    """Draw reward, entropy, ratio, length and, if it was logged, KL over the optimiser steps into `curves.png`.
 
     Args:
         folder: Output folder of the run.
@@ -30,8 +33,13 @@ def draw_curves(folder: Path, title: str) -> None:
     from matplotlib import pyplot
 
     rows = read_metrics(folder)
-    figure, axes = pyplot.subplots(2, 2, figsize=(10, 6.5), sharex=True, layout="constrained")
-    for axis, (panel, series) in zip(axes.flat, _PANELS.items(), strict=True):
+    has_kl = any(row.get("kl") is not None for row in rows)
+    panels = {name: series for name, series in _PANELS.items() if name != _KL or has_kl}
+    lines = ceil(len(panels) / 2)
+    figure = pyplot.figure(figsize=(10, 3.25 * lines), layout="constrained")
+    grid = figure.add_gridspec(lines, 2)
+    for place, (panel, series) in enumerate(panels.items()):
+        axis = figure.add_subplot(grid[place], sharex=figure.axes[0] if place else None)
         for key, label in series.items():
             points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
             if points:
@@ -41,7 +49,7 @@ def draw_curves(folder: Path, title: str) -> None:
         axis.set_ylim(bottom=0)
         if len(axis.lines) > 1:
             axis.legend(fontsize=8)
-    for axis in axes[1]:
+    for axis in figure.axes[-2:]:
         axis.set_xlabel("optimiser step")
     figure.suptitle(title)
     figure.savefig(folder / CURVES, dpi=120)

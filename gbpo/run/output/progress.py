@@ -19,7 +19,7 @@ _SHOWN = {
     "entropy": "entropy {:.3f}",
     "kl": "kl {:.4f}",
     "completions/mean_length": "length {:.0f}",
-    "gbpo/outside_bounds": "outside {:.1%}",
+    "gbpo/outside_bounds": "{:.1%} of ratios outside the bounds",
     "grad_norm": "grad {:.2f}",
     "step_time": "{:.1f} s/update",
     "eval_reward": "eval reward {:.3f}",

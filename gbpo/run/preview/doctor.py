@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             recipe = _parse(argv)
         except (ValueError, ImportError) as error:
-            print(f"gbpo.doctor: error: {error}", file=sys.stderr)
+            print(f"gbpo doctor: error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
         probes.append((f"recipe {recipe.path}", lambda: needs(recipe)))
     for title, probe in probes:

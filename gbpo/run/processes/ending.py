@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import signal
@@ -21,6 +22,9 @@ from ...shared.stopping import TrainingStopped
 from . import watcher
 from .group import agreed
 from .launcher import parent_command
+
+_SECRET_FLAG = re.compile(r"--[\w-]*[_-]token")
+_SECRET = re.compile(_SECRET_FLAG.pattern + "=")
 
 
 class Terminated(SystemExit):
@@ -106,13 +110,43 @@ def reason(error: BaseException) -> str:
     return f"the disk is full, free some space before you continue ({text})" if full else text
 
 
-def command_to_continue(output: Path) -> str:
-    """The command that started this run, including its launcher, with flags to continue in `output`."""
+def _words() -> list[str]:
+    """The words of the command that started this run, including its launcher."""
     arguments = sys.argv[1:]
-    words = list(sys.orig_argv)
     launcher = parent_command()
     if arguments and launcher[-len(arguments) :] == arguments:  # accelerate or torchrun, not a shell
-        words = launcher
+        return launcher
+    return list(sys.orig_argv)
+
+
+def started_command() -> str:
+    """The command that started this run, for readers on other machines.
+
+    Programs of this Python environment have their short names, files below the working directory relative paths, and
+    values of fields such as `hub_token` are hidden.
+    """
+    words, programs = _words(), Path(sys.executable).parent
+    if len(words) > 1 and Path(words[1]).absolute().parent == programs:  # the interpreter of an installed script
+        words = words[1:]
+    shown = [_short(word, programs) for word in words]
+    for number, word in enumerate(shown):
+        if _SECRET.match(word):
+            shown[number] = f"{word.split('=')[0]}=HIDDEN"
+        elif number and _SECRET_FLAG.fullmatch(shown[number - 1]):
+            shown[number] = "HIDDEN"
+    return shlex.join(shown)
+
+
+def _short(word: str, programs: Path) -> str:
+    path = Path(word)
+    if path.absolute().parent == programs:
+        return path.name
+    return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else word
+
+
+def command_to_continue(output: Path) -> str:
+    """The command that started this run, including its launcher, with flags to continue in `output`."""
+    words = _words()
     flags = {"--output_dir": str(output), "--resume_from_checkpoint": "auto"}
     kept = [
         word

@@ -61,6 +61,7 @@ def parse(argv: Sequence[str]) -> Recipe:
         recipe.pop("dataset_kwargs", None)  # these arguments belong to the recipe's own data set
     values = {**parser.from_recipe(recipe), **overrides}
     given = set(values)
+    values = {"lora_dropout": 0.0, **values}  # TRL's default is 0.05, and the ratio would see the noise of dropout
     if not torch.accelerator.is_available():
         values = {"use_cpu": True, "bf16": False, **values}
     use_expandable_segments(vllm_sleeps=bool(values.get("use_vllm") and values.get("vllm_enable_sleep_mode")))

@@ -247,7 +247,7 @@ def test_bad_input_is_one_line_before_anything_runs(case, tmp_path, monkeypatch,
         module.main(argv)
     error = capsys.readouterr().err.strip()
     assert stop.value.code == 2
-    assert error.startswith("evals.compare: error:") and error.count("\n") == 0
+    assert error.startswith("gbpo compare: error:") and error.count("\n") == 0
     assert all(word in error for word in words), error
     assert not list(tmp_path.rglob("cells"))
     assert (tmp_path / "full" / "thesis.tex").read_text() == "years of work"
@@ -259,7 +259,7 @@ def test_rewards_that_are_switched_off_are_printed_and_noted(random_model, tmp_p
     with pytest.raises(SystemExit):
         module.main([*argv, f"--model_name_or_path={random_model}", "--reward_funcs=math"])
     (note,) = [note for note in Results.load(tmp_path).notes if "math reads the answer from" in note]
-    assert f"evals.compare: warning: {note}\n" in capsys.readouterr().err
+    assert f"gbpo compare: warning: {note}\n" in capsys.readouterr().err
 
 
 def test_prompts_that_depend_on_the_rewards_are_noted(random_model, tmp_path, monkeypatch):

@@ -104,7 +104,7 @@ def test_bad_input_is_one_line_before_any_model_is_loaded(
         command.main([names.get(argument, argument) for argument in arguments])
     error = capsys.readouterr().err
     assert stop.value.code == 2
-    assert words in error and error.count("\n") == 1 and error.startswith("evals.evaluate: error: "), error
+    assert words in error and error.count("\n") == 1 and error.startswith("gbpo evaluate: error: "), error
 
 
 def test_the_command_imports_nothing_slow_before_it_has_checked_its_arguments():

@@ -175,7 +175,7 @@ def test_bad_input_is_one_line_before_any_model_is_loaded(case, here, model, mon
         command.main([run])
     error = capsys.readouterr().err
     assert stop.value.code == 2
-    assert error.count("\n") == 1 and error.startswith("evals.evaluate: error: "), error
+    assert error.count("\n") == 1 and error.startswith("gbpo evaluate: error: "), error
     for word in words:
         assert word in error
 
@@ -190,7 +190,7 @@ def test_one_line_says_where_the_settings_come_from(run, monkeypatch, capsys):
     monkeypatch.setattr(generation, "complete", complete)
     command.main([run, "--samples", "2", "--temperature", "0.5", "--output", "out.json"])
     printed = capsys.readouterr()
-    (line,) = [line for line in printed.out.splitlines() if line.startswith("evals.evaluate: from ")]
+    (line,) = [line for line in printed.out.splitlines() if line.startswith("gbpo evaluate: from ")]
     taken, _, given = line.partition("; from the command line: ")
     for words in (
         f"from {run}/config.json: dataset_name='held_out.jsonl'",

@@ -241,7 +241,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, capsys):
     assert ended.value.code == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
-    assert err.startswith(f"evals.theory: error: {message}")
+    assert err.startswith(f"gbpo theory: error: {message}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -67,6 +67,15 @@ def test_only_the_adapter_is_saved(lora_run):
     assert not {"model.safetensors", "config.json"} & saved
 
 
+def test_both_models_have_a_card(lora_run):
+    """The base model is a local folder, so its path is in neither card."""
+    cards = [(lora_run.folder / name / "README.md").read_text() for name in ("model", "model-merged")]
+    for card, words in zip(cards, ("a LoRA adapter for the local model", "a LoRA adapter merged into"), strict=True):
+        assert words in card and "None" not in card and "licen" not in card
+        assert "'role': 'user'" in card and "The run took 4 optimiser steps." in card and "KL divergence" in card
+    assert not (lora_run.folder / "README.md").exists()
+
+
 def test_the_merged_model_equals_the_adapted_one(lora_run):
     """In float32, to 1e-5 in each log-probability. The adapter changed them by more than 1e-2."""
     batch = lora_run.batches[-1]

@@ -66,7 +66,7 @@ def test_prompts_that_the_chat_template_refuses(capsys, random_model, tmp_path):
 def test_bad_input(capsys, argv):
     status, printed = run(capsys, *argv)
     assert status == 2
-    assert printed.err.startswith("gbpo.doctor: error: ") and printed.err.count("\n") == 1
+    assert printed.err.startswith("gbpo doctor: error: ") and printed.err.count("\n") == 1
 
 
 def test_a_package_out_of_range(capsys, monkeypatch):

@@ -77,13 +77,13 @@ CASES = {
         ["6e-05"],
     ),
     "dropout in the adapter": (
+        ["--use_peft", "true", "--lora_dropout", 0.05],
         ["--use_peft", "true"],
-        ["--use_peft", "true", "--lora_dropout", 0],
-        ["lora_dropout=0.05", "noise", "lora_dropout: 0.0"],
+        ["lora_dropout=0.05", "noise", "share_prompts", "Remove lora_dropout"],
     ),
     "dropout not disabled": (
-        ["--use_peft", "true"],
-        ["--use_peft", "true", "--disable_dropout", "true"],
+        ["--use_peft", "true", "--lora_dropout", 0.05],
+        ["--use_peft", "true", "--lora_dropout", 0.05, "--disable_dropout", "true"],
         ["lora_dropout=0.05"],
     ),
     "opposite weights": (

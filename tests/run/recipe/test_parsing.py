@@ -386,6 +386,15 @@ VALUES = {
 }
 
 
+@pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
+def test_an_adapter_has_no_dropout_unless_it_is_given(tmp_path, algorithm):
+    text = f"use_peft: true\nalgorithm: {algorithm}"
+    parsed = parse_text(tmp_path, text)
+    assert get_peft_config(parsed.model).lora_dropout == 0 and "lora_dropout" not in parsed.given
+    assert get_peft_config(parse_text(tmp_path, f"{text}\nlora_dropout: 0.05").model).lora_dropout == 0.05
+    assert parse_text(tmp_path, text, "--lora_dropout", "0.1").model.lora_dropout == 0.1
+
+
 @pytest.mark.parametrize("case", VALUES)
 def test_values_of_a_recipe_get_the_type_of_their_field(tmp_path, case):
     text, part, name, expected = VALUES[case]

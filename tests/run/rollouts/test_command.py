@@ -31,5 +31,5 @@ def test_errors_are_one_line(run, capsys, words, message):
         main([word.format(run=run) for word in words])
     error = capsys.readouterr().err
     assert stop.value.code == 2
-    assert error.startswith("gbpo.run.rollouts: error: ") and error.count("\n") == 1
+    assert error.startswith("gbpo rollouts: error: ") and error.count("\n") == 1
     assert message.format(run=run) in error
