@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from .shared.packages import companion, recipes_folder, shipped_recipes
+from .shared.packages import companion, launch_words, recipes_folder, shipped_recipes
 from .shared.recipe_yaml import nearest
 from .shared.version import __version__
 
@@ -80,7 +80,7 @@ def _takes(flag: str, words: Sequence[str]) -> bool:
 
 
 def _train_in_processes(words: list[str]) -> None:
-    """Replace this process by `accelerate launch` with N processes on this machine."""
+    """Replace this process by `torchrun` with N processes on this machine, on its GPUs or on the CPU."""
     place = next(i for i, word in enumerate(words) if word.partition("=")[0] == "--processes")
     flag, _, count = words[place].partition("=")
     used = 1 if count else 2
@@ -88,23 +88,14 @@ def _train_in_processes(words: list[str]) -> None:
     if not count.isdecimal() or int(count) < 1:
         _refuse(f"{flag} {count or 'without a value'} starts nothing. Write the number of processes, one per GPU")
     rest = words[:place] + words[place + used :]
-    options = ["--num_processes", count, "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    if int(count) > 1:
-        options.append("--multi_gpu" if _has_gpu() else "--cpu")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "gbpo.run", *rest]
-    print(f"gbpo: {shlex.join(['accelerate', 'launch', *launch[3:]])}", flush=True)
-    os.execv(sys.executable, launch)
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+    launch = ["--standalone", "--nproc-per-node", count, *launch_words(), *rest]
+    print(f"gbpo: {shlex.join(['torchrun', *launch])}", flush=True)
+    os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *launch])
 
 
 def _recipes(words: list[str]) -> None:
     shipped = shipped_recipes()
-    if not words:
+    if words in ([], ["list"]):
         width = max(map(len, shipped))
         for name, path in shipped.items():
             first = path.read_text().partition("\n")[0].lstrip("# ")

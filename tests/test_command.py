@@ -1,12 +1,13 @@
 """The command `gbpo`: what it finds, what it starts, and its errors."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 import gbpo.__main__ as command
-from gbpo.shared.packages import find_recipe, recipes_folder, shipped_recipes
+from gbpo.shared.packages import find_recipe, import_root, recipes_folder, shipped_recipes
 
 
 @pytest.fixture
@@ -97,13 +98,26 @@ def test_bad_input_is_one_line(words, parts, run):
 
 
 @pytest.mark.parametrize("form", [["--processes", "2"], ["--processes=2"]])
-def test_processes_start_accelerate_with_the_rest(form, monkeypatch, capsys):
+def test_processes_start_torchrun_with_the_rest(form, monkeypatch):
     started = []
     monkeypatch.setattr(command.os, "execv", lambda program, words: started.append(words))
-    monkeypatch.setattr(command, "_has_gpu", lambda: False)
     command.main(["train", "tiny_math", *form, "--seed", "1"])
     (words,) = started
-    assert words[words.index("--num_processes") + 1] == "2"
-    assert "--cpu" in words
-    assert words[-5:] == ["-m", "gbpo.run", "tiny_math", "--seed", "1"]
-    assert "accelerate launch" in capsys.readouterr().out
+    assert words[words.index("--nproc-per-node") + 1] == "2"
+    assert words[-4:] == [str(import_root() / "launch" / "gbpo.py"), "tiny_math", "--seed", "1"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path):
+    small = ["--per_device_train_batch_size=16", "--max_steps=2", "--max_completion_length=3", "--output_dir=run"]
+    environment = {**os.environ, "PYTHONPATH": str(import_root())}
+    done = subprocess.run(
+        [sys.executable, "-m", "gbpo", "train", "tiny_math", "--processes", "2", *small],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()

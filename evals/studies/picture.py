@@ -35,7 +35,7 @@ SHAPES = {"wide": (13.2, 3.7), "narrow": (4.2, 11.0)}  # inches
 
 
 @dataclass(frozen=True)
-class Panel:
+class StudyPanel:
     """Validation curves of one study.
 
     Args:
@@ -58,14 +58,14 @@ class Panel:
 
 
 PANELS = (
-    Panel(
+    StudyPanel(
         "stability/sums",
         {"epsilon": EPSILON, "num_iterations": 4},
         "eval_reward",
         "Right sums, with reference answers, 5 seeds",
         "optimiser step, 4 per generation",
     ),
-    Panel(
+    StudyPanel(
         "test_time/updates-16",
         {},
         "eval_rewards/exact_match/mean",
@@ -118,7 +118,7 @@ def _losses(axis: Axes, colours: dict[str, tuple[str, str]]) -> None:
     axis.set_xlabel("probability ratio; the bound is 1.3", fontsize=9)
 
 
-def _rewards(axis: Axes, panel: Panel, colours: dict[str, tuple[str, str]]) -> None:
+def _rewards(axis: Axes, panel: StudyPanel, colours: dict[str, tuple[str, str]]) -> None:
     results = panel.results()
     for name, shown in NAMES.items():
         line = curve(results.done(name, panel.setting), panel.metric)
