@@ -7,12 +7,15 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../../.."
 export OMP_NUM_THREADS=1
 
-study() { # NAME UPDATES LEARNING_RATE: all losses with five seeds, 60 generations each
-    "${PYTHON:-.venv/bin/python}" -m evals.compare recipes/tiny_ttrl.yaml \
-        --algorithms grpo grpo:importance_sampling_level=sequence gbpo gbpo:target_baseline=exact \
-        gbpo:target_baseline=exact,overshoot_slope=0.2 \
-        gbpo:target_baseline=mean,target_temperature=0,bound_exponent=1,overshoot_slope=0 \
-        gbpo:target_baseline=exact,bound_exponent=1 \
+algorithms=(
+    grpo grpo:importance_sampling_level=sequence gbpo gbpo:target_baseline=exact
+    gbpo:target_baseline=exact,overshoot_slope=0.2
+    gbpo:target_baseline=mean,target_temperature=0,bound_exponent=1,overshoot_slope=0
+    gbpo:target_baseline=exact,bound_exponent=1
+)
+
+study() { # NAME UPDATES LEARNING_RATE: the algorithms with five seeds, 60 generations each
+    "${PYTHON:-.venv/bin/python}" -m evals.compare recipes/tiny_ttrl.yaml --algorithms "${algorithms[@]}" \
         --seeds 1 2 3 4 5 --jobs "${JOBS:-2}" --output "runs/ttrl/$1" \
         "--dataset_kwargs={size: 83, max_operand: 49, seed: 0}" --steps_per_generation=1 --num_iterations="$2" \
         --max_steps=$((60 * $2)) --learning_rate="$3" --eval_steps $((6 * $2)) --logging_steps=$((2 * $2)) \
@@ -23,9 +26,10 @@ study() { # NAME UPDATES LEARNING_RATE: all losses with five seeds, 60 generatio
 
 study updates-16 16 3e-4
 study updates-4 4 3e-4
-study updates-1 1 3e-4
 study updates-16-rate-1e-4 16 1e-4
 study updates-4-rate-1e-4 4 1e-4
+algorithms=(grpo gbpo) # with one update per generation the others take the steps of one of these
+study updates-1 1 3e-4
 study updates-1-rate-1e-4 1 1e-4
 
 "${PYTHON:-.venv/bin/python}" -m evals.studies.test_time.table
