@@ -19,7 +19,7 @@ from ...shared.results import Cell, Results
 
 STUDY = Path(__file__).parent
 TABLES = {
-    f"{updates} updates per generation, learning rate {rate}": f"updates-{updates}"
+    f"{updates} update{'s' * (updates > 1)} per generation, learning rate {rate}": f"updates-{updates}"
     + (f"-rate-{rate}" * (rate != "3e-4"))
     for rate in ("3e-4", "1e-4")
     for updates in (16, 4, 1)
