@@ -45,6 +45,7 @@ OVERRIDES = {
 
 # The methods that other code overrides, and why: the benches measure TRL's own trainer from outside.
 ELSEWHERE = {
+    "gbpo.trainer.base": {"create_model_card": "a public method: a run writes a card of its own"},
     "evals.bench.timed": {
         "training_step": "measures the time of TRL's own trainer",
         "_prepare_inputs": "measures the time of TRL's own trainer",
