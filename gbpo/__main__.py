@@ -102,10 +102,10 @@ def _recipes(words: list[str]) -> None:
             print(f"{name:<{width}}  {first}")
         print(f"\n{_RECIPES_USAGE}, from {recipes_folder()}")
         return
-    if words[0] in ("-h", "--help") or words[0] not in ("show", "copy") or len(words) < 2:
-        if words[0] in ("-h", "--help"):
-            print(f"usage: {_RECIPES_USAGE}")
-            return
+    if words[0] in ("-h", "--help"):
+        print(f"usage: {_RECIPES_USAGE}")
+        return
+    if words[0] not in ("show", "copy") or len(words) < 2:
         _refuse(f"{' '.join(words)!r} is not a request. Write {_RECIPES_USAGE}")
     action, name, *target = words
     if name not in shipped:

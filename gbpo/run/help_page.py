@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 
 from trl import GRPOConfig, ModelConfig
 
@@ -47,12 +48,13 @@ def _line(name: str, default: str, meaning: str) -> str:
 
 def _inherited(title: str, config: type) -> str:
     """The fields of a class of TRL, with the help texts of its own dataclass fields."""
-    fields = config.__dataclass_fields__.values()  # type: ignore[attr-defined]
-    known = {*RunArguments.__dataclass_fields__}
     lines = [
-        _line(one.name, str(one.default) if one.default.__class__.__name__ != "_MISSING_TYPE" else "…", text)
-        for one in fields
-        if one.init and one.name not in known
-        for text in [str(one.metadata.get("help") or "see the documentation of transformers' TrainingArguments")]
+        _line(
+            one.name,
+            "…" if one.default is MISSING else str(one.default),
+            one.metadata.get("help") or "see the documentation of transformers' TrainingArguments",
+        )
+        for one in fields(config)
+        if one.init
     ]
     return "\n".join([f"{title}:", *lines])

@@ -1,8 +1,8 @@
 """`python -m evals.studies.test_time.table`: prints the tables of the study in Markdown, from its `results.json` files.
 
-A difference is the mean over seeds of loss − GRPO, paired by seed of the share of right completions on the
-held-out sums. Its p-value is that of Student's paired t-test. All differences of all tables are one family: p-values
-are corrected by Holm's step-down method (Holm 1979), so the chance that any of them is below 0.05 by luck is 5 %.
+A difference is that of the share of right completions on the held-out sums between a loss and GRPO, paired by seed and
+averaged over seeds. Its p-value is that of Student's paired t-test. All differences of all tables are one family:
+p-values are corrected by Holm's step-down method (Holm 1979), so the chance that any is below 0.05 by luck is 5 %.
 """
 
 from __future__ import annotations
