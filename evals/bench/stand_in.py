@@ -6,7 +6,6 @@
 import argparse
 import json
 import random
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +13,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
-from trl.generation import vllm_client, vllm_generation
 
 
 class StandIn(ThreadingHTTPServer):
@@ -100,12 +97,13 @@ class StandIn(ThreadingHTTPServer):
             for some, values in zip(tokens, logps, strict=True)
         ]
 
-    def load(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Replace weights by those of a file."""
+    def reload_weights(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Replace weights by those of a folder."""
+        folder = Path(request["kwargs"]["weights_path"])
         with self.lock:
             self.seen["loads"] += 1
             self.seen["loads_while_sampling"] += self._sampling > 0
-            self.model.load_state_dict(load_file(request["path"]), strict=False)
+            self.model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
         return {}
 
     def load_adapter(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "{}")
         answers: dict[str, Callable[[Any], Any]] = {
             "/v1/completions": self.server.complete,
-            "/load": self.server.load,
+            "/collective_rpc": self.server.reload_weights,
             "/v1/load_lora_adapter": self.server.load_adapter,
             "/v1/unload_lora_adapter": self.server.unload_adapter,
             "/reset_prefix_cache": lambda request: {},
@@ -181,25 +179,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         pass
-
-
-@contextmanager
-def client_for_stand_in() -> Iterator[None]:
-    """Within this context, TRL's client does not ask for vLLM, and sends weights in a file instead of by NCCL."""
-
-    def send(client: Any, metadata: Any, named_params: Iterator[tuple[str, torch.Tensor]]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "weights.safetensors"
-            save_file({name: weight.detach().cpu().contiguous().clone() for name, weight in named_params}, path)
-            client._post(f"{client.base_url}/load", json={"path": str(path)})
-
-    with (
-        mock.patch.object(vllm_client, "is_vllm_available", lambda: True),
-        mock.patch.object(vllm_generation, "is_vllm_available", lambda: True),
-        mock.patch.object(vllm_client.VLLMClient, "init_communicator", lambda client, device: None),
-        mock.patch.object(vllm_client.VLLMClient, "update_named_params", send),
-    ):
-        yield
 
 
 def main() -> None:

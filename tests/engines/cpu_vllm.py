@@ -7,7 +7,6 @@ import functools
 import os
 import runpy
 import sys
-import tempfile
 from pathlib import Path
 
 LAUNCH = Path(__file__).parents[2] / "launch"
@@ -18,7 +17,7 @@ def patch():
     import vllm._custom_ops
     import vllm.model_executor.layers.utils
     from safetensors.torch import save_file
-    from trl.generation import vllm_client, vllm_generation
+    from trl.generation import vllm_generation
 
     from gbpo.trainer.sampling import adapter_sync
 
@@ -26,20 +25,6 @@ def patch():
     vllm._custom_ops._supports_onednn = False
     vllm.model_executor.layers.utils.check_cpu_sgl_kernel = lambda *shape_and_dtype: False
     vllm_generation.LLM = functools.partial(vllm_generation.LLM, enforce_eager=True)
-
-    def sync_by_disk(client, metadata, named_params):
-        with tempfile.TemporaryDirectory() as folder:
-            save_file(
-                {name: p.detach().contiguous().clone() for name, p in named_params}, f"{folder}/model.safetensors"
-            )
-            client._post(
-                f"{client.base_url}/collective_rpc",
-                json={"method": "reload_weights", "kwargs": {"weights_path": folder}},
-            )
-
-    # NCCL needs a GPU
-    vllm_client.VLLMClient.init_communicator = lambda client, device: None
-    vllm_client.VLLMClient.update_named_params = sync_by_disk
     withheld = os.environ.get("CPU_VLLM_WITHHOLD")
     if withheld:
         params = vllm_generation.VLLMGeneration._iter_named_params
@@ -53,6 +38,9 @@ def patch():
 
 if __name__ == "__main__":
     sys.path.insert(0, str(LAUNCH.parent))
+    from evals.bench.vllm_server import weights_by_file
+
     patch()
     sys.argv[0] = str(LAUNCH / "gbpo.py")
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    with weights_by_file():
+        runpy.run_path(sys.argv[0], run_name="__main__")

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from vllm_server import rows, vllm_server, wait_until
+from evals.bench.vllm_server import vllm_server
+from server_runs import rows, wait_until
 
 STEPS, SAVED = 12, 5  # two optimiser steps on each generation; the checkpoint lies between the steps of the third
 LORA = ("--use_peft", "true", "--lora_target_modules", "all-linear", "--lora_r", 8, "--lora_dropout", 0)

@@ -7,7 +7,8 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 
-from vllm_server import rows, stop, vllm_server, wait_until
+from evals.bench.vllm_server import stop, vllm_server
+from server_runs import rows, wait_until
 
 # the same prompts whatever the seed; two optimiser steps on each of the generations
 COLOCATE = ["--vllm_mode", "colocate", "--shuffle_dataset", "false"]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from evals.bench.stand_in import client_for_stand_in, served
+from evals.bench.stand_in import served
+from evals.bench.vllm_server import weights_by_file
 from gbpo.run import train
 from gbpo.run.recipe import checks
 
@@ -20,7 +21,7 @@ SHORT = (
 def test_the_recipe_runs_with_a_server(boxing_model, problems, tmp_path, monkeypatch, algorithm):
     """3 generations with 4 optimiser steps each. Only model, data, sizes and device differ from the recipe."""
     monkeypatch.setattr(checks, "find_spec", lambda package: package)  # vLLM is not installed here
-    with served(boxing_model) as server, client_for_stand_in():
+    with served(boxing_model) as server, weights_by_file():
         data = ["--dataset_name", problems, "--dataset_columns", "{problem: prompt, answer: solution}"]
         flags = [*data, *SHORT.split(), "--vllm_server_port", str(server.server_port), "--bf16", "false"]
         flags += ["--model_name_or_path", boxing_model, "--algorithm", algorithm, "--learning_rate", "1e-3"]

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 
-from evals.bench.stand_in import client_for_stand_in
+from evals.bench.vllm_server import weights_by_file
 from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.processes.group import leave_together
 from gbpo.trainer.base import BaseTrainer
@@ -94,6 +94,6 @@ def main(model: str, output: str, num_processes: str, config: str) -> None:
 
 
 if __name__ == "__main__":
-    with client_for_stand_in() if "server" in json.loads(sys.argv[4]) else nullcontext():
+    with weights_by_file() if "server" in json.loads(sys.argv[4]) else nullcontext():
         main(*sys.argv[1:])
     leave_together()

@@ -10,7 +10,8 @@ from datasets import Dataset, IterableDataset
 from peft import IA3Config, LoraConfig
 from trl.generation import vllm_client
 
-from evals.bench.stand_in import client_for_stand_in, served
+from evals.bench.stand_in import served
+from evals.bench.vllm_server import weights_by_file
 from gbpo import GBPOConfig
 from gbpo.shared.stopping import TrainingStopped
 from gbpo.trainer.base import BaseTrainer
@@ -352,7 +353,7 @@ def test_a_colocated_engine_has_the_same_meaning(make_with_vllm, engine):
 
 @pytest.fixture
 def server(random_model):
-    with served(random_model) as server, client_for_stand_in():
+    with served(random_model) as server, weights_by_file():
         yield server
 
 
@@ -381,14 +382,14 @@ def test_a_server_samples_while_the_trainer_trains(make_with_server, server):
 def test_a_server_and_transformers_have_the_same_meaning(make_with_server, server, monkeypatch):
     """The weights with which each generation is sampled, by the server and by the formula."""
     trainer, sent = make_with_server(ahead=2), []
-    load = server.load
+    reload_weights = server.reload_weights
 
     def record(request):
-        answer = load(request)
+        answer = reload_weights(request)
         sent.append((trainer.state.global_step, len(server.seen["prompts"])))
         return answer
 
-    monkeypatch.setattr(server, "load", record)
+    monkeypatch.setattr(server, "reload_weights", record)
     trainer.train()
     # 3 generations of 2 prompts, and the probe, with the weights of the start; then one generation after each training
     assert [step for step, _ in sent] == [0, UPDATES, 2 * UPDATES, 3 * UPDATES]
@@ -466,7 +467,7 @@ def test_a_server_that_dies_ends_the_run_with_one_line(make_with_server, server,
 @pytest.fixture
 def make_with_adapters(make, random_model):
     """`make_with_adapters(ahead, **options of the server)`: a trainer of a LoRA adapter, and its server."""
-    with client_for_stand_in(), ExitStack() as stack:
+    with weights_by_file(), ExitStack() as stack:
 
         def with_adapters(ahead=1, withheld=False, lora_rank=8, **config):
             server = stack.enter_context(served(random_model, lora_rank=lora_rank))

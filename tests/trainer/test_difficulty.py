@@ -9,7 +9,8 @@ import torch
 from datasets import Dataset, IterableDataset
 
 import processes
-from evals.bench.stand_in import client_for_stand_in, served
+from evals.bench.stand_in import served
+from evals.bench.vllm_server import weights_by_file
 from gbpo import GBPOConfig
 from gbpo.shared.stopping import TrainingStopped
 from gbpo.trainer.base import BaseTrainer
@@ -191,7 +192,7 @@ def test_a_run_may_be_resumed_with_another_difficulty(make, tmp_path, before, af
 
 @pytest.mark.slow
 def test_a_server_samples_the_chosen_prompts(make, random_model):
-    with served(random_model) as server, client_for_stand_in():
+    with served(random_model) as server, weights_by_file():
         url = f"http://127.0.0.1:{server.server_port}"
         config = {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": url, "temperature": 1.3}
         trainer = trained(make(generate_ahead=1, max_steps=12 * UPDATES, **config))
