@@ -75,7 +75,8 @@ def get_reward(name: str, **config: Any) -> Callable[..., Any]:
     try:
         (signature.bind if inspect.isclass(target) else signature.bind_partial)(**config)
     except TypeError as error:
-        options = ", ".join(signature.parameters) or "none"
+        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        options = ", ".join(key for key, one in signature.parameters.items() if one.kind not in variadic) or "none"
         raise ValueError(f"Reward {name!r}: {error}. Its options: {options}.") from error
     if not inspect.isclass(target):
         return functools.partial(target, **config) if config else target

@@ -44,14 +44,18 @@ def load_rewards(run: RunArguments, dataset: Dataset, max_completion_length: int
 def named_rewards(run: RunArguments) -> dict[str, dict[str, Any]]:
     """The options of each reward, by its name. A reasoning-gym task has its own reward as the default.
 
+    The options of the reward `reasoning_gym` default to those of the task in the data set.
+
     Raises:
         ValueError: No reward is named, or `reward_kwargs` names a reward that `reward_funcs` does not list.
     """
     names, options = run.reward_funcs or [], dict(run.reward_kwargs)
-    if not names and not run.environment and run.dataset_name.startswith(REASONING_GYM):
+    is_task = run.dataset_name.startswith(REASONING_GYM)
+    if is_task and not names and not run.environment:
         names = ["reasoning_gym"]
+    if is_task and "reasoning_gym" in names and isinstance(options.get("reasoning_gym") or {}, dict):
         task = {"task": run.dataset_name.removeprefix(REASONING_GYM), **run.dataset_kwargs}
-        options["reasoning_gym"] = task | options.get("reasoning_gym", {})
+        options["reasoning_gym"] = task | (options.get("reasoning_gym") or {})
     if not names and not run.environment:  # an environment may have its own reward
         raise ValueError("reward_funcs is missing: write a reward's name, for example reward_funcs: [math].")
     unused = set(options) - set(names)

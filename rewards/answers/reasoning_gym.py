@@ -52,6 +52,7 @@ class ReasoningGym:
 
     Raises:
         ImportError: The package reasoning-gym is not installed.
+        ValueError: The package has no such task, or the task has no such argument.
         RuntimeError: More than 1 % of a batch is `infra`.
 
     Example:
@@ -70,6 +71,7 @@ class ReasoningGym:
                 f"The reward 'reasoning_gym' cannot score the task {task!r} without its package: pip install "
                 "reasoning-gym."
             )
+        _check_task(task, seed, kwargs)
         self._size = size
         self._specs = [json.dumps({"name": task, "size": n, "seed": seed, **kwargs}) for n in (size, 2 * size)]
 
@@ -96,6 +98,18 @@ class ReasoningGym:
             else:
                 statuses[row], scores[row] = "ok" if result == 1.0 else "wrong", result
         return report(self.__name__, statuses, log_extra, log_metric, workers.failure_hint, scores)
+
+
+def _check_task(name: str, seed: int, kwargs: dict[str, Any]) -> None:
+    import reasoning_gym
+
+    try:
+        reasoning_gym.create_dataset(**json.loads(spec_of(name, seed, **kwargs)))
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ValueError(
+            f"The task {name!r} with {kwargs or 'no arguments'} cannot be made, so no answer could be scored: "
+            f"{' '.join(str(error).split())}. Write a task and arguments of reasoning-gym."
+        ) from None
 
 
 def spec_of(task: str, seed: int, **kwargs: Any) -> str:

@@ -7,7 +7,8 @@ import pytest
 
 from gbpo.run.data.loading import load
 from gbpo.run.recipe.arguments import RunArguments
-from gbpo.run.rewards import load_rewards
+from gbpo.run.rewards import load_rewards, named_rewards
+from rewards import get_reward
 from rewards.answers.reasoning_gym import _EXPRESSION, ReasoningGym, _prepare
 from rewards.shared.workers import _pools
 
@@ -124,10 +125,32 @@ def test_the_default_reward_of_a_task_uses_the_same_questions():
     assert grade(reward, evaluation["solution"], index=evaluation["index"]) == [1.0] * 6
 
 
+def test_a_named_reward_uses_the_same_questions_too():
+    """Beside other rewards; an option that the recipe gives wins."""
+    task = {"size": 6, "seed": 2, "factor": 3}
+    run = RunArguments(
+        dataset_name="reasoning_gym:doubling",
+        dataset_kwargs=task,
+        reward_funcs=["exact_match", "reasoning_gym"],
+        reward_kwargs={"reasoning_gym": {"factor": 4}},
+    )
+    assert named_rewards(run)["reasoning_gym"] == {"task": "doubling", **task, "factor": 4}
+    train, _ = load(run, evaluation=False)
+    _, reward = load_rewards(run, train, 256)
+    assert grade(reward, train["solution"], index=train["index"]) == [0.0] * 6
+    run.reward_kwargs = {}
+    _, reward = load_rewards(run, train, 256)
+    assert grade(reward, train["solution"], index=train["index"]) == [1.0] * 6
+
+
 def test_errors_name_unknown_tasks_and_arguments():
     for name, kwargs, word in (("tripling", {}, "tripling"), ("doubling", {"faktor": 3}, "faktor")):
         with pytest.raises(ValueError, match=word):
             load(RunArguments(dataset_name=f"reasoning_gym:{name}", dataset_kwargs=kwargs), evaluation=False)
+        with pytest.raises(ValueError, match=f"no answer could be scored: .*{word}"):
+            get_reward("reasoning_gym", task=name, **kwargs)
+    with pytest.raises(ValueError, match=r"Its options: task, size, seed\.$"):
+        get_reward("reasoning_gym")
 
 
 def test_without_the_package(monkeypatch):
