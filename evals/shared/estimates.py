@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, TypeGuard
 
@@ -32,13 +32,16 @@ class Interval:
         estimate: The estimate.
         low: Lower end of the interval; None if there is no interval, as with one seed.
         high: Upper end of the interval; None if there is no interval.
-        n: Number of seeds.
+        n: Number of seeds, or of questions if the estimate is over questions.
+        error: Standard error of the estimate, with n − 1 degrees of freedom. None if the interval does not come from
+            Student's t.
     """
 
     estimate: float
     low: float | None
     high: float | None
     n: int
+    error: float | None = field(default=None, compare=False)
 
     @property
     def ends(self) -> tuple[float, float] | None:
@@ -49,6 +52,31 @@ class Interval:
     def excludes_zero(self) -> bool:
         """Whether the whole interval lies on one side of 0. False if there is no interval."""
         return self.ends is not None and self.ends[0] * self.ends[1] > 0
+
+    @property
+    def p_value(self) -> float | None:
+        """Two-sided p-value of Student's t-test that the true value is 0. None if there is no standard error."""
+        if self.error is None:
+            return None
+        if self.error == 0:
+            return float(self.estimate == 0)
+        return float(2 * stats.t.sf(abs(self.estimate) / self.error, self.n - 1))
+
+    def at_level(self, level: float) -> Interval:
+        """The interval estimate ± t · standard error at another level, or the same if there is no standard error."""
+        if self.error is None:
+            return self
+        half = self.error * float(stats.t.ppf((1 + level) / 2, self.n - 1))
+        return replace(self, low=self.estimate - half, high=self.estimate + half)
+
+    def within(self, low: float, high: float) -> Interval:
+        """The interval cut at the lowest and the highest possible value.
+
+        The cut interval contains the true value exactly if the uncut interval does.
+        """
+        if self.low is None or self.high is None:
+            return self
+        return replace(self, low=max(self.low, low), high=min(self.high, high))
 
 
 def is_finite(value: float | None) -> TypeGuard[float]:
@@ -170,10 +198,7 @@ def first_reach(steps: Sequence[float], values: Sequence[float], threshold: floa
 
 
 def _t_interval(estimate: float, error: float | None, n: int) -> Interval:
-    if error is None:
-        return Interval(estimate, None, None, n)
-    half = error * float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
-    return Interval(estimate, estimate - half, estimate + half, n)
+    return Interval(estimate, None, None, n, error).at_level(LEVEL)
 
 
 def _iqm(scores: np.ndarray) -> Any:

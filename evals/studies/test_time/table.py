@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-from scipy import stats
-
 from ...shared.estimates import area_under_curve, mean_interval, paired_difference, pass_at_k
+from ...shared.holm import corrected_p_values
 from ...shared.results import Cell, Results
 
 STUDY = Path(__file__).parent
@@ -36,20 +34,6 @@ NAMES = {
 RIGHT = "eval_rewards/exact_match/mean"  # share of right completions in the validation
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number by Holm's step-down method (Holm 1979).
-
-    The i-th smallest of m p-values is multiplied by m − i + 1. No corrected value is smaller than the one before it.
-
-    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p_values, kind="stable")
-    factors = np.arange(len(p_values), 0, -1)
-    corrected = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1)
-    return corrected[np.argsort(order, kind="stable")].tolist()
-
-
 def curve(cell: Cell) -> tuple[list[float], list[float]]:
     """Steps and shares of right completions of the validations of a run."""
     pairs = zip(cell.series["step"], cell.series[RIGHT], strict=True)
@@ -64,12 +48,12 @@ def rights(cells: Sequence[Cell]) -> list[float]:
 
 def row(cells: Sequence[Cell]) -> list[str]:
     """Final mean@16, pass@16, highest validation, area under the validation, and entropy at the end of some runs."""
-    mean = mean_interval(rights(cells))
+    mean = mean_interval(rights(cells)).within(0, 1)
     assert mean.low is not None and mean.high is not None
     curves = [curve(cell) for cell in cells]
     ends = [next(value for value in reversed(cell.series["entropy"]) if value is not None) for cell in cells]
     return [
-        f"{mean.estimate:.2f} [{max(mean.low, 0):.2f}, {min(mean.high, 1):.2f}]",
+        f"{mean.estimate:.2f} [{mean.low:.2f}, {mean.high:.2f}]",
         f"{fmean(pass_at_k(16, cell.last.correct, 16) for cell in cells if cell.last):.2f}",
         f"{fmean(max(values) for _, values in curves):.2f}",
         f"{fmean(area_under_curve(*one) for one in curves):.2f}",
@@ -80,13 +64,14 @@ def row(cells: Sequence[Cell]) -> list[str]:
 def main() -> None:
     """Print one table for each comparison of the study."""
     studies = {title: Results.load(STUDY / folder) for title, folder in TABLES.items() if (STUDY / folder).is_dir()}
-    pairs = {
-        (title, name): (rights(results.done(name, {})), rights(results.done("grpo", {})))
+    differences = {
+        (title, name): paired_difference(rights(results.done(name, {})), rights(results.done("grpo", {})))
         for title, results in studies.items()
         for name in results.algorithms
         if name != "grpo"
     }
-    corrected = dict(zip(pairs, holm([float(stats.ttest_rel(*pair).pvalue) for pair in pairs.values()]), strict=True))
+    p_values = [found.p_value for found in differences.values() if found.p_value is not None]
+    corrected = dict(zip(differences, corrected_p_values(p_values), strict=True))
     for title, results in studies.items():
         print(f"\n**{title}**\n")
         print("| loss | final mean@16 | − GRPO | p, Holm | final pass@16 | highest validation | area | entropy |")
@@ -95,7 +80,7 @@ def main() -> None:
             mean, *rest = row(results.done(name, {}))
             difference = ["–", "–"]
             if name != "grpo":
-                found = paired_difference(*pairs[title, name])
+                found = differences[title, name]
                 difference = [
                     f"{found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}]",
                     f"{corrected[title, name]:.3f}",
