@@ -84,6 +84,7 @@ def _cell(plan: ComparisonPlan, point: Point, seed: int) -> Cell:
     steps = [rows[-1]["step"] if rows else 0, int(best.name.rpartition("-")[2]) if best else 0]
     evaluations = _read_evaluations(files.evaluation, steps)[0] if files.is_done else []
     status = "missing" if record["status"] == "done" and not evaluations else record["status"]
+    training = _training_options(files.run)
     return Cell(
         algorithm=point.algorithm.name,
         setting=point.setting,
@@ -97,10 +98,24 @@ def _cell(plan: ComparisonPlan, point: Point, seed: int) -> Cell:
         train_seconds=_last(columns["elapsed"]),
         tokens=_last(columns["num_tokens"]),
         peak_memory_gb=_last([row.get("peak_memory_gb") for row in rows]),
+        updates_per_generation=_updates_per_generation(training),
+        completions_per_generation=training.get("generation_batch_size"),
         series={name: values for name, values in columns.items() if _last(values) is not None},
         last=evaluations[0] if evaluations else None,
         best=evaluations[1] if len(evaluations) > 1 else None,
     )
+
+
+def _training_options(run: Path) -> dict[str, Any]:
+    """The training options that a run has written to its folder. Empty if the run has not begun."""
+    path = run / folder.CONFIG
+    return json.loads(path.read_text())["training"] if path.is_file() else {}
+
+
+def _updates_per_generation(training: dict[str, Any]) -> float | None:
+    if not training:
+        return None
+    return training["steps_per_generation"] * training["num_iterations"] / training["gradient_accumulation_steps"]
 
 
 def _is_validation_reward(metric: str) -> bool:

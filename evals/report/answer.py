@@ -1,46 +1,159 @@
-"""The sentences at the top of a report, which sum up all of its verdicts."""
+"""The verdict at the top of a report: what a reader takes away who reads nothing else."""
 
 from __future__ import annotations
 
-from ..shared.estimates import is_finite
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..shared.estimates import Interval, is_finite
 from ..shared.results import label
 from .analysis import Analysis
 from .formatting import bounds, number
+from .verdicts import outcome
+
+FEW_SEEDS = 2  # with so few seeds, a warning says that the comparison proves little
+MOST_SENTENCES = 3
 
 
 def answer(analysis: Analysis, mean: str) -> list[str]:
-    """Sum up the verdicts, one sentence each.
+    """The verdict, or the reason why there is none.
+
+    Up to `MOST_SENTENCES` algorithms get a sentence each. More are put into groups. Over a grid of several points, the
+    difference that counts is that of the means over the grid.
 
     Args:
         analysis: The numbers of the report.
         mean: Name of the final reward, for example `"mean@8"`.
     """
-    finals = [summary for summary in analysis.summaries if summary.last and is_finite(summary.last.estimate)]
-    if not finals:
+    if not _finals(analysis):
         return ["No run finished, so there is nothing to compare."]
-    top = max(finals, key=lambda summary: summary.last.estimate if summary.last else 0.0)
-    assert top.last is not None
-    place = " at ".join(filter(None, (top.algorithm, label(top.setting))))
-    score = " ".join(filter(None, (number(top.last.estimate), bounds(top.last))))
-    lines = [f"Highest final {mean}: {score}, {place}."]
     if len({summary.algorithm for summary in analysis.summaries}) == 1:
-        return [*lines, "Only one algorithm was run, so there is no comparison."]
+        return ["Only one algorithm was run, so there is no comparison."]
     if not analysis.differences:
-        return [*lines, "No two finished runs share a seed and a grid point, so no difference can be computed."]
-    if not any(difference.last.ends for difference in analysis.differences):
-        return [*lines, "With one seed there is no confidence interval: any difference may be due to chance."]
-    if len({label(difference.setting) for difference in analysis.differences}) == 1:
-        return lines
-    for algorithm in dict.fromkeys(difference.algorithm for difference in analysis.differences):
-        intervals = [difference.last for difference in analysis.differences if difference.algorithm == algorithm]
-        better = sum(interval.excludes_zero and interval.estimate > 0 for interval in intervals)
-        worse = sum(interval.excludes_zero and interval.estimate < 0 for interval in intervals)
-        lines.append(
-            f"{algorithm} compared with {analysis.baseline}: better at {better} of {len(intervals)} grid points, "
-            f"worse at {worse}, no significant difference at {len(intervals) - better - worse}."
+        return ["No two finished runs share a seed and a grid point, so no difference can be computed."]
+    compared = _compared(analysis)
+    if len(compared) > MOST_SENTENCES and all(one.main and one.main.ends for one in compared):
+        return _groups(compared, analysis.baseline, mean)
+    return [_sentence(one, analysis.baseline, mean) for one in compared]
+
+
+def warning(analysis: Analysis) -> str | None:
+    """A sentence for a comparison with too few seeds, or None."""
+    most = max((difference.last.n for difference in analysis.differences), default=FEW_SEEDS + 1)
+    if most > FEW_SEEDS:
+        return None
+    if most == 1:
+        return (
+            "With one seed there is no confidence interval: any difference may be due to chance. Run 5 seeds or more."
         )
-    lines += [verdict for difference in analysis.overall for verdict in difference.verdicts]
+    return (
+        f"Only {most} seeds ran, which proves little. Two seeds rarely show a true difference, and they can agree by "
+        "chance. Run 5 seeds or more."
+    )
+
+
+def details(analysis: Analysis, mean: str) -> list[str]:
+    """Sentences that follow the verdict: the highest score, the single grid points, and the best grid points."""
+    finals = _finals(analysis)
+    if not finals:
+        return []
+    place, best = max(finals, key=lambda final: final[1].estimate)
+    score = " ".join(filter(None, (number(best.estimate), bounds(best))))
+    compared = [one for one in _compared(analysis) if len(one.points) > 1 and one.main]
     return [
-        *lines,
-        "The intervals are not corrected for multiple comparisons. On average, one in twenty misses the true value.",
+        f"Highest final {mean}: {score}, {place}.",
+        *(
+            f"{one.algorithm} at the {len(one.points)} single grid points: {_counts(one.points)}."
+            for one in compared
+            if len(compared) <= MOST_SENTENCES  # the table shows more
+        ),
+        *(difference.verdicts[-1] for difference in analysis.overall if difference.tuned),
     ]
+
+
+class _Compared(NamedTuple):
+    """An algorithm, the difference that counts (None if no seed finished everywhere), and those of the grid points."""
+
+    algorithm: str
+    main: Interval | None
+    points: Sequence[Interval]
+
+
+def _compared(analysis: Analysis) -> list[_Compared]:
+    points: dict[str, list[Interval]] = {}
+    for difference in analysis.differences:
+        points.setdefault(difference.algorithm, []).append(difference.last)
+    over_grid = {difference.algorithm: difference.grid for difference in analysis.overall}
+    return [
+        _Compared(algorithm, over_grid.get(algorithm) if len(found) > 1 else found[0], found)
+        for algorithm, found in points.items()
+    ]
+
+
+def _finals(analysis: Analysis) -> list[tuple[str, Interval]]:
+    """Place and score of all final models."""
+    return [
+        (" at ".join(filter(None, (summary.algorithm, label(summary.setting)))), summary.last)
+        for summary in analysis.summaries
+        if summary.last and is_finite(summary.last.estimate)
+    ]
+
+
+def _sentence(compared: _Compared, baseline: str, mean: str) -> str:
+    """What the comparison says about one algorithm."""
+    algorithm, difference, points = compared
+    if difference is None:
+        return f"{algorithm} compared with {baseline} on the final {mean}: {_counts(points)}."
+    subject = f"its final {mean}" + f", averaged over the {len(points)} grid points," * (len(points) > 1)
+    by = f"{abs(difference.estimate):.3f} {'lower' if difference.estimate < 0 else 'higher'}"
+    kind, seeds = outcome(difference), _seeds([difference])
+    if difference.ends is None:
+        return f"{algorithm} compared with {baseline}: {subject} is {by} ({seeds})."
+    if kind == "equal":
+        return f"{algorithm} and {baseline} are equal on every seed: {subject} is the same ({seeds})."
+    low, high = difference.ends
+    interval = f"95 % interval of the difference: {low:z.3f} to {high:z.3f}, {seeds}".replace("-", "−")
+    if kind == "undecided":
+        head = f"It is undecided whether {algorithm} is better or worse than {baseline}"
+        return f"{head}: {subject} is {by}, which may be due to chance ({interval})."
+    return f"{algorithm} is {kind} than {baseline}: {subject} is {by} ({interval})."
+
+
+def _groups(compared: Sequence[_Compared], baseline: str, mean: str) -> list[str]:
+    """Which algorithms are better, worse or neither: a sentence, and the names in each group."""
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "undecided": [], "equal": []}
+    for one in compared:
+        if one.main:
+            groups[outcome(one.main)].append(one.algorithm)
+    grid = ", averaged over the grid points" if any(len(one.points) > 1 for one in compared) else ""
+    counts = [
+        f"{len(names) or 'none'} {'are' if len(names) > 1 else 'is'} {kind}"
+        for kind, names in groups.items()
+        if names or kind in ("better", "worse")
+    ]
+    listed = [f"{kind.capitalize()}: {', '.join(names)}." for kind, names in groups.items() if names]
+    return [
+        f"Of {len(compared)} algorithms compared with {baseline} on the final {mean}{grid}, {', '.join(counts)} "
+        f"({_seeds([one.main for one in compared if one.main])}).",
+        *listed,
+    ]
+
+
+def _counts(differences: Sequence[Interval]) -> str:
+    """At how many grid points the algorithm is better, worse or neither, and by how much."""
+    kinds = Counter(outcome(difference) for difference in differences)
+    parts = []
+    for kind, change in (("better", "higher"), ("worse", "lower")):
+        sizes = [f"{abs(one.estimate):.3f}" for one in differences if outcome(one) == kind]
+        by = f" ({' to '.join(sorted({min(sizes), max(sizes)}))} {change})" if sizes else ""
+        parts.append(f"{kind} at {len(sizes) or 'none'}{by}")
+    parts += [f"{kind} at {kinds[kind]}" for kind in ("undecided", "equal") if kinds[kind]]
+    return ", ".join(parts)
+
+
+def _seeds(differences: Sequence[Interval]) -> str:
+    counts = [difference.n for difference in differences]
+    if len(set(counts)) > 1:
+        return f"{min(counts)} to {max(counts)} seeds"
+    return "one seed" if counts[0] == 1 else f"{counts[0]} seeds"

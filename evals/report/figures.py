@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from ..shared.estimates import is_finite
 from ..shared.results import Results, label
-from .analysis import Analysis, PointDifference
+from .analysis import Analysis
 from .curves import curve
+from .differences import PointDifference
 from .heat_maps import HeatMaps, heat_maps
 from .palette import DASHES, PALETTE
 
@@ -104,7 +105,9 @@ def _differences(differences: list[PointDifference], baseline: str, mean_name: s
             axis.hlines(y, *ends, color=colour)
     axis.set_yticks(range(len(differences)), names, fontsize=7)
     axis.invert_yaxis()
-    interval = ", 95 % interval" if any(difference.last.ends for difference in differences) else ""
+    interval = (
+        ", 95 % interval corrected by Holm's method" if any(difference.last.ends for difference in differences) else ""
+    )
     axis.set_xlabel(f"difference of final {mean_name} to {baseline}{interval}", fontsize=8)
     axis.grid(axis="x", alpha=0.25)
     return _png(figure)

@@ -23,9 +23,9 @@ def visible(text: str) -> str:
     )
 
 
-def breakable(name: str) -> Markup:
-    """Allow a long name to break after each of its punctuation marks."""
-    return Markup("<wbr>").join(re.split(r"(?<=[:,=/])(?=\S)", visible(name)))
+def breakable(name: str, mark: str = "<wbr>") -> Markup:
+    """Allow a long name to break after each of its punctuation marks, by a tag or by another mark."""
+    return Markup(mark).join(re.split(r"(?<=[:,=/])(?=\S)", visible(name)))
 
 
 def markdown(text: str) -> str:

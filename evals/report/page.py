@@ -16,26 +16,39 @@ from gbpo.shared.write_whole import write_whole
 
 from ..shared.estimates import BOOTSTRAP_T, CLOPPER_PEARSON, STUDENT_T, is_finite
 from ..shared.results import Results, label
-from .analysis import Analysis, PointDifference
-from .answer import answer
+from .analysis import Analysis
+from .answer import answer, details, warning
 from .curves import MAX_POINTS, PANELS, curve
+from .differences import PointDifference
 from .differing_samples import differing_samples
 from .figures import figures
 from .formatting import bounds, breakable, duration, markdown, number, signed, visible
 from .heat_maps import heat_maps
+from .overview import overview
 from .palette import DASHES, PALETTE
 from .stability import COLLAPSES, SIGNS
 from .tables import tables
+from .verdicts import THRESHOLD_SHARE
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 _RULES = [
-    "Threshold: the final validation reward of the baseline at the same grid point, averaged over its seeds.",
-    "Best checkpoint: the one with the highest validation reward. Ties go to the earliest.",
+    "Validation reward, in areas and thresholds: the reward of the test on the validation questions. If the runs did "
+    "not log it, the reward that they trained on.",
+    f"Threshold: {THRESHOLD_SHARE:.0%} of the way from the first validation reward, averaged over all runs at the grid "
+    "point, to the highest final validation reward of an algorithm, averaged over its seeds.",
+    "Area: the mean validation reward over the run.",
+    "Best checkpoint: the one with the highest reward on the validation questions. Ties go to the earliest.",
     "Differences to the baseline use the seeds that both algorithms finished.",
 ]
 _INTERVALS = [
     f"95 % intervals of means, areas and their differences: {STUDENT_T}. Differences are paired by seed.",
+    "Intervals of shares are cut at 0 and 1, and those of their differences at −1 and 1. A reward counts as a share if "
+    "all of its values in the comparison lie between 0 and 1.",
+    "The intervals of the differences in a column are corrected for their number by Holm's method (Holm 1979), except "
+    "P(better). Without any true difference, the chance that one or more of a column exclude 0 is 5 %. A corrected "
+    "interval agrees with this decision. The intervals of a column are not a joint confidence region. Runs that two "
+    "grid points share count once.",
     f"95 % intervals of interquartile means and their differences: {BOOTSTRAP_T}.",
     f"95 % intervals of P(better): {CLOPPER_PEARSON}, with the number of wins rounded outwards.",
 ]
@@ -114,6 +127,10 @@ def _context(results: Results, analysis: Analysis, mean: str) -> dict[str, Any]:
         "recipe": Path(results.recipe).stem,
         "start": results.start and sum(results.start.scores) / max(1, len(results.start.scores)),
         "answer": answer(analysis, mean),
+        "warning": warning(analysis),
+        "overview": overview(analysis),
+        "details": details(analysis, mean),
+        "corrected": sum(difference.p_value is not None for difference in analysis.differences) > 1,
         "verdicts": {point: verdicts[point] for point in points if point in verdicts},
         "reach": max(edges, default=0.0) or 1.0,
         "unfinished": [cell for cell in results.cells if cell.status != "done"],
@@ -148,8 +165,11 @@ _TEMPLATES = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    keep_trailing_newline=True,
 )
 _TEMPLATES.filters |= {f.__name__: f for f in (number, signed, bounds, duration, label, breakable)} | {
+    "breakable_attribute": lambda name: breakable(name, "&#8203;"),  # a zero-width space
+    "bounds_signed": lambda interval: bounds(interval, signed),
     "md": markdown,
     "embedded": lambda value: htmlsafe_json_dumps(value, allow_nan=False, separators=(",", ":")),
 }

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from ..shared.estimates import Interval
 from ..shared.results import label
-from .analysis import Analysis, PointDifference, PointSummary
+from .analysis import Analysis, PointSummary
+from .differences import PointDifference
 from .formatting import NOTHING, amount, bounds, duration, number, signed
 
 
@@ -56,7 +57,7 @@ def tables(analysis: Analysis, mean: str) -> dict[str, Table]:
         mean: Name of the final reward, for example `"mean@8"`.
 
     Returns:
-        The tables `quality`, `versus`, `cost`, `stability` and `summary` by name.
+        The tables `quality`, `diversity`, `versus`, `cost`, `stability` and `summary` by name.
     """
     passes = sorted({k for summary in analysis.summaries for k in summary.pass_at})
     quality = [
@@ -76,25 +77,37 @@ def tables(analysis: Analysis, mean: str) -> dict[str, Table]:
             "Interquartile mean: mean of the middle half of the scores over seeds and questions.",
             lambda s, _: _estimate(s.iqm),
         ),
+        Column("majority", "Reward of the most common answer to each question.", lambda s, _: _estimate(s.majority)),
+        Column("greedy", "Reward of greedy decoding.", lambda s, _: _estimate(s.greedy)),
+        Column(
+            "area",
+            "Mean validation reward over the run, that is the area under its curve divided by the steps.",
+            lambda s, _: _estimate(s.area),
+        ),
+    ]
+    diversity = [
         *(
             Column(
                 f"pass@{k}",
                 f"Probability that at least one of {k} samples is correct (unbiased estimate)."
                 if k > 1
                 else "Probability that a sample is correct.",
-                lambda s, _, k=k: Text(number(s.pass_at.get(k))),  # type: ignore[misc]
+                lambda s, _, k=k: _estimate(s.pass_at.get(k)),  # type: ignore[misc]
             )
             for k in passes
         ),
-        Column("majority", "Reward of the most common answer to each question.", lambda s, _: _estimate(s.majority)),
-        Column("greedy", "Reward of greedy decoding.", lambda s, _: _estimate(s.greedy)),
-        Column("area", "Validation reward averaged over the optimiser steps.", lambda s, _: _estimate(s.area)),
+        Column("entropy", "Entropy of the last log, nats per token.", lambda s, _: _estimate(s.entropy)),
     ]
     versus = [
         Column(
             f"{mean}, last",
             "Difference of the final models, paired by seed.",
             lambda _, d: _difference(d.last if d else None),
+        ),
+        Column(
+            "p, Holm",
+            "P-value of the first column: the paired t-test, corrected by Holm's method.",
+            lambda _, d: Text(number(d.p_value if d else None)),
         ),
         Column(
             f"{mean}, best",
@@ -108,8 +121,19 @@ def tables(analysis: Analysis, mean: str) -> dict[str, Table]:
             lambda _, d: _difference(d.area if d else None),
         ),
         Column(
+            f"pass@{passes[-1]}" if passes else "pass@k",
+            "Difference of pass@k of the final models, paired by seed.",
+            lambda _, d: _difference(d.pass_at_k if d else None),
+        ),
+        Column(
+            "entropy",
+            "Difference of the entropies of the last logs, paired by seed.",
+            lambda _, d: _difference(d.entropy if d else None),
+        ),
+        Column(
             "P(better)",
-            "Probability that a run of the algorithm beats a run of the baseline; 0.5 means they are equally good.",
+            "Probability that a run of the algorithm beats a run of the baseline; 0.5 means they are equally good. The "
+            "interval is not corrected for the number of differences.",
             lambda _, d: _estimate(d.improvement if d else None),
         ),
     ]
@@ -121,7 +145,20 @@ def tables(analysis: Analysis, mean: str) -> dict[str, Table]:
             lambda s, _: Text(amount(s.steps_to_threshold)),
         ),
         Column(
-            "tokens", "Tokens to the threshold, median over seeds.", lambda s, _: Text(amount(s.tokens_to_threshold))
+            "generations",
+            "Generations to the threshold, median over seeds.",
+            lambda s, _: Text(amount(s.generations_to_threshold)),
+        ),
+        Column(
+            "completion tokens",
+            "Tokens of the completions generated up to the threshold, without extra votes and resampled groups, median "
+            "over seeds.",
+            lambda s, _: Text(amount(s.completion_tokens_to_threshold)),
+        ),
+        Column(
+            "all tokens",
+            "Tokens of prompts and completions up to the threshold, as TRL counts them, median over seeds.",
+            lambda s, _: Text(amount(s.tokens_to_threshold)),
         ),
         Column(
             "time",
@@ -146,7 +183,7 @@ def tables(analysis: Analysis, mean: str) -> dict[str, Table]:
         Column(
             "entropy",
             "Entropy of the first → last log, nats per token, mean over seeds.",
-            lambda s, _: _pair(s.entropy, " → ", 2),
+            lambda s, _: _pair((s.first_entropy, s.entropy.estimate) if s.entropy else None, " → ", 2),
         ),
         Column(
             "spikes",
@@ -182,6 +219,7 @@ def tables(analysis: Analysis, mean: str) -> dict[str, Table]:
     compared = [s for s in analysis.summaries if (label(s.setting), s.algorithm) in differences]
     made = [
         table("quality", "Test questions", quality, analysis.summaries),
+        table("diversity", "Diversity of the final models", diversity, analysis.summaries),
         table("versus", f"Difference to {analysis.baseline}", versus, compared),
         table("cost", "Cost", cost, analysis.summaries),
         table("stability", "Training behaviour", behaviour, analysis.summaries),
@@ -190,9 +228,11 @@ def tables(analysis: Analysis, mean: str) -> dict[str, Table]:
             "Summary",
             [
                 *quality[:3],
+                *diversity[-2:],
+                quality[-1],
                 versus[0]._replace(head="Δ last"),
                 versus[-1],
-                cost[1]._replace(head="steps to threshold"),
+                *cost[1:4],
                 behaviour[0],
             ],
             analysis.summaries,
@@ -205,5 +245,5 @@ def _of(count: int, summary: PointSummary) -> Text:
     return Text(f"{count} of {summary.seeds}" if summary.seeds else NOTHING)
 
 
-def _pair(values: tuple[float, float] | None, between: str, digits: int) -> Text:
+def _pair(values: tuple[float | None, float] | None, between: str, digits: int) -> Text:
     return Text(between.join(number(value, digits) for value in values) if values else NOTHING)

@@ -1,10 +1,21 @@
-"""The sentences that say which of two algorithms is better."""
+"""Which of two algorithms is better, in a word and in a sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ..shared.estimates import Interval
+
+THRESHOLD_SHARE = 0.9
+
+
+def outcome(difference: Interval) -> str:
+    """`"better"` or `"worse"` if the interval excludes 0, `"equal"` if all seeds are equal, else `"undecided"`."""
+    if difference.ends == (0, 0):
+        return "equal"
+    if not difference.excludes_zero:
+        return "undecided"
+    return "better" if difference.estimate > 0 else "worse"
 
 
 def verdict(algorithm: str, baseline: str, finals: Sequence[tuple[float, float]], difference: Interval) -> str:
@@ -31,17 +42,14 @@ def verdict(algorithm: str, baseline: str, finals: Sequence[tuple[float, float]]
     return f"No significant difference between {between}: {by:z.3f} ({low:z.3f} to {high:z.3f})"
 
 
-def threshold_line(point: str, baseline: str, threshold: float | None, seeds: int) -> str:
+def threshold_line(point: str, threshold: float | None) -> str:
     """State the validation reward that counts as the threshold at a grid point.
 
     Args:
         point: Name of the grid point; empty if there is no grid.
-        baseline: Name of the baseline.
-        threshold: The threshold, or None if no run of the baseline finished.
-        seeds: Number of seeds that it is averaged over.
+        threshold: The threshold, or None if no algorithm ended above the first validation.
     """
     prefix = f"{point}: " if point else ""
     if threshold is None:
-        return f"{prefix}none, because no run of {baseline} finished with a validation reward"
-    over = "one seed" if seeds == 1 else f"mean over {seeds} seeds"
-    return f"{prefix}{threshold:.3f}, the final validation reward of {baseline} ({over})"
+        return f"{prefix}none, because no algorithm ended above its first validation reward"
+    return f"{prefix}a validation reward of {threshold:.3f}"

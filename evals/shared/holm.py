@@ -13,23 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from .estimates import LEVEL, Interval
 
 
-def corrected_p_values(p_values: Sequence[float]) -> list[float]:
+def corrected_p_values(p_values: Sequence[float | None]) -> list[float | None]:
     """P-values corrected for their number. Holm's procedure rejects those of at most α.
 
     The i-th smallest of m p-values is multiplied by m − i + 1. No corrected value is smaller than the one before it.
+    None, for a comparison that cannot be tested, stays None and does not count towards m.
 
     >>> [round(p, 3) for p in corrected_p_values([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
     """
-    order = np.argsort(p_values, kind="stable")
-    factors = np.arange(len(p_values), 0, -1)
-    corrected = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1)
-    return corrected[np.argsort(order, kind="stable")].tolist()
+    corrected: list[float | None] = [None] * len(p_values)
+    tested = {place: p for place, p in enumerate(p_values) if p is not None}
+    highest = 0.0
+    for rank, place in enumerate(sorted(tested, key=lambda place: tested[place])):
+        highest = max(highest, min(tested[place] * (len(tested) - rank), 1.0))
+        corrected[place] = highest
+    return corrected
 
 
 def corrected_intervals(intervals: Sequence[Interval]) -> list[Interval]:

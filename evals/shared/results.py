@@ -66,6 +66,8 @@ class Cell:
         train_seconds: Wall time of training in seconds, including validation.
         tokens: Tokens processed in training (TRL's `num_tokens`).
         peak_memory_gb: Peak memory of the accelerator; without an accelerator, peak resident memory of the process.
+        updates_per_generation: Optimiser steps on each generation. None in files of earlier versions.
+        completions_per_generation: Completions of each generation, over all ranks. None in files of earlier versions.
         series: Logged metrics by name. Each metric is a list with one entry per log, and None where a log lacks the
             metric. `"step"` is the optimiser step, `"elapsed"` the seconds since training began, `"eval_reward"` the
             validation reward.
@@ -85,6 +87,8 @@ class Cell:
     train_seconds: float | None = None
     tokens: float | None = None
     peak_memory_gb: float | None = None
+    updates_per_generation: float | None = None
+    completions_per_generation: int | None = None
     series: dict[str, list[float | None]] = field(default_factory=dict)
     last: Evaluation | None = None
     best: Evaluation | None = None

@@ -70,8 +70,8 @@ def main() -> None:
         for name in results.algorithms
         if name != "grpo"
     }
-    p_values = [found.p_value for found in differences.values() if found.p_value is not None]
-    corrected = dict(zip(differences, corrected_p_values(p_values), strict=True))
+    p_values = corrected_p_values([found.p_value for found in differences.values()])
+    corrected = dict(zip(differences, p_values, strict=True))
     for title, results in studies.items():
         print(f"\n**{title}**\n")
         print("| loss | final mean@16 | − GRPO | p, Holm | final pass@16 | highest validation | area | entropy |")

@@ -26,7 +26,8 @@ def test_the_final_models(results):
     assert found.last == mean_interval([6 / 16, 7 / 16, 5 / 16])
     assert found.best == found.last
     assert found.majority == mean_interval([1 / 4, 1 / 4, 1 / 4])  # only 3 of 4 is a majority
-    assert found.greedy == mean_interval([3 / 4, 1, 2 / 4])
+    # 0.75 ± t · 0.25 / √3 = 0.75 ± 4.302653 · 0.144338 would end at 1.371, above the largest share
+    assert (found.greedy.estimate, found.greedy.low, found.greedy.high) == pytest.approx((0.75, 0.1289656, 1.0))
     # middle half of 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3 quarters: 1, 1, 1, 2, 2, 2
     assert found.iqm.estimate == pytest.approx(1.5 / 4)
     assert found.kl_to_start == 0.5
@@ -36,9 +37,10 @@ def test_pass_at_powers_of_two(results):
     found = summary(analyse(results), "grpo").pass_at
     # with 0, 1, 2, 3 of 4 samples correct, pass@2 is 0, 1 − 3/6, 1 − 1/6, 1
     at_two = {0: 0, 1: 1 / 2, 2: 5 / 6, 3: 1}
-    assert found[2] == pytest.approx(sum(at_two[c] for run in GRPO for c in run) / 12)
-    assert found[1] == pytest.approx(18 / 48)
-    assert found[4] == pytest.approx(9 / 12)
+    assert found[2] == mean_interval([sum(at_two[c] for c in run) / 4 for run in GRPO])
+    assert found[1].estimate == pytest.approx(18 / 48)
+    # the three runs have 3, 4 and 2 questions of 4 with a correct sample; the interval 0.75 ± 0.62 is cut at 1
+    assert (found[4].estimate, found[4].high) == (pytest.approx(9 / 12), 1)
     assert list(found) == [1, 2, 4]
 
 
@@ -115,11 +117,11 @@ def test_grid_points_are_compared_separately(make_results, make_cell):
     [difference] = analysis.differences
     assert (difference.setting, difference.last.estimate) == (small, 0.25)
     assert analysis.thresholds == [
-        "epsilon=0.2: 0.400, the final validation reward of grpo (mean over 2 seeds)",
-        "epsilon=0.5: none, because no run of grpo finished with a validation reward",
+        "epsilon=0.2: a validation reward of 0.380",  # 0.2 + 0.9 · (0.4 − 0.2)
+        "epsilon=0.5: a validation reward of 0.380",
     ]
     found = summary(analysis, "gbpo", large)
-    assert (found.reached, found.steps_to_threshold) == (0, None)
+    assert (found.reached, found.steps_to_threshold) == (1, 40)
 
 
 def test_nothing_finished(make_results, make_cell):
@@ -164,7 +166,9 @@ def test_steps_tokens_and_seconds_to_the_threshold(make_results, make_cell):
     curves = [(0.4, 0.2, 0.2), (0.1, 0.1, 0.45), (0.1, 0.2, 0.3)]
     made += [make_cell("gbpo", i, [1], series=validated(*curve)) for i, curve in enumerate(curves)]
     analysis = analyse(make_results(made))
-    assert analysis.thresholds == ["0.400, the final validation reward of grpo (mean over 2 seeds)"]
+    # the first validations have the mean (0.1 + 0.2 + 0.4 + 0.1 + 0.1) / 5 = 0.18, and grpo ends higher, at 0.4
+    # 0.18 + 0.9 · (0.4 − 0.18) = 0.378
+    assert analysis.thresholds == ["a validation reward of 0.378"]
     gbpo = summary(analysis, "gbpo")
     # the seeds reach it after 20 steps, after 60 steps and never, so the median is 60
     assert (gbpo.reached, gbpo.steps_to_threshold) == (2, 60)
@@ -176,13 +180,117 @@ def test_steps_tokens_and_seconds_to_the_threshold(make_results, make_cell):
     assert grpo.area.estimate == pytest.approx((0.2 + 0.35) / 2)
 
 
+def test_no_threshold_if_no_algorithm_improves(make_results, make_cell):
+    cells = [make_cell(a, 0, [1], series=validated(0.4, 0.5, last)) for a, last in (("grpo", 0.3), ("gbpo", 0.4))]
+    analysis = analyse(make_results(cells))
+    assert analysis.thresholds == ["none, because no algorithm ended above its first validation reward"]
+    assert {(s.reached, s.steps_to_threshold, s.generations_to_threshold) for s in analysis.summaries} == {
+        (0, None, None)
+    }
+
+
+def test_generations_and_completion_tokens_to_the_threshold(make_results, make_cell):
+    made = make_cell("grpo", 0, [1], series=validated(0.1, 0.2, 0.9))
+    made.updates_per_generation, made.completions_per_generation = 16.0, 10
+    # mean lengths of the logs at the steps 20, 40 and 60
+    made.series["completions/mean_length"] = [5.0, None, 7.0, None, 9.0, None]
+    found = summary(analyse(make_results([made])), "grpo")
+    # the threshold 0.82 is reached at step 60, in the 4th generation (60 / 16 = 3.75)
+    # 4 generations last 64 steps: 20 steps of length 5, 20 of 7 and 24 of 9 are 456, times 10 / 16
+    assert (found.steps_to_threshold, found.generations_to_threshold) == (60, 4)
+    assert found.completion_tokens_to_threshold == 456 * 10 / 16
+    made.updates_per_generation = 0.5  # two generations per step: (20 · 5 + 20 · 7 + 20 · 9) · 2 · 10
+    found = summary(analyse(make_results([made])), "grpo")
+    assert (found.generations_to_threshold, found.completion_tokens_to_threshold) == (120, 420 * 20)
+
+
+def test_the_validation_curve_is_that_of_the_test_reward_if_it_was_logged(make_results, make_cell):
+    cells = [make_cell(algorithm, 0, [1]) for algorithm in ("grpo", "gbpo")]
+    cells[0].series["eval_rewards/exact_match/mean"] = [None, None, 0.6, None, None, 0.8]
+    cells[1].series["eval_rewards/exact_match/mean"] = [None, None, 0.6, None, None, 0.6]
+    results = make_results(cells)
+    assert summary(analyse(results), "grpo").area.estimate == pytest.approx(0.3)  # of eval_reward: 0.2 and 0.4
+    results.evaluation["reward_funcs"] = ["rewards.exact_match"]
+    analysis = analyse(results)
+    assert summary(analysis, "grpo").area.estimate == pytest.approx(0.7)
+    assert analysis.differences[0].area.estimate == pytest.approx(-0.1)
+    assert analysis.thresholds == ["a validation reward of 0.780"]  # 0.6 + 0.9 · (0.8 − 0.6)
+
+
+def test_rewards_beyond_a_share_are_not_cut(make_results, make_cell):
+    cells = [make_cell("grpo", seed, [2, 4 - 3 * seed]) for seed in (0, 1)]
+    # scores 3/4 and 3/8: mean 9/16, standard error 3/16, t of 1 degree of freedom 12.7062
+    assert summary(analyse(make_results(cells)), "grpo").last.ends == (0, 1)
+    cells[0].last.scores = [-0.5, 2.0]
+    assert summary(analyse(make_results(cells)), "grpo").last.high == pytest.approx(9 / 16 + 12.7062 * 3 / 16, rel=1e-4)
+
+
+def test_differences_are_corrected_over_algorithms_and_grid_points(make_results, make_cell):
+    """With 2 seeds and differences of d − s and d + s, p is 1 − 2 · arctan(d / s) / π: 0.0318 at d / s = 20.
+
+    Alone it is significant. In a family of four it would have to be at most 0.05/4.
+    """
+    small, large = {"epsilon": 0.2}, {"epsilon": 0.5}
+    cells = []
+    for setting in (small, large):
+        for seed, shift in enumerate((-0.01, 0.01)):
+            cells += [make_cell(name, seed, [1], setting) for name in ("grpo", "gbpo", "gbpo:a=1")]
+            for cell, score in zip(cells[-3:], (0.3, 0.3 + shift, 0.3 + 4 * shift), strict=True):
+                cell.last.scores = [score]
+            cells[-2].last.scores = [0.3 + shift + 0.2 * (setting is small)]
+    results = make_results(cells, ["grpo", "gbpo", "gbpo:a=1"])
+    first, *others = analyse(results).differences
+    assert first.last.p_value == pytest.approx(0.0318, abs=1e-4)
+    assert first.p_value == pytest.approx(4 * 0.0318, abs=4e-4)
+    assert not first.last.excludes_zero
+    assert first.last.high - first.last.estimate == pytest.approx(0.01 * 50.923, abs=1e-4)  # tan(π/2 · (1 − 0.05/4))
+    assert [other.p_value for other in others] == [1, 1, 1]
+
+    alone = [cell for cell in cells if cell.algorithm != "gbpo:a=1" and cell.setting == small]
+    [difference] = analyse(make_results(alone)).differences
+    assert difference.last.excludes_zero
+    assert difference.p_value == difference.last.p_value
+
+
+def test_shared_runs_count_once(make_results, make_cell):
+    """Cells that take the same steps share a run, as at two ε with one update per generation."""
+    points = [{"epsilon": value} for value in (0.2, 0.5)]
+    cells = [make_cell(name, seed, [seed], point) for point in points for name in ("grpo", "gbpo") for seed in (1, 2)]
+    exact = [make_cell("gbpo:exact", seed, [seed], point) for point in points for seed in (1, 2)]
+    for cell in cells + exact:
+        cell.folder = f"{cell.algorithm}-{cell.seed}".replace("gbpo:exact", "grpo")
+    for cell in cells:
+        if cell.algorithm == "gbpo":
+            cell.last.scores = [cell.seed / 4 + 0.2 + cell.seed / 100]
+    results = make_results(cells + exact, ["grpo", "gbpo", "gbpo:exact"])
+    gbpo, same, gbpo_again, _ = analyse(results).differences
+    assert gbpo.p_value == gbpo.last.p_value  # the family has one member
+    assert gbpo.last == gbpo_again.last
+    assert (same.last, same.p_value) == (Interval(0.0, 0.0, 0.0, 2), None)
+
+
+def test_entropy_and_pass_at_k_are_compared(make_results, make_cell):
+    cells = [make_cell(name, seed, [2, 0]) for name in ("grpo", "gbpo") for seed in (0, 1)]
+    for cell, entropy in zip(cells, (1.0, 0.8, 0.5, 0.1), strict=True):
+        cell.series["entropy"] = [2.0, None, None, None, entropy, None]
+    cells[2].last.correct, cells[3].last.correct = [2, 1], [4, 4]  # pass@4 is 1, and ½ for grpo
+    analysis = analyse(make_results(cells))
+    [difference] = analysis.differences
+    # differences −0.5 and −0.7: mean −0.6, standard error 0.1, t of 1 degree of freedom 12.7062
+    assert difference.entropy.estimate == pytest.approx(-0.6)
+    assert difference.entropy.high == pytest.approx(-0.6 + 1.27062, rel=1e-4)
+    assert (difference.pass_at_k.estimate, difference.pass_at_k.n) == (0.5, 2)
+    found = summary(analysis, "gbpo")
+    assert (found.first_entropy, found.entropy.estimate, found.entropy.low) == (2, pytest.approx(0.3), 0)
+
+
 def test_training_behaviour(make_results, make_cell):
     other = make_cell("grpo", 1, [1], train_seconds=8.0, peak_memory_gb=2.5)
     other.series["entropy"] = [3.0, None, None, None, 0.5, None]
     other.series["gbpo/ratio_p99"] = [2.0, 1.0, None, 1.0, 1.0, None]
     found = summary(analyse(make_results([make_cell("grpo", 0, [1]), other])), "grpo")
     assert (found.train_seconds, found.peak_memory_gb) == (6.5, 2.0)
-    assert found.entropy == (2.5, 0.75)
+    assert (found.first_entropy, found.entropy.estimate) == (2.5, 0.75)
     assert found.ratio == pytest.approx((0.7, 1.7))
     assert found.outside_bounds == pytest.approx(0.1)
     assert (found.gradient_spikes, found.max_drawdown) == (0, None)
@@ -232,7 +340,9 @@ def test_difference_over_the_grid_and_at_the_best_points(make_results, make_cell
     # by seed: (2 + 7 − 4 − 8) / 16 and (2 + 7 − 5 − 8) / 16
     assert overall.grid == paired_difference([9 / 16, 9 / 16], [12 / 16, 13 / 16])
     assert (overall.setting, overall.baseline_setting) == (large, small)
-    assert overall.tuned == paired_difference([7 / 8, 7 / 8], [4 / 8, 5 / 8])
+    # differences 3/8 and 2/8: the upper end 5/16 + 12.7062 / 16 is above the largest difference of two shares
+    assert overall.tuned == paired_difference([7 / 8, 7 / 8], [4 / 8, 5 / 8]).within(-1, 1)
+    assert overall.tuned.high == 1
     grid, tuned = overall.verdicts
     assert (
         grid

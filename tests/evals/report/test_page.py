@@ -10,11 +10,14 @@ import pytest
 from matplotlib.image import imread
 
 from evals.report import command, page
-from evals.report.analysis import Analysis, GridDifference, PointDifference, PointSummary
+from evals.report.analysis import Analysis, PointSummary
+from evals.report.answer import answer, details, warning
 from evals.report.curves import curve
+from evals.report.differences import GridDifference, PointDifference
 from evals.report.differing_samples import differing_samples
 from evals.report.formatting import amount, duration, number, signed, visible
 from evals.report.heat_maps import heat_maps
+from evals.report.overview import overview
 from evals.report.stability import Sign
 from evals.shared.estimates import BOOTSTRAP_T, CLOPPER_PEARSON, STUDENT_T, Interval
 from evals.shared.results import Cell, Evaluation, Results, label
@@ -99,17 +102,20 @@ def made_up(algorithms=ALGORITHMS, grid=GRID, seeds=5, steps=60, failed=(), miss
             summaries.append(
                 PointSummary(
                     setting, algorithm, done, seeds - done, last, last, last,
-                    {4: min(1, top + 0.2), 8: min(1, top + 0.3)} if done else {}, last, last, last,
-                    done // 2, *((120.0, 812_345.0, 31.0) if done else (None, None, None)), 54.0, 0.61,
-                    collapsed, {"entropy": collapsed} if collapsed else {}, 0.08, (1.21, 0.34), 1.2, (0.71, 1.46),
-                    0.083, 3.2,
+                    {k: interval(top + k / 40, 0.02, done) for k in (4, 8)} if done else {}, last, last, last,
+                    done // 2, *((120.0, 60.0, 23_456.0, 812_345.0, 31.0) if done else (None,) * 5), 54.0, 0.61,
+                    collapsed, {"entropy": collapsed} if collapsed else {}, 0.08, 1.21, interval(0.34, 0.1, seeds), 1.2,
+                    (0.71, 1.46), 0.083, 3.2,
                 )
             )  # fmt: skip
             if place and done and summaries[-1 - place].seeds:
                 gap = interval(top - summaries[-1 - place].last.estimate, 0.03 + 0.02 * place, done)
                 verdict = f"{algorithm} is better than {algorithms[0]} by {gap.estimate:.3f} on {done} seeds."
+                better = interval(0.84, 0.1, done)
                 differences.append(
-                    PointDifference(setting, algorithm, gap, gap, gap, gap, interval(0.84, 0.1, done), verdict)
+                    PointDifference(
+                        setting, algorithm, gap, 0.04 if done > 1 else None, gap, gap, gap, gap, gap, better, verdict
+                    )
                 )
     questions = [{"prompt": f"What is {q} + 1?", "gold": str(q + 1)} for q in range(20)]
     results = Results(
@@ -136,7 +142,7 @@ def made_up(algorithms=ALGORITHMS, grid=GRID, seeds=5, steps=60, failed=(), miss
     overall = []
     if len(settings) > 1 and differences:
         gap = differences[0].last
-        sentences = [f"Over the whole grid, {algorithms[1]} beats {algorithms[0]}."]
+        sentences = [f"Over the whole grid, {algorithms[1]} beats {algorithms[0]}.", "Each at its best grid point."]
         overall.append(GridDifference(algorithms[1], gap, settings[0], settings[1], gap, sentences))
     return results, Analysis(algorithms[0], thresholds, summaries, differences, overall, signs)
 
@@ -216,7 +222,7 @@ def test_one_seed_has_no_interval(tmp_path):
     for claim in ("95 %", "equally good. [", "no significant difference"):
         assert claim not in text + summary
     assert not re.search(r"\[[−+]?\d\.\d+, ", text + summary)
-    assert "With one seed there is no confidence interval: any difference may be due to chance." in text
+    assert text.count("With one seed there is no confidence interval: any difference may be due to chance.") == 1
     assert '"low":null' in html
     assert not re.search(r'"low":\[', html)
 
@@ -235,42 +241,142 @@ def test_tables_contain_the_numbers_of_the_analysis(full):
     _, _, analysis, html, summary = full
 
     def cells(name):
-        body = html.split(f'<table id="{name}">')[1].split("</table>")[0]
+        body = html.split(f'<table id="{name}" class="stacked">')[1].split("</table>")[0]
         return [
             [re.sub(r"<[^>]+>", " ", cell).replace("−", "-").split() for cell in re.findall(r"<td.*?</td>", row)]
             for row in re.findall(r'<tr><th scope="row">.*?</tr>', body)
         ]
 
-    quality, versus, cost, stability = map(cells, ("quality", "versus", "cost", "stability"))
+    quality, diversity, versus, cost, stability = map(cells, ("quality", "diversity", "versus", "cost", "stability"))
     assert len(quality) == len(analysis.summaries) == 18
     assert len(versus) == len(analysis.differences) == 12
     for row, line in zip(analysis.summaries, quality, strict=True):
         assert line[0][0] == str(row.seeds)
         assert line[1] == [f"{row.last.estimate:.3f}", f"[{row.last.low:.3f},", f"{row.last.high:.3f}]"]
-        assert line[4:6] == [[f"{row.pass_at[4]:.3f}"], [f"{row.pass_at[8]:.3f}"]]
+    for row, line in zip(analysis.summaries, diversity, strict=True):
+        for found, cell in zip((row.pass_at[4], row.pass_at[8], row.entropy), line, strict=True):
+            assert cell == [f"{found.estimate:.3f}", f"[{found.low:.3f},", f"{found.high:.3f}]"]
     for comparison, line in zip(analysis.differences, versus, strict=True):
         gap = comparison.last
         assert line[0] == [f"{gap.estimate:+.3f}", f"[{gap.low:+.3f},", f"{gap.high:+.3f}]"]
-        assert line[4][0] == f"{comparison.improvement.estimate:.3f}"
-    assert cost[0] == [["2", "of", "5"], ["120"], ["812", "k"], ["31", "s"], ["54", "s"], ["0.61"]]
+        assert line[1] == ["0.040"]
+        assert line[7][0] == f"{comparison.improvement.estimate:.3f}"
+    assert cost[0] == [
+        *(["2", "of", "5"], ["120"], ["60"], ["23.5", "k"], ["812", "k"], ["31", "s"], ["54", "s"], ["0.61"]),
+    ]
     assert stability[-3][:4] == [["4", "of", "5"], ["entropy", "4"], ["0.080"], ["1.21", "→", "0.34"]]
     last = analysis.differences[-1].last
-    assert (
-        f"| {last.estimate:+.3f} [{last.low:+.3f}, {last.high:+.3f}] | 0.840 [0.740, 0.940] | 120 | 1 of 5 |" in summary
-    )
+    assert f"| {last.estimate:+.3f} [{last.low:+.3f}, {last.high:+.3f}] | 0.840 [0.740, 0.940] | 120 | 60 |" in summary
 
 
-def test_the_answer_counts_significant_differences(full):
-    # made_up uses half-widths of 0.05 and 0.07
-    _, _, analysis, html, _ = full
-    better = sum(versus.last.low > 0 for versus in analysis.differences if versus.algorithm == "gbpo")
-    assert 0 < better < 6
-    counts = f"better at {better} of 6 grid points, worse at 0, no significant difference at {6 - better}"
-    assert f"gbpo compared with grpo: {counts}." in html
-    assert "Over the whole grid, gbpo beats grpo." in html
-    assert Interval(-0.2, -0.3, -0.1, 5).excludes_zero
-    assert not Interval(0.2, -0.1, 0.5, 5).excludes_zero
-    assert not Interval(0.2, None, None, 1).excludes_zero
+def compared(*gaps, grid=None):
+    """An analysis of `gaps`: (algorithm, difference), one per grid point in order. `grid`: over the grid."""
+    points: dict[str, int] = {}
+    differences = []
+    for algorithm, gap in gaps:
+        points[algorithm] = points.get(algorithm, 0) + 1
+        setting = {"epsilon": points[algorithm]} if grid else {}
+        differences.append(
+            PointDifference(setting, algorithm, gap, None, None, gap, None, None, None, gap, "a verdict")
+        )
+    overall = [GridDifference(name, gap, {}, {}, None, ["a verdict"]) for name, gap in (grid or {}).items()]
+    filler = (*[None] * 3, {}, *[None] * 3, 0, *[None] * 7, 0, {}, *[None] * 7)
+    summaries = [PointSummary({}, "grpo", 5, 0, interval(0.5, 0.1, 5), *filler[1:])]
+    summaries += [PointSummary(d.setting, d.algorithm, 5, 0, interval(0.5, 0.1, 5), *filler[1:]) for d in differences]
+    return Analysis("grpo", [], summaries, differences, overall, {})
+
+
+def test_the_verdict_of_one_algorithm():
+    assert answer(compared(("gbpo", interval(0.2, 0.125, 5))), "mean@8") == [
+        "gbpo is better than grpo: its final mean@8 is 0.200 higher (95 % interval of the difference: 0.075 to 0.325, "
+        "5 seeds)."
+    ]
+    assert answer(compared(("gbpo", interval(-0.2, 0.125, 5))), "mean@8") == [
+        "gbpo is worse than grpo: its final mean@8 is 0.200 lower (95 % interval of the difference: −0.325 to −0.075, "
+        "5 seeds)."
+    ]
+    assert answer(compared(("gbpo", interval(0.1, 0.125, 2))), "mean@8") == [
+        "It is undecided whether gbpo is better or worse than grpo: its final mean@8 is 0.100 higher, which may be due "
+        "to chance (95 % interval of the difference: −0.025 to 0.225, 2 seeds)."
+    ]
+    assert answer(compared(("gbpo", Interval(0.0, 0.0, 0.0, 3))), "mean@8") == [
+        "gbpo and grpo are equal on every seed: its final mean@8 is the same (3 seeds)."
+    ]
+    assert answer(compared(("gbpo", interval(0.1, 0.125, 1))), "mean@8") == [
+        "gbpo compared with grpo: its final mean@8 is 0.100 higher (one seed)."
+    ]
+
+
+def test_the_verdict_over_a_grid():
+    gaps = [interval(centre, 0.1, 5) for centre in (0.3, 0.2, 0.05, -0.15)]
+    analysis = compared(*(("gbpo", gap) for gap in gaps), grid={"gbpo": interval(0.1, 0.05, 4)})
+    assert answer(analysis, "mean@8") == [
+        "gbpo is better than grpo: its final mean@8, averaged over the 4 grid points, is 0.100 higher (95 % interval "
+        "of the difference: 0.050 to 0.150, 4 seeds)."
+    ]
+    assert details(analysis, "mean@8")[1:] == [
+        "gbpo at the 4 single grid points: better at 2 (0.200 to 0.300 higher), worse at 1 (0.150 lower), "
+        "undecided at 1."
+    ]
+    unfinished = compared(*(("gbpo", gap) for gap in gaps[2:]), grid={"gbpo": None})
+    assert answer(unfinished, "mean@8") == [
+        "gbpo compared with grpo on the final mean@8: better at none, worse at 1 (0.150 lower), undecided at 1."
+    ]
+
+
+def test_the_verdict_of_many_algorithms_puts_them_into_groups():
+    gaps = {"a": 0.2, "b": -0.2, "c": -0.3, "d": 0.01}
+    found = answer(compared(*((name, interval(gap, 0.1, 5)) for name, gap in gaps.items())), "mean@8")
+    assert found == [
+        "Of 4 algorithms compared with grpo on the final mean@8, 1 is better, 2 are worse, 1 is undecided (5 seeds).",
+        "Better: a.",
+        "Worse: b, c.",
+        "Undecided: d.",
+    ]
+
+
+def test_few_seeds_give_a_warning():
+    assert warning(compared(("gbpo", interval(0.2, 0.1, 1)))).startswith("With one seed there is no confidence")
+    assert warning(compared(("gbpo", interval(0.2, 0.1, 2)))).startswith("Only 2 seeds ran, which proves little.")
+    assert warning(compared(("gbpo", interval(0.2, 0.1, 3)))) is None
+
+
+def test_the_page_begins_with_the_verdict_the_warning_and_the_table(tmp_path):
+    results, analysis = made_up(seeds=2)
+    html, summary = written(tmp_path, results, analysis)
+    for text in (html, summary.replace("\\", "")):
+        places = [
+            text.index(part)
+            for part in ("averaged over the 6 grid points", "Only 2 seeds ran", "Difference of the final")
+        ]
+        assert places == sorted(places)
+        assert places[-1] < text.index("Highest final mean@8")
+    assert summary.endswith("report.html has the details.\n")
+
+
+def test_only_significant_differences_are_coloured(full):
+    _, _, analysis, html, summary = full
+    table = overview(analysis)
+    assert (table.by_algorithm, len(table.rows), table.columns) == (False, 6, ["gbpo", LONG])
+    body = html.split('<table id="overview"')[1].split("</table>")[0]
+    cells = re.findall(r'<td data-head="[^"]*" class="(\w+)">([−+.\d]+)', body)
+    wanted = [cell for row in table.cells for cell in row]
+    assert len(cells) == len(wanted) == 12
+    for (kind, value), (difference, expected) in zip(cells, wanted, strict=True):
+        gap = difference.last
+        assert kind == expected == ("undecided" if gap.low <= 0 <= gap.high else "better")
+        assert value == signed(gap.estimate)
+        assert (f"**{value}** [" in summary) == (kind == "better")
+    assert {kind for kind, _ in cells} == {"better", "undecided"}
+    rules = html.split("<style>")[1].split("</style>")[0]
+    assert ".better {" in rules and ".worse {" in rules
+    assert ".undecided" not in rules
+
+
+def test_the_longer_side_of_the_overview_gives_the_rows():
+    _, analysis = made_up(grid={})
+    table = overview(analysis)
+    assert (table.by_algorithm, table.rows, table.columns) == (True, ["gbpo", LONG], [""])
 
 
 def test_failed_runs_are_reported_with_their_last_lines(full):
@@ -445,12 +551,15 @@ def test_command_makes_the_report_again(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "name, width, scheme", [("light", 1280, "light"), ("dark", 1280, "dark"), ("phone", 360, "dark")]
+    "name, width, scheme",
+    [("light", 1280, "light"), ("dark", 1280, "dark"), ("phone", 390, "dark"), ("small phone", 360, "light")],
 )
 def test_page_in_chromium(full, browser, shots, name, width, scheme):
     browser.open(full[0] / "report.html", width=width, scheme=scheme)
     browser.screenshot(shots / f"report-{name}.png")
     assert browser.evaluate("document.documentElement.scrollWidth") == width
+    cut = "[...document.querySelectorAll('.wide')].filter(e => e.scrollWidth > e.clientWidth).length"
+    assert browser.evaluate(cut) == 0
     assert browser.evaluate("document.querySelectorAll('#charts svg').length") == 8
     dark = browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
     assert dark == (scheme == "dark")

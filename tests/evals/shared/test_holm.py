@@ -15,6 +15,7 @@ def test_p_values_are_corrected_step_by_step():
     # 0.03 · 2 = 0.06 is larger than 0.04 · 1, which is raised to 0.06; 0.9 · 2 is cut at 1
     assert corrected_p_values([0.04, 0.03]) == pytest.approx([0.06, 0.06])
     assert corrected_p_values([0.9, 0.95]) == [1, 1]
+    assert corrected_p_values([None, 0.04, 0.03]) == [None, *corrected_p_values([0.04, 0.03])]
 
 
 def test_intervals_have_the_levels_of_the_steps():
