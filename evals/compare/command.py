@@ -31,9 +31,10 @@ from gbpo.shared.packages import find_recipe
 
 from ..report import page
 from ..report.analysis import analyse
+from ..report.answer import console
+from ..report.run_numbers import mean_name
 from ..shared.command_line import OneLineErrorParser
 from .collect_results import collect_results
-from .point import describe
 from .prepare import prepare
 from .run_cells import CellError, run_cells
 
@@ -72,8 +73,7 @@ def _compare(argv: Sequence[str] | None) -> None:
         parser.error(error)
     analysis = analyse(results)
     page.write(results, analysis, plan.folder)
-    for difference in analysis.differences:
-        print(f"{describe(difference.setting)}: {difference.verdict}")
+    print("\n".join(console(analysis, mean_name(results))))
     unfinished = [cell for cell in results.cells if cell.status != "done"]
     if unfinished:
         print(f"{len(unfinished)} of {len(results.cells)} runs are not done. Run the same command again to retry them.")

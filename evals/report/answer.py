@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..shared.estimates import Interval, is_finite
 from ..shared.results import label
 from .analysis import Analysis
-from .formatting import bounds, number
+from .formatting import bounds, number, signed
 from .verdicts import outcome
 
 FEW_SEEDS = 2  # with so few seeds, a warning says that the comparison proves little
@@ -70,6 +70,24 @@ def details(analysis: Analysis, mean: str) -> list[str]:
         ),
         *(difference.verdicts[-1] for difference in analysis.overall if difference.tuned),
     ]
+
+
+def console(analysis: Analysis, mean: str) -> list[str]:
+    """The verdict and a table of the differences, as lines for the terminal."""
+    lines = [*answer(analysis, mean), *filter(None, [warning(analysis)])]
+    rows = [
+        (label(one.setting), one.algorithm, signed(one.last.estimate), bounds(one.last, signed), _word(one.last))
+        for one in analysis.differences
+    ]
+    if rows:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += ["", f"Difference of the final {mean} to {analysis.baseline}:"]
+        lines += ["  ".join(map(str.ljust, row, widths)).strip() for row in rows]
+    return [*lines, ""]
+
+
+def _word(difference: Interval) -> str:
+    return outcome(difference) if difference.ends else "one seed"
 
 
 class _Compared(NamedTuple):

@@ -3,7 +3,7 @@
     gbpo report DIR
 
 writes `report.html`, `summary.md` and `figures/*.png` into DIR, the `--output` folder of `evals.compare`. `report.html`
-is a single file that works offline.
+is a single file that works offline. The command prints the verdict of the report.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from ..shared.command_line import OneLineErrorParser
 from ..shared.results import Results
 from . import page
 from .analysis import analyse
+from .answer import console
+from .run_numbers import mean_name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,5 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         results = Results.load(options.folder)
     except ValueError as error:
         parser.error(error)
-    page.write(results, analyse(results), options.folder)
-    print(options.folder / "report.html")
+    analysis = analyse(results)
+    page.write(results, analysis, options.folder)
+    print("\n".join(console(analysis, mean_name(results))))
+    print(f"report: {options.folder / 'report.html'}")

@@ -26,6 +26,7 @@ from .formatting import bounds, breakable, duration, markdown, number, signed, v
 from .heat_maps import heat_maps
 from .overview import overview
 from .palette import DASHES, PALETTE
+from .run_numbers import mean_name
 from .stability import COLLAPSES, SIGNS
 from .tables import tables
 from .verdicts import THRESHOLD_SHARE
@@ -64,17 +65,12 @@ def write(results: Results, analysis: Analysis, folder: Path) -> None:
         folder: Folder to write to. It is created if it does not exist.
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    mean_name = _mean_name(results)
-    for name, picture in figures(results, analysis, mean_name):
+    mean = mean_name(results)
+    for name, picture in figures(results, analysis, mean):
         write_whole(folder / "figures" / name, picture)
-    context = _context(results, analysis, mean_name)
+    context = _context(results, analysis, mean)
     for name in ("summary.md", "report.html"):
         write_whole(folder / name, _TEMPLATES.get_template(name).render(context))
-
-
-def _mean_name(results: Results) -> str:
-    samples = {cell.last.samples for cell in results.cells if cell.last}
-    return f"mean@{samples.pop()}" if len(samples) == 1 else "mean@k"
 
 
 def _fields(algorithms: list[str]) -> list[tuple[str, list[str]]]:

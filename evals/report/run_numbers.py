@@ -1,4 +1,4 @@
-"""Numbers of one run, from its logs and its evaluation.
+"""Numbers of one run, and the names of its measures, from its logs and its evaluation.
 
 `validation` names the metric that counts as the validation curve, see `validation_metric`.
 """
@@ -12,6 +12,12 @@ from statistics import fmean
 
 from ..shared.estimates import area_under_curve, first_reach, pass_at_k
 from ..shared.results import Cell, Evaluation, Results
+
+
+def mean_name(results: Results) -> str:
+    """Name of the final reward, for example `"mean@8"`."""
+    samples = {cell.last.samples for cell in results.cells if cell.last}
+    return f"mean@{samples.pop()}" if len(samples) == 1 else "mean@k"
 
 
 def validation_metric(results: Results) -> str:

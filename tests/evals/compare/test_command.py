@@ -94,7 +94,7 @@ def test_a_failed_run_is_reported_and_the_others_continue(command, environment, 
     assert grpo.series["eval_reward"][0] == gbpo.series["eval_reward"][0]
     assert grpo.series["grad_norm"] != gbpo.series["grad_norm"]
     assert {path: path.stat().st_mtime_ns for path in written} == written  # finished runs were not repeated
-    assert "(one seed, so no confidence interval)" in done.stdout
+    assert "With one seed there is no confidence interval" in done.stdout
     rebuilt = subprocess.run(
         [sys.executable, "-m", "evals.report", "compared"],
         cwd=tmp_path,

@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 from evals.report import command, page
 from evals.report.analysis import Analysis, PointSummary
-from evals.report.answer import answer, details, warning
+from evals.report.answer import answer, console, details, warning
 from evals.report.curves import curve
 from evals.report.differences import GridDifference, PointDifference
 from evals.report.differing_samples import differing_samples
@@ -341,13 +341,26 @@ def test_few_seeds_give_a_warning():
     assert warning(compared(("gbpo", interval(0.2, 0.1, 3)))) is None
 
 
+def test_the_terminal_shows_the_verdict_and_a_table():
+    analysis = compared(("gbpo", interval(0.2, 0.125, 2)), ("long", interval(0.1, 0.2, 2)))
+    assert console(analysis, "mean@8") == [
+        *answer(analysis, "mean@8"),
+        warning(analysis),
+        "",
+        "Difference of the final mean@8 to grpo:",
+        "gbpo  +0.200  [+0.075, +0.325]  better",
+        "long  +0.100  [−0.100, +0.300]  undecided",
+        "",
+    ]
+
+
 def test_the_page_begins_with_the_verdict_the_warning_and_the_table(tmp_path):
-    results, analysis = made_up(seeds=2)
+    results, analysis = made_up(seeds=2, grid={"epsilon": [0.2, 0.5]})
     html, summary = written(tmp_path, results, analysis)
     for text in (html, summary.replace("\\", "")):
         places = [
             text.index(part)
-            for part in ("averaged over the 6 grid points", "Only 2 seeds ran", "Difference of the final")
+            for part in ("averaged over the 2 grid points", "Only 2 seeds ran", "Difference of the final")
         ]
         assert places == sorted(places)
         assert places[-1] < text.index("Highest final mean@8")
@@ -543,7 +556,9 @@ def test_command_makes_the_report_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "analyse", lambda given: asked.append(given) or analysis)
     command.main([str(tmp_path)])
     assert asked == [results]
-    assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"report: {tmp_path / 'report.html'}\n")
+    assert printed.startswith(answer(analysis, "mean@8")[0])
     with pytest.raises(SystemExit) as stop:
         command.main([str(tmp_path / "figures")])
     assert stop.value.code == 2
