@@ -22,12 +22,16 @@ from tqdm import tqdm
 from gbpo.run.models import catalogue as models
 from gbpo.run.output import folder
 from gbpo.shared.packages import import_root
+from gbpo.trainer.config import BaseConfig
 
 from .cell_command import cell_command
 from .cell_folder import CellFolder
 from .plan import START, TEST, ComparisonPlan
 from .point import Point
 from .process_log import failure_reason
+from .progress import describe_progress, done_share
+
+PROGRESS_SECONDS = 5.0  # between two looks at the running cells
 
 
 class CellError(Exception):
@@ -51,10 +55,15 @@ def run_cells(plan: ComparisonPlan) -> bool:
     previous = {number: signal.signal(number, runner.interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         runner.evaluate([model], plan.folder / START)
-        with tqdm(total=len(cells), initial=len(cells) - len(todo), unit="cell") as bar:
-            for future in concurrent.futures.as_completed([pool.submit(runner.run_cell, *cell) for cell in todo]):
-                bar.write(future.result())
-                bar.update()
+        waiting = {pool.submit(runner.run_cell, *cell) for cell in todo}
+        with tqdm(total=len(cells), initial=len(cells) - len(waiting), unit="cell") as bar:
+            while waiting:
+                done, waiting = concurrent.futures.wait(waiting, PROGRESS_SECONDS, concurrent.futures.FIRST_COMPLETED)
+                for future in done:
+                    bar.write(future.result())
+                share, text = runner.progress()
+                bar.n = round(len(cells) - len(waiting) + share, 1)
+                bar.set_postfix_str(text)
     except KeyboardInterrupt:
         return True
     finally:
@@ -72,6 +81,7 @@ class _Runner:
         self._plan = plan
         self._model = model
         self._running: set[subprocess.Popen] = set()
+        self._active: dict[str, tuple[CellFolder, BaseConfig]] = {}  # cells that are trained or tested now, by name
         self._lock = threading.Lock()
         self._ended = False
         self._interrupts = 0
@@ -90,6 +100,7 @@ class _Runner:
         cell = self._plan.cell_folder(point, seed)
         name = f"{point.name}, seed {seed}"
         slot = self._slots.get()
+        self._active[name] = cell, point.recipe.training
         try:
             cell.path.mkdir(parents=True, exist_ok=True)
             if cell.record["status"] != "done":
@@ -102,7 +113,14 @@ class _Runner:
                 cell.write_record(**cell.record | {"status": "failed", "reason": str(error)})
             return f"{name}: FAILED, {error}"
         finally:
+            del self._active[name]
             self._slots.put(slot)
+
+    def progress(self) -> tuple[float, str]:
+        """How much of the active cells is done, as a number of cells, and what they do now."""
+        active = list(self._active.items())
+        share = sum(done_share(cell, training) for _, (cell, training) in active)
+        return share, "; ".join(f"{name}: {describe_progress(cell, training)}" for name, (cell, training) in active)
 
     def _train(self, cell: CellFolder, command: list[str], slot: int) -> None:
         seconds = cell.record["seconds"]
