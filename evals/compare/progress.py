@@ -7,7 +7,6 @@ from gbpo.trainer.config import BaseConfig
 
 from .cell_folder import CellFolder
 
-
 TRAINING_PART = 0.9  # the rest of a cell is the test
 
 

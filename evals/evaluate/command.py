@@ -3,10 +3,13 @@
     gbpo evaluate runs/mine          # the output folder of a run, its model or one of its checkpoints
     gbpo evaluate MODEL [MODEL ...] DATASET --reward math --columns '{"problem": "prompt"}' --samples 16
 
-prints for each model mean@k, unbiased pass@k, majority@k, the score of greedy decoding, the mean length and the
-fraction of samples cut off by the token limit. With `--reference MODEL`, it also prints the KL divergence from the
-reference model. A model is a folder, an adapter folder, a Hub id or a builtin model. Results are cached: a repeated
-evaluation with the same weights, questions, settings and code reads its result from the cache.
+prints for each model mean@k with its 95 % interval over the questions, unbiased pass@k, majority@k, the score of greedy
+decoding, the mean length and the fraction of samples cut off by the token limit. With several models, it prints the
+difference of mean@k of each later model to the first, paired by question. The intervals describe these models on such
+questions. They say nothing about other training runs; for those, compare several seeds with `gbpo compare`. With
+`--reference MODEL`, the command also prints the KL divergence from the reference model. A model is a folder, an adapter
+folder, a Hub id or a builtin model. Results are cached: a repeated evaluation with the same weights, questions,
+settings and code reads its result from the cache.
 
 For a model that a run has trained, the settings of the run are the defaults: columns, prompts, tools, the first
 reward, temperature, top_p and the maximum number of tokens. They apply to all models of the command. Without DATASET,
@@ -46,16 +49,39 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def summary_lines(evaluation: Evaluation) -> list[str]:
     """The numbers of an evaluation, one per line."""
-    from ..shared.estimates import pass_at_k  # SciPy is slow to import
+    from ..shared.estimates import mean_interval, pass_at_k, possible_range  # SciPy is slow to import
 
     k = evaluation.samples
+    mean = mean_interval(evaluation.scores).within(*possible_range(evaluation.scores))
     rows = {f"mean@{k}": fmean(evaluation.scores)}
     rows |= {f"pass@{n}": pass_at_k(k, evaluation.correct, n) for n in [2**i for i in range(k.bit_length())]}
     rows |= {f"majority@{k}": fmean(evaluation.majority), "greedy": fmean(evaluation.greedy)}
     lines = [f"questions     {len(evaluation.scores)}", *(f"{name:13} {value:.4f}" for name, value in rows.items())]
+    if mean.ends:
+        lines[1] += f"  [{mean.low:.4f}, {mean.high:.4f}]"
     lines += [f"mean length   {evaluation.mean_tokens:.1f} tokens", f"truncated     {evaluation.truncated:.1%}"]
     if evaluation.kl_to_start is not None:
         lines.append(f"KL            {evaluation.kl_to_start:.4f} nats per completion")
+    return lines
+
+
+def difference_lines(names: Sequence[str], evaluations: Sequence[Evaluation]) -> list[str]:
+    """The difference of mean@k of each later model to the first, with its 95 % interval, one per line.
+
+    The differences are paired by question. The intervals are corrected for the number of models by Holm's method.
+    """
+    from ..shared.estimates import paired_difference, possible_range
+    from ..shared.holm import corrected_intervals
+
+    first, *others = evaluations
+    differences = corrected_intervals([paired_difference(other.scores, first.scores) for other in others])
+    low, high = possible_range(score for evaluation in evaluations for score in evaluation.scores)
+    lines = []
+    for name, difference in zip(names[1:], differences, strict=True):
+        cut = difference.within(low - high, high - low)
+        bounds = f" [{cut.low:+z.4f}, {cut.high:+z.4f}]" if cut.ends else ""
+        note = "" if cut.excludes_zero else ", not significant"
+        lines.append(f"{name}: mean@{first.samples} {cut.estimate:+z.4f}{bounds}{note}")
     return lines
 
 
@@ -99,18 +125,24 @@ def _evaluate_all(options: argparse.Namespace) -> None:
         print(f"gbpo evaluate: warning: {hazard}", file=sys.stderr, flush=True)
     # all models get the questions that are short enough for the first
     questions = drop_long_prompts(questions, run.max_prompt_tokens, form, tokenizers[0], "evaluation set")
-    written = []
+    evaluations = []
     for name in names:
         evaluation = evaluate(name, questions, settings, options.reference, use_cache=not options.no_cache)
         how = f"temperature {settings.temperature:g}, top_p {settings.top_p:g}, {settings.engine}"
         head = f"{name} ({run.dataset_name}, {how})"
         print("\n".join([head, *map("  {}".format, summary_lines(evaluation))]))
-        written.append(
+        evaluations.append(evaluation)
+    if len(names) > 1:
+        count = f" (corrected for {len(names) - 1} differences by Holm's method)" if len(names) > 2 else ""
+        print(f"Difference to {names[0]}, paired by question, with 95 % intervals{count}:")
+        print("\n".join(map("  {}".format, difference_lines(names, evaluations))))
+    if options.output is not None:
+        written = [
             {
                 "model": name,
                 "settings": settings.as_dict() | {"reference": options.reference},
                 "evaluation": dataclasses.asdict(evaluation),
             }
-        )
-    if options.output is not None:
+            for name, evaluation in zip(names, evaluations, strict=True)
+        ]
         write_whole(Path(options.output), json.dumps(written, default=str) + "\n")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from ..shared.estimates import Interval, iqm_interval, mean_interval, pass_at_k
+from ..shared.estimates import Interval, iqm_interval, mean_interval, pass_at_k, possible_range
 from ..shared.results import Cell, Evaluation, Results, label
 from .differences import GridDifference, PointDifference, grid_differences, point_differences
 from .run_numbers import area, completion_tokens, final_entropy, generations, logged, reach, score, validation_metric
@@ -118,8 +118,8 @@ def analyse(results: Results) -> Analysis:
     validation = validation_metric(results)
     found = {cell.folder: signs(cell.series) for cell in results.cells}
     models = [model for cell in results.cells for model in (cell.last, cell.best) if model]
-    of_reward = _limits(value for model in models for value in model.scores)
-    of_validation = _limits(value for cell in results.cells for value in logged(cell, validation))
+    of_reward = possible_range(value for model in models for value in model.scores)
+    of_validation = possible_range(value for cell in results.cells for value in logged(cell, validation))
     thresholds, summaries = [], []
     for setting in results.settings():
         threshold = _threshold(results, setting, validation)
@@ -142,11 +142,6 @@ def analyse(results: Results) -> Analysis:
 
 
 _Limits = tuple[float, float]  # lowest and highest possible value of a quantity
-
-
-def _limits(values: Iterable[float]) -> _Limits:
-    """0 and 1 if all values lie between them, as shares do. Otherwise no limits."""
-    return _SHARE if all(0 <= value <= 1 for value in values) else (-math.inf, math.inf)
 
 
 def _threshold(results: Results, setting: dict[str, Any], validation: str) -> float | None:

@@ -7,7 +7,7 @@ it. The report prints these names, so that the report always names the method th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, TypeGuard
@@ -82,6 +82,11 @@ class Interval:
 def is_finite(value: float | None) -> TypeGuard[float]:
     """Whether the value is a finite number, and not None."""
     return value is not None and math.isfinite(value)
+
+
+def possible_range(values: Iterable[float]) -> tuple[float, float]:
+    """0 and 1 if all values lie between them, as shares do. Otherwise there are no limits."""
+    return (0.0, 1.0) if all(0 <= value <= 1 for value in values) else (-math.inf, math.inf)
 
 
 def mean_interval(values: Sequence[float]) -> Interval:

@@ -14,11 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 import evals.evaluate
 from evals.evaluate import cache, generation
 from evals.evaluate.checkpoint import find_checkpoint
-from evals.evaluate.command import summary_lines
+from evals.evaluate.command import difference_lines, summary_lines
 from evals.evaluate.divergence import divergence
 from evals.evaluate.evaluation import evaluate
 from evals.evaluate.settings import Settings
 from evals.shared import results
+from evals.shared.results import Evaluation
 from gbpo.run.models.tiny import character_tokenizer, tiny_decoder
 from gbpo.run.recipe.arguments import RunArguments
 
@@ -88,7 +89,9 @@ def test_the_numbers_by_hand(model, monkeypatch):
         (2 * 9 + 4 + 1 + 4) / 12
     )  # end tokens count: "~" has one token, "5.0~" four
     assert result.truncated == pytest.approx(1 / 12)
-    lines = dict(line.split(None, 1) for line in summary_lines(result) if "@" in line)
+    # 1/3 ± 4.302653 · 0.083333 are the ends of the interval over the three questions; −0.0252 is below a share
+    assert "mean@4        0.3333  [0.0000, 0.6919]" in summary_lines(result)
+    lines = dict(line.split()[:2] for line in summary_lines(result) if "@" in line)
     assert {name: float(value) for name, value in lines.items()} == {
         "mean@4": 0.3333,  # (0.5 + 0.25 + 0.25) / 3
         "pass@1": 0.3333,
@@ -96,6 +99,24 @@ def test_the_numbers_by_hand(model, monkeypatch):
         "pass@4": 1.0,
         "majority@4": 0.3333,
     }
+
+
+def test_differences_of_models_are_paired_by_question():
+    def scored(*scores):
+        return Evaluation(0, 4, list(scores), [0] * len(scores), [], [], None, 1.0, 0.0)
+
+    hard = scored(0.0, 0.25, 1.0, 0.75)
+    # differences 0.25, 0.25, 0, 0.25: mean 0.1875, standard error 0.0625, t of 3 degrees of freedom 3.182446
+    assert difference_lines(["a", "b"], [hard, scored(0.25, 0.5, 1.0, 1.0)]) == [
+        "b: mean@4 +0.1875 [-0.0114, +0.3864], not significant"
+    ]
+    # with a second model, whose p-value is 0, the first has the level of the last step, which is the same
+    lines = difference_lines(["a", "b", "c"], [hard, scored(0.25, 0.5, 1.0, 1.0), scored(0.25, 0.5, 1.25, 1.0)])
+    assert lines == [
+        "b: mean@4 +0.1875 [-0.0114, +0.3864], not significant",
+        "c: mean@4 +0.2500 [+0.2500, +0.2500]",
+    ]
+    assert difference_lines(["a", "b"], [scored(0.5), scored(1.0)]) == ["b: mean@4 +0.5000, not significant"]
 
 
 def test_boxed_rewards_vote_on_boxes(model, monkeypatch):
