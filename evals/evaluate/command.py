@@ -58,7 +58,7 @@ def summary_lines(evaluation: Evaluation) -> list[str]:
     rows |= {f"majority@{k}": fmean(evaluation.majority), "greedy": fmean(evaluation.greedy)}
     lines = [f"questions     {len(evaluation.scores)}", *(f"{name:13} {value:.4f}" for name, value in rows.items())]
     if mean.ends:
-        lines[1] += f"  [{mean.low:.4f}, {mean.high:.4f}]"
+        lines[1] += f"  95 % interval [{mean.low:.4f}, {mean.high:.4f}]"
     lines += [f"mean length   {evaluation.mean_tokens:.1f} tokens", f"truncated     {evaluation.truncated:.1%}"]
     if evaluation.kl_to_start is not None:
         lines.append(f"KL            {evaluation.kl_to_start:.4f} nats per completion")

@@ -73,11 +73,15 @@ def _heat_maps(collection: HeatMaps) -> bytes:
         axis.set_axis_on()
         values = [[float("nan") if spot.value is None else spot.value for spot in row] for row in drawn.spots]
         colours = "PuOr" if collection.diverging else "Blues"
-        image = axis.imshow(values, vmin=collection.low, vmax=collection.high, cmap=colours, aspect="auto")
+        shown = [
+            [value * spot.coloured for value, spot in zip(*rows, strict=True)]
+            for rows in zip(values, drawn.spots, strict=True)
+        ]
+        image = axis.imshow(shown, vmin=collection.low, vmax=collection.high, cmap=colours, aspect="auto")
         for y, row in enumerate(values):
             for x, value in enumerate(row):
                 if value == value:
-                    dark = sum(image.cmap(image.norm(value))[:3]) < 1.5
+                    dark = sum(image.cmap(image.norm(shown[y][x]))[:3]) < 1.5
                     text = f"{value:+.3f}" if collection.diverging else f"{value:.3f}"
                     axis.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
         axis.set_xticks(range(len(drawn.columns)), [str(value) for value in drawn.columns], fontsize=7)

@@ -19,11 +19,13 @@ class Spot:
         value: Number to draw, or None if there is none.
         point: Name of the grid point.
         summary: The algorithm at this grid point, or None if the grid has no such point.
+        coloured: Whether the colour shows the value. A difference without significance stays neutral.
     """
 
     value: float | None
     point: str
     summary: PointSummary | None
+    coloured: bool
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def heat_maps(results: Results, analysis: Analysis, mean_name: str) -> list[Heat
     Returns:
         One entry per quantity that has numbers. Empty if no field of the grid varies.
     """
-    differences = {(label(d.setting), d.algorithm): d.last.estimate for d in analysis.differences}
+    differences = {(label(d.setting), d.algorithm): d.last for d in analysis.differences}
     others = [algorithm for algorithm in results.algorithms if algorithm != analysis.baseline]
 
     def final(summary: PointSummary) -> float | None:
@@ -99,15 +101,24 @@ def heat_maps(results: Results, analysis: Analysis, mean_name: str) -> list[Heat
         return summary.collapsed / summary.seeds if summary.seeds else None
 
     def difference(summary: PointSummary) -> float | None:
-        return differences.get((label(summary.setting), summary.algorithm))
+        found = differences.get((label(summary.setting), summary.algorithm))
+        return found.estimate if found else None
+
+    def significant(summary: PointSummary) -> bool:
+        found = differences.get((label(summary.setting), summary.algorithm))
+        return found is not None and found.excludes_zero
+
+    def always(summary: PointSummary) -> bool:
+        return True
 
     found = []
-    for name, title, algorithms, number in (
-        ("final", f"Final {mean_name}", results.algorithms, final),
-        ("collapsed", "Fraction of seeds that collapsed", results.algorithms, collapsed),
-        ("difference", f"Difference of the final {mean_name} to {analysis.baseline}", others, difference),
+    to_baseline = f"Difference of the final {mean_name} to {analysis.baseline}, coloured if significant"
+    for name, title, algorithms, number, coloured in (
+        ("final", f"Final {mean_name}", results.algorithms, final, always),
+        ("collapsed", "Fraction of seeds that collapsed", results.algorithms, collapsed, always),
+        ("difference", to_baseline, others, difference, significant),
     ):
-        maps = [drawn for algorithm in algorithms for drawn in _maps_of(results, analysis, algorithm, number)]
+        maps = [drawn for algorithm in algorithms for drawn in _maps_of(results, analysis, algorithm, number, coloured)]
         values = [spot.value for drawn in maps for row in drawn.spots for spot in row if spot.value is not None]
         if not values:
             continue
@@ -120,7 +131,11 @@ def heat_maps(results: Results, analysis: Analysis, mean_name: str) -> list[Heat
 
 
 def _maps_of(
-    results: Results, analysis: Analysis, algorithm: str, number: Callable[[PointSummary], float | None]
+    results: Results,
+    analysis: Analysis,
+    algorithm: str,
+    number: Callable[[PointSummary], float | None],
+    coloured: Callable[[PointSummary], bool],
 ) -> list[HeatMap]:
     """The maps of one algorithm, one per combination of the fields that are not an axis."""
     settings = results.settings()
@@ -139,7 +154,7 @@ def _maps_of(
         name = label({field: point[field] for field in fields})
         summary = summaries.get(name)
         value = number(summary) if summary else None
-        return Spot(value if is_finite(value) else None, name, summary)
+        return Spot(value if is_finite(value) else None, name, summary, summary is not None and coloured(summary))
 
     facets: list[dict[str, Any]] = []
     for setting in settings:

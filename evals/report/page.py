@@ -109,7 +109,7 @@ def _context(results: Results, analysis: Analysis, mean: str) -> dict[str, Any]:
     script = (TEMPLATES / "report.js").read_text()
     curves = _curves(results)
     has_intervals = any(summary.last and summary.last.ends for summary in analysis.summaries)
-    intervals = [interval for d in analysis.differences for interval in (d.last, d.best) if interval]
+    intervals = [difference.last for difference in analysis.differences]
     edges = [abs(edge) for i in intervals for edge in (i.estimate, i.low, i.high) if is_finite(edge)]
     verdicts: dict[str, list[PointDifference]] = {}
     for difference in sorted(analysis.differences, key=lambda difference: -difference.last.estimate):

@@ -90,7 +90,7 @@ def test_the_numbers_by_hand(model, monkeypatch):
     )  # end tokens count: "~" has one token, "5.0~" four
     assert result.truncated == pytest.approx(1 / 12)
     # 1/3 ± 4.302653 · 0.083333 are the ends of the interval over the three questions; −0.0252 is below a share
-    assert "mean@4        0.3333  [0.0000, 0.6919]" in summary_lines(result)
+    assert "mean@4        0.3333  95 % interval [0.0000, 0.6919]" in summary_lines(result)
     lines = dict(line.split()[:2] for line in summary_lines(result) if "@" in line)
     assert {name: float(value) for name, value in lines.items()} == {
         "mean@4": 0.3333,  # (0.5 + 0.25 + 0.25) / 3

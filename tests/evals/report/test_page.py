@@ -1,5 +1,6 @@
 """The report of a comparison: its texts, its safety, and its page in a browser."""
 
+import dataclasses
 import math
 import random
 import re
@@ -480,6 +481,7 @@ def test_a_curve_has_the_mean_lowest_and_highest_seed():
 
 def test_heat_maps_use_the_two_fields_with_the_most_values():
     results, analysis = made_up(**SHAPES["three fields"] | {"grid": {"b": [0, 1], "e": [1, 2, 3], "n": [1, 2]}})
+    analysis.differences[0] = dataclasses.replace(analysis.differences[0], last=interval(0.2, 0.1, 5))
     final, collapsed, difference = heat_maps(results, analysis, "mean@8")
     assert [drawn.algorithm for drawn in difference.maps] == ["gbpo", "gbpo", LONG, LONG]
     assert [drawn.facet for drawn in final.maps[:2]] == ["n=1", "n=2"]
@@ -488,6 +490,11 @@ def test_heat_maps_use_the_two_fields_with_the_most_values():
     wanted = next(r for r in analysis.summaries if r.setting == {"b": 1, "e": 3, "n": 2} and r.algorithm == "grpo")
     assert first.spots[1][2].summary is wanted
     assert first.spots[1][2].value == wanted.last.estimate
+    assert all(spot.coloured for drawn in final.maps for row in drawn.spots for spot in row)
+    gaps = {(label(d.setting), d.algorithm): d.last for d in analysis.differences}
+    spots = [(drawn.algorithm, spot) for drawn in difference.maps for row in drawn.spots for spot in row]
+    assert {spot.coloured for _, spot in spots} == {True, False}
+    assert all(spot.coloured == gaps[spot.point, algorithm].excludes_zero for algorithm, spot in spots)
     assert difference.low == -difference.high
     assert difference.strength(0.0) == 0.0
     assert difference.strength(difference.low) == difference.strength(difference.high) == 1.0
