@@ -110,6 +110,7 @@ def test_a_failed_run_is_reported_and_the_others_continue(command, environment, 
 def check_done(cell):
     assert cell.command.startswith("python launch/gbpo.py ") and f"--seed={cell.seed}" in cell.command
     assert cell.seconds > cell.train_seconds > 0 and cell.tokens > 0 and cell.peak_memory_gb > 0
+    assert (cell.updates_per_generation, cell.completions_per_generation) == (2, 32)
     assert cell.series["step"][-1] == 8 == cell.last.step
     validated = [
         (step, value)

@@ -221,6 +221,12 @@ def test_rewards_beyond_a_share_are_not_cut(make_results, make_cell):
     cells = [make_cell("grpo", seed, [2, 4 - 3 * seed]) for seed in (0, 1)]
     # scores 3/4 and 3/8: mean 9/16, standard error 3/16, t of 1 degree of freedom 12.7062
     assert summary(analyse(make_results(cells)), "grpo").last.ends == (0, 1)
+    # areas 1/2 and 1/4: mean 3/8, standard error 1/8
+    cells[0].series["eval_reward"] = [None, None, 0.5, None, None, 0.5]
+    cells[1].series["eval_reward"] = [None, None, 0.25, None, None, 0.25]
+    assert summary(analyse(make_results(cells)), "grpo").area.ends == (0, 1)
+    cells[1].series["eval_reward"] = [None, None, -0.75, None, None, 1.25]
+    assert summary(analyse(make_results(cells)), "grpo").area.high == pytest.approx(3 / 8 + 12.7062 / 8, rel=1e-4)
     cells[0].last.scores = [-0.5, 2.0]
     assert summary(analyse(make_results(cells)), "grpo").last.high == pytest.approx(9 / 16 + 12.7062 * 3 / 16, rel=1e-4)
 
