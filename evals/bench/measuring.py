@@ -22,7 +22,7 @@ from gbpo.run.output.folder import versions
 from gbpo.shared.provenance import git_revision
 from gbpo.shared.write_whole import write_whole
 
-from ..shared.hardware import describe_hardware
+from gbpo.shared.hardware import describe_hardware
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from gbpo.shared.pages.formatting import number
+
 from ..shared.estimates import is_finite
 from ..shared.results import label
 from .analysis import Analysis
-from .formatting import bounds, number
+from .formatting import bounds
 
 
 def answer(analysis: Analysis, mean: str) -> list[str]:

@@ -13,7 +13,7 @@ from ..shared.results import Results, label
 from .analysis import Analysis, PointDifference
 from .curves import curve
 from .heat_maps import HeatMaps, heat_maps
-from .palette import DASHES, PALETTE
+from gbpo.shared.pages.palette import DASHES, PALETTE
 
 
 def figures(results: Results, analysis: Analysis, mean_name: str) -> Iterator[tuple[str, bytes]]:

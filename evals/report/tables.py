@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gbpo.shared.pages.formatting import NOTHING, amount, duration, number
+
 from ..shared.estimates import Interval
 from ..shared.results import label
 from .analysis import Analysis, PointDifference, PointSummary
-from .formatting import NOTHING, amount, bounds, duration, number, signed
+from .formatting import bounds, signed
 
 
 class Text(NamedTuple):

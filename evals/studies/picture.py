@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from gbpo.core import bounded_ratio_loss
 
 from ..report.curves import curve
-from ..report.palette import DASHES, PALETTE
+from gbpo.shared.pages.palette import DASHES, PALETTE
 from ..shared.results import Results
 
 STUDY = Path(__file__).parent / "stability"

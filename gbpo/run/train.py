@@ -1,6 +1,7 @@
 """Runs a recipe: trains a model, and writes the model, its metrics and curves to the output folder."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ from .output.model_card import CARD, model_card
 from .output.progress import MetricsFile, ProgressBar
 from .output.trend import Trend
 from .preview import dry_run, hazards, memory, plan
-from .processes.ending import started_command, watched
+from .processes.ending import started_words, watched
 from .processes.group import agreed, leave_together
 from .processes.launcher import LaunchError, ShardsCheck, check_group, check_launcher, check_strategy
 from .processes.output_lock import lock_output
@@ -176,7 +177,7 @@ def train(inputs: Inputs, model: str, description: Description, step_report: Tra
         trainer.record_rollouts(partial(_write_rollouts, output, traces="trackio" in recipe.training.report_to))
     if is_main:
         step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-        folder.write_config(output, recipe, step=step)
+        folder.write_config(output, recipe, step, started_words())
         files.rewind(output, step)
         _print_plan(trainer, inputs, description)
     start = time.perf_counter()
@@ -265,7 +266,9 @@ def _model_card(trainer: BaseTrainer, inputs: Inputs, description: Description) 
     prompt = PromptFormat.of(recipe).formatted(
         question if as_text else [{"role": "user", "content": question}], description.tokenizer
     )
-    return partial(model_card, recipe, inputs.output, command=started_command(), prompt=prompt, paper=trainer._paper)
+    return partial(
+        model_card, recipe, inputs.output, command=shlex.join(started_words()), prompt=prompt, paper=trainer._paper
+    )
 
 
 def _save_beside_model(

@@ -13,7 +13,8 @@ from evals.report import command, page
 from evals.report.analysis import Analysis, GridDifference, PointDifference, PointSummary
 from evals.report.curves import curve
 from evals.report.differing_samples import differing_samples
-from evals.report.formatting import amount, duration, number, signed, visible
+from evals.report.formatting import signed
+from gbpo.shared.pages.formatting import amount, duration, number, visible
 from evals.report.heat_maps import heat_maps
 from evals.report.stability import Sign
 from evals.shared.estimates import BOOTSTRAP_T, CLOPPER_PEARSON, STUDENT_T, Interval
