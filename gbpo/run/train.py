@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,8 @@ from .processes.launcher import LaunchError, ShardsCheck, check_group, check_lau
 from .processes.output_lock import lock_output
 from .recipe.checks import check_reward_weights, check_writable
 from .recipe.parsing import Recipe, parse
+from .report.at_end import reported
+from .report.page import REPORT
 from .rewards import load_rewards
 from .rewards_package import rewards_module
 from .rollouts import files
@@ -181,12 +184,14 @@ def train(inputs: Inputs, model: str, description: Description, step_report: Tra
         files.rewind(output, step)
         _print_plan(trainer, inputs, description)
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.perf_counter() - start
-    trainer.save_model(str(output / folder.MODEL))
+    with reported(output, lambda: trainer.state.global_step) if is_main else nullcontext():
+        trainer.train(resume_from_checkpoint=checkpoint)
+        seconds = time.perf_counter() - start
+        trainer.save_model(str(output / folder.MODEL))
+        if is_main:
+            _save_beside_model(trainer, recipe, model, output, card)
+            draw_curves(output, f"{recipe.path.stem}, {recipe.run.algorithm}")
     if is_main:
-        _save_beside_model(trainer, recipe, model, output, card)
-        draw_curves(output, f"{recipe.path.stem}, {recipe.run.algorithm}")
         print(_summary(recipe, output, seconds), flush=True)
 
 
@@ -335,7 +340,11 @@ def _summary(recipe: Recipe, output: Path, seconds: float) -> str:
     name = recipe.training.run_name or recipe.path.stem
     change = f"reward {reward.first.mean:.2f} -> {reward.last.mean:.2f}" if reward else "no reward logged"
     lines = [f"reward:  {reward.text('.3f')}"] if reward else []
-    lines += [f"curves:  {output / folder.CURVES}", f"metrics: {output / folder.METRICS}"]
+    lines += [
+        f"report:  {output / REPORT}",
+        f"curves:  {output / folder.CURVES}",
+        f"metrics: {output / folder.METRICS}",
+    ]
     if recipe.training.log_completions:
         lines.append(f"samples: {output / files.FOLDER} (gbpo rollouts {output})")
     lines.append(f"model:   {output / folder.MODEL}")
