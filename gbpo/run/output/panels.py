@@ -110,7 +110,7 @@ def _line(rows: list[Row], metric: str, name: str) -> Line | None:
     if not points:
         return None
     steps, mean = [row["step"] for row in points], [row[metric] for row in points]
-    spread = [row.get(_SPREAD.get(metric)) for row in points]
+    spread = [row.get(_SPREAD.get(metric, "")) for row in points]
     if None in spread:
         return Line(name, steps, mean)
     return Line(

@@ -53,7 +53,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Group:
+class SampledGroup:
     """A prompt with the completions of the highest and of the lowest reward in its group."""
 
     prompt: list[Message]
@@ -66,7 +66,7 @@ class Samples:
     """Groups of a generation, with the first and the last optimiser step that trained on it."""
 
     steps: tuple[int, int]
-    groups: list[Group]
+    groups: list[SampledGroup]
 
 
 def last_samples(run: Path) -> Samples | str:
@@ -79,7 +79,7 @@ def last_samples(run: Path) -> Samples | str:
     return Samples(tuple(record["steps"]), groups)
 
 
-def _group(group: Mapping[str, Any]) -> Group:
+def _group(group: Mapping[str, Any]) -> SampledGroup:
     ranked = sorted(
         group["completions"],
         key=lambda one: float("-inf") if one["reward"] is None else one["reward"],
@@ -87,7 +87,7 @@ def _group(group: Mapping[str, Any]) -> Group:
     )
     prompt = {**group["row"], **ranked[0].get("row", {})}["prompt"]
     shown = [ranked[0], ranked[-1]] if len(ranked) > 1 else ranked
-    return Group(_messages(prompt), len(ranked), [_sample(one) for one in shown])
+    return SampledGroup(_messages(prompt), len(ranked), [_sample(one) for one in shown])
 
 
 def _sample(one: Mapping[str, Any]) -> Sample:
