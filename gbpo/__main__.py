@@ -90,6 +90,7 @@ def _train_in_processes(words: list[str]) -> None:
     rest = words[:place] + words[place + used :]
     launch = ["--standalone", "--nproc-per-node", count, *launch_words(), *rest]
     print(f"gbpo: {shlex.join(['torchrun', *launch])}", flush=True)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun would, with a warning
     os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *launch])
 
 
