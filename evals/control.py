@@ -29,9 +29,9 @@ from matplotlib.figure import Figure
 
 from gbpo.control.folder import RESULTS
 from gbpo.control.recipe import ALGORITHMS, parse
+from gbpo.shared.pages.palette import PALETTE
 from gbpo.shared.write_whole import write_whole
 
-from .report.palette import PALETTE
 from .shared.estimates import Interval, iqm_difference, iqm_interval, probability_of_improvement
 
 

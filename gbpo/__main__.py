@@ -21,7 +21,7 @@ COMMANDS = {
     "train": ("gbpo.run.train", "fine-tune a model with a recipe; --processes N starts N processes"),
     "compare": ("evals.compare.command", "run algorithms side by side over seeds, with intervals"),
     "evaluate": ("evals.evaluate.command", "mean@k, pass@k and majority@k of models"),
-    "report": ("evals.report.command", "write the report of a comparison again"),
+    "report": ("gbpo.run.report.command", "write the page of a run or of a comparison: curves, samples, how it ended"),
     "rollouts": ("gbpo.run.rollouts.command", "read the completions of a run; compute their rewards again"),
     "check": ("rewards.check", "find reference answers that a reward cannot grade"),
     "doctor": ("gbpo.run.preview.doctor", "what this machine can run, and what a recipe lacks"),
@@ -90,6 +90,7 @@ def _train_in_processes(words: list[str]) -> None:
     rest = words[:place] + words[place + used :]
     launch = ["--standalone", "--nproc-per-node", count, *launch_words(), *rest]
     print(f"gbpo: {shlex.join(['torchrun', *launch])}", flush=True)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun would, with a warning
     os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *launch])
 
 

@@ -132,7 +132,7 @@ def test_the_tested_versions_are_in_the_required_ranges():
     tested = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     tested += re.findall(r"\b(vllm|deepspeed)(?:-cpu)?==([\d.]+)", (ROOT / "Makefile").read_text())
     versions = {canonicalize_name(name): version for name, version in tested}
-    for requirement in required_by(["vllm", "deepspeed", "evals"]):
+    for requirement in required_by(["vllm", "deepspeed", "evals", "tensorboard", "wandb", "trackio", "mlflow"]):
         assert versions[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 

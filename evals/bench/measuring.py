@@ -19,10 +19,9 @@ from typing import Any
 import torch
 
 from gbpo.run.output.folder import versions
+from gbpo.shared.hardware import describe_hardware
 from gbpo.shared.provenance import git_revision
 from gbpo.shared.write_whole import write_whole
-
-from ..shared.hardware import describe_hardware
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any
 
 from gbpo.run.data import loading as data
 from gbpo.run.output import folder
+from gbpo.shared.hardware import describe_hardware
 from gbpo.shared.packages import import_root
 from gbpo.shared.provenance import git_revision
 
-from ..shared.hardware import describe_hardware
 from ..shared.results import Cell, Evaluation, Results
 from .cell_command import cell_command
 from .plan import START, TEST, VALIDATION, ComparisonPlan

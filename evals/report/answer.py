@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from gbpo.shared.pages.formatting import number
+
 from ..shared.estimates import Interval, is_finite
 from ..shared.results import label
 from .analysis import Analysis
-from .formatting import bounds, number, signed
+from .formatting import bounds, signed
 from .verdicts import outcome
 
 FEW_SEEDS = 2  # with so few seeds, a warning says that the comparison proves little

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
+from gbpo.shared.pages.palette import DASHES, PALETTE
+
 from ..shared.estimates import is_finite
 from ..shared.results import Results, label
 from .analysis import Analysis
 from .curves import curve
 from .differences import PointDifference
 from .heat_maps import HeatMaps, heat_maps
-from .palette import DASHES, PALETTE
 
 
 def figures(results: Results, analysis: Analysis, mean_name: str) -> Iterator[tuple[str, bytes]]:

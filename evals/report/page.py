@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from jinja2.utils import htmlsafe_json_dumps
-from markupsafe import Markup
-
+from gbpo.shared.pages.formatting import breakable
+from gbpo.shared.pages.palette import PALETTE
+from gbpo.shared.pages.render import CHARTS, assets, environment
 from gbpo.shared.write_whole import write_whole
 
 from ..shared.estimates import BOOTSTRAP_T, CLOPPER_PEARSON, STUDENT_T, is_finite
@@ -22,10 +19,9 @@ from .curves import MAX_POINTS, PANELS, curve
 from .differences import PointDifference
 from .differing_samples import differing_samples
 from .figures import figures
-from .formatting import bounds, breakable, duration, markdown, number, signed, visible
+from .formatting import bounds, markdown, signed
 from .heat_maps import heat_maps
 from .overview import overview
-from .palette import DASHES, PALETTE
 from .run_numbers import mean_name
 from .stability import COLLAPSES, SIGNS
 from .tables import tables
@@ -95,7 +91,7 @@ def _curves(results: Results) -> dict[str, Any]:
             points.append({"label": label(setting), "panels": shown})
     return {
         "algorithms": results.algorithms,
-        "dashes": DASHES,
+        "colours": len(PALETTE),
         "panels": [dataclasses.asdict(panel) for panel in PANELS],
         "points": points,
     }
@@ -106,7 +102,6 @@ def _short(line: dict[str, list[float] | None]) -> dict[str, list[float] | None]
 
 
 def _context(results: Results, analysis: Analysis, mean: str) -> dict[str, Any]:
-    script = (TEMPLATES / "report.js").read_text()
     curves = _curves(results)
     has_intervals = any(summary.last and summary.last.ends for summary in analysis.summaries)
     intervals = [difference.last for difference in analysis.differences]
@@ -146,26 +141,15 @@ def _context(results: Results, analysis: Analysis, mean: str) -> dict[str, Any]:
         "fields": _fields(results.algorithms),
         "sign_definitions": SIGNS,
         "collapses": COLLAPSES,
-        "palette": PALETTE,
         "place": {algorithm: place % len(PALETTE) for place, algorithm in enumerate(results.algorithms)},
-        "css": Markup((TEMPLATES / "report.css").read_text()),
-        "script": Markup(script),
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "data": curves,
+        **assets(TEMPLATES / "report.css", CHARTS, TEMPLATES / "report.js"),
     }
 
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(TEMPLATES),
-    autoescape=select_autoescape(["html"]),
-    finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
-_TEMPLATES.filters |= {f.__name__: f for f in (number, signed, bounds, duration, label, breakable)} | {
+_TEMPLATES = environment(TEMPLATES)
+_TEMPLATES.filters |= {f.__name__: f for f in (signed, bounds, label)} | {
     "breakable_attribute": lambda name: breakable(name, "&#8203;"),  # a zero-width space
     "bounds_signed": lambda interval: bounds(interval, signed),
     "md": markdown,
-    "embedded": lambda value: htmlsafe_json_dumps(value, allow_nan=False, separators=(",", ":")),
 }

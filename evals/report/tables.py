@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gbpo.shared.pages.formatting import NOTHING, amount, duration, number
+
 from ..shared.estimates import Interval
 from ..shared.results import label
 from .analysis import Analysis, PointSummary
 from .differences import PointDifference
-from .formatting import NOTHING, amount, bounds, duration, number, signed
+from .formatting import bounds, signed
 
 
 class Text(NamedTuple):

@@ -1,1 +1,1 @@
-"""Shared by the evaluations: the results file, estimates with intervals, the hardware, the command line."""
+"""Shared by the evaluations: the results file, estimates with intervals, the command line."""

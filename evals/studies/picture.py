@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gbpo.core import bounded_ratio_loss
+from gbpo.shared.pages.palette import DASHES, PALETTE
 
 from ..report.curves import curve
-from ..report.palette import DASHES, PALETTE
 from ..shared.results import Results
 
 STUDY = Path(__file__).parent / "stability"

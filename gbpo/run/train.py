@@ -1,9 +1,11 @@
 """Runs a recipe: trains a model, and writes the model, its metrics and curves to the output folder."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,12 +40,14 @@ from .output.model_card import CARD, model_card
 from .output.progress import MetricsFile, ProgressBar
 from .output.trend import Trend
 from .preview import dry_run, hazards, memory, plan
-from .processes.ending import started_command, watched
+from .processes.ending import started_words, watched
 from .processes.group import agreed, leave_together
 from .processes.launcher import LaunchError, ShardsCheck, check_group, check_launcher, check_strategy
 from .processes.output_lock import lock_output
 from .recipe.checks import check_reward_weights, check_writable
 from .recipe.parsing import Recipe, parse
+from .report.at_end import reported
+from .report.page import REPORT
 from .rewards import load_rewards
 from .rewards_package import rewards_module
 from .rollouts import files
@@ -176,16 +180,18 @@ def train(inputs: Inputs, model: str, description: Description, step_report: Tra
         trainer.record_rollouts(partial(_write_rollouts, output, traces="trackio" in recipe.training.report_to))
     if is_main:
         step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-        folder.write_config(output, recipe, step=step)
+        folder.write_config(output, recipe, step, started_words())
         files.rewind(output, step)
         _print_plan(trainer, inputs, description)
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.perf_counter() - start
-    trainer.save_model(str(output / folder.MODEL))
+    with reported(output, lambda: trainer.state.global_step) if is_main else nullcontext():
+        trainer.train(resume_from_checkpoint=checkpoint)
+        seconds = time.perf_counter() - start
+        trainer.save_model(str(output / folder.MODEL))
+        if is_main:
+            _save_beside_model(trainer, recipe, model, output, card)
+            draw_curves(output, f"{recipe.path.stem}, {recipe.run.algorithm}")
     if is_main:
-        _save_beside_model(trainer, recipe, model, output, card)
-        draw_curves(output, f"{recipe.path.stem}, {recipe.run.algorithm}")
         print(_summary(recipe, output, seconds), flush=True)
 
 
@@ -265,7 +271,9 @@ def _model_card(trainer: BaseTrainer, inputs: Inputs, description: Description) 
     prompt = PromptFormat.of(recipe).formatted(
         question if as_text else [{"role": "user", "content": question}], description.tokenizer
     )
-    return partial(model_card, recipe, inputs.output, command=started_command(), prompt=prompt, paper=trainer._paper)
+    return partial(
+        model_card, recipe, inputs.output, command=shlex.join(started_words()), prompt=prompt, paper=trainer._paper
+    )
 
 
 def _save_beside_model(
@@ -332,7 +340,11 @@ def _summary(recipe: Recipe, output: Path, seconds: float) -> str:
     name = recipe.training.run_name or recipe.path.stem
     change = f"reward {reward.first.mean:.2f} -> {reward.last.mean:.2f}" if reward else "no reward logged"
     lines = [f"reward:  {reward.text('.3f')}"] if reward else []
-    lines += [f"curves:  {output / folder.CURVES}", f"metrics: {output / folder.METRICS}"]
+    lines += [
+        f"report:  {output / REPORT}",
+        f"curves:  {output / folder.CURVES}",
+        f"metrics: {output / folder.METRICS}",
+    ]
     if recipe.training.log_completions:
         lines.append(f"samples: {output / files.FOLDER} (gbpo rollouts {output})")
     lines.append(f"model:   {output / folder.MODEL}")

@@ -201,6 +201,10 @@ class BaseConfig(GRPOConfig):
                 raise TypeError(renamed_speedup(name))
         return super().__new__(cls)
 
+    def __getstate__(self):
+        """The state that `training_args.bin` beside a model holds: without the token of the Hub."""
+        return vars(self) | {"hub_token": None}
+
     def __post_init__(self):
         requested_speedups(self.exact_speedups)  # refuses unknown names
         self.difficulty = None if self.difficulty == {} else self.difficulty

@@ -7,6 +7,12 @@ import subprocess
 import time
 from base64 import b64decode
 
+# A text that tries to run scripts in a page, with characters that pages must not show as they are.
+HOSTILE = (
+    "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+    "<!--<script> & \u2028 \u202e {{ 7 * 7 }} \ud800 "
+)
+
 
 class Browser:
     """Headless Chromium, controlled over two pipes with the DevTools protocol."""

@@ -5,10 +5,14 @@ import json
 import math
 import re
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...shared.hardware import describe_hardware
 from ...shared.provenance import git_revision, installed_version
+from ...shared.secret_values import options_without_secrets
 from ...shared.version import __version__
 from ...shared.write_whole import write_whole
 
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 _PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "vllm", "deepspeed")
 
 AUTO = "auto"  # for resume_from_checkpoint: continue from the last checkpoint, or start if there is none
+TIME = "%Y-%m-%d %H:%M:%S"  # how the time of a start or an end is written
 CONFIG, METRICS, CURVES, MODEL, MERGED = "config.json", "metrics.jsonl", "curves.png", "model", "model-merged"
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -103,28 +108,52 @@ def _check_layout(checkpoint: Path, recipe: "Recipe") -> None:
             )
 
 
-def write_config(folder: Path, recipe: "Recipe", step: int) -> None:
-    """Write the command, code revision, package versions and all fields of a run to `config.json`.
+def write_config(folder: Path, recipe: "Recipe", step: int, command: Sequence[str] = ()) -> None:
+    """Write the command, code revision, versions, hardware and all fields of a run to `config.json`, without secrets.
 
     Args:
         folder: Output folder, which is created if needed.
         recipe: The parsed recipe.
         step: Step that the run continues from. If it is not 0 and `config.json` exists, the file is named
             `config-from-<step>.json`.
+        command: The words of the command that started the run.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "recipe": str(recipe.path),
-        "command": sys.argv,
-        "gbpo": __version__,
-        "git_revision": git_revision(),
-        "versions": versions(),
+    fields = {
         "run": dataclasses.asdict(recipe.run),
         "model": dataclasses.asdict(recipe.model),
         "training": recipe.training.to_dict() | {"world_size": recipe.training.world_size},
     }
+    config = {
+        "recipe": str(recipe.path),
+        "command": list(command),
+        "started": time.strftime(TIME),
+        "gbpo": __version__,
+        "git_revision": git_revision(),
+        "versions": versions(),
+        "hardware": describe_hardware(),
+        "changed": _changed(recipe),
+        **fields,
+    }
     name = f"config-from-{step}.json" if step and (folder / CONFIG).exists() else CONFIG
-    write_whole(folder / name, json.dumps(config, indent=2, default=str) + "\n")
+    write_whole(folder / name, json.dumps(options_without_secrets(config), indent=2, default=str) + "\n")
+
+
+def _changed(recipe: "Recipe") -> dict[str, list[str]]:
+    """The names of the given fields that differ from their defaults, by the section of `config.json` they are in."""
+    parts = {"run": recipe.run, "model": recipe.model, "training": recipe.training}
+    return {
+        section: [
+            field.name
+            for field in dataclasses.fields(part)
+            if field.name in recipe.given and getattr(part, field.name) != _default(field)
+        ]
+        for section, part in parts.items()
+    }
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def config_of(model: Path) -> Path | None:

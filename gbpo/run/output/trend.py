@@ -57,7 +57,11 @@ class Trend:
             rows: The logging steps, as `read_metrics` returns them.
             metric: Name of the metric.
         """
-        values = [row[metric] for row in rows if row.get(metric) is not None]
+        return cls.over([row[metric] for row in rows if row.get(metric) is not None])
+
+    @classmethod
+    def over(cls, values: list[float]) -> "Trend | None":
+        """The trend of the logged values of a metric, or None if there are none."""
         if not values:
             return None
         some = max(len(values) // _PARTS, 1)

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import platform
-import re
 import shlex
 import shutil
 import signal
@@ -18,13 +17,12 @@ from typing import Any
 from accelerate import PartialState
 from transformers import TrainerCallback
 
+from ...shared.secret_values import without_secrets
 from ...shared.stopping import TrainingStopped
+from ..output.commands import continued
 from . import watcher
 from .group import agreed
 from .launcher import parent_command
-
-_SECRET_FLAG = re.compile(r"--[\w-]*[_-]token")
-_SECRET = re.compile(_SECRET_FLAG.pattern + "=")
 
 
 class Terminated(SystemExit):
@@ -119,8 +117,8 @@ def _words() -> list[str]:
     return list(sys.orig_argv)
 
 
-def started_command() -> str:
-    """The command that started this run, for readers on other machines.
+def started_words() -> list[str]:
+    """The words of the command that started this run, for readers on other machines.
 
     Programs of this Python environment have their short names, files below the working directory relative paths, and
     values of fields such as `hub_token` are hidden.
@@ -128,13 +126,7 @@ def started_command() -> str:
     words, programs = _words(), Path(sys.executable).parent
     if len(words) > 1 and Path(words[1]).absolute().parent == programs:  # the interpreter of an installed script
         words = words[1:]
-    shown = [_short(word, programs) for word in words]
-    for number, word in enumerate(shown):
-        if _SECRET.match(word):
-            shown[number] = f"{word.split('=')[0]}=HIDDEN"
-        elif number and _SECRET_FLAG.fullmatch(shown[number - 1]):
-            shown[number] = "HIDDEN"
-    return shlex.join(shown)
+    return [_short(word, programs) for word in without_secrets(words)]
 
 
 def _short(word: str, programs: Path) -> str:
@@ -145,15 +137,11 @@ def _short(word: str, programs: Path) -> str:
 
 
 def command_to_continue(output: Path) -> str:
-    """The command that started this run, including its launcher, with flags to continue in `output`."""
-    words = _words()
-    flags = {"--output_dir": str(output), "--resume_from_checkpoint": "auto"}
-    kept = [
-        word
-        for before, word in zip(["", *words], words, strict=False)
-        if before not in flags and word.split("=")[0] not in flags
-    ]
-    return shlex.join([*kept, *(word for flag in flags.items() for word in flag)])
+    """The command that started this run, including its launcher, with flags to continue in `output`.
+
+    The values of fields such as `hub_token` are hidden.
+    """
+    return shlex.join(continued(without_secrets(_words()), output))
 
 
 def _tell(pipe: Any, **message: Any) -> None:

@@ -1,16 +1,10 @@
 """One HTML file with the completions of a run, which opens offline."""
 
-import base64
-import hashlib
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from jinja2.utils import htmlsafe_json_dumps
-from markupsafe import Markup
-
+from ...shared.pages.render import assets, environment, thinned
 from ...shared.write_whole import write_whole
 from . import files
 
@@ -34,41 +28,30 @@ def write(run: Path, output: Path, step: int | None, generations: int) -> Path:
     notes = []
     if step is None:
         found = files.files_of(run)
-        records = [files.read(file.path) for file in evenly(found, generations)]
+        records = [files.read(file.path) for file in thinned(found, generations)]
         if len(records) < len(found):
             notes.append(f"{len(records)} of {len(found)} generations are shown, evenly spaced. --max N shows more.")
     else:
         records = files.records_of_step(run, step)
     notes += _shorten(records)
-    script = (TEMPLATES / "rollouts.js").read_text()
-    page = _TEMPLATES.get_template("rollouts.html").render(
-        run=run.resolve().name,
-        notes=notes,
-        generations=len(records),
-        completions=sum(len(group["completions"]) for record in records for group in record["groups"]),
-        steps=[records[0]["steps"][0], records[-1]["steps"][1]],
-        data=_embedded(records),
-        css=Markup((TEMPLATES / "rollouts.css").read_text()),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    page = (
+        environment(TEMPLATES)
+        .get_template("rollouts.html")
+        .render(
+            run=run.resolve().name,
+            notes=notes,
+            generations=len(records),
+            completions=sum(len(group["completions"]) for record in records for group in record["groups"]),
+            steps=[records[0]["steps"][0], records[-1]["steps"][1]],
+            data=_finite(records),
+            **assets(TEMPLATES / "rollouts.css", TEMPLATES / "rollouts.js"),
+        )
     )
     try:
         write_whole(output, page.encode(errors="replace"))
     except OSError as error:
         raise ValueError(f"{str(output)!r} cannot be written ({error.strerror}). Give another --output.") from None
     return output
-
-
-def evenly(values: Sequence[Any], count: int) -> list[Any]:
-    """At most `count` of the values, evenly spaced. The last is one of them, and with two or more also the first.
-
-    >>> evenly("abcdefgh", 3)
-    ['a', 'd', 'h']
-    """
-    if len(values) <= count:
-        return list(values)
-    last = len(values) - 1
-    return [values[last - round(i * last / max(1, count - 1))] for i in reversed(range(count))]
 
 
 def _shorten(records: list[dict[str, Any]]) -> list[str]:
@@ -78,7 +61,7 @@ def _shorten(records: list[dict[str, Any]]) -> list[str]:
     if total > MAX_COMPLETIONS:
         for record in records:
             share = MAX_COMPLETIONS * len(record["groups"]) // total
-            record["groups"] = evenly(record["groups"], max(1, share))
+            record["groups"] = thinned(record["groups"], max(1, share))
         kept = sum(len(group["completions"]) for record in records for group in record["groups"])
         notes.append(f"{kept:,} of {total:,} completions are shown, in whole groups. --step N shows one generation.")
     shaded, left = 0, 0
@@ -97,10 +80,6 @@ def _shorten(records: list[dict[str, Any]]) -> list[str]:
     return notes
 
 
-def _embedded(value: Any) -> Markup:
-    return htmlsafe_json_dumps(_finite(value), allow_nan=False, separators=(",", ":"))
-
-
 def _finite(value: Any) -> Any:
     """The value with text in place of infinities and NaN, which JSON for browsers does not have."""
     if isinstance(value, dict):
@@ -108,8 +87,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(some) for some in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)

@@ -16,12 +16,13 @@ from evals.report.answer import answer, console, details, warning
 from evals.report.curves import curve
 from evals.report.differences import GridDifference, PointDifference
 from evals.report.differing_samples import differing_samples
-from evals.report.formatting import amount, duration, number, signed, visible
+from evals.report.formatting import signed
 from evals.report.heat_maps import heat_maps
 from evals.report.overview import overview
 from evals.report.stability import Sign
 from evals.shared.estimates import BOOTSTRAP_T, CLOPPER_PEARSON, STUDENT_T, Interval
 from evals.shared.results import Cell, Evaluation, Results, label
+from gbpo.shared.pages.formatting import amount, duration, number, visible
 
 LONG = "gbpo:target_baseline=exact,overshoot_slope=0.2"
 ALGORITHMS = ["grpo", "gbpo", LONG]

@@ -32,8 +32,12 @@ ROWS = [{"step": step, "reward": step / 4, "entropy": 1.0} for step in (1, 2, 3)
 def test_the_kl_has_a_panel_when_it_is_logged(drawn, values):
     panels = drawn([row | {"kl": value} for row, value in zip(ROWS, values, strict=True)])
     assert panels["KL divergence (nats per token)"] == [[value for value in values if value is not None]]
-    assert panels["reward"] == [[0.25, 0.5, 0.75]] and len(panels) == 5
+    assert panels["reward (per completion)"] == [[0.25, 0.5, 0.75]] and len(panels) == 3
 
 
 def test_the_kl_has_no_panel_without_beta(drawn):
-    assert [*drawn(ROWS)] == ["reward", "entropy (nats per token)", "ratio (fraction of tokens)", "length (tokens)"]
+    assert [*drawn(ROWS)] == ["reward (per completion)", "entropy (nats per token)"]
+
+
+def test_a_run_without_logs_has_an_empty_picture(drawn):
+    assert drawn([]) == {}

@@ -1,6 +1,7 @@
 """The model card: what it links to, what it leaves out, its numbers, and the command without secrets."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from gbpo.run.output.model_card import model_card
-from gbpo.run.processes.ending import started_command
+from gbpo.run.processes.ending import started_words
 from gbpo.run.recipe.parsing import parse
 
 PAPER = {"title": "A Paper", "id": "2604.00001", "citation": "@article{a}\n"}
@@ -98,4 +99,4 @@ def test_the_command_has_no_secrets_and_no_paths_of_the_environment(monkeypatch,
     monkeypatch.setattr(sys, "executable", "/env/python")
     monkeypatch.setattr(sys, "argv", ["x.py", "not", "the", "parent"])
     monkeypatch.setattr(sys, "orig_argv", [word.replace("{cwd}", str(Path.cwd())) for word in typed])
-    assert started_command() == shown
+    assert shlex.join(started_words()) == shown

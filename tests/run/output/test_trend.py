@@ -40,7 +40,7 @@ def test_logs_without_the_metric_do_not_count():
     ("values", "change", "first_line"),
     [
         ([0.1, 0.3, *[0.5] * 8], "reward 0.20 -> 0.50", "reward:  0.200 ± 0.141 in the first 2 of 10 logs, 0.500"),
-        ([], "no reward logged", "curves:"),
+        ([], "no reward logged", "report:"),
     ],
 )
 def test_the_summary_compares_means(tmp_path, values, change, first_line):

@@ -123,6 +123,7 @@ def test_the_reported_command_gives_the_result_of_an_uninterrupted_run(
 def test_auto_starts_a_run_without_checkpoints(launch, boxing_model, tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     flags = ["--model_name_or_path", boxing_model, *FLAGS, "--max_steps", 2, "--output_dir", "run"]
+    flags += ["--hub_token", "hf_not_to_be_written"]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")  # left by a run that was killed before its first checkpoint
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
@@ -132,6 +133,11 @@ def test_auto_starts_a_run_without_checkpoints(launch, boxing_model, tmp_path):
     again = launch(TINY, *flags, "--save_steps", 2, "--resume_from_checkpoint", "auto", "--max_steps", 4)
     assert again.returncode == 0, again.stderr[-3000:]
     assert [row["step"] for row in read_rows(tmp_path / "run")] == [2, 4]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "The run finished at step 4." in page and "resumed after step 2" in page and "--hub_token HIDDEN" in page
+    written = [path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert any(b"HIDDEN" in some for some in written)
+    assert not any(b"hf_not_to_be_written" in some for some in written)
 
 
 def test_a_failing_reward_is_the_reported_reason(launch, boxing_model, tmp_path):
@@ -141,7 +147,8 @@ def test_a_failing_reward_is_the_reported_reason(launch, boxing_model, tmp_path)
     )
     assert done.returncode == 1
     assert "gbpo: ended at step 0: OSError: grader is down; last checkpoint: none; go on with: " in done.stderr
-    assert "grader is down" in (tmp_path / "run" / "report.txt").read_text()
+    for name in ("report.txt", "report.html"):
+        assert "ended at step 0: OSError: grader is down" in (tmp_path / "run" / name).read_text()
 
 
 def test_a_run_that_stops_itself_gives_the_reason_in_one_line(launch, boxing_model, tmp_path):

@@ -2,12 +2,8 @@
 
 import pytest
 
+from browser import HOSTILE
 from gbpo.run.rollouts import files
-
-HOSTILE = (
-    "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
-    "<!--<script> & \u2028 \u202e {{ 7 * 7 }} \ud800 "
-)
 
 
 def sums(generation, steps, groups=3, size=4):

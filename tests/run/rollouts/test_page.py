@@ -5,7 +5,8 @@ import json
 import pytest
 
 from gbpo.run.rollouts import page
-from gbpo.run.rollouts.page import evenly, write
+from gbpo.run.rollouts.page import write
+from gbpo.shared.pages.render import thinned
 
 
 @pytest.fixture(scope="module")
@@ -150,4 +151,4 @@ def test_one_step(run, tmp_path):
     ("count", "kept"), [(1, [7]), (2, [0, 7]), (3, [0, 3, 7]), (8, list(range(8))), (9, list(range(8)))]
 )
 def test_evenly_spaced(count, kept):
-    assert evenly(range(8), count) == kept
+    assert thinned(range(8), count) == kept

@@ -1,6 +1,6 @@
-"""Colours and dashes of the algorithms, the same on the page and in the figures."""
+"""Colours and dashes of the lines, the same on the pages and in the figures."""
 
-# (light theme, dark theme) per algorithm; the baseline is grey. Distinguishable for colour-blind readers.
+# (light theme, dark theme) per line; the first, for a baseline, is grey. Distinguishable for colour-blind readers.
 PALETTE = (
     ("#565d6b", "#aab2c0"),
     ("#0b63c5", "#62acff"),

@@ -1,0 +1,32 @@
+"""Write the page of a run or of a comparison, from the files of its folder.
+
+    gbpo report DIR
+
+writes DIR/report.html, a single file that works offline. DIR is the output folder of a run, which may still go on, or
+the --output folder of `gbpo compare`. A comparison gets `summary.md` and `figures/*.png` too.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...shared.packages import companion
+from .page import write
+
+_RESULTS = "results.json"  # only a comparison has one
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line. On bad input, print one line and exit with status 2."""
+    parser = argparse.ArgumentParser(
+        prog="gbpo report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="the output folder of a run, or of a comparison")
+    options = parser.parse_args(argv)
+    if (options.folder / _RESULTS).is_file():
+        companion("evals.report.command").main([str(options.folder)])
+        return
+    try:
+        print(write(options.folder))
+    except ValueError as error:
+        parser.exit(2, f"gbpo report: error: {error}\n")

@@ -1,0 +1,1 @@
+"""Pages that gbpo writes: their base template, style, charts, colours and number formats."""
