@@ -183,6 +183,7 @@ def _check_images(run: Any, args: Any) -> None:
         )
     reasons = {
         "generate_ahead": "images are not sampled ahead",
+        "sampling_dtype": "the log-probs of completions with images are not kept",
         "resample_zero_signal_groups": "images are not resampled",
         "use_transformers_continuous_batching": "transformers would generate without the images",
         "max_tokens_per_micro_batch": "rows with images run in TRL's micro-batches. Write a smaller "

@@ -46,11 +46,16 @@ CASES = {
     "unknown name": (ROOMS, ["--dataset_name", "{rows}"], ["Row 1 has environment='there'", "it has here"]),
     "options of another": (ROOMS, ["--environment_kwargs", "{there: {a: 1}}"], ["names 'there'", "has here"]),
     "not text": ({"here": 3}, [], ["environment 'here'=3", "write text"]),
-    "ahead": ("rooms.Room", ["--generate_ahead", "1"], ["generate_ahead=1", "Write generate_ahead: 0"]),
+    "ahead": (
+        "rooms.Room",
+        ["--generate_ahead", "1"],
+        ["generate_ahead=1 with environment", "Remove generate_ahead or environment"],
+    ),
+    "other dtype": ("rooms.Room", ["--sampling_dtype", "bfloat16"], ["sampling_dtype=bfloat16 with environment"]),
     "votes": (
         "rooms.Room",
         ["--reward_funcs", "majority_vote", "--reward_kwargs", "{majority_vote: {votes: 16}}"],
-        ["1 more round(s) of votes", "Remove votes"],
+        ["1 more round(s) of votes", "Remove votes or environment"],
     ),
     "with Python": ("rooms.Room", ["--tools", "builtin:python"], ["take the place of the environment", "Remove it"]),
     "only options": (

@@ -48,6 +48,10 @@ CASES = {
         ["image_column='image'", "Qwen2ForCausalLM", "reads text only", "Qwen2.5-VL"],
     ),
     "sampled ahead": ([TINY, "--generate_ahead", "1"], ["generate_ahead=1", "image_column='image'", "Remove"]),
+    "sampled in another dtype": (
+        [TINY, "--sampling_dtype", "bfloat16"],
+        ["sampling_dtype=bfloat16", "image_column='image'", "not kept", "Remove"],
+    ),
     "resampling": (
         [TINY, "--resample_zero_signal_groups", "true"],
         ["resample_zero_signal_groups=True", "not resampled", "Remove"],

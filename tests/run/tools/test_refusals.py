@@ -29,7 +29,11 @@ CASES = {
     "no turns": (["--max_tool_calling_iterations", "0"], ["max_tool_calling_iterations=0", "1 or more"]),
     "no time": (["--tool_timeout", "0"], ["tool_timeout=0", "above 0"]),
     "endless time": (["--tool_timeout", "inf"], ["tool_timeout=inf", "above 0"]),
-    "sampled ahead": (["--generate_ahead", "1"], ["generate_ahead=1", "generate_ahead: 0"]),
+    "sampled ahead": (["--generate_ahead", "1"], ["generate_ahead=1 with tools", "Remove generate_ahead or tools"]),
+    "sampled in another dtype": (
+        ["--sampling_dtype", "bfloat16"],
+        ["sampling_dtype=bfloat16 with tools", "Remove sampling_dtype or tools"],
+    ),
     "votes": (VOTES, ["1 more round(s)", "Remove votes or tools"]),
     "chat template without calls": (["--model_name_or_path", "plain"], ["'plain'", "tool_calls", "chat_template_path"]),
     "no chat template": (["--model_name_or_path", "base"], ["'base'", "no chat template", "Qwen"]),
@@ -96,7 +100,7 @@ def arguments(**changed):
 )
 def test_processes_that_would_wait_for_each_other(changed, sharded, words):
     with pytest.raises(ValueError, match="wait for each other") as caught:
-        check_possible(arguments(**changed), vote_rounds=None, sharded=sharded)
+        check_possible(arguments(**changed), "tools", vote_rounds=None, sharded=sharded)
     assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
 
 
@@ -109,7 +113,7 @@ def test_processes_that_would_wait_for_each_other(changed, sharded, words):
     ],
 )
 def test_what_works_is_not_refused(changed, sharded):
-    check_possible(arguments(**changed), vote_rounds=0, sharded=sharded)
+    check_possible(arguments(**changed), "tools", vote_rounds=0, sharded=sharded)
 
 
 def test_the_chat_template_of_trl_replaces_one_that_changes():
