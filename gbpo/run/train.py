@@ -136,7 +136,12 @@ def check_inputs(recipe: Recipe) -> Inputs:
     check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
     rounds = vote_rounds(rewards, recipe.training.num_generations)  # raises an error if `votes` does not fit
     if recipe.run.tools or episodes:
-        check_possible(recipe.training, vote_rounds=rounds, sharded=memory.Sharding.of(recipe.training).weights > 1)
+        check_possible(
+            recipe.training,
+            "environment" if episodes else "tools",
+            vote_rounds=rounds,
+            sharded=memory.Sharding.of(recipe.training).weights > 1,
+        )
     tools = load_tools(recipe.run)
     agreed(lambda: _check_references(rewards, train_set))
     output = agreed(lambda: folder.choose(recipe))

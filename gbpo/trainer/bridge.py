@@ -30,7 +30,7 @@ from .guards.sampler_gap import sampler_gap_metrics
 from .guards.staleness import first_use_metrics, staleness_metrics
 from .guards.vllm_weights import WeightCheck, engine_dtype
 from .passes.anchor import Anchor
-from .passes.batch import IMAGE_KEYS, Pass, policy_mask, rows_of
+from .passes.batch import IMAGE_KEYS, Pass, policy_mask, rows_of, with_tensors
 from .passes.capabilities import decoder_of
 from .passes.plan import PassPlan
 from .passes.run import Scorer
@@ -180,6 +180,9 @@ class BridgeTrainer(GRPOTrainer):
         batch, advantages = self._scored(inputs)
         if self.resampling is not None and self.model.training:
             batch = self.resampling.fill(batch, advantages, self._scored_unrecorded, self._step, self._log)
+        if self.take_tool_timeouts is not None:
+            abandoned = torch.tensor(float(self.take_tool_timeouts()), device=self.accelerator.device)
+            self._log("gbpo/tool_timeouts", self.accelerator.reduce(abandoned).item())
         if self.curriculum is not None and self.model.training:
             for name, value in self.curriculum.metrics().items():
                 self._log(name, value)
@@ -202,9 +205,6 @@ class BridgeTrainer(GRPOTrainer):
         if self.tools:
             log = self._logs["completion"]
             log.extend([with_text_arguments(log.popleft()) for _ in range(len(log))])
-        if self.take_tool_timeouts is not None:
-            abandoned = torch.tensor(float(self.take_tool_timeouts()), device=self.accelerator.device)
-            self._log("gbpo/tool_timeouts", self.accelerator.reduce(abandoned).item())
         if leaves_out:
             del batch["old_per_token_logps"]
         if self.ahead is not None:
@@ -302,7 +302,10 @@ class BridgeTrainer(GRPOTrainer):
 
     def _tokenize_prompts(self, prompts):
         """Text prompts are tokenized once per group."""
-        if self._is_vlm or self.environment_factories is not None:  # images, or tools that differ between rows
+        if self._is_vlm:
+            prompt_ids, images, fields = super()._tokenize_prompts(prompts)
+            return prompt_ids, images, with_tensors(fields)
+        if self.environment_factories is not None:  # tools that differ between rows
             return super()._tokenize_prompts(prompts)
         return once_per_group(super()._tokenize_prompts, prompts)
 

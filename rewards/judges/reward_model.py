@@ -20,7 +20,8 @@ class RewardModel(ServedReward):
     With `classify` the model reads the conversation in its own chat template, or the prompt with the completion if the
     prompt is plain text. The reward is the probability of a class. A reward model with one output has one class, whose
     value vLLM passes through a sigmoid unless the model's configuration says otherwise. With `score` the model reads
-    the prompt and the completion as a pair, as a cross-encoder does.
+    the prompt and the completion as a pair, as a cross-encoder does. vLLM has this address only for models with one
+    output.
 
     Requests are limited, repeated and kept as those of the reward `judge` are.
 

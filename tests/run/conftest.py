@@ -42,3 +42,39 @@ def launch(tmp_path):
         return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
 
     return run
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """`refused(argv, words, builtin=None)`: a recipe ends with status 2 and one line that contains the words.
+
+    No model is loaded, and nothing is written to the working directory. `builtin` is the folder that takes the place of
+    a builtin model, for errors that need a model; without it none may be built.
+    """
+    from gbpo.run import train
+
+    def load(*args, **kwargs):
+        raise AssertionError("a model was about to be built or loaded")
+
+    def check(argv, words, builtin=None):
+        monkeypatch.setattr(train, "train", load)
+        monkeypatch.setattr(
+            train.catalogue, "local_model", lambda name: (builtin or load()) if name.startswith("builtin:") else name
+        )
+        before = contents()
+        with pytest.raises(SystemExit) as stop:
+            train.main(list(argv))
+        assert stop.value.code == 2
+        printed = capsys.readouterr().err.strip()
+        assert printed.startswith("gbpo: error: ") and "\n" not in printed, printed
+        for word in words:
+            assert word in printed, printed
+        assert contents() == before
+
+    return check
+
+
+def contents():
+    """What the working directory holds."""
+    paths = (path for path in Path.cwd().rglob("*") if "__pycache__" not in path.parts)
+    return {path: path.read_bytes() if path.is_file() else None for path in paths}

@@ -124,6 +124,17 @@ class PromptFormat:
         largest = {row for size in sizes for row in sorted(range(len(size)), key=size.__getitem__)[-64:]}
         return max(self.lengths(dataset.select(sorted(largest)), processing))
 
+    def image_inputs(self, dataset: Dataset, processing: Any) -> Mapping[str, Any] | None:
+        """What the processor makes of the row with the most pixels, as tensors. None for a data set without images."""
+        if images.column_of(dataset) is None:
+            return None
+        sizes = images.pixels(dataset)
+        row = dataset.select([sizes.index(max(sizes))])
+        (pictures,) = images.decoded(row)
+        prompt = images.filled(self.formatted(row[0]["prompt"], processing), pictures)
+        options = {"tokenize": True, "return_tensors": "pt", "tools": list(self.tools) or None, **_SET_BY_TRAINER}
+        return processing.apply_chat_template([prompt], **options, **self.chat_template_kwargs)
+
 
 def _text(text: Any) -> dict[str, Any]:
     return {"type": "text", "text": text}

@@ -6,20 +6,21 @@ from hashlib import sha256
 from importlib import import_module
 from inspect import getsource
 from pathlib import Path
+from types import ModuleType
 
 from filelock import FileLock
 
 PREFIX = "builtin:"
 
-# name → module in this package and its function, which takes the folder to write to
+# name → function that takes the folder to write to, its module in this package, and the modules that it trains with
 _BUILDERS = {
-    "tiny_math": ("tiny", "build_math"),
-    "tiny_code": ("tiny", "build_code"),
-    "tiny_words": ("tiny", "build_words"),
-    "tiny_vision": ("tiny_vision", "build"),
-    "tiny_agent": ("agent", "build"),
-    "tiny_tools": ("tiny_tools", "build"),
-    "gemma3_270m": ("gemma", "build"),
+    "tiny_math": ("build_math", "tiny"),
+    "tiny_code": ("build_code", "tiny"),
+    "tiny_words": ("build_words", "tiny"),
+    "tiny_vision": ("build", "tiny_vision", "tiny"),
+    "tiny_agent": ("build", "agent", "tool_chat", "tiny"),
+    "tiny_tools": ("build", "tiny_tools", "tool_chat", "tiny"),
+    "gemma3_270m": ("build", "gemma"),
 }
 
 
@@ -58,8 +59,7 @@ def local_model(name: str) -> str:
     if not name.startswith(PREFIX):
         return str(Path(name).expanduser()) if name.startswith("~") else name
     name = name.removeprefix(PREFIX)
-    module_name, function = _BUILDERS[name]
-    module = import_module(f".{module_name}", __package__)
+    function, *_ = _BUILDERS[name]
     folder = _builtin_folder(name)
     cache = folder.parent
     cache.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def local_model(name: str) -> str:
             unfinished = cache / f"{folder.name}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
-            getattr(module, function)(unfinished)
+            getattr(_modules(name)[0], function)(unfinished)
             unfinished.rename(folder)
     return str(folder)
 
@@ -81,9 +81,12 @@ def is_built(name: str) -> bool:
 
 def _builtin_folder(name: str) -> Path:
     """One folder per version of the code that builds the model."""
-    module = import_module(f".{_BUILDERS[name][0]}", __package__)
-    version = sha256(getsource(module).encode()).hexdigest()[:10]
-    return cache_folder() / f"{name}-{version}"
+    code = "".join(map(getsource, _modules(name)))
+    return cache_folder() / f"{name}-{sha256(code.encode()).hexdigest()[:10]}"
+
+
+def _modules(name: str) -> list[ModuleType]:
+    return [import_module(f".{module}", __package__) for module in _BUILDERS[name][1:]]
 
 
 def cache_folder() -> Path:

@@ -6,8 +6,9 @@ format and samples correct answers some of the time. Reinforcement learning need
 
 import itertools
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
@@ -16,6 +17,8 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from ..data import arithmetic, programs
 from ..data.loading import load
 from ..recipe.arguments import RunArguments
+
+Batch = dict[str, torch.Tensor]
 
 MAX_OPERAND = 49
 START_REWARD = 0.22  # the warm start stops at this probability of the correct answer
@@ -117,23 +120,53 @@ def _build(
     directory: Path, demonstrations: "_Demonstrations", *, right_fraction: float, batch: int, learning_rate: float
 ) -> None:
     """Train on demonstrations, a fraction `right_fraction` of them correct, and save model and tokenizer."""
-    tokenizer = demonstrations.tokenizer
-    model = tiny_decoder(tokenizer)
+    model = tiny_decoder(demonstrations.tokenizer)
     held_out = demonstrations.sample(1024, right_fraction=1.0)
+    train_until_right(model, lambda: demonstrations.sample(batch, right_fraction), held_out, learning_rate)
+    model.save_pretrained(directory)
+    demonstrations.tokenizer.save_pretrained(directory)
+
+
+def train_until_right(
+    model: Any,
+    sample: Callable[[], Batch],
+    held_out: Batch,
+    learning_rate: float,
+    probability: float = START_REWARD,
+) -> None:
+    """Train a model on demonstrations until it gives right answers often enough.
+
+    Args:
+        model: The model, with random weights.
+        sample: Draws the demonstrations of a training step: the arguments of the model, with labels.
+        held_out: Right demonstrations, in the same form.
+        learning_rate: Learning rate of AdamW.
+        probability: The training ends when the model samples all tokens that have labels in a row of `held_out` with
+            this mean probability.
+
+    Raises:
+        RuntimeError: The model did not become good enough.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / _WARMUP_STEPS))
     for step in range(_MAX_STEPS):
-        model(**demonstrations.sample(batch, right_fraction)).loss.backward()
+        model(**sample()).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        if step % _CHECK_EVERY == 0 and _probability(model, held_out) >= START_REWARD:
-            break
-    else:
-        raise RuntimeError(f"The warm start did not reach reward {START_REWARD} in {_MAX_STEPS} steps.")
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+        if step % _CHECK_EVERY == 0 and _probability(model, held_out) >= probability:
+            return
+    raise RuntimeError(f"The warm start did not reach the probability {probability} in {_MAX_STEPS} steps.")
+
+
+@torch.no_grad()
+def _probability(model: Any, demonstrations: Batch) -> float:
+    """Mean probability that the model samples the complete answer of a demonstration."""
+    inputs = dict(demonstrations)
+    labels = inputs.pop("labels")[:, 1:]
+    logps = model(**inputs).logits[:, :-1].log_softmax(-1).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return logps.masked_fill(labels == -100, 0.0).sum(-1).exp().mean().item()
 
 
 class _Demonstrations:
@@ -157,7 +190,7 @@ class _Demonstrations:
         self._pad = tokenizer.pad_token_id
         self._rng = torch.Generator().manual_seed(0)
 
-    def sample(self, size: int, right_fraction: float) -> dict[str, torch.Tensor]:
+    def sample(self, size: int, right_fraction: float) -> Batch:
         """`size` chats. Only the tokens of the answer have labels. An incorrect demonstration has a random answer."""
         problems = torch.randint(len(self._right), (size,), generator=self._rng)
         right = torch.rand(size, generator=self._rng) < right_fraction
@@ -167,12 +200,3 @@ class _Demonstrations:
         ids = torch.cat([prompts, answers], dim=1)
         labels = torch.cat([torch.full_like(prompts, -100), answers.masked_fill(answers == self._pad, -100)], dim=1)
         return {"input_ids": ids, "attention_mask": (ids != self._pad).long(), "labels": labels}
-
-
-@torch.no_grad()
-def _probability(model: Qwen2ForCausalLM, demonstrations: dict[str, torch.Tensor]) -> float:
-    """Mean probability that the model samples the complete answer of a demonstration."""
-    labels = demonstrations["labels"][:, 1:]
-    logits = model(demonstrations["input_ids"], attention_mask=demonstrations["attention_mask"]).logits[:, :-1]
-    logps = logits.log_softmax(-1).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return logps.masked_fill(labels == -100, 0.0).sum(-1).exp().mean().item()

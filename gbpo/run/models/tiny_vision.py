@@ -14,13 +14,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from ..data import shapes
 from .processors import without_videos
-from .tiny import character_tokenizer
+from .tiny import Batch, character_tokenizer, train_until_right
 
 START_REWARD = 0.35  # the warm start stops at this probability of the correct answer
 _RIGHT_FRACTION = 0.7
 _IMAGES = 4096
 _BATCH, _LEARNING_RATE = 64, 3e-3
-_WARMUP_STEPS, _CHECK_EVERY, _MAX_STEPS = 100, 10, 6000
 
 _IMAGE, _VIDEO, _BEGIN, _END = "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"
 _CHAT_TEMPLATE = (
@@ -82,18 +81,9 @@ def build(directory: Path) -> None:
     model = tiny_qwen_vl(processor.tokenizer)
     demonstrations = _Demonstrations(processor, model)
     held_out = demonstrations.sample(512, right_fraction=1.0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / _WARMUP_STEPS))
-    for step in range(_MAX_STEPS):
-        model(**demonstrations.sample(_BATCH, _RIGHT_FRACTION)).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        if step % _CHECK_EVERY == 0 and _probability(model, held_out) >= START_REWARD:
-            break
-    else:
-        raise RuntimeError(f"The warm start did not reach reward {START_REWARD} in {_MAX_STEPS} steps.")
+    train_until_right(
+        model, lambda: demonstrations.sample(_BATCH, _RIGHT_FRACTION), held_out, _LEARNING_RATE, START_REWARD
+    )
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
 
@@ -118,7 +108,7 @@ class _Demonstrations:
         kinds = (first == processor.image_token_id).int()
         self._positions, _ = model.model.get_rope_index(first, kinds, self._grids[:1])
 
-    def sample(self, size: int, right_fraction: float) -> dict[str, torch.Tensor]:
+    def sample(self, size: int, right_fraction: float) -> Batch:
         """`size` chats. Only the tokens of the answer have labels. An incorrect demonstration has a random answer."""
         rows = torch.randint(_IMAGES, (size,), generator=self._rng)
         right = torch.rand(size, generator=self._rng) < right_fraction
@@ -131,12 +121,3 @@ class _Demonstrations:
             "pixel_values": self._pixels[rows].flatten(0, 1),
             "image_grid_thw": self._grids[rows],
         }
-
-
-@torch.no_grad()
-def _probability(model: Any, demonstrations: dict[str, torch.Tensor]) -> float:
-    """Mean probability that the model samples the complete answer of a demonstration."""
-    inputs = dict(demonstrations)
-    labels = inputs.pop("labels")[:, 1:]
-    logps = model(**inputs).logits[:, :-1].log_softmax(-1).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return logps.masked_fill(labels == -100, 0.0).sum(-1).exp().mean().item()

@@ -14,7 +14,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen2Tokenizer
 
-from .tiny import START_REWARD, _probability, character_tokenizer, tiny_decoder
+from .tiny import Batch, character_tokenizer, tiny_decoder, train_until_right
 
 Messages = list[dict[str, Any]]
 
@@ -44,8 +44,6 @@ _RESPONSE_TEMPLATE = {
         "content": {"close_pattern": r"<\|end\|>", "content": "text"},
     },
 }
-
-_WARMUP_STEPS, _CHECK_EVERY, _MAX_STEPS = 100, 10, 6000
 
 
 def tool_tokenizer(text: str = "") -> Qwen2Tokenizer:
@@ -85,7 +83,7 @@ def warm_start(
         tokenizer: What `tool_tokenizer` returned.
         demonstrations: The conversations to train on.
         right: Conversations in which the assistant does all as it should. The training ends when the model would write
-            all of the assistant's tokens of such a conversation with a mean probability of `START_REWARD`.
+            all of the assistant's tokens of such a conversation often enough (`tiny.train_until_right`).
         batch: Conversations per training step.
         learning_rate: Learning rate of AdamW.
     """
@@ -93,19 +91,12 @@ def warm_start(
     examples = [_encoded(tokenizer, messages) for messages in demonstrations]
     held_out = _batch(tokenizer, [_encoded(tokenizer, messages) for messages in right])
     rng = torch.Generator().manual_seed(0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / _WARMUP_STEPS))
-    for step in range(_MAX_STEPS):
+
+    def sample() -> Batch:
         chosen = torch.randint(len(examples), (batch,), generator=rng).tolist()
-        model(**_batch(tokenizer, [examples[i] for i in chosen])).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        if step % _CHECK_EVERY == 0 and _probability(model, held_out) >= START_REWARD:
-            break
-    else:
-        raise RuntimeError(f"The warm start did not reach probability {START_REWARD} in {_MAX_STEPS} steps.")
+        return _batch(tokenizer, [examples[i] for i in chosen])
+
+    train_until_right(model, sample, held_out, learning_rate)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
@@ -119,7 +110,7 @@ def _encoded(tokenizer: Qwen2Tokenizer, messages: Messages) -> tuple[torch.Tenso
     return ids, ids.masked_fill(~of_assistant | (ids == opens[-1]), -100)
 
 
-def _batch(tokenizer: Qwen2Tokenizer, examples: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def _batch(tokenizer: Qwen2Tokenizer, examples: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Batch:
     ids, labels = zip(*examples, strict=True)
     padded = pad_sequence(list(ids), batch_first=True, padding_value=tokenizer.pad_token_id)
     return {

@@ -194,12 +194,13 @@ def needs(recipe: Any) -> list[Row]:
         processing, form = loaded["model"].processing_class, PromptFormat.of(recipe)
         check_recipe_prompts(recipe, loaded["train"], loaded["eval"], loaded["model"].tokenizer)
         kept = drop_long_prompts(loaded["train"], recipe.run.max_prompt_tokens, form, processing, "training set")
-        loaded["tokens"] = form.longest(kept, processing)
+        loaded["tokens"], loaded["images"] = form.longest(kept, processing), form.image_inputs(kept, processing)
         return f"the longest has {loaded['tokens']:,} tokens"
 
     def enough_memory() -> str:
         tokens = loaded["tokens"]
-        estimate = memory.estimate(recipe, memory.skeleton(recipe, loaded["model"]), tokens)
+        skeleton = memory.skeleton(recipe, loaded["model"])
+        estimate = memory.estimate(recipe, skeleton, tokens, loaded["images"])
         here = device_here(recipe)
         text = f"estimated peak {estimate.verdict(here)}"
         if not estimate.fits(estimate.device(here).memory):

@@ -1,7 +1,7 @@
 """`--dry_run true` prints what a run would do, without loading the model or writing a file."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,11 @@ def report(
         check_recipe_prompts(recipe, train_set, eval_set, description.tokenizer)
         if recipe.run.tools or episodes:
             tool_template(description.tokenizer)  # raises an error if the chat template cannot write or read calls
-        prompt_tokens = PromptFormat.of(recipe).longest(train_set, description.processing_class)
+        form = PromptFormat.of(recipe)
+        prompt_tokens = form.longest(train_set, description.processing_class)
         skeleton = memory.skeleton(recipe, description)
-        table, over = _memory(recipe, skeleton, prompt_tokens)
+        images = form.image_inputs(train_set, description.processing_class)
+        table, over = _memory(recipe, skeleton, prompt_tokens, images)
         lines += _section("memory per rank", table)
         lines += _section("exact speed-ups", _speedups(recipe, skeleton))
         warnings = hazards.find(recipe, train_set, eval_set, description, prompt_tokens) + over
@@ -151,12 +153,14 @@ def _difficulty(band: Band) -> str:
     )
 
 
-def _memory(recipe: Recipe, skeleton: memory.Skeleton, prompt_tokens: int) -> tuple[list[tuple[str, str]], list[str]]:
+def _memory(
+    recipe: Recipe, skeleton: memory.Skeleton, prompt_tokens: int, images: Mapping[str, Any] | None
+) -> tuple[list[tuple[str, str]], list[str]]:
     """The table of a rank's memory, and the hazards that it shows.
 
     Without the GPU that the recipe needs, the table is for the smallest usual GPU on which everything fits.
     """
-    estimate = memory.estimate(recipe, skeleton, prompt_tokens)
+    estimate = memory.estimate(recipe, skeleton, prompt_tokens, images)
     here = device_here(recipe)
     device = estimate.device(here)
     parts = estimate.parts(device.memory)
@@ -165,7 +169,7 @@ def _memory(recipe: Recipe, skeleton: memory.Skeleton, prompt_tokens: int) -> tu
     if recipe.run.image_column is not None:
         whole, learns = skeleton.vision
         state = f"{learns:,} trained" if learns else "frozen"
-        table.append(("vision tower", f"{whole:,} of the parameters, {state}; its activations are not counted"))
+        table.append(("vision tower", f"{whole:,} of the parameters, {state}"))
     for part in parts:
         where = ", in host memory" if part.offloaded else ""
         table.append((part.name, f"{_size(part.size, exact=part.exact)} {part.note}{where}".rstrip()))

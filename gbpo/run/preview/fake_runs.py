@@ -2,12 +2,12 @@
 
 import contextlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface
@@ -30,10 +30,13 @@ class FakeModel:
     Args:
         module: A model on "meta", with or without adapters. Its tensors are replaced.
         dtype: The type of all weights during a pass. None keeps their own types.
+        images: What the processor of a vision-language model makes of one row: `input_ids` (1, P), the images, and
+            whatever else the model takes. Every row of a pass has these images. None runs rows of text.
     """
 
-    def __init__(self, module: Any, dtype: torch.dtype | None = None):
-        self._mode = FakeTensorMode()
+    def __init__(self, module: Any, dtype: torch.dtype | None = None, images: Mapping[str, torch.Tensor] | None = None):
+        self._images = images
+        self._mode = FakeTensorMode() if images is None else _IntegersAreReal(allow_non_fake_inputs=True)
         self.causal = module.get_base_model() if hasattr(module, "get_base_model") else module
         replaced: dict[Any, Any] = {}  # keys compare by identity, so tied weights stay tied
 
@@ -110,9 +113,7 @@ class FakeModel:
                     undo.callback(model.disable_input_require_grads)
             undo.enter_context(self._running(masked=masked))
             with live:
-                batch = {"input_ids": torch.zeros(rows, tokens, dtype=torch.long)}
-                if masked:
-                    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+                batch = self._batch(rows, tokens, masked=masked)
                 with torch.autocast("cpu", dtype=autocast) if autocast else contextlib.nullcontext():
                     outputs = model.base_model(**batch, use_cache=False).last_hidden_state
                     if scored is not None:
@@ -121,6 +122,40 @@ class FakeModel:
                         outputs = _LMHead.apply(states, head, autocast or states.dtype, fused)
                 outputs.backward(torch.zeros_like(outputs))
         return live.peak
+
+    def _batch(self, rows: int, tokens: int, *, masked: bool) -> dict[str, torch.Tensor]:
+        """Rows of equal length, with their images."""
+        batch = {"input_ids": torch.zeros(rows, tokens, dtype=torch.long)}
+        if masked:
+            batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+        if self._images is None:
+            return batch
+        shape = self._images["input_ids"].shape
+        for name, value in self._images.items():
+            if name == "attention_mask":
+                batch[name][:, -1] = 0  # otherwise transformers would see that no mask is needed
+            elif value.shape == shape:  # one number per token
+                batch[name] = nn.functional.pad(value, (0, tokens - shape[1])).repeat(rows, 1)
+            else:
+                count = [rows, *[1] * (value.dim() - 1)]
+                shape_of_all = [a * b for a, b in zip(count, value.shape, strict=True)]
+                batch[name] = torch.zeros(shape_of_all) if value.is_floating_point() else value.repeat(count)
+        return batch
+
+
+class _IntegersAreReal(FakeTensorMode):
+    """Only floating-point tensors are without storage.
+
+    A vision tower reads the sizes of its images and the places of their tokens from tensors of integers.
+    """
+
+    def dispatch(self, func, types, args=(), kwargs=None):
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        if not any(isinstance(tensor, FakeTensor) or tensor.is_floating_point() for tensor in tensors):
+            result = func(*args, **(kwargs or {}))
+            if not any(isinstance(leaf, torch.Tensor) and leaf.is_floating_point() for leaf in tree_leaves(result)):
+                return result
+        return super().dispatch(func, types, args, kwargs)
 
 
 class _LMHead(torch.autograd.Function):

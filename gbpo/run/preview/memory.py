@@ -7,7 +7,7 @@ model on such tensors.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -324,18 +324,21 @@ class Estimate:
         return text + f"there is no GPU here, and the run needs {needed}"
 
 
-def estimate(recipe: Recipe, model: Skeleton, prompt_tokens: int) -> Estimate:
+def estimate(
+    recipe: Recipe, model: Skeleton, prompt_tokens: int, images: Mapping[str, torch.Tensor] | None = None
+) -> Estimate:
     """Estimate the memory of a rank.
 
     Args:
         recipe: The parsed recipe.
         model: Its model, from `skeleton`.
         prompt_tokens: Length of the longest prompt, in tokens.
+        images: What the processor makes of the row with the most pixels, if the recipe has images.
     """
     args, sharding = recipe.training, Sharding.of(recipe.training)
     # sharded weights are gathered in the type of mixed precision; whole weights are cast inside the pass
     dtype = None if sharding.holds_whole_model else precision(recipe)
-    training_pass = TrainingPass(recipe, FakeModel(deepcopy(model.module), dtype), prompt_tokens)
+    training_pass = TrainingPass(recipe, FakeModel(deepcopy(model.module), dtype, images), prompt_tokens)
     states = [*_states(recipe, model.module, sharding), *_communication(recipe, model.module, sharding, training_pass)]
     if trains_on_gpu(recipe):
         states.append(Part("CUDA context", _CUDA_CONTEXT, "not counted by PyTorch"))

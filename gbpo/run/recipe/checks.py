@@ -181,8 +181,14 @@ def _check_images(run: Any, args: Any) -> None:
             f"image_column={run.image_column!r} needs Pillow, which is not installed, so no image could be read: "
             "pip install pillow."
         )
+    if "reward_model" in (run.reward_funcs or ()):
+        raise ValueError(
+            f"reward_funcs={run.reward_funcs} with image_column={run.image_column!r}: reward_model cannot send images, "
+            "so its server could not grade the completions. Remove reward_model, or use judge, which grades the text."
+        )
     reasons = {
         "generate_ahead": "images are not sampled ahead",
+        "sampling_dtype": "the log-probs of completions with images are not kept",
         "resample_zero_signal_groups": "images are not resampled",
         "use_transformers_continuous_batching": "transformers would generate without the images",
         "max_tokens_per_micro_batch": "rows with images run in TRL's micro-batches. Write a smaller "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
@@ -92,6 +93,17 @@ def images_of_rows(images: Batch, numbers: Sequence[int]) -> Batch:
             for name, values in by_row.items()
         }
     )
+
+
+def with_tensors(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Image inputs whose NumPy arrays are tensors. Image processors without torchvision give arrays.
+
+    TRL can only split tensors into rows, which it does when some of the rows have called a tool.
+    """
+    return {
+        name: torch.from_numpy(np.array(value)) if isinstance(value[0], np.ndarray) else value
+        for name, value in fields.items()
+    }
 
 
 def policy_mask(batch: Batch) -> torch.Tensor:

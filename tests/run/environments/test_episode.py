@@ -1,12 +1,21 @@
 """An episode: what breaks it, what is only an answer to the model, and how its reward is found and counted."""
 
+import copy
 import inspect
 import time
 
 import pytest
 from transformers.utils import get_json_schema
 
-from gbpo.run.environments.episode import EnvironmentReward, episodes_of, reads_completion, rewards_of, tool_methods
+from gbpo.run.environments import episode as episode_module
+from gbpo.run.environments.episode import (
+    EnvironmentReward,
+    close,
+    episodes_of,
+    reads_completion,
+    rewards_of,
+    tool_methods,
+)
 
 
 class Lock:
@@ -154,6 +163,19 @@ def test_a_batch_of_broken_episodes_ends_the_run():
         EnvironmentReward("lock")(["", ""], environments=batch)
 
 
+def test_a_batch_of_two_environments_ends_the_run_only_if_both_are_broken():
+    kinds = [episodes_of(name, Lock, Lock(), seconds=0.5) for name in ("lock", "door")]
+    batch = [kind() for kind in kinds]
+    for one, number in zip(batch, (-1, 2), strict=True):
+        one.reset(number=number)
+    rewards = rewards_of(dict(zip(("lock", "door"), kinds, strict=True)))
+    assert [reward(["", ""], environments=batch) for reward in rewards] == [[None, None], [None, 0.0]]
+    batch[1].reset(number=-1)
+    for reward in rewards:
+        with pytest.raises(RuntimeError, match="All 2 episodes of this batch are broken"):
+            reward(["", ""], environments=batch)
+
+
 def test_an_environment_without_a_reward_has_none():
     class Silent:
         def reset(self, **row):
@@ -180,3 +202,96 @@ def test_get_reward_reads_the_completion_of_its_own_episode():
     completions = [[{"role": "assistant", "content": text}] for text in ("four", "sixsix")]
     assert rewards_of({None: kind})[0](completions, environments=batch) == [4.0, 6.0]
     assert reads_completion(Echo()) and not reads_completion(Lock())
+
+
+class Slow:
+    """Sleeps in the method that `slow` names. Its methods besides `get_reward` are coroutines."""
+
+    slow, value, closed = "", None, 0
+
+    def __init__(self):
+        self._sleep("create")
+
+    def _sleep(self, method):
+        if Slow.slow == method:
+            time.sleep(1)
+
+    async def reset(self, **row):
+        self._sleep("reset")
+        return "Task."
+
+    def get_reward(self):
+        self._sleep("get_reward")
+        return self.value
+
+    async def close(self):
+        Slow.closed += 1
+        self._sleep("close")
+
+    def __deepcopy__(self, memo):
+        return "copy"
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """A new episode of `Slow`, with time limits of 0.1 seconds."""
+    for name in ("slow", "closed"):
+        monkeypatch.setattr(Slow, name, getattr(Slow, name))
+    monkeypatch.setattr(episode_module, "_CLOSING", 0.1)
+    return episodes_of("Slow", Slow, Slow(), 0.1)()
+
+
+@pytest.mark.parametrize("method", ["create", "reset", "get_reward"])
+def test_a_method_that_takes_too_long_breaks_the_episode(slow, method):
+    Slow.slow = method
+    began = time.monotonic()
+    assert slow.reset() == ("Task." if method == "get_reward" else None)
+    assert slow._reward() is None
+    assert time.monotonic() - began < 0.9
+    name = "get_reward" if method == "get_reward" else "reset"
+    assert slow._failure == f"{name} raised OutOfTimeError no answer after 0.1 seconds"
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, None), (1, 1.0), (True, 1.0)])
+def test_a_reward_is_a_float_or_none(slow, value, expected):
+    slow.reset()
+    slow._environment.value = value
+    reward = slow._reward()
+    assert reward == expected and type(reward) is type(expected)
+    assert slow._failure is None
+
+
+def test_a_broken_environment_is_closed(slow):
+    slow.reset()
+    slow._environment.value = "text"
+    assert slow._reward() is None and Slow.closed == 0
+    slow.reset()
+    assert Slow.closed == 1
+    slow.reset()
+    assert Slow.closed == 1
+
+
+def test_closing_takes_a_while_at_most_and_may_fail(slow):
+    Slow.slow = "close"
+    began = time.monotonic()
+    close(slow)
+    assert time.monotonic() - began < 0.9
+    failing = type("Failing", (), {"close": lambda self: 1 / 0})
+    close(failing())
+
+
+def test_a_failure_is_one_short_line(episode):
+    episode.reset(number=3)
+    episode._environment.reset = lambda **row: int("x\ny" + "z" * 1000)
+    assert episode.reset(number=3) is None
+    assert "\n" not in episode._failure and len(episode._failure) <= len("reset raised ") + 200
+
+
+def test_special_methods_are_those_of_the_episode(slow):
+    slow.reset()
+    assert type(copy.copy(slow)) is type(slow)
+    assert type(copy.deepcopy(slow)) is type(slow)
+
+
+def test_no_reward_reads_no_completion():
+    assert not reads_completion(object())

@@ -7,7 +7,6 @@ import pytest
 
 from evals.compare import command as compare
 from evals.evaluate import command as evaluate
-from gbpo.run import train
 from gbpo.run.environments import kinds
 
 HERE = Path(__file__).parent
@@ -46,11 +45,16 @@ CASES = {
     "unknown name": (ROOMS, ["--dataset_name", "{rows}"], ["Row 1 has environment='there'", "it has here"]),
     "options of another": (ROOMS, ["--environment_kwargs", "{there: {a: 1}}"], ["names 'there'", "has here"]),
     "not text": ({"here": 3}, [], ["environment 'here'=3", "write text"]),
-    "ahead": ("rooms.Room", ["--generate_ahead", "1"], ["generate_ahead=1", "Write generate_ahead: 0"]),
+    "ahead": (
+        "rooms.Room",
+        ["--generate_ahead", "1"],
+        ["generate_ahead=1 with environment", "Remove generate_ahead or environment"],
+    ),
+    "other dtype": ("rooms.Room", ["--sampling_dtype", "bfloat16"], ["sampling_dtype=bfloat16 with environment"]),
     "votes": (
         "rooms.Room",
         ["--reward_funcs", "majority_vote", "--reward_kwargs", "{majority_vote: {votes: 16}}"],
-        ["1 more round(s) of votes", "Remove votes"],
+        ["1 more round(s) of votes", "Remove votes or environment"],
     ),
     "with Python": ("rooms.Room", ["--tools", "builtin:python"], ["take the place of the environment", "Remove it"]),
     "only options": (
@@ -62,44 +66,26 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_one_clear_line_before_a_model_is_loaded(case, tmp_path, monkeypatch, capsys):
-    def load(*args, **kwargs):
-        raise AssertionError("a model was about to be built or loaded")
+RECIPE = "environment: {}\nmodel_name_or_path: {}\nnum_generations: 8\nper_device_train_batch_size: 8\nmax_steps: 1\n"
 
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_clear_line_before_a_model_is_loaded(case, tmp_path, monkeypatch, refused):
     environment, flags, words = CASES[case]
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train.catalogue, "local_model", load)
     monkeypatch.setattr(kinds, "find_spec", lambda package: None)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"environment": name}) + "\n" for name in ("here", "there")))
-    recipe = tmp_path / "own.yaml"
-    recipe.write_text(
-        f"model_name_or_path: builtin:tiny_agent\nenvironment: {json.dumps(environment)}\nnum_generations: 8\n"
-        "per_device_train_batch_size: 8\nmax_steps: 1\n"
-    )
-    with pytest.raises(SystemExit) as stop:
-        train.main([str(recipe), *[flag.format(rows=rows) if flag == "{rows}" else flag for flag in flags]])
-    printed = capsys.readouterr().err.strip()
-    assert stop.value.code == 2
-    assert printed.startswith("gbpo: error: ") and "\n" not in printed, printed
-    for word in words:
-        assert word in printed, printed
+    (tmp_path / "own.yaml").write_text(RECIPE.format(json.dumps(environment), "builtin:tiny_agent"))
+    refused(["own.yaml", *[flag.format(rows=rows) if flag == "{rows}" else flag for flag in flags]], words)
 
 
-def test_a_template_without_tools_is_refused(random_model, tmp_path, monkeypatch, capsys):
+def test_a_template_without_tools_is_refused(random_model, tmp_path, monkeypatch, refused):
     """`random_model` has the chat template of the other tiny models."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "train", lambda *args: pytest.fail("a model was about to be loaded"))
-    (tmp_path / "own.yaml").write_text(
-        f"model_name_or_path: {random_model}\nenvironment: builtin:code_word\nnum_generations: 8\n"
-        "per_device_train_batch_size: 8\nmax_steps: 1\n"
-    )
-    with pytest.raises(SystemExit):
-        train.main([str(tmp_path / "own.yaml")])
-    printed = capsys.readouterr().err.strip()
-    assert "leaves out calls of tools or their answers" in printed and "\n" not in printed, printed
+    (tmp_path / "own.yaml").write_text(RECIPE.format("builtin:code_word", random_model))
+    refused(["own.yaml"], ["leaves out calls of tools or their answers"])
 
 
 @pytest.mark.parametrize("command", [evaluate, compare])

@@ -11,10 +11,12 @@ import torch
 from transformers.integrations import deepspeed
 from trl import get_peft_config
 
+import pictures
 from gbpo import GBPOTrainer
 from gbpo.run.data.loading import load
 from gbpo.run.data.prompts import PromptFormat
 from gbpo.run.models.description import describe
+from gbpo.run.models.tiny_vision import tiny_qwen_vl
 from gbpo.run.preview import fake_runs, hazards, memory
 from gbpo.run.preview.device import Device, device_here, precision
 from gbpo.run.recipe.parsing import parse
@@ -143,6 +145,44 @@ def test_optimiser_states_and_reference_model_are_exact(model, tmp_path, optim):
     parts, real = estimated(model, *flags), measured(trainer, seen)
     assert parts["optimiser"].exact and parts["reference model"].exact
     assert all(part.size == real[name] for name, part in parts.items() if part.exact)
+
+
+@pytest.mark.parametrize("checkpointing", [None, {"use_reentrant": False}], ids=["", "checkpointing"])
+def test_the_activations_of_a_pass_with_images_are_those_of_a_real_one(vision_processor, checkpointing):
+    """Three rows with the images of the largest row of four. The rows of text with as many tokens take less."""
+    form, processor = PromptFormat(), vision_processor
+    inputs = form.image_inputs(pictures.rows(), processor)
+    assert inputs["image_grid_thw"].tolist() == [[1, 4, 4], [1, 4, 6], [1, 2, 2]]  # row 2, with pictures 6, 7 and 8
+    width = inputs["input_ids"].size(1) + 8
+    options = {"scored": None, "fused": False, "masked": True, "autocast": None, "checkpointing": checkpointing}
+    size = {"rows": 3, "tokens": width}
+    estimated = fake_runs.FakeModel(meta(processor), images=inputs).pass_bytes(**size, **options)
+    text = fake_runs.FakeModel(meta(processor)).pass_bytes(**size, **options)
+
+    model = tiny_qwen_vl(processor.tokenizer).train()
+    if checkpointing:
+        model.activation_checkpointing_enable(checkpointing)
+    pad = (0, 8)
+    given = {
+        "input_ids": torch.nn.functional.pad(inputs["input_ids"], pad, value=7).repeat(3, 1),
+        "mm_token_type_ids": torch.nn.functional.pad(inputs["mm_token_type_ids"], pad).repeat(3, 1),
+        "pixel_values": inputs["pixel_values"].repeat(3, 1),
+        "image_grid_thw": inputs["image_grid_thw"].repeat(3, 1),
+    }
+    given["attention_mask"] = torch.ones_like(given["input_ids"])
+    given["attention_mask"][0, -5:] = 0
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(fake_runs._drop_gradient)
+    with fake_runs.Live(model.parameters()) as live:
+        states = model.base_model(**given, use_cache=False).last_hidden_state
+        states.backward(torch.zeros_like(states))
+    assert estimated == pytest.approx(live.peak, rel=0.03)
+    assert text < 0.8 * estimated
+
+
+def meta(processor):
+    with torch.device("meta"):
+        return tiny_qwen_vl(processor.tokenizer)
 
 
 @pytest.mark.slow

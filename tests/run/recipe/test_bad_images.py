@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
-from gbpo.run import train
 from gbpo.run.recipe import checks
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -48,9 +47,17 @@ CASES = {
         ["image_column='image'", "Qwen2ForCausalLM", "reads text only", "Qwen2.5-VL"],
     ),
     "sampled ahead": ([TINY, "--generate_ahead", "1"], ["generate_ahead=1", "image_column='image'", "Remove"]),
+    "sampled in another dtype": (
+        [TINY, "--sampling_dtype", "bfloat16"],
+        ["sampling_dtype=bfloat16", "image_column='image'", "not kept", "Remove"],
+    ),
     "resampling": (
         [TINY, "--resample_zero_signal_groups", "true"],
         ["resample_zero_signal_groups=True", "not resampled", "Remove"],
+    ),
+    "reward model": (
+        [TINY, "--reward_funcs", "reward_model"],
+        ["reward_funcs=['reward_model']", "image_column='image'", "cannot send images", "use judge"],
     ),
     "continuous batching": (
         [TINY, "--use_transformers_continuous_batching", "true"],
@@ -81,27 +88,8 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_clear_line_before_a_model_is_loaded(case, folder, monkeypatch, capsys, random_model, vision_model):
-    def load(*args, **kwargs):
-        raise AssertionError("a model was about to be loaded")
-
-    monkeypatch.setattr(train, "train", load)
-    monkeypatch.setattr(train.catalogue, "local_model", local(vision_model))
+def test_one_clear_line_before_a_model_is_loaded(case, folder, monkeypatch, refused, random_model, vision_model):
     if "Pillow" in case:
         monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "PIL" else find_spec(name))
     argv, words = CASES[case]
-    argv = [random_model if word == "TEXT_MODEL" else word for word in argv]
-    before = sorted(path.name for path in folder.iterdir())
-    with pytest.raises(SystemExit) as stop:
-        train.main(argv)
-    assert stop.value.code == 2
-    printed = capsys.readouterr().err.strip()
-    assert printed.startswith("gbpo: error: ") and "\n" not in printed, printed
-    for word in words:
-        assert word in printed, printed
-    assert sorted(path.name for path in folder.iterdir()) == before
-
-
-def local(vision_model):
-    """The builtin model is not built for these tests."""
-    return lambda name: vision_model if name == "builtin:tiny_vision" else name
+    refused([random_model if word == "TEXT_MODEL" else word for word in argv], words, builtin=vision_model)

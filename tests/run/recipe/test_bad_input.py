@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from gbpo.run import train
 from templates import NO_SYSTEM
 
 TINY = str(Path(__file__).parents[3] / "recipes" / "tiny_math.yaml")
@@ -466,10 +465,6 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-
-
 # errors that are found only with the configuration or the tokenizer of a model
 NEEDS_MODEL = {
     *("unknown attention", "attention not installed", "LoRA on no module", "LoRA on the head"),
@@ -484,39 +479,14 @@ NEEDS_MODEL = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_clear_line_before_a_model_is_loaded(case, folder, monkeypatch, capsys, random_model):
-    def load(*args, **kwargs):
-        raise AssertionError("a model was about to be loaded")
-
-    def local_model(name):
-        """A builtin model may be built only for errors that need a model."""
-        if name != "builtin:tiny_math":
-            return name
-        return random_model if case in NEEDS_MODEL else load()
-
-    monkeypatch.setattr(train, "train", load)
-    monkeypatch.setattr(train.catalogue, "local_model", local_model)
-    argv, words = CASES[case]
-    before = contents(folder)
-    with pytest.raises(SystemExit) as stop:
-        train.main(argv)
-    assert stop.value.code == 2
-    printed = capsys.readouterr().err.strip()
-    assert printed.startswith("gbpo: error: ") and "\n" not in printed, printed
-    for word in words:
-        assert word in printed, printed
-    assert contents(folder) == before
-    assert not (folder / "runs").exists()
+def test_one_clear_line_before_a_model_is_loaded(case, folder, refused, random_model):
+    refused(*CASES[case], builtin=random_model if case in NEEDS_MODEL else None)
 
 
 @pytest.mark.parametrize("case", sorted(case for case in NEEDS_MODEL if "template" in case))
-def test_the_dry_run_refuses_what_a_chat_template_refuses(case, folder, capsys, random_model):
+def test_the_dry_run_refuses_what_a_chat_template_refuses(case, folder, refused, random_model):
     argv, words = CASES[case]
-    with pytest.raises(SystemExit) as stop:
-        train.main([*argv, "--model_name_or_path", random_model, "--dry_run", "true"])
-    printed = capsys.readouterr().err.strip()
-    assert stop.value.code == 2 and printed.startswith("gbpo: error: ") and "\n" not in printed, printed
-    assert all(word in printed for word in words), printed
+    refused([*argv, "--model_name_or_path", random_model, "--dry_run", "true"], words)
 
 
 def test_the_installed_command(launch, tmp_path):
