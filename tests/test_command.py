@@ -84,6 +84,7 @@ def test_recipes_are_listed_shown_and_copied_but_nothing_is_overwritten(run, tmp
         (["trian"], ["'trian'", "gbpo train"]),
         (["recipes", "show", "tiny_mth"], ["'tiny_mth'", "'tiny_math'"]),
         (["recipes", "print"], ["'print'", "gbpo recipes"]),
+        (["completion", "fish"], ["'fish'", "gbpo completion bash|zsh"]),
         (["train", "tiny_math", "--processes", "zero"], ["--processes zero", "number of processes"]),
         (["train", "tiny_math", "--processes"], ["--processes", "without a value"]),
         (["train", "tiny_mth"], ["tiny_mth", "tiny_math"]),

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _compare(argv: Sequence[str] | None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     data.quiet()
-    parser = _parser()
+    parser = make_parser()
     options, overrides = parser.parse_known_args(argv)
     options.output = options.output or Path("runs") / f"compare-{options.recipe.stem}"
     try:
@@ -81,7 +81,8 @@ def _compare(argv: Sequence[str] | None) -> None:
     raise SystemExit(130 if interrupted else 1 if unfinished else 0)
 
 
-def _parser() -> OneLineErrorParser:
+def make_parser() -> OneLineErrorParser:
+    """The parser of the command, without the fields of the recipe."""
     parser = OneLineErrorParser(
         prog="gbpo compare",
         usage="%(prog)s RECIPE --algorithms A B … --seeds 0 1 … [--output DIR] [options] [--field value …]",

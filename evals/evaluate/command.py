@@ -27,6 +27,7 @@ from statistics import fmean
 
 from gbpo.shared.write_whole import write_whole
 
+from ..shared.command_line import OneLineErrorParser
 from ..shared.results import Evaluation
 from .options import find_origin, models_and_data_set, parser, settings_of, sources
 from .origin import trained_model
@@ -36,12 +37,17 @@ from .origin import trained_model
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line. On bad input, print one line and exit with status 2."""
-    command_line = parser(__doc__)
+    command_line = make_parser()
     options = command_line.parse_args(argv)
     try:
         _evaluate_all(options)
     except (ValueError, ImportError) as error:
         command_line.error(error)
+
+
+def make_parser() -> OneLineErrorParser:
+    """The parser of the command."""
+    return parser(__doc__)
 
 
 def summary_lines(evaluation: Evaluation) -> list[str]:

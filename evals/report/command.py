@@ -20,10 +20,7 @@ from .analysis import analyse
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = OneLineErrorParser(
-        prog="gbpo report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, help="the --output folder of evals.compare")
+    parser = make_parser()
     options = parser.parse_args(argv)
     try:
         results = Results.load(options.folder)
@@ -31,3 +28,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(error)
     page.write(results, analyse(results), options.folder)
     print(options.folder / "report.html")
+
+
+def make_parser() -> OneLineErrorParser:
+    """The parser of the command."""
+    parser = OneLineErrorParser(
+        prog="gbpo report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="the --output folder of gbpo compare")
+    return parser

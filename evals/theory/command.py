@@ -1,6 +1,6 @@
 """Check the theorems of Bounded Ratio Reinforcement Learning on `gbpo.core`.
 
-    python -m evals.theory [--mdps N] [--seed S] [--json FILE]
+    gbpo theory [--mdps N] [--seed S] [--json FILE]
 
 draws random finite decision processes and compares the targets and losses of `gbpo.core` with independent results:
 SciPy's linear programming and convex optimisation, exact linear solves, PPO's loss under autograd, and sorting.
@@ -25,12 +25,7 @@ from .run_checks import CHECKS, TheoryResults, run
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = OneLineErrorParser(
-        prog="gbpo theory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--mdps", type=int, default=20_000, help="number of random decision processes (20000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random problems (0)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the results to")
+    parser = make_parser()
     options = parser.parse_args(argv)
     try:
         if options.json is not None and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
@@ -45,6 +40,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(error)
     print(table(results))
     raise SystemExit(0 if all(result.passed for result in results.results) else 1)
+
+
+def make_parser() -> OneLineErrorParser:
+    """The parser of the command."""
+    parser = OneLineErrorParser(
+        prog="gbpo theory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mdps", type=int, default=20_000, help="number of random decision processes (20000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random problems (0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the results to")
+    return parser
 
 
 def table(results: TheoryResults) -> str:
