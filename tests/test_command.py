@@ -1,5 +1,6 @@
 """The command `gbpo`: what it finds, what it starts, and its errors."""
 
+import math
 import os
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def run(capsys):
 def test_the_help_names_every_command_and_imports_nothing_large():
     code = (
         "import sys, gbpo.__main__ as command\n"
-        "command.main(['--help'])\n"
+        "command.main(['--help']); command.main(['recipes'])\n"
         "assert not {'torch', 'trl', 'transformers'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -44,10 +45,29 @@ def test_every_command_has_its_own_help(name, run):
     assert f"gbpo {name}" in out
 
 
-def test_the_help_of_train_is_one_screen_with_the_own_fields_first(run):
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("name", command.COMMANDS)
+def test_the_help_of_a_command_is_one_screen(name, width, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    _, out, _ = run(name, "--help")
+    lines = sum(max(1, math.ceil(len(line) / width)) for line in out.splitlines())  # a terminal wraps long lines
+    assert lines <= (60 if name == "train" else 50)
+
+
+@pytest.mark.parametrize("name", ["compare", "rollouts", "check", "control", "theory"])
+def test_every_option_says_its_default(name):
+    """In brackets at the end of its help, unless it is a switch or has no default."""
+    options = [
+        one for one in command._parser(name)._actions if one.option_strings and "--help" not in one.option_strings
+    ]
+    defaults = {one.option_strings[0]: one.help for one in options if one.default not in (None, False, [])}
+    assert defaults
+    assert {flag: text for flag, text in defaults.items() if not text.endswith(")")} == {}
+
+
+def test_the_help_of_train_has_the_own_fields_first(run):
     _, short, _ = run("train", "--help")
     _, whole, _ = run("train", "--help-all")
-    assert len(short.splitlines()) <= 60
     assert all(len(line) <= 120 for line in (short + whole).splitlines())
     assert short.index("--dataset_name ") < short.index("--target_baseline ")
     assert "--learning_rate " not in short

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from ..shared.command_line import OneScreenHelp
+
 BENCHES = {
     "train": "forward and backward pass of an optimiser step, GBPOTrainer and TRL's GRPOTrainer",
     "loss": "time of the loss, as a fraction of a step's forward and backward pass",
@@ -47,9 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="gbpo bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="gbpo bench", description=__doc__, formatter_class=OneScreenHelp)
     benches = parser.add_subparsers(dest="benchmark", required=True)
     for name, meaning in BENCHES.items():
         bench = benches.add_parser(name, help=meaning)

@@ -1,18 +1,11 @@
-"""Evaluate checkpoints on held-out questions with a reward of this project.
+"""Evaluate models on held-out questions with a reward of this project.
 
-    gbpo evaluate runs/mine          # the output folder of a run, its model or one of its checkpoints
-    gbpo evaluate MODEL [MODEL ...] DATASET --reward math --columns '{"problem": "prompt"}' --samples 16
+    gbpo evaluate runs/mine     # the folder of a run, its model or a checkpoint
+    gbpo evaluate MODEL DATA --reward math --columns '{"problem": "prompt"}'
 
-prints for each model mean@k, unbiased pass@k, majority@k, the score of greedy decoding, the mean length and the
-fraction of samples cut off by the token limit. With `--reference MODEL`, it also prints the KL divergence from the
-reference model. A model is a folder, an adapter folder, a Hub id or a builtin model. Results are cached: a repeated
-evaluation with the same weights, questions, settings and code reads its result from the cache.
-
-For a model that a run has trained, the settings of the run are the defaults: columns, prompts, tools, the first
-reward, temperature, top_p and the maximum number of tokens. They apply to all models of the command. Without DATASET,
-the questions are the evaluation set of the run: `eval_dataset_name`, else the test split or, for a generated task,
-problems that the run does not train on. Options override them, and one line says where each setting comes from.
-`--recipe FILE` takes the defaults from a recipe instead.
+prints mean@k, unbiased pass@k, majority@k, the score of greedy decoding, the mean length and the share of samples that
+the token limit cuts off. Settings that are not given are those of the run that trained the model, and one line names
+them. Results are cached. evals/README.md explains more.
 """
 
 from __future__ import annotations

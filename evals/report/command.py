@@ -2,17 +2,16 @@
 
     gbpo report DIR
 
-writes `report.html`, `summary.md` and `figures/*.png` into DIR, the `--output` folder of `evals.compare`. `report.html`
+writes `report.html`, `summary.md` and `figures/*.png` into DIR, the `--output` folder of `gbpo compare`. `report.html`
 is a single file that works offline.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..shared.command_line import OneLineErrorParser
+from ..shared.command_line import OneLineErrorParser, OneScreenHelp
 from ..shared.results import Results
 from . import page
 from .analysis import analyse
@@ -32,8 +31,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def make_parser() -> OneLineErrorParser:
     """The parser of the command."""
-    parser = OneLineErrorParser(
-        prog="gbpo report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineErrorParser(prog="gbpo report", description=__doc__, formatter_class=OneScreenHelp)
     parser.add_argument("folder", type=Path, help="the --output folder of gbpo compare")
     return parser

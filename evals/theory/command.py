@@ -11,7 +11,6 @@ check. Exit status: 0 if all checks pass, 1 if a check fails, 2 for bad input.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from gbpo.shared.write_whole import write_whole
 
-from ..shared.command_line import OneLineErrorParser
+from ..shared.command_line import OneLineErrorParser, OneScreenHelp
 from .run_checks import CHECKS, TheoryResults, run
 
 
@@ -44,9 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def make_parser() -> OneLineErrorParser:
     """The parser of the command."""
-    parser = OneLineErrorParser(
-        prog="gbpo theory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineErrorParser(prog="gbpo theory", description=__doc__, formatter_class=OneScreenHelp)
     parser.add_argument("--mdps", type=int, default=20_000, help="number of random decision processes (20000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random problems (0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the results to")

@@ -40,7 +40,7 @@ def test_bash_completes_commands_recipes_fields_and_values(tab):
     assert tab("gbpo", "train", "tiny_ma") == ["tiny_math"]
     assert tab("gbpo", "train", "mi") == ["mine.yaml"]
     assert tab("gbpo", "train", "tiny_math", "--target_b") == ["--target_baseline"]
-    assert tab("gbpo", "train", "tiny_math", "--bf16", "false", "--learning_r") == ["--learning_rate"]  # one spelling
+    assert tab("gbpo", "train", "tiny_math", "--bf16", "false", "--learning") == ["--learning_rate"]  # one spelling
     assert tab("gbpo", "train", "tiny_math", "--target_baseline", "") == ["median", "exact", "mean"]
     assert tab("gbpo", "train", "tiny_math", "--bf16", "f") == ["false"]
     assert tab("gbpo", "train", "tiny_math", "--reward_funcs", "math", "bo") == ["boxed"]
