@@ -11,11 +11,12 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-from .shared.packages import companion, launch_words, recipes_folder, shipped_recipes
+from .shared.packages import companion, install_command, launch_words, recipes_folder, shipped_recipes
 from .shared.recipe_yaml import nearest
 from .shared.version import __version__
 
@@ -33,6 +34,9 @@ COMMANDS = {
     "theory": ("evals.theory.command", "check the theorems of the paper"),
     "bench": ("evals.bench.__main__", "measure speed and memory"),
 }
+# what a command needs beyond the core: a package, and the extra that installs it
+_NEEDS = dict.fromkeys(("compare", "evaluate", "report", "theory"), ("scipy", "evals"))
+_NEEDS |= {"control": ("stable_baselines3", "control")}
 _RECIPES_USAGE = "gbpo recipes [show NAME | copy NAME [FILE]]"
 _COMPLETION_USAGE = "gbpo completion bash|zsh"
 _COMPLETION_HELP = f"""usage: {_COMPLETION_USAGE}
@@ -75,6 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif name == "train" and _takes("--processes", rest):
         _train_in_processes(rest)
     else:
+        package, extra = _NEEDS.get(name, ("gbpo", ""))
+        if find_spec(package) is None:
+            _refuse(f"gbpo {name} needs {package}, which is not installed: {install_command(extra)}")
         if str(Path.cwd()) not in sys.path:
             sys.path.append(str(Path.cwd()))  # it can hold the user's own rewards, as with python -m
         _module(COMMANDS[name][0]).main(rest)

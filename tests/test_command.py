@@ -2,13 +2,20 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 import gbpo.__main__ as command
+from gbpo.shared import packages
 from gbpo.shared.packages import find_recipe, import_root, recipes_folder, shipped_recipes
+
+ROOT = Path(__file__).parents[1]
+INSTALL_EVALS = packages.install_command("evals")
 
 
 @pytest.fixture
@@ -116,6 +123,34 @@ def test_bad_input_is_one_line(words, parts, run):
     assert status == 2
     assert len(error.strip().splitlines()) == 1
     assert all(part in error for part in parts), error
+
+
+def test_a_command_without_its_extra_names_the_command_that_installs_it(run, monkeypatch):
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "scipy" else object())
+    status, _, error = run("evaluate", "runs/mine")
+    assert status == 2
+    assert error.strip() == f"gbpo: error: gbpo evaluate needs scipy, which is not installed: {INSTALL_EVALS}."
+
+
+def test_an_extra_is_installed_from_the_checkout_or_by_name(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text("")
+    monkeypatch.setattr(packages, "import_root", lambda: tmp_path)
+    assert packages.install_command("vllm") == f"pip install -e '{tmp_path}[vllm]'"
+    monkeypatch.chdir(tmp_path)
+    assert packages.install_command("vllm") == "pip install -e '.[vllm]'"
+    (tmp_path / "pyproject.toml").unlink()
+    assert packages.install_command("vllm") == "pip install 'gbpo[vllm]'"
+
+
+def test_every_named_extra_exists_and_only_one_place_writes_the_command():
+    sources = {path: path.read_text() for part in ("gbpo", "rewards", "evals") for path in (ROOT / part).rglob("*.py")}
+    named = {extra for text in sources.values() for extra in re.findall(r"install_command\([\"'](\w+)", text)}
+    named |= {extra for _, extra in command._NEEDS.values()}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"vllm", "deepspeed", "atari"} < named <= set(extras)
+    assert [path.name for path, text in sources.items() if re.search(r"pip install[^\n]*gbpo\[", text)] == [
+        "packages.py"
+    ]
 
 
 @pytest.mark.parametrize("form", [["--processes", "2"], ["--processes=2"]])
