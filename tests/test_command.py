@@ -79,6 +79,7 @@ def test_the_help_of_train_has_the_own_fields_first(run):
     assert short.index("--dataset_name ") < short.index("--target_baseline ")
     assert "--learning_rate " not in short
     assert "--learning_rate " in whole and "--lora_r " in whole
+    assert re.search(r"--resume_from_checkpoint +\(None\) +auto .*restores the whole run\n", whole)
 
 
 def test_recipes_are_found_by_name_and_a_file_comes_first(tmp_path, monkeypatch):

@@ -19,6 +19,11 @@ be in the recipe. --processes N starts N processes on this machine."""
 _MORE = """recipes/README.md and gbpo/README.md explain these. 'gbpo train --help-all' adds
 the fields of TRL and transformers, such as learning_rate and use_peft."""
 
+# inherited fields with another meaning in a recipe
+_OWN_MEANING = {
+    "resume_from_checkpoint": "auto (the last checkpoint, if any), true or a path restores the whole run",
+}
+
 
 def asks_for_help(argv: Sequence[str]) -> bool:
     """Whether the arguments ask for help. A value of a field is not such a request."""
@@ -54,7 +59,9 @@ def _inherited(title: str, config: type) -> str:
         _line(
             one.name,
             "…" if one.default is MISSING else str(one.default),
-            one.metadata.get("help") or "see the documentation of transformers' TrainingArguments",
+            _OWN_MEANING.get(one.name)
+            or one.metadata.get("help")
+            or "see the documentation of transformers' TrainingArguments",
         )
         for one in fields(config)
         if one.init
