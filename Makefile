@@ -9,13 +9,13 @@ OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 
-.PHONY: demo test test-fast test-engines test-environments test-verifiers test-gpu test-oldest check clean
+.PHONY: demo test test-fast test-engines test-environments test-verifiers test-gpu test-oldest test-wheel check clean
 
 demo: $(VENV)/.core  ## train the embedded model and print the paths of its curve, samples and model
 	$(BIN)/accelerate launch --quiet $(LAUNCH_CPU) launch/gbpo.py recipes/tiny_math.yaml $(DEMO_ARGS)
 
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
-	--no-loadscope-reorder --ignore tests/engines --ignore tests/environments
+	--no-loadscope-reorder --ignore tests/engines --ignore tests/environments --ignore tests/wheel
 
 test: $(VENV)/.dev  ## the whole test suite except tests/engines
 	$(PYTEST)
@@ -47,6 +47,9 @@ OLDEST_TESTS := $(addprefix tests/,trainer/test_trl_contract.py trainer/test_ste
 
 test-oldest: $(OLDEST)/.oldest  ## a smoke test of every path with the oldest versions that pyproject.toml allows
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
+
+test-wheel: $(VENV)/.dev  ## build the distributions, install the wheel in a new environment, train, compare and report
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest tests/wheel
 
 # Rules of the grammar check that the pages do not follow, or that are wrong about code and mathematics
 GRAMMAR_OFF := CommaFixes CompoundNouns EllipsisLength ExpandArgument ExpandMemoryShorthands ExpandMinimum \

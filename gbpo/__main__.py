@@ -8,12 +8,15 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
-from .shared.packages import companion, launch_words, recipes_folder, shipped_recipes
+from .shared.packages import companion, install_command, launch_words, recipes_folder, shipped_recipes
 from .shared.recipe_yaml import nearest
 from .shared.version import __version__
 
@@ -27,10 +30,25 @@ COMMANDS = {
     "doctor": ("gbpo.run.preview.doctor", "what this machine can run, and what a recipe lacks"),
     "recipes": ("", "list the shipped recipes; show or copy one"),
     "control": ("gbpo.control.train", "train BPO or PPO in an environment"),
+    "completion": ("", "print the script that completes commands and fields in bash or zsh"),
     "theory": ("evals.theory.command", "check the theorems of the paper"),
     "bench": ("evals.bench.__main__", "measure speed and memory"),
 }
+# what a command needs beyond the core: a package, and the extra that installs it
+_NEEDS = dict.fromkeys(("compare", "evaluate", "report", "theory"), ("scipy", "evals"))
+_NEEDS |= {"control": ("stable_baselines3", "control")}
 _RECIPES_USAGE = "gbpo recipes [show NAME | copy NAME [FILE]]"
+_COMPLETION_USAGE = "gbpo completion bash|zsh"
+_COMPLETION_HELP = f"""usage: {_COMPLETION_USAGE}
+
+Print a script with which the shell completes commands, recipes, fields and their values. Make it once:
+
+  bash: mkdir -p ~/.local/share/bash-completion/completions
+        gbpo completion bash > ~/.local/share/bash-completion/completions/gbpo
+  zsh:  gbpo completion zsh > FOLDER/_gbpo, with a FOLDER of $fpath
+
+bash reads the file if the package bash-completion is installed. Without it, add to ~/.bashrc:
+source ~/.local/share/bash-completion/completions/gbpo"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,12 +74,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if name == "recipes":
         _recipes(rest)
+    elif name == "completion":
+        _completion(rest)
     elif name == "train" and _takes("--processes", rest):
         _train_in_processes(rest)
     else:
+        package, extra = _NEEDS.get(name, ("gbpo", ""))
+        if find_spec(package) is None:
+            _refuse(f"gbpo {name} needs {package}, which is not installed: {install_command(extra)}")
         if str(Path.cwd()) not in sys.path:
             sys.path.append(str(Path.cwd()))  # it can hold the user's own rewards, as with python -m
-        _command(COMMANDS[name][0])(rest)
+        _module(COMMANDS[name][0]).main(rest)
 
 
 def _help() -> str:
@@ -70,9 +93,9 @@ def _help() -> str:
     return "\n".join(["usage: gbpo COMMAND [arguments]", "", *lines, "", "gbpo COMMAND --help explains a command."])
 
 
-def _command(module: str) -> Callable[[Sequence[str]], None]:
-    """The function of a command, in a checkout or in the wheel."""
-    return (import_module(module) if module.startswith("gbpo.") else companion(module)).main
+def _module(name: str) -> ModuleType:
+    """The module of a command, in a checkout or in the wheel."""
+    return import_module(name) if name.startswith("gbpo.") else companion(name)
 
 
 def _takes(flag: str, words: Sequence[str]) -> bool:
@@ -119,6 +142,26 @@ def _recipes(words: list[str]) -> None:
         _refuse(f"{path} exists and is not overwritten. Write another name: gbpo recipes copy {name} FILE")
     shutil.copyfile(shipped[name], path)
     print(f"{path} is a copy of the recipe {name}. Run it with: gbpo train {path}")
+
+
+def _completion(words: list[str]) -> None:
+    from .run.completion import SHELLS, script
+
+    if words in ([], ["-h"], ["--help"]):
+        print(_COMPLETION_HELP)
+        return
+    if len(words) != 1 or words[0] not in SHELLS:
+        _refuse(f"{' '.join(words)!r} is not a shell that can complete. Write {_COMPLETION_USAGE}")
+    print(script(words[0], {name: (text, _parser(name)) for name, (_, text) in COMMANDS.items()}))
+
+
+def _parser(name: str) -> ArgumentParser | None:
+    """The parser of a command, if it has one and its packages are installed."""
+    try:
+        return getattr(_module(COMMANDS[name][0]), "make_parser", lambda: None)() if COMMANDS[name][0] else None
+    except ImportError as error:
+        print(f"gbpo: warning: the options of 'gbpo {name}' are not completed: {error}.", file=sys.stderr)
+        return None
 
 
 def _refuse(message: str) -> NoReturn:

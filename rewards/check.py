@@ -99,22 +99,7 @@ def check_server(reward: Callable[..., Any], dataset: Any) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Grade the reference answers of a data set and print the rows whose reference answer fails."""
-    parser = argparse.ArgumentParser(prog="gbpo check", description=main.__doc__)
-    parser.add_argument("dataset", help="a jsonl, json, parquet or csv file, or the name of a data set on the Hub")
-    parser.add_argument("--reward", required=True, help="name or dotted path of the reward")
-    parser.add_argument(
-        "--reward_kwargs", type=json.loads, default={}, help="options of the reward, such as '{\"workers\": 4}'"
-    )
-    parser.add_argument(
-        "--columns", type=json.loads, default={}, help='columns to rename, such as \'{"answer": "solution"}\''
-    )
-    parser.add_argument(
-        "--extract", type=json.loads, default={}, help='extractors, such as \'{"solution": "after ####"}\''
-    )
-    parser.add_argument("--split", default="train", help="split of a data set on the Hub (default: %(default)s)")
-    parser.add_argument(
-        "--show", type=int, default=0, metavar="N", help="print what the first N references are read as"
-    )
+    parser = make_parser()
     options = parser.parse_args(argv)
     try:
         columns = _load(options.dataset, options.split, options.columns, options.extract, options.reward == "code")
@@ -132,6 +117,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = len(next(iter(columns.values())))
     print(f"{rows - len(failing)} of {rows} reference answers grade themselves as correct")
     raise SystemExit(1 if failing else 0)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
+    parser = argparse.ArgumentParser(prog="gbpo check", description=main.__doc__)
+    add = parser.add_argument
+    add("dataset", help="a jsonl, json, parquet or csv file, or the name of a data set on the Hub")
+    add("--reward", required=True, help="name or dotted path of the reward")
+    add("--reward_kwargs", type=json.loads, default={}, help="options of the reward, such as '{\"workers\": 4}' (none)")
+    add("--columns", type=json.loads, default={}, help='columns to rename, such as \'{"answer": "solution"}\' (none)')
+    add("--extract", type=json.loads, default={}, help='extractors, such as \'{"solution": "after ####"}\' (none)')
+    add("--split", default="train", help="split of a data set on the Hub (train)")
+    add("--show", type=int, default=0, metavar="N", help="print what the first N references are read as (0)")
+    return parser
 
 
 def _understood(reward: Callable[..., Any], columns: Mapping[str, Sequence[Any]]) -> list[str]:

@@ -1,13 +1,21 @@
 """The command `gbpo`: what it finds, what it starts, and its errors."""
 
+import math
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 import gbpo.__main__ as command
+from gbpo.shared import packages
 from gbpo.shared.packages import find_recipe, import_root, recipes_folder, shipped_recipes
+
+ROOT = Path(__file__).parents[1]
+INSTALL_EVALS = packages.install_command("evals")
 
 
 @pytest.fixture
@@ -29,7 +37,7 @@ def run(capsys):
 def test_the_help_names_every_command_and_imports_nothing_large():
     code = (
         "import sys, gbpo.__main__ as command\n"
-        "command.main(['--help'])\n"
+        "command.main(['--help']); command.main(['recipes'])\n"
         "assert not {'torch', 'trl', 'transformers'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -44,14 +52,34 @@ def test_every_command_has_its_own_help(name, run):
     assert f"gbpo {name}" in out
 
 
-def test_the_help_of_train_is_one_screen_with_the_own_fields_first(run):
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("name", command.COMMANDS)
+def test_the_help_of_a_command_is_one_screen(name, width, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    _, out, _ = run(name, "--help")
+    lines = sum(max(1, math.ceil(len(line) / width)) for line in out.splitlines())  # a terminal wraps long lines
+    assert lines <= (60 if name == "train" else 50)
+
+
+@pytest.mark.parametrize("name", ["compare", "rollouts", "check", "control", "theory"])
+def test_every_option_says_its_default(name):
+    """In brackets at the end of its help, unless it is a switch or has no default."""
+    options = [
+        one for one in command._parser(name)._actions if one.option_strings and "--help" not in one.option_strings
+    ]
+    defaults = {one.option_strings[0]: one.help for one in options if one.default not in (None, False, [])}
+    assert defaults
+    assert {flag: text for flag, text in defaults.items() if not text.endswith(")")} == {}
+
+
+def test_the_help_of_train_has_the_own_fields_first(run):
     _, short, _ = run("train", "--help")
     _, whole, _ = run("train", "--help-all")
-    assert len(short.splitlines()) <= 60
     assert all(len(line) <= 120 for line in (short + whole).splitlines())
     assert short.index("--dataset_name ") < short.index("--target_baseline ")
     assert "--learning_rate " not in short
     assert "--learning_rate " in whole and "--lora_r " in whole
+    assert re.search(r"--resume_from_checkpoint +\(None\) +auto .*restores the whole run\n", whole)
 
 
 def test_recipes_are_found_by_name_and_a_file_comes_first(tmp_path, monkeypatch):
@@ -84,6 +112,7 @@ def test_recipes_are_listed_shown_and_copied_but_nothing_is_overwritten(run, tmp
         (["trian"], ["'trian'", "gbpo train"]),
         (["recipes", "show", "tiny_mth"], ["'tiny_mth'", "'tiny_math'"]),
         (["recipes", "print"], ["'print'", "gbpo recipes"]),
+        (["completion", "fish"], ["'fish'", "gbpo completion bash|zsh"]),
         (["train", "tiny_math", "--processes", "zero"], ["--processes zero", "number of processes"]),
         (["train", "tiny_math", "--processes"], ["--processes", "without a value"]),
         (["train", "tiny_mth"], ["tiny_mth", "tiny_math"]),
@@ -95,6 +124,34 @@ def test_bad_input_is_one_line(words, parts, run):
     assert status == 2
     assert len(error.strip().splitlines()) == 1
     assert all(part in error for part in parts), error
+
+
+def test_a_command_without_its_extra_names_the_command_that_installs_it(run, monkeypatch):
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "scipy" else object())
+    status, _, error = run("evaluate", "runs/mine")
+    assert status == 2
+    assert error.strip() == f"gbpo: error: gbpo evaluate needs scipy, which is not installed: {INSTALL_EVALS}."
+
+
+def test_an_extra_is_installed_from_the_checkout_or_by_name(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text("")
+    monkeypatch.setattr(packages, "import_root", lambda: tmp_path)
+    assert packages.install_command("vllm") == f"pip install -e '{tmp_path}[vllm]'"
+    monkeypatch.chdir(tmp_path)
+    assert packages.install_command("vllm") == "pip install -e '.[vllm]'"
+    (tmp_path / "pyproject.toml").unlink()
+    assert packages.install_command("vllm") == "pip install 'gbpo[vllm]'"
+
+
+def test_every_named_extra_exists_and_only_one_place_writes_the_command():
+    sources = {path: path.read_text() for part in ("gbpo", "rewards", "evals") for path in (ROOT / part).rglob("*.py")}
+    named = {extra for text in sources.values() for extra in re.findall(r"install_command\([\"'](\w+)", text)}
+    named |= {extra for _, extra in command._NEEDS.values()}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"vllm", "deepspeed", "atari"} < named <= set(extras)
+    assert [path.name for path, text in sources.items() if re.search(r"pip install[^\n]*gbpo\[", text)] == [
+        "packages.py"
+    ]
 
 
 @pytest.mark.parametrize("form", [["--processes", "2"], ["--processes=2"]])

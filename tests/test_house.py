@@ -195,7 +195,7 @@ PACKAGES = ("gbpo", "rewards", "evals")
 ORDER = {
     "gbpo.run": (
         "rewards_package recipe tables tools data environments rewards reward_hazards models output processes preview"
-        " rollouts report help_page train __main__"
+        " rollouts report help_page completion train __main__"
     ).split(),
     "gbpo": "shared core trainer control run doctor __main__".split(),
     "gbpo.trainer": (

@@ -12,9 +12,12 @@ from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+import gbpo
 from gbpo.trainer.sampling.vllm_client import START
+from wheel_use import train_compare_report
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,6 +58,17 @@ def wheel(tmp_path_factory):
 def test_wheel_has_one_top_level_name(wheel):
     names = {name.split("/")[0] for name in ZipFile(wheel).namelist()}
     assert {name for name in names if not name.endswith(".dist-info")} == {"gbpo"}
+
+
+def test_wheel_ships_the_licence_the_type_marker_and_no_file_of_another_kind(wheel):
+    """Weights, data sets or pictures from elsewhere would have a licence of their own."""
+    names = ZipFile(wheel).namelist()
+    assert "gbpo/py.typed" in names and f"gbpo-{gbpo.__version__}.dist-info/licenses/LICENSE" in names
+    kinds = {Path(name).suffix for name in names if name.startswith("gbpo/")}
+    assert kinds == {".py", ".md", ".yaml", ".json", ".html", ".css", ".js", ".typed"}
+    assert {name for name in names if name.endswith(".json")} == {
+        f"gbpo/evals/bench/baselines/{path.name}" for path in (ROOT / "evals/bench/baselines").glob("*.json")
+    }
 
 
 def test_wheel_works_without_the_checkout(wheel, tmp_path):
@@ -99,15 +113,7 @@ def test_the_wheel_trains_compares_and_reports(wheel, tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    assert "tiny_math" in gbpo("recipes")
-    small = ["--per_device_train_batch_size=16", "--max_steps=2", "--max_completion_length=3"]
-    gbpo("train", "tiny_math", *small, "--output_dir=run")
-    assert (tmp_path / "run" / "model" / "README.md").is_file()
-    few = ["--eval_steps=1", "--eval_questions=8", "--eval_samples=2", "--seeds", "0"]
-    gbpo("compare", "tiny_math", "--algorithms", "grpo", "gbpo", *few, *small)
-    (tmp_path / "runs" / "compare-tiny_math" / "report.html").unlink()
-    gbpo("report", "runs/compare-tiny_math")
-    assert (tmp_path / "runs" / "compare-tiny_math" / "report.html").is_file()
+    train_compare_report(gbpo, tmp_path)
 
 
 def test_checkout_imports_from_any_directory(tmp_path):
@@ -134,6 +140,23 @@ def test_the_tested_versions_are_in_the_required_ranges():
     versions = {canonicalize_name(name): version for name, version in tested}
     for requirement in required_by(["vllm", "deepspeed", "evals", "tensorboard", "wandb", "trackio", "mlflow"]):
         assert versions[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def test_the_container_installs_the_tested_versions():
+    """launch/Dockerfile was not built here, so its files, extras and pins are compared with those of the checkout."""
+    lines = re.sub(r"\\\n\s*", "", (ROOT / "launch" / "Dockerfile").read_text()).splitlines()
+    copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
+    assert copied and all((ROOT / name).exists() for name in copied)
+    assert {"gbpo", "rewards", "evals", "recipes", "launch", "pyproject.toml", "constraints.txt"} <= set(copied)
+    (extras,) = re.findall(r"^ARG EXTRAS=(\S+)$", "\n".join(lines), re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    (python,) = re.findall(r"^FROM python:([\d.]+)-slim", "\n".join(lines), re.MULTILINE)
+    assert python in SpecifierSet(project["requires-python"])
+    assert f"Programming Language :: Python :: {python}" in project["classifiers"]
+    (pins,) = re.findall(r"grep -E '(\S+)' constraints.txt", "\n".join(lines))
+    assert f"grep -E '{pins}' constraints.txt > $(ENGINE_PINS)" in (ROOT / "Makefile").read_text()
+    assert [line.count("--constraint pins.txt") for line in lines if "pip install" in line] == [1, 1]
 
 
 def test_every_lower_bound_can_be_installed_by_make_test_oldest():

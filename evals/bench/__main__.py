@@ -1,13 +1,5 @@
 """Benchmarks.
 
-    python -m evals.bench train       forward and backward pass of an optimiser step, GBPOTrainer and TRL's GRPOTrainer
-    python -m evals.bench loss        time of the loss, as a fraction of a step's forward and backward pass
-    python -m evals.bench rewards     completions graded per second
-    python -m evals.bench control     environment steps per second, BPO and Stable-Baselines3's PPO
-    python -m evals.bench generate    tokens generated per second, with transformers and vLLM
-    python -m evals.bench ahead       seconds per generation with a server that samples while the trainer trains
-    python -m evals.bench end2end     seconds until the demo task is solved, GBPOTrainer and TRL's GRPOTrainer
-
 All numbers are medians over `--repeats`. Run the benchmarks on an otherwise idle machine. evals/bench/README.md defines
 what they measure.
 """
@@ -21,13 +13,23 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-BENCHES = ("train", "loss", "rewards", "control", "generate", "ahead", "end2end")
+from ..shared.command_line import OneScreenHelp
+
+BENCHES = {
+    "train": "forward and backward pass of an optimiser step, GBPOTrainer and TRL's GRPOTrainer",
+    "loss": "time of the loss, as a fraction of a step's forward and backward pass",
+    "rewards": "completions graded per second",
+    "control": "environment steps per second, BPO and Stable-Baselines3's PPO",
+    "generate": "tokens generated per second, with transformers and vLLM",
+    "ahead": "seconds per generation with a server that samples while the trainer trains",
+    "end2end": "seconds until the demo task is solved, GBPOTrainer and TRL's GRPOTrainer",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one benchmark, print its table and write its JSON file."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(argv)
+    options = make_parser().parse_args(argv)
 
     from gbpo.run.data import loading as data
 
@@ -45,13 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         measuring.write(options.json, result.results, machine)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gbpo bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
+    parser = argparse.ArgumentParser(prog="gbpo bench", description=__doc__, formatter_class=OneScreenHelp)
     benches = parser.add_subparsers(dest="benchmark", required=True)
-    for name in BENCHES:
-        bench = benches.add_parser(name)
+    for name, meaning in BENCHES.items():
+        bench = benches.add_parser(name, help=meaning)
         bench.add_argument("--repeats", type=int, default=3, help="number of measurements (3)")
         bench.add_argument("--json", type=Path, metavar="FILE", help="file to write the results to")
         bench.add_argument(

@@ -1,22 +1,19 @@
 """Compare algorithms on your task over several seeds.
 
-    gbpo compare tiny_math --algorithms grpo gbpo gbpo:target_baseline=exact \
-        --seeds 0 1 2 3 4 --grid epsilon=0.2,0.3 num_iterations=1,4 --output runs/compare [--field value …]
+    gbpo compare tiny_math --algorithms grpo gbpo gbpo:target_baseline=exact
+        --seeds 0 1 2 3 4 --grid epsilon=0.2,0.3 num_iterations=1,4
 
 runs the recipe once for every algorithm, grid point and seed. Each run is a process of its own. All runs use the same
 prompts in the same order (with `difficulty` only in the first pass over the training set), the same starting model and
 the same held-out questions. The command then evaluates the final model and the best checkpoint of each run and writes
 `report.html`, `summary.md`, `figures/` and `results.json`.
 
-Run the same command again to continue an interrupted comparison. To extend a comparison, add seeds, algorithms or grid
-values to its command.
-
-Exit status: 0 if every run is done, 1 if a run failed, 2 for bad input, 130 if the command was interrupted.
+The same command again continues an interrupted comparison, also with more seeds, algorithms or grid values. Fields of
+the recipe can follow. Exit status: 0 if every run is done, 1 if a run failed, 2 for bad input, 130 if interrupted.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import shutil
@@ -33,7 +30,7 @@ from ..report import page
 from ..report.analysis import analyse
 from ..report.answer import console
 from ..report.run_numbers import mean_name
-from ..shared.command_line import OneLineErrorParser
+from ..shared.command_line import OneLineErrorParser, OneScreenHelp
 from .collect_results import collect_results
 from .prepare import prepare
 from .run_cells import CellError, run_cells
@@ -50,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _compare(argv: Sequence[str] | None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     data.quiet()
-    parser = _parser()
+    parser = make_parser()
     options, overrides = parser.parse_known_args(argv)
     options.output = options.output or Path("runs") / f"compare-{options.recipe.stem}"
     try:
@@ -81,27 +78,50 @@ def _compare(argv: Sequence[str] | None) -> None:
     raise SystemExit(130 if interrupted else 1 if unfinished else 0)
 
 
-def _parser() -> OneLineErrorParser:
+def make_parser() -> OneLineErrorParser:
+    """The parser of the command, without the fields of the recipe."""
     parser = OneLineErrorParser(
         prog="gbpo compare",
         usage="%(prog)s RECIPE --algorithms A B … --seeds 0 1 … [--output DIR] [options] [--field value …]",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=OneScreenHelp,
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("recipe", type=find_recipe, help="recipe of all runs: a file or the name of a shipped recipe")
-    add("--algorithms", nargs="+", required=True, help="grpo or gbpo, also with fields: gbpo:target_baseline=exact,…")
-    add("--seeds", nargs="+", type=int, required=True, help="seeds of the runs; use five or more")
-    add("--output", type=Path, help="folder of the comparison (default: runs/compare-RECIPE)")
+    add(
+        "--algorithms",
+        nargs="+",
+        required=True,
+        metavar="A",
+        help="grpo, gbpo, or gbpo:FIELD=VALUE,…",
+    )
+    add("--seeds", nargs="+", type=int, required=True, metavar="N", help="seeds of the runs; use five or more")
+    add("--output", type=Path, metavar="DIR", help="folder of the comparison (runs/compare-RECIPE)")
     add("--grid", nargs="+", default=[], metavar="FIELD=V,V", help="fields to vary, with their values")
-    add("--jobs", type=int, default=1, help="number of parallel runs; with several GPUs, each run gets one GPU (1)")
-    add("--launcher", help="command to start launch/gbpo.py with, such as 'accelerate launch --num_processes 8'")
-    add("--eval_dataset_name", help="held-out questions: a file or a Hub id (default: the recipe's test split)")
-    add("--eval_steps", type=float, help="steps between validations (default: the recipe's, or 20 validations per run)")
-    add("--eval_questions", type=int, default=512, help="maximum number of held-out questions, half for the test (512)")
-    add("--eval_reward", help="name of the reward for the test (default: the recipe's first reward)")
-    add("--eval_samples", type=int, default=16, help="completions per test question (16)")
-    add("--eval_temperature", type=float, help="sampling temperature of the test (default: the recipe's)")
-    add("--eval_top_p", type=float, help="top_p of the test (default: the recipe's)")
+    add(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="parallel runs; with several GPUs each gets one GPU (1)",
+    )
+    add(
+        "--launcher",
+        metavar="X",
+        help="command of each run, such as 'accelerate launch --num_processes 8'",
+    )
+    add("--eval_dataset_name", metavar="X", help="held-out questions: a file or a Hub id (the recipe's test split)")
+    add("--eval_steps", type=float, metavar="N", help="steps between validations (the recipe's, or 20 validations)")
+    add(
+        "--eval_questions",
+        type=int,
+        default=512,
+        metavar="N",
+        help="held-out questions, half for the test (512)",
+    )
+    add("--eval_reward", metavar="NAME", help="name of the reward for the test (the recipe's first)")
+    add("--eval_samples", type=int, default=16, metavar="N", help="completions per test question (16)")
+    add("--eval_temperature", type=float, metavar="X", help="sampling temperature of the test (the recipe's)")
+    add("--eval_top_p", type=float, metavar="X", help="top_p of the test (the recipe's)")
     return parser

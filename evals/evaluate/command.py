@@ -1,21 +1,12 @@
-"""Evaluate checkpoints on held-out questions with a reward of this project.
+"""Evaluate models on held-out questions with a reward of this project.
 
-    gbpo evaluate runs/mine          # the output folder of a run, its model or one of its checkpoints
-    gbpo evaluate MODEL [MODEL ...] DATASET --reward math --columns '{"problem": "prompt"}' --samples 16
+    gbpo evaluate runs/mine     # the folder of a run, its model or a checkpoint
+    gbpo evaluate MODEL DATA --reward math --columns '{"problem": "prompt"}'
 
-prints for each model mean@k with its 95 % interval over the questions, unbiased pass@k, majority@k, the score of greedy
-decoding, the mean length and the fraction of samples cut off by the token limit. With several models, it prints the
-difference of mean@k of each later model to the first, paired by question. The intervals describe these models on such
-questions. They say nothing about other training runs; for those, compare several seeds with `gbpo compare`. With
-`--reference MODEL`, the command also prints the KL divergence from the reference model. A model is a folder, an adapter
-folder, a Hub id or a builtin model. Results are cached: a repeated evaluation with the same weights, questions,
-settings and code reads its result from the cache.
-
-For a model that a run has trained, the settings of the run are the defaults: columns, prompts, tools, the first
-reward, temperature, top_p and the maximum number of tokens. They apply to all models of the command. Without DATASET,
-the questions are the evaluation set of the run: `eval_dataset_name`, else the test split or, for a generated task,
-problems that the run does not train on. Options override them, and one line says where each setting comes from.
-`--recipe FILE` takes the defaults from a recipe instead.
+prints mean@k with its 95 % interval over the questions, unbiased pass@k, majority@k, the score of greedy decoding, the
+mean length and the share of samples that the token limit cuts off. With several models, it also prints the difference
+of each later model to the first. Settings that are not given are those of the run that trained the model, and one line
+names them. Results are cached. evals/README.md explains more.
 """
 
 from __future__ import annotations
@@ -30,6 +21,7 @@ from statistics import fmean
 
 from gbpo.shared.write_whole import write_whole
 
+from ..shared.command_line import OneLineErrorParser
 from ..shared.results import Evaluation
 from .options import find_origin, models_and_data_set, parser, settings_of, sources
 from .origin import trained_model
@@ -39,12 +31,17 @@ from .origin import trained_model
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line. On bad input, print one line and exit with status 2."""
-    command_line = parser(__doc__)
+    command_line = make_parser()
     options = command_line.parse_args(argv)
     try:
         _evaluate_all(options)
     except (ValueError, ImportError) as error:
         command_line.error(error)
+
+
+def make_parser() -> OneLineErrorParser:
+    """The parser of the command."""
+    return parser(__doc__)
 
 
 def summary_lines(evaluation: Evaluation) -> list[str]:

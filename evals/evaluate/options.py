@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 from gbpo.run.recipe.arguments import RunArguments, mapping
 from gbpo.shared.packages import find_recipe
 
-from ..shared.command_line import OneLineErrorParser
+from ..shared.command_line import OneLineErrorParser, OneScreenHelp
 from .origin import Origin, is_model, origin_of_model, origin_of_recipe
 from .settings import ENGINES, QUESTION_FIELDS, SAMPLING, Settings
 
@@ -30,7 +30,7 @@ _SAMPLING_HELP = {
     "max_tokens": "maximum number of tokens per completion",
     "seed": "seed of the sampling",
     "batch_size": "completions per batch",
-    "tool_turns": "turns in which a completion may call tools",
+    "tool_turns": "turns that may call tools",
 }
 
 
@@ -40,30 +40,33 @@ def parser(description: str | None) -> OneLineErrorParser:
         prog="gbpo evaluate",
         usage="%(prog)s MODEL [MODEL ...] [DATASET] [--reward NAME] [options]",
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=OneScreenHelp,
         allow_abbrev=False,
     )
     add, defaults = made.add_argument, {one.name: one.default for one in dataclasses.fields(Settings)}
-    add("names", nargs="+", metavar="MODEL", help="models or runs, then the data set: a file, Hub id or generated task")
+    add("names", nargs="+", metavar="MODEL", help="models or runs, and a data set at the end")
     add("--recipe", type=find_recipe, metavar="FILE", help="recipe with the default settings")
-    add("--reward", help="name or dotted path of the reward (reasoning_gym tasks have their own)")
-    add("--reward_kwargs", help="options of the reward, for example '{\"workers\": 4}'")
+    add("--reward", metavar="NAME", help="name or dotted path of the reward (the run's)")
+    add("--reward_kwargs", metavar="X", help="options of the reward: '{\"workers\": 4}'")
     hints = get_type_hints(RunArguments)
     for field in dataclasses.fields(RunArguments):
         if field.name in QUESTION_FIELDS and field.name != "dataset_name":
-            names = [_SHORT[field.name]] if field.name in _SHORT else []
+            names = [_SHORT[field.name]] if field.name in _SHORT else [f"--{field.name}"]
             kind = {int | None: int, float: float}.get(hints[field.name], str)
             text = field.metadata["help"]
             text = text[0].lower() + text[1:].rstrip(".")
-            add(*names, f"--{field.name}", dest=field.name, type=kind, metavar="VALUE", help=text)
-    add("--chat_template_kwargs", metavar="VALUE", help="variables of the chat template: '{enable_thinking: false}'")
+            add(*names, dest=field.name, type=kind, metavar="X", help=text)
+            if field.name in _SHORT:  # the name of the field in a recipe works too
+                add(f"--{field.name}", dest=field.name, type=kind, help=argparse.SUPPRESS)
+    add("--chat_template_kwargs", metavar="X", help="variables of the template: {enable_thinking: false}")
     for name, text in _SAMPLING_HELP.items():
-        add(
-            f"--{name}", type=int if defaults[name] is None else type(defaults[name]), help=f"{text} ({defaults[name]})"
-        )
-    add("--engine", choices=ENGINES, help="program that generates the completions (auto)")
-    add("--reference", metavar="MODEL", help="model to measure the KL divergence from")
-    add("--output", metavar="FILE.json", help="file to write the results to")
+        value = defaults[name]
+        kind = int if value is None else type(value)
+        text += " (no limit)" if value is None else f" ({value})"
+        add(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=text)
+    add("--engine", choices=ENGINES, metavar="NAME", help=f"{', '.join(ENGINES)} (auto)")
+    add("--reference", metavar="MODEL", help="model for the KL divergence (none)")
+    add("--output", metavar="FILE.json", help="file to write the results to (none)")
     add("--no_cache", action="store_true", help="evaluate again even if the result is cached")
     return made
 

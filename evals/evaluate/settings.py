@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from gbpo.run.recipe.arguments import TOOL_TURNS, RunArguments
+from gbpo.shared.packages import install_command
 
 if TYPE_CHECKING:
     from gbpo.run.data.prompts import PromptFormat
@@ -125,7 +126,7 @@ def _choose_engine(requested: str) -> str:
     installed = find_spec("vllm") is not None
     if requested == "vllm" and not installed:
         raise ValueError(
-            "engine='vllm' is not installed. Run pip install 'gbpo[vllm]', or write engine='transformers'."
+            f"engine='vllm' is not installed. Run {install_command('vllm')}, or write engine='transformers'."
         )
     if requested != "auto":
         return requested

@@ -2,17 +2,16 @@
 
     gbpo report DIR
 
-writes `report.html`, `summary.md` and `figures/*.png` into DIR, the `--output` folder of `evals.compare`. `report.html`
+writes `report.html`, `summary.md` and `figures/*.png` into DIR, the `--output` folder of `gbpo compare`. `report.html`
 is a single file that works offline. The command prints the verdict of the report.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..shared.command_line import OneLineErrorParser
+from ..shared.command_line import OneLineErrorParser, OneScreenHelp
 from ..shared.results import Results
 from . import page
 from .analysis import analyse
@@ -22,10 +21,7 @@ from .run_numbers import mean_name
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = OneLineErrorParser(
-        prog="gbpo report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, help="the --output folder of evals.compare")
+    parser = make_parser()
     options = parser.parse_args(argv)
     try:
         results = Results.load(options.folder)
@@ -35,3 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     page.write(results, analysis, options.folder)
     print("\n".join(console(analysis, mean_name(results))))
     print(f"report: {options.folder / 'report.html'}")
+
+
+def make_parser() -> OneLineErrorParser:
+    """The parser of the command."""
+    parser = OneLineErrorParser(prog="gbpo report", description=__doc__, formatter_class=OneScreenHelp)
+    parser.add_argument("folder", type=Path, help="the --output folder of gbpo compare")
+    return parser

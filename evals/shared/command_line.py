@@ -8,6 +8,18 @@ import sys
 from typing import NoReturn
 
 
+class OneScreenHelp(argparse.HelpFormatter):
+    """Help that fits on a screen. Paragraphs are filled to its width, and indented lines stay as they are."""
+
+    def __init__(self, prog: str, max_help_position: int = 30, width: int | None = None):
+        super().__init__(prog, max_help_position=max_help_position, width=width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        blocks = text.strip().split("\n\n")
+        return "\n\n".join(block if block.startswith(" ") else fill(block, width, indent) for block in blocks)
+
+
 class OneLineErrorParser(argparse.ArgumentParser):
     """An argument parser whose errors are a single line without the usage text."""
 

@@ -1,6 +1,6 @@
 """Check the theorems of Bounded Ratio Reinforcement Learning on `gbpo.core`.
 
-    python -m evals.theory [--mdps N] [--seed S] [--json FILE]
+    gbpo theory [--mdps N] [--seed S] [--json FILE]
 
 draws random finite decision processes and compares the targets and losses of `gbpo.core` with independent results:
 SciPy's linear programming and convex optimisation, exact linear solves, PPO's loss under autograd, and sorting.
@@ -11,7 +11,6 @@ check. Exit status: 0 if all checks pass, 1 if a check fails, 2 for bad input.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,18 +18,13 @@ from pathlib import Path
 
 from gbpo.shared.write_whole import write_whole
 
-from ..shared.command_line import OneLineErrorParser
+from ..shared.command_line import OneLineErrorParser, OneScreenHelp
 from .run_checks import CHECKS, TheoryResults, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = OneLineErrorParser(
-        prog="gbpo theory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--mdps", type=int, default=20_000, help="number of random decision processes (20000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random problems (0)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the results to")
+    parser = make_parser()
     options = parser.parse_args(argv)
     try:
         if options.json is not None and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
@@ -45,6 +39,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(error)
     print(table(results))
     raise SystemExit(0 if all(result.passed for result in results.results) else 1)
+
+
+def make_parser() -> OneLineErrorParser:
+    """The parser of the command."""
+    parser = OneLineErrorParser(prog="gbpo theory", description=__doc__, formatter_class=OneScreenHelp)
+    parser.add_argument("--mdps", type=int, default=20_000, help="number of random decision processes (20000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random problems (0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the results to")
+    return parser
 
 
 def table(results: TheoryResults) -> str:

@@ -11,6 +11,7 @@ from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
+from ..shared.packages import install_command
 from .recipe import Plan
 
 
@@ -46,7 +47,7 @@ def is_atari(env: str) -> bool:
     """Whether the id is an Atari game of ale-py. Registers the games if ale-py is installed."""
     if find_spec("ale_py") is None:
         if "NoFrameskip" in env or env.startswith("ALE/"):
-            raise ImportError(f"env={env!r} needs ale-py, which is not installed: pip install 'gbpo[atari]'.")
+            raise ImportError(f"env={env!r} needs ale-py, which is not installed: {install_command('atari')}.")
         return False
     import ale_py
 

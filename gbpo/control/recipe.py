@@ -121,7 +121,7 @@ def parse(argv: Sequence[str]) -> Command:
     Raises:
         ValueError: The recipe does not exist, a key is unknown, or a value is invalid.
     """
-    options = _parser().parse_args(argv)
+    options = make_parser().parse_args(argv)
     if (options.recipe is None) == (options.env is None):
         raise ValueError(f"Give either a recipe, for example {_EXAMPLE}, or --env ID.")
     if options.recipe is None:
@@ -154,14 +154,15 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}. See python -m gbpo.control --help.")
 
 
-def _parser() -> _Parser:
+def make_parser() -> _Parser:
+    """The parser of the command."""
     parser = _Parser(prog="gbpo control", description="Train and evaluate BPO or PPO.", allow_abbrev=False)
-    parser.add_argument("recipe", nargs="?", help=f"a YAML file, for example {_EXAMPLE}")
-    parser.add_argument("--env", help="a Gymnasium id, trained with the defaults of the algorithm")
-    parser.add_argument("--algorithm", choices=list(ALGORITHMS), default="bpo")
-    parser.add_argument("--steps", type=int, help="environment steps of each seed")
-    parser.add_argument("--seeds", type=int, nargs="+", help="seeds to train (default: the recipe's seeds, or 0)")
-    parser.add_argument("--output", type=Path, help="folder of the results (default: runs/NAME-ALGORITHM)")
+    parser.add_argument("recipe", nargs="?", help="a YAML file, or the name of a shipped recipe such as cartpole")
+    parser.add_argument("--env", help="a Gymnasium id to train instead of a recipe")
+    parser.add_argument("--algorithm", choices=list(ALGORITHMS), default="bpo", help="algorithm to train with (bpo)")
+    parser.add_argument("--steps", type=int, help="environment steps of each seed (the recipe's)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds to train (the recipe's, or 0)")
+    parser.add_argument("--output", type=Path, help="folder of the results (runs/NAME-ALGORITHM)")
     parser.add_argument("--video", action="store_true", help="film an episode of each finished seed")
     return parser
 

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from . import agents, environments, evaluation, folder
 from .checkpoints import Evaluation, Progress, last_checkpoint, read_progress, write_checkpoint
 from .recipe import Plan, parse
+from .recipe import make_parser as make_parser
 from .results import write_results
 
 

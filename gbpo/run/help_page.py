@@ -1,6 +1,7 @@
 """The help of `gbpo train`: the fields of a run and of GBPO, one line each. `--help-all` lists the inherited fields."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 
@@ -10,13 +11,18 @@ from ..trainer.config import BaseConfig, GBPOConfig
 from .recipe.arguments import RunArguments
 from .tables import options
 
-_WIDTH = 118
+_WIDEST = 118
 _USAGE = """usage: gbpo train RECIPE [--field value …] [--processes N]
 
-RECIPE is a YAML file, or the name of a shipped recipe ('gbpo recipes' lists them). Every field can stand in the recipe
-or on the command line. --dry_run true checks everything without training. --processes N starts N processes here."""
-_MORE = """recipes/README.md and gbpo/README.md explain these fields. 'gbpo train --help-all' adds the fields that are
-inherited from TRL and transformers, such as learning_rate, num_generations, use_vllm and use_peft."""
+RECIPE is a YAML file, or a name that 'gbpo recipes' lists. Every field can also
+be in the recipe. --processes N starts N processes on this machine."""
+_MORE = """recipes/README.md and gbpo/README.md explain these. 'gbpo train --help-all' adds
+the fields of TRL and transformers, such as learning_rate and use_peft."""
+
+# inherited fields with another meaning in a recipe
+_OWN_MEANING = {
+    "resume_from_checkpoint": "auto (the last checkpoint, if any), true or a path restores the whole run",
+}
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
@@ -40,10 +46,11 @@ def _section(title: str, config: type, inherited: type | None = None) -> str:
 
 
 def _line(name: str, default: str, meaning: str) -> str:
-    """Name, default and first sentence, cut at the width of the page."""
+    """Name, default and first sentence, cut at the width of the terminal."""
     sentence = re.split(r"(?<=[a-z)}`])[.;] ", " ".join(meaning.split()), maxsplit=1)[0].replace("`", "").rstrip(".")
-    text = f"  --{name:<28} {f'({default})':<14} {sentence}"
-    return text if len(text) <= _WIDTH else text[: _WIDTH - 1].rstrip() + "…"
+    text = f"  --{name:<27} {f'({default})':<9} {sentence}"
+    width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 50)).columns)
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
 def _inherited(title: str, config: type) -> str:
@@ -52,7 +59,9 @@ def _inherited(title: str, config: type) -> str:
         _line(
             one.name,
             "…" if one.default is MISSING else str(one.default),
-            one.metadata.get("help") or "see the documentation of transformers' TrainingArguments",
+            _OWN_MEANING.get(one.name)
+            or one.metadata.get("help")
+            or "see the documentation of transformers' TrainingArguments",
         )
         for one in fields(config)
         if one.init

@@ -23,6 +23,18 @@ def launch_words() -> list[str]:
     return [str(file)] if file.is_file() else ["-m", "gbpo.run"]
 
 
+def install_command(extra: str) -> str:
+    """The command that installs an extra of gbpo: from the checkout, or by the name of the installed package.
+
+    >>> install_command("evals").endswith("[evals]'")
+    True
+    """
+    root = import_root()
+    if not (root / "pyproject.toml").is_file():
+        return f"pip install 'gbpo[{extra}]'"
+    return f"pip install -e '{'.' if Path.cwd() == root else root}[{extra}]'"
+
+
 def import_root() -> Path:
     """The folder from which gbpo is imported: the checkout, or the folder of installed packages."""
     return _INSIDE.parent

@@ -46,8 +46,13 @@ class BaseTrainer(BridgeTrainer):
     bounded_loss = False
     model_card: Callable[[], str] | None = None  # gives the text of the model card instead of TRL's template
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, model, *args, **kwargs):
+        if isinstance(model, str) and model.startswith("builtin:"):
+            raise ValueError(
+                f"model={model!r} is a name for recipes, and TRL would look for it on the Hub. Write "
+                f"model=gbpo.local_model({model!r})."
+            )
+        super().__init__(model, *args, **kwargs)
         rank = self.accelerator.process_index
         self.phase_times = PhaseTimes(self._log)
         self.add_callback(self.phase_times)

@@ -18,6 +18,7 @@ from gbpo.control import BPO, agents, environments, evaluation, folder, train
 from gbpo.control.checkpoints import Evaluation, Progress, last_checkpoint, read_progress, write_checkpoint
 from gbpo.control.recipe import ALGORITHMS, Plan, parse
 from gbpo.control.results import write_results
+from gbpo.shared.packages import install_command
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes" / "control").glob("*.yaml"))
@@ -205,7 +206,7 @@ def test_an_incomplete_command_prints_one_line(arguments, message, capsys):
 
 def test_atari_without_ale_py_names_the_package_to_install(monkeypatch):
     monkeypatch.setattr(environments, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=re.escape("pip install 'gbpo[atari]'")):
+    with pytest.raises(ImportError, match=re.escape(install_command("atari"))):
         environments.make(Plan("PongNoFrameskip-v4", "bpo", 100), 1, 0)
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2ForSequenceClassification
 
+from evals.bench.vllm_server import vllm_server
 from rewards.check import check_server
 from rewards.judges.judge import Judge
 from rewards.judges.reward_model import RewardModel
-from vllm_server import vllm_server
 
 PROMPTS = ["3+4=", "30+14=", "9+9="]
 COMPLETIONS = ["7", "44", "1"]

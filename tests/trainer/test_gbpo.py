@@ -1,12 +1,15 @@
 """The loss of GBPOTrainer, compared with the published formula and, option by option, with GRPOTrainer."""
 
 import math
+import re
 
 import pytest
 import torch
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
+from gbpo import GBPOConfig, GBPOTrainer
 from gbpo.run.models.tiny import character_tokenizer
+from gbpo.trainer.base import BaseTrainer
 from gbpo.trainer.passes.batch import rows_of
 from rollouts import character_sum
 
@@ -439,3 +442,11 @@ def test_target_metrics_by_hand(make_trainer):
     assert metrics["gbpo/target_ratio_std"] == pytest.approx(0.2 * math.sqrt(3) / 4)
     assert metrics["gbpo/tied_fraction"] == 0.75
     assert metrics["gbpo/sign_disagreement"] == 0.75  # the target of the ties is 1, and their advantage is negative
+
+
+@pytest.mark.parametrize("trainer", [GBPOTrainer, BaseTrainer])
+def test_a_builtin_model_is_named_before_the_hub_is_asked(trainer, tmp_path):
+    args = GBPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False)
+    fix = re.escape("Write model=gbpo.local_model('builtin:tiny_math').")
+    with pytest.raises(ValueError, match=fix):
+        trainer(model="builtin:tiny_math", reward_funcs=lambda completions, **_: [0.0], args=args)

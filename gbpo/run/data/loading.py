@@ -179,7 +179,7 @@ def _reasoning_gym(task: str, size: int = 2048, seed: int = 0, **kwargs: Any) ->
         import reasoning_gym
     except ImportError:
         raise ValueError(
-            f"dataset_name='reasoning_gym:{task}' needs the package reasoning-gym: pip install 'gbpo[gemma]' or "
+            f"dataset_name='reasoning_gym:{task}' needs the package reasoning-gym, which is not installed: "
             "pip install reasoning-gym."
         ) from None
     tasks = reasoning_gym.create_dataset(task, size=size, seed=seed, **kwargs)

@@ -12,8 +12,9 @@ from typing import Any
 
 from datasets import Dataset
 
+from ...shared.packages import install_command
+
 VERIFIERS = "verifiers:"
-INSTALL = "pip install 'verifiers>=0.4,<0.5'"
 _INFINITE = 2048  # rows of a taskset without an end, if dataset_kwargs has no size
 
 
@@ -108,7 +109,8 @@ def open_tasks(spec: str, options: dict[str, Any]) -> Tasks:
 def _opened(spec: str, options: str) -> Tasks:
     name = spec.removeprefix(VERIFIERS)
     if find_spec("verifiers") is None or find_spec("verifiers.v1") is None:
-        raise ValueError(f"environment={spec!r} needs the package verifiers 0.4, which is not installed: {INSTALL}.")
+        install = install_command("verifiers")
+        raise ValueError(f"environment={spec!r} needs the package verifiers 0.4, which is not installed: {install}.")
     vf = importlib.import_module("verifiers.v1")
     try:
         vf.import_taskset(name)

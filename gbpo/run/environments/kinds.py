@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+from ...shared.packages import install_command
 from ...shared.recipe_yaml import nearest
 from ..data.verifiers_tasks import VERIFIERS
 from ..recipe.arguments import RunArguments
@@ -17,7 +18,7 @@ BUILTIN = {"code_word": "CodeWord"}  # name and module in this package → class
 # kind, which is also a module of this package → what creates it there, the package that it needs, how to install that
 _KINDS = {
     "reasoning_gym": ("ReasoningGym", "reasoning_gym", "pip install reasoning-gym"),
-    "openenv": ("connect", "openenv", "pip install openenv"),
+    "openenv": ("connect", "openenv", install_command("openenv")),
 }
 
 Make = Callable[[], Any]

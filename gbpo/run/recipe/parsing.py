@@ -81,6 +81,13 @@ def parse(argv: Sequence[str]) -> Recipe:
     return Recipe(path, given, run, training, model)
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """A parser that only names what `gbpo train` takes: the recipe and all fields."""
+    parser = _Parser([RunArguments, GBPOConfig, ModelConfig])
+    parser.add_argument("recipe", help="a YAML file, or the name of a shipped recipe")
+    return parser
+
+
 def _dataclasses(recipe: dict[str, Any], flags: list[str]) -> list[type]:
     """The configuration classes of the algorithm.
 

@@ -23,18 +23,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = _Parser(prog="gbpo rollouts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the output folder of the run")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the page to write (default: RUN/rollouts.html)")
-    parser.add_argument("--step", type=int, metavar="N", help="only the generation of this optimiser step")
-    parser.add_argument(
-        "--max",
-        type=int,
-        default=20,
-        metavar="N",
-        help="generations on the page, evenly spaced over the run (default: %(default)s)",
-    )
-    parser.add_argument("--replay", action="store_true", help="grade again instead of writing a page; needs --step")
+    parser = make_parser()
     options = parser.parse_args(argv)
     if options.replay and options.step is None:
         parser.error("--replay needs a step: it grades the completions of one step. Write --replay --step N.")
@@ -54,3 +43,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(write(options.run, options.output or options.run / "rollouts.html", options.step, options.max))
     except ValueError as error:
         parser.error(" ".join(str(error).split()))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
+    parser = _Parser(prog="gbpo rollouts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the output folder of the run")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the page to write (RUN/rollouts.html)")
+    parser.add_argument("--step", type=int, metavar="N", help="only the generation of this optimiser step (all)")
+    parser.add_argument(
+        "--max", type=int, default=20, metavar="N", help="generations on the page, evenly spaced over the run (20)"
+    )
+    parser.add_argument("--replay", action="store_true", help="grade again instead of writing a page; needs --step")
+    return parser

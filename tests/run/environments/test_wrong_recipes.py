@@ -21,7 +21,7 @@ CASES = {
     "not callable": ("rooms.NOT_CALLABLE", [], ["int", "cannot be called"]),
     "not a path": ("rooms", [], ["'rooms' is not an environment", "my_module.make"]),
     "unknown kind": ("reasoning_gmy:lcm", [], ["did you mean reasoning_gym:lcm?"]),
-    "verifiers": ("verifiers:gsm8k", [], ["'verifiers:gsm8k' needs", "pip install 'verifiers>=0.4,<0.5'"]),
+    "verifiers": ("verifiers:gsm8k", [], ["'verifiers:gsm8k' needs", "pip install -e '", "[verifiers]'"]),
     "verifiers beside": (
         {"here": "verifiers:gsm8k", "there": "rooms.Room"},
         [],

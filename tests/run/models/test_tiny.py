@@ -5,6 +5,7 @@ import string
 import pytest
 from transformers import AutoProcessor, AutoTokenizer
 
+from gbpo import local_model
 from gbpo.run.data import programs
 from gbpo.run.models.tiny import character_tokenizer
 
@@ -25,3 +26,9 @@ def test_the_chat_template_survives(random_model):
         assert tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) == expected
         ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
         assert len(ids) == len("times 2, plus 6") + 3
+
+
+def test_an_unknown_builtin_model_names_the_known_ones():
+    with pytest.raises(ValueError, match="'builtin:tiny_mth' is not a builtin model.*builtin:tiny_math"):
+        local_model("builtin:tiny_mth")
+    assert local_model("Qwen/Qwen2.5-0.5B") == "Qwen/Qwen2.5-0.5B"

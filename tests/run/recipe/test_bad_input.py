@@ -333,7 +333,7 @@ CASES |= {
         ["load_in_4bit", "pip install bitsandbytes"],
     ),
     # engines
-    "vLLM not installed": ([TINY, "--use_vllm", "true"], ["use_vllm", "gbpo[vllm]"]),
+    "vLLM not installed": ([TINY, "--use_vllm", "true"], ["use_vllm", "pip install -e '", "[vllm]'"]),
     "vLLM mode misspelled": (
         [TINY, "--use_vllm", "true", "--vllm_mode", "collocate"],
         ["vllm_mode", "collocate", "colocate, server"],
@@ -355,7 +355,7 @@ CASES |= {
         ["use_transformers_continuous_batching", "bf16=True", "use_vllm: true"],
     ),
     "DeepSpeed file missing": ([TINY, "--deepspeed", "nowhere.json"], ["deepspeed", "nowhere.json", "path"]),
-    "DeepSpeed not installed": ([TINY, "--deepspeed", "ds.json"], ["ds.json", "gbpo[deepspeed]"]),
+    "DeepSpeed not installed": ([TINY, "--deepspeed", "ds.json"], ["ds.json", "pip install -e '", "[deepspeed]'"]),
     "unknown logger": ([TINY, "--report_to", "tensorbord"], ["report_to", "tensorbord", "tensorboard"]),
     "logger not installed": ([TINY, "--report_to", "wandb"], ["report_to", "wandb", "pip install wandb"]),
     # the data
