@@ -100,7 +100,7 @@ def _parser() -> OneLineErrorParser:
     add("--eval_dataset_name", help="held-out questions: a file or a Hub id (default: the recipe's test split)")
     add("--eval_steps", type=float, help="steps between validations (default: the recipe's, or 20 validations per run)")
     add("--eval_questions", type=int, default=512, help="maximum number of held-out questions, half for the test (512)")
-    add("--eval_reward", help="name of the reward for the test (default: the recipe's first reward)")
+    add("--eval_reward", help="name of the reward for the test (default: the environment's, else the recipe's first)")
     add("--eval_samples", type=int, default=16, help="completions per test question (16)")
     add("--eval_temperature", type=float, help="sampling temperature of the test (default: the recipe's)")
     add("--eval_top_p", type=float, help="top_p of the test (default: the recipe's)")

@@ -27,7 +27,7 @@ from gbpo.run.rewards import load_rewards, named_rewards
 from gbpo.run.train import check_enough_prompts
 from gbpo.shared.write_whole import write_whole
 
-from ..evaluate.options import refuse_environment
+from ..evaluate.evaluation import episodes_of_test
 from ..evaluate.settings import QUESTION_FIELDS, TOOL_FIELDS, Settings
 from .cell_command import cell_flags
 from .grid import grid_points, read_grid
@@ -65,15 +65,17 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
     grid = read_grid(options.grid)
     found = grid_points(options.recipe, options.algorithms, grid, overrides)
     recipe = found[0].recipe
-    refuse_environment(recipe.run.environment, "evals.compare")
     held_out = options.eval_dataset_name or recipe.run.eval_dataset_name
     run = dataclasses.replace(recipe.run, eval_dataset_name=held_out)
+    test = _with_test_reward(options, run)
+    Settings(test)  # raises an error for tasks that a test cannot run
     train_set, eval_set = data.load(run, evaluation=True)
     assert eval_set is not None  # because evaluation=True
     questions = data.held_out(run, len(train_set))  # the same rows, as they lie; the runs read them like the recipe's
     limit = recipe.training.max_completion_length
     load_rewards(run, train_set, limit)
-    load_rewards(_with_test_reward(options, run), eval_set, limit)
+    load_rewards(test, eval_set, limit)
+    episodes_of_test(test, eval_set)
     train_set, rows, switched_off = _check_prompts(dataclasses.replace(recipe, run=run), train_set, eval_set)
     for hazard in switched_off:
         print(f"gbpo compare: warning: {hazard}", file=sys.stderr, flush=True)
@@ -133,12 +135,14 @@ def _prompt_notes(points: Sequence[Point]) -> list[str]:
 
 
 def _with_test_reward(options: argparse.Namespace, run: RunArguments) -> RunArguments:
-    """The recipe's arguments with only the reward that is used for the test.
+    """The recipe's arguments with only the reward that is used for the test: in an environment, the environment's.
 
     Raises:
         ValueError: The reward is the majority vote.
     """
     rewards = named_rewards(run)
+    if run.environment and options.eval_reward is None:
+        return dataclasses.replace(run, reward_funcs=None, reward_kwargs={})
     name = options.eval_reward or next(iter(rewards))
     if name == "majority_vote":
         raise ValueError(
@@ -155,7 +159,6 @@ def _evaluation_flags(options: argparse.Namespace, recipe: Recipe) -> list[str]:
         ValueError: `evals.evaluate` would not accept these flags.
     """
     run, args = _with_test_reward(options, recipe.run), recipe.training
-    assert run.reward_funcs is not None
     sampling = {
         "samples": options.eval_samples,
         "temperature": args.temperature if options.eval_temperature is None else options.eval_temperature,
@@ -167,11 +170,11 @@ def _evaluation_flags(options: argparse.Namespace, recipe: Recipe) -> list[str]:
     Settings(run, template_kwargs, **sampling)
     prompts = {name: getattr(run, name) for name in QUESTION_FIELDS if name not in _SET_BY_QUESTIONS}
     prompts |= {"chat_template_kwargs": template_kwargs}
-    if not run.tools:
+    if not (run.tools or run.environment):
         prompts, sampling = ({n: v for n, v in part.items() if n not in TOOL_FIELDS} for part in (prompts, sampling))
+    reward = next(iter(run.reward_funcs or []), None)
     values = {
-        "reward": run.reward_funcs[0],
-        "reward_kwargs": run.reward_kwargs[run.reward_funcs[0]],
+        **({} if reward is None else {"reward": reward, "reward_kwargs": run.reward_kwargs[reward]}),
         **sampling,
         **{name: value for name, value in prompts.items() if value},
     }

@@ -8,8 +8,9 @@ fraction of samples cut off by the token limit. With `--reference MODEL`, it als
 reference model. A model is a folder, an adapter folder, a Hub id or a builtin model. Results are cached: a repeated
 evaluation with the same weights, questions, settings and code reads its result from the cache.
 
-For a model that a run has trained, the settings of the run are the defaults: columns, prompts, tools, the first
-reward, temperature, top_p and the maximum number of tokens. They apply to all models of the command. Without DATASET,
+For a model that a run has trained, the settings of the run are the defaults: columns, prompts, tools, environment, the
+reward of the environment or else the first reward, temperature, top_p and the maximum number of tokens. They apply to
+all models of the command. Without DATASET,
 the questions are the evaluation set of the run: `eval_dataset_name`, else the test split or, for a generated task,
 problems that the run does not train on. Options override them, and one line says where each setting comes from.
 `--recipe FILE` takes the defaults from a recipe instead.
@@ -48,14 +49,18 @@ def summary_lines(evaluation: Evaluation) -> list[str]:
     """The numbers of an evaluation, one per line."""
     from ..shared.estimates import pass_at_k  # SciPy is slow to import
 
-    k = evaluation.samples
+    k, counts = evaluation.samples, evaluation.counts
+    powers = [2**i for i in range(min(counts).bit_length())]
     rows = {f"mean@{k}": fmean(evaluation.scores)}
-    rows |= {f"pass@{n}": pass_at_k(k, evaluation.correct, n) for n in [2**i for i in range(k.bit_length())]}
-    rows |= {f"majority@{k}": fmean(evaluation.majority), "greedy": fmean(evaluation.greedy)}
+    rows |= {f"pass@{n}": pass_at_k(counts, evaluation.correct, n) for n in powers}
+    rows |= {} if evaluation.majority is None else {f"majority@{k}": fmean(evaluation.majority)}
+    rows |= {"greedy": fmean(evaluation.greedy)}
     lines = [f"questions     {len(evaluation.scores)}", *(f"{name:13} {value:.4f}" for name, value in rows.items())]
     lines += [f"mean length   {evaluation.mean_tokens:.1f} tokens", f"truncated     {evaluation.truncated:.1%}"]
     if evaluation.kl_to_start is not None:
         lines.append(f"KL            {evaluation.kl_to_start:.4f} nats per completion")
+    if evaluation.broken:
+        lines.append(f"broken        {evaluation.broken} episodes, which are left out of all other numbers")
     return lines
 
 
@@ -76,18 +81,19 @@ def _evaluate_all(options: argparse.Namespace) -> None:
     from gbpo.run.tools.template import tool_template
 
     from .checkpoint import find_checkpoint
-    from .evaluation import evaluate
+    from .evaluation import episodes_of_test, evaluate
 
     data.quiet()
     run, form = settings.run, settings.prompts
     questions, held_out = data.load(run, evaluation=data.is_generated(run.dataset_name))
     questions = held_out or questions  # for a generated task, questions that training with these arguments does not use
     load_rewards(run, questions, settings.max_tokens)
+    episodes_of_test(run, questions)
     hazards: dict[str, None] = {}
     tokenizers = [find_checkpoint(name, run.chat_template_path).tokenizer for name in names]
     for tokenizer in tokenizers:  # check all models before evaluating the first
         check_prompts(questions, run.dataset_name, form, tokenizer)
-        if run.tools:
+        if run.tools or run.environment:
             tool_template(tokenizer)  # raises an error if the chat template cannot write or read calls
         found = reward_hazards.find(run, form, questions, tokenizer, settings.max_tokens)
         hazards |= dict.fromkeys([*unread_variables(form, tokenizer), *found])

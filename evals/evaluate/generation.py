@@ -26,7 +26,7 @@ def completions(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: 
     from .tool_turns import ToolTurns  # loads TRL
 
     with memory_released():
-        return _with_transformers(
+        return with_transformers(
             checkpoint,
             prompts,
             settings,
@@ -48,17 +48,28 @@ def complete(checkpoint: Checkpoint, prompts: Sequence[list[int]], settings: Set
         Token ids of the sampled completions and of the greedy completions, including the end token. Sampled completions
         of the same prompt follow each other.
     """
-    engine = _with_vllm if settings.engine == "vllm" else _with_transformers
+    engine = _with_vllm if settings.engine == "vllm" else with_transformers
     with memory_released():
         return engine(checkpoint, prompts, settings)
 
 
-def _with_transformers(
+def with_transformers(
     checkpoint: Checkpoint,
-    prompts: Sequence[list[int]],
+    prompts: Sequence[Any],
     settings: Settings,
-    complete_rows: Callable[[Sequence[list[int]], Generate], Any] = lambda rows, generate: generate(rows),
+    complete_rows: Callable[[Sequence[Any], Generate], Any] = lambda rows, generate: generate(rows),
 ) -> Any:
+    """Complete prompts with transformers, as `complete`.
+
+    Args:
+        checkpoint: The model.
+        prompts: The prompts, in the form that `complete_rows` reads.
+        settings: The sampling.
+        complete_rows: Makes a completion of each of its prompts with a function that continues token ids.
+
+    Returns:
+        What `complete_rows` returns for the sampled and for the greedy completions.
+    """
     model = checkpoint.load()
 
     def generate(description: str, **sampler: Any) -> Generate:

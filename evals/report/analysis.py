@@ -206,7 +206,7 @@ def _point_summary(
         best=_interval(fmean(cell.best.scores) for cell in cells if cell.best),
         iqm=iqm_interval([model.scores for model in last]) if last else None,
         pass_at=_pass_at(last),
-        majority=_interval(fmean(model.majority) for model in last),
+        majority=_interval(fmean(model.majority) for model in last if model.majority is not None),
         greedy=_interval(fmean(model.greedy) for model in last),
         area=_interval(area for cell in cells if (area := _area(cell)) is not None),
         reached=sum(step is not None for step in steps),
@@ -329,10 +329,10 @@ def _median_reach(reached: Sequence[float | None]) -> float | None:
 
 
 def _pass_at(models: Sequence[Evaluation]) -> dict[int, float]:
-    samples = min((model.samples for model in models), default=0)
+    samples = min((min(model.counts) for model in models), default=0)
     powers = [2**i for i in range(samples.bit_length())]
     return {
-        k: fmean(pass_at_k(model.samples, model.correct, k) for model in models)
+        k: fmean(pass_at_k(model.counts, model.correct, k) for model in models)
         for k in sorted({*powers, samples} - {0})
     }
 

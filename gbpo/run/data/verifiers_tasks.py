@@ -12,7 +12,8 @@ from typing import Any
 
 from datasets import Dataset
 
-VERIFIERS = "verifiers:"
+from ..recipe.arguments import VERIFIERS
+
 INSTALL = "pip install 'verifiers>=0.4,<0.5'"
 _INFINITE = 2048  # rows of a taskset without an end, if dataset_kwargs has no size
 
