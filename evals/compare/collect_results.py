@@ -136,8 +136,15 @@ def _questions(plan: ComparisonPlan) -> list[dict[str, str]]:
 def _text(row: dict[str, Any]) -> str:
     """The prompt of a row. If its environment writes the prompt, the columns that choose the prompt."""
     prompt = row.pop("prompt")
-    text = prompt if isinstance(prompt, str) else "\n".join(str(message["content"]) for message in prompt)
+    text = prompt if isinstance(prompt, str) else "\n".join(_content(message["content"]) for message in prompt)
     return text or ", ".join(f"{name}={value}" for name, value in row.items())
+
+
+def _content(content: Any) -> str:
+    """The text of a message. `[image]` stands for an image."""
+    if isinstance(content, list):
+        return " ".join("[image]" if part["type"] == "image" else part["text"] for part in content)
+    return str(content)
 
 
 def _last(values: list[Any]) -> Any:

@@ -8,7 +8,6 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -31,8 +30,9 @@ from ..evaluate.evaluation import episodes_of_test
 from ..evaluate.settings import QUESTION_FIELDS, TOOL_FIELDS, Settings
 from .cell_command import cell_flags
 from .grid import grid_points, read_grid
-from .plan import RECIPE, TEST, VALIDATION, ComparisonPlan
+from .plan import RECIPE, ComparisonPlan
 from .point import Point
+from .questions import with_image_files, write_questions
 from .same_steps import shared_run_notes
 
 _SET_BY_COMPARISON = {"seed": "--seeds", "algorithm": "--algorithms", "output_dir": "--output"}
@@ -98,7 +98,11 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
         command=command,
     )
     _check_unchanged(plan, held_out, options.eval_questions)
-    _write_questions(plan.folder, questions.select(rows), options.eval_questions)
+    rows = rows[: options.eval_questions]
+    chosen = questions.select(rows)
+    if run.image_column is not None:
+        chosen = with_image_files(chosen, eval_set.select(rows), run, plan.folder)
+    write_questions(plan.folder, chosen)
     return plan
 
 
@@ -117,10 +121,9 @@ def _check_prompts(recipe: Recipe, train_set: Dataset, eval_set: Dataset) -> tup
     if limit is None and not models.is_built(name):  # the first run builds it
         return train_set, list(range(len(eval_set))), []
     description, form = describe(models.local_model(name), recipe), PromptFormat.of(recipe)
-    tokenizer = description.tokenizer
-    check_recipe_prompts(recipe, train_set, eval_set, tokenizer)
-    train_set = drop_long_prompts(train_set, limit, form, tokenizer, "training set")
-    rows = rows_of_short_prompts(eval_set, limit, form, tokenizer, "evaluation set")
+    check_recipe_prompts(recipe, train_set, eval_set, description.tokenizer)
+    train_set = drop_long_prompts(train_set, limit, form, description.processing_class, "training set")
+    rows = rows_of_short_prompts(eval_set, limit, form, description.processing_class, "evaluation set")
     return train_set, rows, hazards.of_prompts_and_rewards(recipe, train_set, description)
 
 
@@ -211,19 +214,3 @@ def _check_unchanged(plan: ComparisonPlan, held_out: str | None, questions: int)
         )
     recipe.write_text(plan.recipe.read_text())
     write_whole(path, json.dumps(now, indent=1, default=str) + "\n")
-
-
-def _write_questions(folder: Path, held_out: Dataset, count: int) -> None:
-    """Write the held-out questions, alternately to the validation and the test file.
-
-    Raises:
-        ValueError: There are fewer than two.
-    """
-    count = min(count, len(held_out))
-    if count < 2:
-        raise ValueError(
-            f"{count} held-out question(s) cannot be split into validation and test questions. Give more questions, or "
-            "a larger --eval_questions."
-        )
-    for name, rows in ((VALIDATION, range(0, count, 2)), (TEST, range(1, count, 2))):
-        held_out.select(rows).to_json(folder / name, force_ascii=False)

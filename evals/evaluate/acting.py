@@ -16,8 +16,9 @@ from gbpo.run.tools.named_tools import tool_methods
 from .batches import batches
 from .checkpoint import Checkpoint, memory_released
 from .completion import Answer, Completion
-from .generation import Generate, with_transformers
+from .generation import with_transformers
 from .grading import grade
+from .prompt import Generate, Prompt
 from .settings import Settings
 from .tool_turns import ToolTurns
 
@@ -80,7 +81,7 @@ class _Stage:
         written = turns.complete(ids, episodes)
         scores = self._scores(rows, prompts, episodes, written)
         return [
-            Answer(prompt, one, score, failure(episode))
+            Answer(Prompt(prompt), one, score, failure(episode))
             for prompt, one, score, episode in zip(ids, written, scores, episodes, strict=True)
         ]
 

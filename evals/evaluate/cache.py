@@ -14,8 +14,8 @@ from datasets import Dataset
 
 from gbpo.run import environments, reward_hazards, tools
 from gbpo.run import rewards as run_rewards
+from gbpo.run.data import images, prompts
 from gbpo.run.data import loading as data
-from gbpo.run.data import prompts
 from gbpo.run.environments.checks import Episodes
 from gbpo.run.environments.episode import defined_by
 from gbpo.run.models import catalogue as models
@@ -56,9 +56,11 @@ def cache_file(
     The file name is a hash of the weights, tokenizers, questions, settings, code, package versions and device.
     """
     own = [*found_tools(settings.run).values(), *(source for kind in episodes.values() for source in defined_by(kind))]
+    pictures = [column] if (column := images.column_of(questions)) else []
     parts = {
         "models": [checkpoint and _fingerprint(checkpoint) for checkpoint in (policy, reference)],
-        "questions": questions.to_list(),
+        "questions": questions.remove_columns(pictures).to_list(),
+        "images": images.prompt_keys(questions),
         "settings": {name: value for name, value in settings.as_dict().items() if name not in _REPLACED},
         "chat_template": policy.tokenizer.chat_template,
         "code": [_hash(path) for path in source_files(*filter(None, [reward, *own]))],
@@ -83,7 +85,7 @@ def source_files(*own: Any) -> list[Path]:
     These are the files of this package, the results format, the loading of data and models, all rewards, tools and
     environments, and the files that define the given rewards, tools and environments.
     """
-    modules = [results, data, prompts, models, description, run_rewards, reward_hazards]
+    modules = [results, data, images, prompts, models, description, run_rewards, reward_hazards]
     roots = (__file__, rewards_module().__file__, tools.__file__, environments.__file__)
     packages = [Path(str(file)).parent for file in roots]
     return [

@@ -90,21 +90,23 @@ def _evaluate_all(options: argparse.Namespace) -> None:
     load_rewards(run, questions, settings.max_tokens)
     episodes_of_test(run, questions)
     hazards: dict[str, None] = {}
-    tokenizers = [find_checkpoint(name, run.chat_template_path).tokenizer for name in names]
-    for tokenizer in tokenizers:  # check all models before evaluating the first
+    checkpoints = [find_checkpoint(name, run.chat_template_path, run.image_column) for name in names]
+    for checkpoint in checkpoints:  # check all models before evaluating the first
+        tokenizer = checkpoint.tokenizer
         check_prompts(questions, run.dataset_name, form, tokenizer)
         if run.tools or run.environment:
             tool_template(tokenizer)  # raises an error if the chat template cannot write or read calls
         found = reward_hazards.find(run, form, questions, tokenizer, settings.max_tokens)
         hazards |= dict.fromkeys([*unread_variables(form, tokenizer), *found])
     if options.reference is not None:
-        find_checkpoint(options.reference, run.chat_template_path)
+        find_checkpoint(options.reference, run.chat_template_path, run.image_column)
     if origin is not None:
         print(f"gbpo evaluate: {sources(settings, options, data_set, origin)}", flush=True)
     for hazard in hazards:
         print(f"gbpo evaluate: warning: {hazard}", file=sys.stderr, flush=True)
     # all models get the questions that are short enough for the first
-    questions = drop_long_prompts(questions, run.max_prompt_tokens, form, tokenizers[0], "evaluation set")
+    processing = checkpoints[0].description.processing_class
+    questions = drop_long_prompts(questions, run.max_prompt_tokens, form, processing, "evaluation set")
     written = []
     for name in names:
         evaluation = evaluate(name, questions, settings, options.reference, use_cache=not options.no_cache)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .prompt import Prompt
+
 
 @dataclass(frozen=True)
 class Completion:
@@ -33,13 +35,13 @@ class Answer:
     """A graded completion.
 
     Args:
-        prompt: Token ids of the prompt.
+        prompt: The prompt.
         completion: The completion.
         score: The reward. None if the reward has not graded the completion.
         failure: Why the episode is broken, so that nothing can be said about the model. None if it is not broken.
     """
 
-    prompt: list[int]
+    prompt: Prompt
     completion: Completion
     score: float | None
     failure: str | None = None

@@ -25,6 +25,7 @@ from .checkpoint import Checkpoint, find_checkpoint
 from .completion import Answer
 from .divergence import divergence
 from .grading import grade
+from .prompt import read_prompts
 from .settings import Settings
 
 
@@ -56,8 +57,9 @@ def evaluate(
     """
     reward = next(iter(load_rewards(settings.run, questions, settings.max_tokens)), None)
     episodes = episodes_of_test(settings.run, questions)
-    policy = find_checkpoint(model, settings.run.chat_template_path)
-    start = find_checkpoint(reference) if reference is not None else None
+    run = settings.run
+    policy = find_checkpoint(model, run.chat_template_path, run.image_column)
+    start = find_checkpoint(reference, image_column=run.image_column) if reference is not None else None
     if start is not None and start.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise ValueError(
             f"reference={reference!r} has another vocabulary than {model!r}, so their KL divergence is undefined. Give "
@@ -131,6 +133,7 @@ def _measure(
             reference,
             [answer.prompt for answer in kept],
             [answer.completion.ids for answer in kept],
+            settings.prompts,
             settings.batch_size,
             [answer.completion.written for answer in kept],
         )
@@ -155,13 +158,16 @@ def _answer(
     policy: Checkpoint, formatted: Dataset, settings: Settings, reward: Callable[..., Any]
 ) -> tuple[list[Answer], list[Answer]]:
     """The graded sampled and greedy completions."""
-    prompts = settings.prompts.token_ids(formatted["prompt"], policy.tokenizer)
-    written, columns = generation.completions(policy, prompts, settings), formatted.to_dict()
+    prompts = read_prompts(formatted, settings.prompts, policy)
+    written = generation.completions(policy, prompts, settings)
+    columns = {name: [*formatted[name]] for name in formatted.column_names}
+    if prompts[0].messages is not None:
+        columns["prompt"] = [prompt.messages for prompt in prompts]  # with the images, as in training
     answers = []
     for completions, times in zip(written, (settings.samples, 1), strict=True):
         repeated = {name: [value for value in values for _ in range(times)] for name, values in columns.items()}
-        ids = [prompt for prompt in prompts for _ in range(times)]
-        answers.append([*map(Answer, ids, completions, grade(reward, repeated, completions))])
+        asked = [prompt for prompt in prompts for _ in range(times)]
+        answers.append([*map(Answer, asked, completions, grade(reward, repeated, completions))])
     sampled, greedy = answers
     return sampled, greedy
 

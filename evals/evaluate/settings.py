@@ -33,8 +33,8 @@ class Settings:
             `batch_size`.
         batch_size: Completions per batch with transformers. vLLM chooses its own batches.
         engine: `"vllm"`, `"transformers"` or `"auto"`: vLLM if it is installed and there is an accelerator, otherwise
-            transformers. After creation, the field contains the chosen engine instead of `"auto"`. Tools and
-            environments need transformers.
+            transformers. After creation, the field contains the chosen engine instead of `"auto"`. Tools,
+            environments and images need transformers.
         tool_turns: Turns in which a completion may call tools or act in its environment.
 
     Raises:
@@ -69,11 +69,6 @@ class Settings:
             raise ValueError(f"seed must be between 0 and 2**32 - 1, got {self.seed}.")
         if self.engine not in ENGINES:
             raise ValueError(f"engine={self.engine!r} is unknown. Write one of {', '.join(ENGINES)}.")
-        if self.run.image_column is not None:
-            raise ValueError(
-                f"image_column={self.run.image_column!r}: evals.evaluate and evals.compare do not read images, so the "
-                f"model would answer without them. {_IN_TRAINING}"
-            )
         if len(self.run.reward_funcs or []) > 1:
             raise ValueError(
                 f"reward_funcs={self.run.reward_funcs}: an evaluation has a single score. Write only one reward."
@@ -84,12 +79,18 @@ class Settings:
                 f"{VERIFIERS}, so there would be no test. {_IN_TRAINING}"
             )
         turns = next((name for name in ("environment", "tools") if getattr(self.run, name)), None)
-        if turns and self.engine == "vllm":
+        if turns and self.run.image_column is not None:
             raise ValueError(
-                f"engine='vllm' with {turns}={getattr(self.run, turns)!r}: an evaluation generates several turns only "
-                "with transformers. Write engine='transformers'."
+                f"image_column={self.run.image_column!r} with {turns}={getattr(self.run, turns)!r}: evals.evaluate and "
+                f"evals.compare read images only in prompts with one turn, so there would be no test. {_IN_TRAINING}"
             )
-        object.__setattr__(self, "engine", "transformers" if turns else _choose_engine(self.engine))
+        special = turns or ("image_column" if self.run.image_column is not None else None)
+        if special and self.engine == "vllm":
+            raise ValueError(
+                f"engine='vllm' with {special}={getattr(self.run, special)!r}: an evaluation of tools, environments "
+                "and images generates only with transformers. Write engine='transformers'."
+            )
+        object.__setattr__(self, "engine", "transformers" if special else _choose_engine(self.engine))
         if turns and self.tool_turns is None:
             object.__setattr__(self, "tool_turns", TOOL_TURNS)
 

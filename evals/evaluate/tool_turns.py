@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +16,8 @@ from gbpo.run.tools.template import tool_template
 
 from .checkpoint import Checkpoint
 from .completion import Completion
+from .prompt import Generate, Prompt
 from .settings import Settings
-
-Generate = Callable[[list[list[int]]], list[list[int]]]
 
 
 class ToolTurns:
@@ -43,7 +42,8 @@ class ToolTurns:
         self.max_completion_length = settings.max_tokens
         self.max_tool_calling_iterations = settings.tool_turns
         tools = load_tools(settings.run)
-        self._shared, self._session, self._generate = tools.functions, tools.session, generate
+        self._shared, self._session = tools.functions, tools.session
+        self._generate = lambda prompt_ids: generate([*map(Prompt, prompt_ids)])
 
     def complete(self, prompt_ids: Sequence[list[int]], sessions: Sequence[Any] = ()) -> list[Completion]:
         """One completion for each prompt.

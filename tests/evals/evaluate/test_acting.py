@@ -112,7 +112,7 @@ def rooms(tmp_path, monkeypatch):
 
 @pytest.fixture
 def played(monkeypatch):
-    """`played(say)`: let the model call a tool in its first turn. `say(place, number)` gives the tool and the number."""
+    """`played(say)`: the model calls a tool in its first turn. `say(place, number)` gives the tool and the number."""
 
     def script(say=lambda place, number: ("say", number)):
         seen = []
