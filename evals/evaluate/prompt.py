@@ -69,8 +69,8 @@ def model_inputs(
     for name, value in of_prompts.items():
         if name.endswith("token_type_ids"):  # one for each token; those of text are 0
             types = [
-                own[mask].tolist() + [0] * len(completion)
-                for own, mask, completion in zip(value, real, completions, strict=True)
+                own[kept].tolist() + [0] * len(completion)
+                for own, kept, completion in zip(value, real, completions, strict=True)
             ]
             found[name] = pad(types, side, device)[0]
         elif name not in found:

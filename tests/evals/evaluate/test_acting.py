@@ -118,7 +118,7 @@ def played(monkeypatch):
         seen = []
 
         def generate(model, checkpoint, rows, settings, description, **sampler):
-            texts = checkpoint.tokenizer.batch_decode(rows)
+            texts = [checkpoint.tokenizer.decode(row.ids) for row in rows]
             seen.extend(texts)
             return checkpoint.tokenizer([_reply(text, say) for text in texts])["input_ids"]
 

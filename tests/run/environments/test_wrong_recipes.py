@@ -5,14 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from evals.compare import command as compare
-from evals.evaluate import command as evaluate
 from gbpo.run import train
 from gbpo.run.environments import kinds
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-COMPARED = ["--algorithms", "gbpo", "grpo", "--seeds", "2", "--output", "here"]
 ROOMS = {"here": "rooms.Room"}
 
 # name of the case → environment, other flags, words of the error
@@ -100,15 +97,3 @@ def test_a_template_without_tools_is_refused(random_model, tmp_path, monkeypatch
         train.main([str(tmp_path / "own.yaml")])
     printed = capsys.readouterr().err.strip()
     assert "leaves out calls of tools or their answers" in printed and "\n" not in printed, printed
-
-
-@pytest.mark.parametrize("command", [evaluate, compare])
-def test_evaluations_and_comparisons_refuse_environments(command, random_model, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    recipe = str(ROOT / "recipes" / "tiny_environment.yaml")
-    argv = [random_model, "--recipe", recipe] if command is evaluate else [recipe, *COMPARED]
-    with pytest.raises(SystemExit) as stop:
-        command.main(argv)
-    printed = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert "environment='builtin:code_word': evals." in printed and "Write eval_strategy: steps" in printed, printed
