@@ -169,6 +169,8 @@ def _evaluation_flags(options: argparse.Namespace, recipe: Recipe) -> list[str]:
         "max_tokens": args.max_completion_length,
         "tool_turns": args.max_tool_calling_iterations,
     }
+    if run.environment:
+        sampling["batch_size"] = args.generation_batch_size  # as many environments as in training
     template_kwargs = args.chat_template_kwargs or {}
     Settings(run, template_kwargs, **sampling)
     prompts = {name: getattr(run, name) for name in QUESTION_FIELDS if name not in _SET_BY_QUESTIONS}

@@ -40,7 +40,10 @@ class Origin:
     def prompts(self) -> dict[str, Any]:
         """What shapes the prompts of a model, beside the data set."""
         template = self.values.get("chat_template_path")
-        names = ("system_prompt", "prompt_template", "chat_template_kwargs", "tools", "environment")
+        names = (
+            *("system_prompt", "prompt_template", "chat_template_kwargs", "image_column"),
+            *("tools", "environment", "environment_kwargs"),
+        )
         return {name: self.values.get(name) or None for name in names} | {
             "chat_template_path": template and Path(template).expanduser().read_text()
         }

@@ -70,7 +70,7 @@ def row(cells: Sequence[Cell]) -> list[str]:
     ends = [next(value for value in reversed(cell.series["entropy"]) if value is not None) for cell in cells]
     return [
         f"{mean.estimate:.2f} [{max(mean.low, 0):.2f}, {min(mean.high, 1):.2f}]",
-        f"{fmean(pass_at_k(cell.last.counts, cell.last.correct, 16) for cell in cells if cell.last):.2f}",
+        f"{fmean(pass_at_k(16, cell.last.correct, 16) for cell in cells if cell.last):.2f}",
         f"{fmean(max(values) for _, values in curves):.2f}",
         f"{fmean(area_under_curve(*one) for one in curves):.2f}",
         f"{fmean(ends):.2f}",
