@@ -98,10 +98,10 @@ def _generate(
         disable_compile=True,
     )
     completions: list[list[int]] = [[]] * len(rows)
-    form, nothing = settings.prompts, [[]] * settings.batch_size
+    form = settings.prompts
     for batch in batches(sorted(range(len(rows)), key=lambda i: -len(rows[i].ids)), settings.batch_size, description):
         own = [rows[i] for i in batch]
-        inputs = model_inputs(own, nothing[: len(own)], "left", form, checkpoint, model.device)
+        inputs = model_inputs(own, [[] for _ in own], "left", form, checkpoint, model.device)
         generated = model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
         for i, ids in zip(batch, generated.tolist(), strict=True):
             end = next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))

@@ -84,7 +84,7 @@ def pixels(dataset: Dataset) -> list[int]:
 def write_files(dataset: Dataset, folder: Path) -> list[list[str]]:
     """Write the file of each image to a folder, under a hash of its content, and return the names of each row."""
     folder.mkdir(exist_ok=True)
-    names = []
+    names: list[list[str]] = []
     for images in _stored(dataset):
         names.append([])
         for image in images:

@@ -1,19 +1,26 @@
 """An evaluation plays episodes in an environment: each completion gets the reward of its own episode."""
 
 import dataclasses
+import json
+import re
 import sys
 
 import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from evals.evaluate import generation
+import acting
+from evals.evaluate import command, generation
 from evals.evaluate.command import summary_lines
 from evals.evaluate.evaluation import evaluate
 from evals.evaluate.settings import Settings
+from evals.shared.results import Evaluation
 from gbpo.run.models.agent import tokenizer
 from gbpo.run.models.tiny import tiny_decoder
+from gbpo.run.output.folder import write_config
 from gbpo.run.recipe.arguments import RunArguments
+from gbpo.run.recipe.parsing import parse
+from gbpo.shared.packages import find_recipe
 
 ROOMS = '''
 class Room:
@@ -254,6 +261,36 @@ def test_the_cache_covers_the_base_class_of_another_file(model, rooms, played, t
     evaluate(model, numbers(1), settings("own_room.Own"))
     assert len(seen) > before
     sys.modules.pop("own_room")
+
+
+@pytest.mark.slow
+def test_a_run_in_an_environment_is_evaluated_as_it_was_trained(rooms, tmp_path, capsys):
+    """A model acts in the environment of the demo at random. Here each letter that the model asks for is worth 1."""
+    rooms(ASKED)
+    run = tmp_path / "run"
+    acting.save(run / "model")
+    flags = ["--environment=my_rooms.Asked", "--dataset_kwargs={size: 12, seed: 0}"]
+    write_config(run, parse([str(find_recipe("tiny_environment")), *flags]), step=0)
+    command.main([str(run), "--samples=1", "--batch_size=5", f"--output={tmp_path / 'out.json'}"])
+    printed = capsys.readouterr().out
+    (written,) = json.loads((tmp_path / "out.json").read_text())
+    found, settings = Evaluation(**written["evaluation"]), written["settings"]
+    assert settings["environment"] == "my_rooms.Asked" and settings["temperature"] == 1.0
+    assert (settings["max_tokens"], settings["tool_turns"]) == (64, 8)
+    assert found.scores == [len(re.findall(r"<\|tool\|>[a-h]<", text)) for text in found.completions]
+    assert len(found.scores) == 12 and len(set(found.scores)) > 1 and found.broken == 0
+    for word in ("mean@1", "pass@1", "greedy", "truncated"):
+        assert word in printed
+    assert "majority" not in printed and "broken" not in printed
+
+
+ASKED = """
+from gbpo.run.environments.code_word import CodeWord
+
+class Asked(CodeWord):
+    def get_reward(self):
+        return float(self._revealed)
+"""
 
 
 @pytest.mark.parametrize(
