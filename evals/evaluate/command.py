@@ -8,12 +8,12 @@ fraction of samples cut off by the token limit. With `--reference MODEL`, it als
 reference model. A model is a folder, an adapter folder, a Hub id or a builtin model. Results are cached: a repeated
 evaluation with the same weights, questions, settings and code reads its result from the cache.
 
-For a model that a run has trained, the settings of the run are the defaults: columns, prompts, tools, environment, the
-reward of the environment or else the first reward, temperature, top_p and the maximum number of tokens. They apply to
-all models of the command. Without DATASET,
-the questions are the evaluation set of the run: `eval_dataset_name`, else the test split or, for a generated task,
-problems that the run does not train on. Options override them, and one line says where each setting comes from.
-`--recipe FILE` takes the defaults from a recipe instead.
+For a model that a run has trained, the settings of the run are the defaults: columns, images, prompts, tools,
+environment, reward, temperature, top_p and the maximum number of tokens. They apply to all models of the command. The
+reward is that of the environment, or else the first reward of the run. Without DATASET, the questions are the
+evaluation set of the run: `eval_dataset_name`, else the test split or, for a generated task, problems that the run does
+not train on. Options override them, and one line says where each setting comes from. `--recipe FILE` takes the defaults
+from a recipe instead.
 """
 
 from __future__ import annotations

@@ -55,9 +55,9 @@ def evaluate(
         ValueError: The model cannot be read, a column is missing, reference answers do not grade themselves as
             correct, or all episodes of a question are broken.
     """
-    reward = next(iter(load_rewards(settings.run, questions, settings.max_tokens)), None)
-    episodes = episodes_of_test(settings.run, questions)
     run = settings.run
+    reward = next(iter(load_rewards(run, questions, settings.max_tokens)), None)
+    episodes = episodes_of_test(run, questions)
     policy = find_checkpoint(model, run.chat_template_path, run.image_column)
     start = find_checkpoint(reference, image_column=run.image_column) if reference is not None else None
     if start is not None and start.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
@@ -70,7 +70,7 @@ def evaluate(
     if known is None:
         if reward is not None:
             checks = rewards_module("check")
-            checks.check_sample(_reward_name(settings.run), reward, questions)
+            checks.check_sample(_reward_name(run), reward, questions)
             checks.check_server(reward, questions)
         known = _measure(policy, start, questions, settings, reward, episodes)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,8 +99,7 @@ def episodes_of_test(run: RunArguments, questions: Dataset) -> Episodes:
         if not (run.reward_funcs or gives_reward(kind)):
             raise ValueError(
                 f"environment={run.environment!r}: {name or kind.__name__} has no method get_reward, so its episodes "
-                "would have no score. Write --reward (in a comparison --eval_reward), or add "
-                "get_reward."
+                "would have no score. Write --reward (in a comparison --eval_reward), or add get_reward."
             )
     return episodes
 

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -205,8 +206,8 @@ class EnvironmentReward:
 
 def defined_by(kind: type[Episode]) -> list[Any]:
     """The class of an environment with its base classes, and the function or class that creates it."""
-    make = getattr(kind._make, "func", kind._make)
-    return [*kind._class.__mro__[:-1], make]  # the last is `object`
+    classes = [one for one in kind._class.__mro__ if hasattr(sys.modules.get(one.__module__), "__file__")]
+    return [*classes, getattr(kind._make, "func", kind._make)]
 
 
 def rewards_of(episodes: Mapping[str | None, type[Episode]]) -> list[EnvironmentReward]:

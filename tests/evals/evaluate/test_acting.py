@@ -80,7 +80,7 @@ class Fragile(Room):
         return super().get_reward()
 
 
-class Silent(Room):
+class Silent(Room, dict):  # a class without a file is in no cache key
     get_reward = property()
 
 
