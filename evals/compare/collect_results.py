@@ -144,12 +144,22 @@ def _questions(plan: ComparisonPlan) -> list[dict[str, str]]:
     run = dataclasses.replace(plan.base.run, dataset_name=str(plan.folder / TEST), dataset_kwargs={})
     test, _ = data.load(run, evaluation=False)
     references = test["solution"] if "solution" in test.column_names else [""] * len(test)
-    pairs = zip(test["prompt"], references, strict=True)
-    return [{"prompt": _text(prompt), "gold": str(reference)} for prompt, reference in pairs]
+    pairs = zip(test, references, strict=True)
+    return [{"prompt": _text(row), "gold": str(reference)} for row, reference in pairs]
 
 
-def _text(prompt: Any) -> str:
-    return prompt if isinstance(prompt, str) else "\n".join(str(message["content"]) for message in prompt)
+def _text(row: dict[str, Any]) -> str:
+    """The prompt of a row. If its environment writes the prompt, the columns that choose the prompt."""
+    prompt = row.pop("prompt")
+    text = prompt if isinstance(prompt, str) else "\n".join(_content(message["content"]) for message in prompt)
+    return text or ", ".join(f"{name}={value}" for name, value in row.items())
+
+
+def _content(content: Any) -> str:
+    """The text of a message. `[image]` stands for an image."""
+    if isinstance(content, list):
+        return " ".join("[image]" if part["type"] == "image" else part["text"] for part in content)
+    return str(content)
 
 
 def _last(values: list[Any]) -> Any:

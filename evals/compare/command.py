@@ -120,7 +120,11 @@ def make_parser() -> OneLineErrorParser:
         metavar="N",
         help="held-out questions, half for the test (512)",
     )
-    add("--eval_reward", metavar="NAME", help="name of the reward for the test (the recipe's first)")
+    add(
+        "--eval_reward",
+        metavar="NAME",
+        help="reward of the test (the environment's, or the recipe's first)",
+    )
     add("--eval_samples", type=int, default=16, metavar="N", help="completions per test question (16)")
     add("--eval_temperature", type=float, metavar="X", help="sampling temperature of the test (the recipe's)")
     add("--eval_top_p", type=float, metavar="X", help="top_p of the test (the recipe's)")

@@ -8,7 +8,6 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -27,12 +26,13 @@ from gbpo.run.rewards import load_rewards, named_rewards
 from gbpo.run.train import check_enough_prompts
 from gbpo.shared.write_whole import write_whole
 
-from ..evaluate.options import refuse_environment
+from ..evaluate.evaluation import episodes_of_test
 from ..evaluate.settings import QUESTION_FIELDS, TOOL_FIELDS, Settings
 from .cell_command import cell_flags
 from .grid import grid_points, read_grid
-from .plan import RECIPE, TEST, VALIDATION, ComparisonPlan
+from .plan import RECIPE, ComparisonPlan
 from .point import Point
+from .questions import with_image_files, write_questions
 from .same_steps import shared_run_notes
 
 _SET_BY_COMPARISON = {"seed": "--seeds", "algorithm": "--algorithms", "output_dir": "--output"}
@@ -65,15 +65,17 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
     grid = read_grid(options.grid)
     found = grid_points(options.recipe, options.algorithms, grid, overrides)
     recipe = found[0].recipe
-    refuse_environment(recipe.run.environment, "evals.compare")
     held_out = options.eval_dataset_name or recipe.run.eval_dataset_name
     run = dataclasses.replace(recipe.run, eval_dataset_name=held_out)
+    test = _with_test_reward(options, run)
+    Settings(test)  # raises an error for tasks that a test cannot run
     train_set, eval_set = data.load(run, evaluation=True)
     assert eval_set is not None  # because evaluation=True
     questions = data.held_out(run, len(train_set))  # the same rows, as they lie; the runs read them like the recipe's
     limit = recipe.training.max_completion_length
     load_rewards(run, train_set, limit)
-    load_rewards(_with_test_reward(options, run), eval_set, limit)
+    load_rewards(test, eval_set, limit)
+    episodes_of_test(test, eval_set)
     train_set, rows, switched_off = _check_prompts(dataclasses.replace(recipe, run=run), train_set, eval_set)
     for hazard in switched_off:
         print(f"gbpo compare: warning: {hazard}", file=sys.stderr, flush=True)
@@ -96,7 +98,11 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
         command=command,
     )
     _check_unchanged(plan, held_out, options.eval_questions)
-    _write_questions(plan.folder, questions.select(rows), options.eval_questions)
+    rows = rows[: options.eval_questions]
+    chosen = questions.select(rows)
+    if run.image_column is not None:
+        chosen = with_image_files(chosen, eval_set.select(rows), run, plan.folder)
+    write_questions(plan.folder, chosen)
     return plan
 
 
@@ -115,10 +121,9 @@ def _check_prompts(recipe: Recipe, train_set: Dataset, eval_set: Dataset) -> tup
     if limit is None and not models.is_built(name):  # the first run builds it
         return train_set, list(range(len(eval_set))), []
     description, form = describe(models.local_model(name), recipe), PromptFormat.of(recipe)
-    tokenizer = description.tokenizer
-    check_recipe_prompts(recipe, train_set, eval_set, tokenizer)
-    train_set = drop_long_prompts(train_set, limit, form, tokenizer, "training set")
-    rows = rows_of_short_prompts(eval_set, limit, form, tokenizer, "evaluation set")
+    check_recipe_prompts(recipe, train_set, eval_set, description.tokenizer)
+    train_set = drop_long_prompts(train_set, limit, form, description.processing_class, "training set")
+    rows = rows_of_short_prompts(eval_set, limit, form, description.processing_class, "evaluation set")
     return train_set, rows, hazards.of_prompts_and_rewards(recipe, train_set, description)
 
 
@@ -133,12 +138,14 @@ def _prompt_notes(points: Sequence[Point]) -> list[str]:
 
 
 def _with_test_reward(options: argparse.Namespace, run: RunArguments) -> RunArguments:
-    """The recipe's arguments with only the reward that is used for the test.
+    """The recipe's arguments with only the reward that is used for the test: in an environment, the environment's.
 
     Raises:
         ValueError: The reward is the majority vote.
     """
     rewards = named_rewards(run)
+    if run.environment and options.eval_reward is None:
+        return dataclasses.replace(run, reward_funcs=None, reward_kwargs={})
     name = options.eval_reward or next(iter(rewards))
     if name == "majority_vote":
         raise ValueError(
@@ -155,7 +162,6 @@ def _evaluation_flags(options: argparse.Namespace, recipe: Recipe) -> list[str]:
         ValueError: `evals.evaluate` would not accept these flags.
     """
     run, args = _with_test_reward(options, recipe.run), recipe.training
-    assert run.reward_funcs is not None
     sampling = {
         "samples": options.eval_samples,
         "temperature": args.temperature if options.eval_temperature is None else options.eval_temperature,
@@ -163,15 +169,17 @@ def _evaluation_flags(options: argparse.Namespace, recipe: Recipe) -> list[str]:
         "max_tokens": args.max_completion_length,
         "tool_turns": args.max_tool_calling_iterations,
     }
+    if run.environment:
+        sampling["batch_size"] = args.generation_batch_size  # as many environments as in training
     template_kwargs = args.chat_template_kwargs or {}
     Settings(run, template_kwargs, **sampling)
     prompts = {name: getattr(run, name) for name in QUESTION_FIELDS if name not in _SET_BY_QUESTIONS}
     prompts |= {"chat_template_kwargs": template_kwargs}
-    if not run.tools:
+    if not (run.tools or run.environment):
         prompts, sampling = ({n: v for n, v in part.items() if n not in TOOL_FIELDS} for part in (prompts, sampling))
+    reward = next(iter(run.reward_funcs or []), None)
     values = {
-        "reward": run.reward_funcs[0],
-        "reward_kwargs": run.reward_kwargs[run.reward_funcs[0]],
+        **({} if reward is None else {"reward": reward, "reward_kwargs": run.reward_kwargs[reward]}),
         **sampling,
         **{name: value for name, value in prompts.items() if value},
     }
@@ -208,19 +216,3 @@ def _check_unchanged(plan: ComparisonPlan, held_out: str | None, questions: int)
         )
     recipe.write_text(plan.recipe.read_text())
     write_whole(path, json.dumps(now, indent=1, default=str) + "\n")
-
-
-def _write_questions(folder: Path, held_out: Dataset, count: int) -> None:
-    """Write the held-out questions, alternately to the validation and the test file.
-
-    Raises:
-        ValueError: There are fewer than two.
-    """
-    count = min(count, len(held_out))
-    if count < 2:
-        raise ValueError(
-            f"{count} held-out question(s) cannot be split into validation and test questions. Give more questions, or "
-            "a larger --eval_questions."
-        )
-    for name, rows in ((VALIDATION, range(0, count, 2)), (TEST, range(1, count, 2))):
-        held_out.select(rows).to_json(folder / name, force_ascii=False)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 
-from gbpo.run import reward_hazards, tools
+from gbpo.run import environments, reward_hazards, tools
 from gbpo.run import rewards as run_rewards
+from gbpo.run.data import images, prompts
 from gbpo.run.data import loading as data
-from gbpo.run.data import prompts
+from gbpo.run.environments.checks import Episodes
+from gbpo.run.environments.episode import defined_by
 from gbpo.run.models import catalogue as models
 from gbpo.run.models import description
 from gbpo.run.rewards_package import rewards_module
@@ -36,7 +38,7 @@ _REPLACED = {
     "max_prompt_tokens",
     "chat_template_path",
 }
-_PACKAGES = ("torch", "transformers", "peft", "vllm", "math-verify", "reasoning-gym")
+_PACKAGES = ("torch", "transformers", "peft", "vllm", "math-verify", "reasoning-gym", "openenv")
 _MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
 _TRAINING_FILES = ("training_args.bin", "trainer_state.json")
 
@@ -46,18 +48,22 @@ def cache_file(
     reference: Checkpoint | None,
     questions: Dataset,
     settings: Settings,
-    reward: Callable[..., Any],
+    reward: Callable[..., Any] | None,
+    episodes: Episodes,
 ) -> Path:
     """Cache file of an evaluation.
 
     The file name is a hash of the weights, tokenizers, questions, settings, code, package versions and device.
     """
+    own = [*found_tools(settings.run).values(), *(source for kind in episodes.values() for source in defined_by(kind))]
+    pictures = [column] if (column := images.column_of(questions)) else []
     parts = {
         "models": [checkpoint and _fingerprint(checkpoint) for checkpoint in (policy, reference)],
-        "questions": questions.to_list(),
+        "questions": questions.remove_columns(pictures).to_list(),
+        "images": images.prompt_keys(questions),
         "settings": {name: value for name, value in settings.as_dict().items() if name not in _REPLACED},
         "chat_template": policy.tokenizer.chat_template,
-        "code": [_hash(path) for path in source_files(reward, found_tools(settings.run).values())],
+        "code": [_hash(path) for path in source_files(*filter(None, [reward, *own]))],
         "packages": {name: installed_version(name) for name in _PACKAGES},
         "device": str(torch.accelerator.current_accelerator()),
     }
@@ -73,20 +79,25 @@ def read(path: Path) -> Any:
         return None
 
 
-def source_files(reward: Callable[..., Any], own_tools: Iterable[Callable[..., Any]] = ()) -> list[Path]:
+def source_files(*own: Any) -> list[Path]:
     """Source files that the result of an evaluation depends on.
 
-    These are the files of this package, the results format, the loading of data and models, all rewards and tools, and
-    the files that define the given reward and tools.
+    These are the files of this package, the results format, the loading of data and models, all rewards, tools and
+    environments, and the files that define the given rewards, tools and environments.
     """
-    modules = [results, data, prompts, models, description, run_rewards, reward_hazards]
-    packages = [Path(str(file)).parent for file in (__file__, rewards_module().__file__, tools.__file__)]
-    defined_by = reward if inspect.isroutine(reward) else getattr(reward, "func", type(reward))
+    modules = [results, data, images, prompts, models, description, run_rewards, reward_hazards]
+    roots = (__file__, rewards_module().__file__, tools.__file__, environments.__file__)
+    packages = [Path(str(file)).parent for file in roots]
     return [
         *(Path(str(module.__file__)) for module in modules),
         *(path for package in packages for path in sorted(package.rglob("*.py"))),
-        *(Path(inspect.getfile(each)) for each in (defined_by, *own_tools)),
+        *(Path(inspect.getfile(_definition(one))) for one in own),
     ]
+
+
+def _definition(one: Any) -> Any:
+    """The function or class in whose file an object is defined."""
+    return one if inspect.isroutine(one) or inspect.isclass(one) else getattr(one, "func", type(one))
 
 
 def _fingerprint(checkpoint: Checkpoint) -> list[Any]:

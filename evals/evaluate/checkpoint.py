@@ -17,7 +17,7 @@ import transformers
 from transformers import GenerationConfig
 
 from gbpo.run.models import catalogue as models
-from gbpo.run.models.description import Description, read
+from gbpo.run.models.description import Description, read, with_images
 
 _ADAPTER_CONFIG = "adapter_config.json"
 
@@ -56,10 +56,7 @@ class Checkpoint:
 
     def load(self) -> Any:
         """Load the model in the dtype of its saved weights, onto the accelerator if there is one."""
-        if self.adapter is None:
-            model = self.description.architecture.from_pretrained(self.base, dtype="auto")
-        else:
-            model = self._load_adapter()
+        model = self._load_base() if self.adapter is None else self._load_adapter()
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
         return model.to(device).eval()
 
@@ -74,21 +71,27 @@ class Checkpoint:
             self.tokenizer.save_pretrained(folder)
             yield folder
 
-    def _load_adapter(self) -> Any:
-        from peft import AutoPeftModelForCausalLM
+    def _load_base(self) -> Any:
+        return self.description.architecture.from_pretrained(self.base, dtype="auto")
 
+    def _load_adapter(self) -> Any:
+        from peft import AutoPeftModelForCausalLM, PeftModel
+
+        if self.description.processor is not None:  # peft loads only text models by itself
+            return PeftModel.from_pretrained(self._load_base(), self.adapter)
         return AutoPeftModelForCausalLM.from_pretrained(self.adapter, dtype="auto")
 
 
-def find_checkpoint(name: str, chat_template_path: str | None = None) -> Checkpoint:
-    """Read the configuration and the tokenizer of a model, without its weights.
+def find_checkpoint(name: str, chat_template_path: str | None = None, image_column: str | None = None) -> Checkpoint:
+    """Read the configuration and the tokenizer of a model, and for images its processor, without its weights.
 
     Args:
         name: Folder of a model or of an adapter, Hub id, or name of a builtin model.
         chat_template_path: File with a chat template that replaces the tokenizer's.
+        image_column: Column with the images that the model reads, if there are images.
 
     Raises:
-        ValueError: The model does not exist or does not generate text.
+        ValueError: The model does not exist, does not generate text, or sees no images although there are some.
     """
     folder = Path(name).expanduser()
     adapter = folder if (folder / _ADAPTER_CONFIG).is_file() else None
@@ -100,6 +103,7 @@ def find_checkpoint(name: str, chat_template_path: str | None = None) -> Checkpo
     has_tokenizer = adapter is not None and (adapter / "tokenizer_config.json").is_file()
     tokenizer_folder = str(adapter) if has_tokenizer else base
     description = read(base, tokenizer_folder, chat_template_path)
+    description = with_images(description, tokenizer_folder, image_column, chat_template_path)
     return Checkpoint(base, None if adapter is None else str(adapter), tokenizer_folder, description)
 
 

@@ -5,8 +5,8 @@
 
 prints mean@k with its 95 % interval over the questions, unbiased pass@k, majority@k, the score of greedy decoding, the
 mean length and the share of samples that the token limit cuts off. With several models, it also prints the difference
-of each later model to the first. Settings that are not given are those of the run that trained the model, and one line
-names them. Results are cached. evals/README.md explains more.
+of each later model to the first. Settings that are not given are those of the run that trained the model, its images,
+tools and environment too, and one line names them. Results are cached. evals/README.md explains more.
 """
 
 from __future__ import annotations
@@ -48,17 +48,21 @@ def summary_lines(evaluation: Evaluation) -> list[str]:
     """The numbers of an evaluation, one per line."""
     from ..shared.estimates import mean_interval, pass_at_k, possible_range  # SciPy is slow to import
 
-    k = evaluation.samples
+    k, counts = evaluation.samples, evaluation.counts
+    powers = [2**i for i in range(min(counts).bit_length())]
     mean = mean_interval(evaluation.scores).within(*possible_range(evaluation.scores))
     rows = {f"mean@{k}": fmean(evaluation.scores)}
-    rows |= {f"pass@{n}": pass_at_k(k, evaluation.correct, n) for n in [2**i for i in range(k.bit_length())]}
-    rows |= {f"majority@{k}": fmean(evaluation.majority), "greedy": fmean(evaluation.greedy)}
+    rows |= {f"pass@{n}": pass_at_k(counts, evaluation.correct, n) for n in powers}
+    rows |= {} if evaluation.majority is None else {f"majority@{k}": fmean(evaluation.majority)}
+    rows |= {"greedy": fmean(evaluation.greedy)}
     lines = [f"questions     {len(evaluation.scores)}", *(f"{name:13} {value:.4f}" for name, value in rows.items())]
     if mean.ends:
         lines[1] += f"  95 % interval [{mean.low:.4f}, {mean.high:.4f}]"
     lines += [f"mean length   {evaluation.mean_tokens:.1f} tokens", f"truncated     {evaluation.truncated:.1%}"]
     if evaluation.kl_to_start is not None:
         lines.append(f"KL            {evaluation.kl_to_start:.4f} nats per completion")
+    if evaluation.broken:
+        lines.append(f"broken        {evaluation.broken} episodes, which are left out of all other numbers")
     return lines
 
 
@@ -99,29 +103,32 @@ def _evaluate_all(options: argparse.Namespace) -> None:
     from gbpo.run.tools.template import tool_template
 
     from .checkpoint import find_checkpoint
-    from .evaluation import evaluate
+    from .evaluation import episodes_of_test, evaluate
 
     data.quiet()
     run, form = settings.run, settings.prompts
     questions, held_out = data.load(run, evaluation=data.is_generated(run.dataset_name))
     questions = held_out or questions  # for a generated task, questions that training with these arguments does not use
     load_rewards(run, questions, settings.max_tokens)
+    episodes_of_test(run, questions)
     hazards: dict[str, None] = {}
-    tokenizers = [find_checkpoint(name, run.chat_template_path).tokenizer for name in names]
-    for tokenizer in tokenizers:  # check all models before evaluating the first
+    checkpoints = [find_checkpoint(name, run.chat_template_path, run.image_column) for name in names]
+    for checkpoint in checkpoints:  # check all models before evaluating the first
+        tokenizer = checkpoint.tokenizer
         check_prompts(questions, run.dataset_name, form, tokenizer)
-        if run.tools:
+        if run.tools or run.environment:
             tool_template(tokenizer)  # raises an error if the chat template cannot write or read calls
         found = reward_hazards.find(run, form, questions, tokenizer, settings.max_tokens)
         hazards |= dict.fromkeys([*unread_variables(form, tokenizer), *found])
     if options.reference is not None:
-        find_checkpoint(options.reference, run.chat_template_path)
+        find_checkpoint(options.reference, run.chat_template_path, run.image_column)
     if origin is not None:
         print(f"gbpo evaluate: {sources(settings, options, data_set, origin)}", flush=True)
     for hazard in hazards:
         print(f"gbpo evaluate: warning: {hazard}", file=sys.stderr, flush=True)
     # all models get the questions that are short enough for the first
-    questions = drop_long_prompts(questions, run.max_prompt_tokens, form, tokenizers[0], "evaluation set")
+    processing = checkpoints[0].description.processing_class
+    questions = drop_long_prompts(questions, run.max_prompt_tokens, form, processing, "evaluation set")
     evaluations = []
     for name in names:
         evaluation = evaluate(name, questions, settings, options.reference, use_cache=not options.no_cache)

@@ -1,10 +1,12 @@
-"""What a checkpoint wrote for one prompt."""
+"""What a checkpoint wrote for one prompt, and its score."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from .prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,23 @@ class Completion:
         """The text of the last message of the assistant."""
         replies = [message["content"] for message in self.messages if message["role"] == "assistant"]
         return replies[-1] or ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A graded completion.
+
+    Args:
+        prompt: The prompt.
+        completion: The completion.
+        score: The reward. None if the reward has not graded the completion.
+        failure: Why the episode is broken, so that nothing can be said about the model. None if it is not broken.
+    """
+
+    prompt: Prompt
+    completion: Completion
+    score: float | None
+    failure: str | None = None
 
 
 def without_tools(ids: Sequence[list[int]], tokenizer: Any) -> list[Completion]:

@@ -12,22 +12,25 @@ from .completion import Completion
 
 
 def grade(
-    reward: Callable[..., Any], columns: dict[str, list[Any]], written: Sequence[Completion]
-) -> tuple[list[float], int]:
+    reward: Callable[..., Any], columns: dict[str, list[Any]], written: Sequence[Completion], **given: Any
+) -> list[float | None]:
     """Grade completions, calling the reward with the same arguments as TRL does.
 
     Args:
         reward: The reward, which may be asynchronous.
         columns: Columns of the data set by name, including `prompt`. One row per completion.
         written: The completions.
+        given: Further arguments.
 
     Returns:
-        The reward of each completion, with 0 for ungraded ones, and the number of ungraded completions.
+        The reward of each completion. None for a completion that the reward leaves ungraded.
 
     Raises:
         ValueError: The reward returned the wrong number of scores, or an infinite score.
     """
-    given = {name: values for name, values in columns.items() if name not in ("prompt", "completion", "completion_ids")}
+    given |= {
+        name: values for name, values in columns.items() if name not in ("prompt", "completion", "completion_ids")
+    }
     prompts = columns["prompt"]
     chat = not isinstance(prompts[0], str)
     texts = [completion.text for completion in written]
@@ -61,8 +64,7 @@ def grade(
             f"{infinite}, {texts[infinite][:80]!r}, so no mean can be computed. Return finite numbers, or None for a "
             "completion that cannot be graded."
         )
-    ungraded = [value is None or math.isnan(value) for value in rewards]
-    return [0.0 if missing else float(value) for value, missing in zip(rewards, ungraded, strict=True)], sum(ungraded)
+    return [None if value is None or math.isnan(value) else float(value) for value in rewards]
 
 
 async def _await(result: Any) -> Any:

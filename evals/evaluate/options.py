@@ -30,7 +30,7 @@ _SAMPLING_HELP = {
     "max_tokens": "maximum number of tokens per completion",
     "seed": "seed of the sampling",
     "batch_size": "completions per batch",
-    "tool_turns": "turns that may call tools",
+    "tool_turns": "turns in which a completion may call tools or act",
 }
 
 
@@ -46,7 +46,7 @@ def parser(description: str | None) -> OneLineErrorParser:
     add, defaults = made.add_argument, {one.name: one.default for one in dataclasses.fields(Settings)}
     add("names", nargs="+", metavar="MODEL", help="models or runs, and a data set at the end")
     add("--recipe", type=find_recipe, metavar="FILE", help="recipe with the default settings")
-    add("--reward", metavar="NAME", help="name or dotted path of the reward (the run's)")
+    add("--reward", metavar="NAME", help="name or dotted path of the reward (the environment's, or the run's)")
     add("--reward_kwargs", metavar="X", help="options of the reward: '{\"workers\": 4}'")
     hints = get_type_hints(RunArguments)
     for field in dataclasses.fields(RunArguments):
@@ -97,15 +97,6 @@ def find_origin(models: list[str], options: argparse.Namespace) -> Origin | None
     return origins[0] if origins else None
 
 
-def refuse_environment(environment: Any, command: str) -> None:
-    """Raise `ValueError` for a recipe whose models act in an environment, which the commands of `evals` do not run."""
-    if environment:
-        raise ValueError(
-            f"environment={environment!r}: {command} samples answers without an environment, so it would test another "
-            "task than was trained. Write eval_strategy: steps in the recipe, which evaluates in the environment."
-        )
-
-
 def settings_of(options: argparse.Namespace, data_set: str | None, origin: Origin | None) -> Settings:
     """The settings of the evaluation.
 
@@ -118,13 +109,14 @@ def settings_of(options: argparse.Namespace, data_set: str | None, origin: Origi
         ValueError: A setting cannot be used, or there is neither a data set nor an origin.
     """
     values = {} if origin is None else origin.values
-    refuse_environment(values.get("environment"), "evals.evaluate")
     given = {name: value for name in QUESTION_FIELDS if (value := getattr(options, name, None)) is not None}
     questions = {name: values[name] for name in QUESTION_FIELDS if name in values}
     questions |= _evaluation_set(options, data_set, origin) | given
-    reward = options.reward or _first_reward(values)
-    if reward is None and not questions["dataset_name"].startswith(f"{_DEFAULT_REWARD}:"):
+    acts = bool(questions.get("environment"))
+    reward = options.reward or (None if acts else _first_reward(values))  # an environment has its own reward
+    if reward is None and not acts and not questions["dataset_name"].startswith(f"{_DEFAULT_REWARD}:"):
         raise ValueError("No reward is given, so nothing can be graded. Write --reward, for example --reward math.")
+    graded_by = reward or ("" if acts else _DEFAULT_REWARD)
     kwargs = mapping("reward_kwargs", options.reward_kwargs)
     if reward in kwargs:
         raise ValueError(
@@ -132,13 +124,13 @@ def settings_of(options: argparse.Namespace, data_set: str | None, origin: Origi
             f"--reward_kwargs '{json.dumps(kwargs[reward])}'."
         )
     if options.reward_kwargs is None:
-        kwargs = mapping("reward_kwargs", values.get("reward_kwargs")).get(reward or _DEFAULT_REWARD) or {}
+        kwargs = mapping("reward_kwargs", values.get("reward_kwargs")).get(graded_by) or {}
     elif kwargs and reward is None:
         raise ValueError(f"reward_kwargs={kwargs} has no effect without a reward. Write --reward.")
     run = RunArguments(
         **questions,
         reward_funcs=None if reward is None else [reward],
-        reward_kwargs={reward or _DEFAULT_REWARD: kwargs} if kwargs else {},
+        reward_kwargs={graded_by: kwargs} if kwargs and graded_by else {},
     )
     sampling = {name: value for name, field in _OF_TRAINER.items() if (value := values.get(field)) is not None}
     sampling |= {name: value for name in SAMPLING if (value := getattr(options, name)) is not None}

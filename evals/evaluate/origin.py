@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gbpo.run.output.folder import MODEL, config_of
-from gbpo.run.recipe.arguments import RunArguments
+from gbpo.run.recipe.arguments import EPISODES, RunArguments
 from gbpo.shared.recipe_yaml import read_yaml
 
 _CHAT_TEMPLATE = "chat_template.jinja"  # transformers saves the template of a tokenizer under this name
@@ -40,7 +40,10 @@ class Origin:
     def prompts(self) -> dict[str, Any]:
         """What shapes the prompts of a model, beside the data set."""
         template = self.values.get("chat_template_path")
-        names = ("system_prompt", "prompt_template", "chat_template_kwargs", "tools")
+        names = (
+            *("system_prompt", "prompt_template", "chat_template_kwargs", "image_column"),
+            *("tools", "environment", "environment_kwargs"),
+        )
         return {name: self.values.get(name) or None for name in names} | {
             "chat_template_path": template and Path(template).expanduser().read_text()
         }
@@ -74,7 +77,10 @@ def origin_of_recipe(path: Path) -> Origin:
 
     recipe = {name: value for name, value in read_yaml(path, "recipes/tiny_math.yaml").items() if value is not None}
     values = {field.name: field.default for field in fields(BaseConfig) if field.name in _TRAINER_FIELDS}
-    return Origin(path, values | {name: recipe[name] for name in recipe if name in _RUN_FIELDS | values.keys()})
+    values |= {name: recipe[name] for name in recipe if name in _RUN_FIELDS | values.keys()}
+    if "environment" in values:
+        values.setdefault("dataset_name", EPISODES)
+    return Origin(path, values)
 
 
 def trained_model(name: str) -> str:

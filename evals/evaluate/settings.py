@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from gbpo.run.recipe.arguments import TOOL_TURNS, RunArguments
+from gbpo.run.recipe.arguments import TOOL_TURNS, VERIFIERS, RunArguments
 from gbpo.shared.packages import install_command
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TOOL_FIELDS = ("tools", "tool_timeout", "tool_turns")
 ENGINES = ("auto", "vllm", "transformers")
+_IN_TRAINING = "To evaluate in training instead, write eval_strategy: steps in the recipe."
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Settings:
             `batch_size`.
         batch_size: Completions per batch with transformers. vLLM chooses its own batches.
         engine: `"vllm"`, `"transformers"` or `"auto"`: vLLM if it is installed and there is an accelerator, otherwise
-            transformers. After creation, the field contains the chosen engine instead of `"auto"`. Tools need
-            transformers.
-        tool_turns: Turns in which a completion may call tools.
+            transformers. After creation, the field contains the chosen engine instead of `"auto"`. Tools,
+            environments and images need transformers.
+        tool_turns: Turns in which a completion may call tools or act in its environment.
 
     Raises:
         ValueError: A value is out of range, or the engine is not installed.
@@ -69,23 +70,29 @@ class Settings:
             raise ValueError(f"seed must be between 0 and 2**32 - 1, got {self.seed}.")
         if self.engine not in ENGINES:
             raise ValueError(f"engine={self.engine!r} is unknown. Write one of {', '.join(ENGINES)}.")
-        if self.run.image_column is not None:
-            raise ValueError(
-                f"image_column={self.run.image_column!r}: evals.evaluate and evals.compare do not read images, so the "
-                "model would answer without them. To evaluate in training, write eval_strategy: steps in the recipe."
-            )
         if len(self.run.reward_funcs or []) > 1:
             raise ValueError(
                 f"reward_funcs={self.run.reward_funcs}: an evaluation has a single score. Write only one reward."
             )
-        if self.run.tools and self.engine == "vllm":
+        if str(self.run.environment).startswith(VERIFIERS):
             raise ValueError(
-                f"engine='vllm' with tools={self.run.tools}: an evaluation runs tools only with transformers. Write "
-                "engine='transformers'."
+                f"environment={self.run.environment!r}: evals.evaluate and evals.compare do not run the tasks of "
+                f"{VERIFIERS}, so there would be no test. {_IN_TRAINING}"
             )
-        engine = "transformers" if self.run.tools else _choose_engine(self.engine)
-        object.__setattr__(self, "engine", engine)
-        if self.run.tools and self.tool_turns is None:
+        turns = next((name for name in ("environment", "tools") if getattr(self.run, name)), None)
+        if turns and self.run.image_column is not None:
+            raise ValueError(
+                f"image_column={self.run.image_column!r} with {turns}={getattr(self.run, turns)!r}: evals.evaluate and "
+                f"evals.compare read images only in prompts with one turn, so there would be no test. {_IN_TRAINING}"
+            )
+        special = turns or ("image_column" if self.run.image_column is not None else None)
+        if special and self.engine == "vllm":
+            raise ValueError(
+                f"engine='vllm' with {special}={getattr(self.run, special)!r}: an evaluation of tools, environments "
+                "and images generates only with transformers. Write engine='transformers'."
+            )
+        object.__setattr__(self, "engine", "transformers" if special else _choose_engine(self.engine))
+        if turns and self.tool_turns is None:
             object.__setattr__(self, "tool_turns", TOOL_TURNS)
 
     @property
@@ -101,7 +108,8 @@ class Settings:
         """The settings by name: questions, prompts, reward and sampling."""
         read = {name: getattr(self.run, name) for name in (*QUESTION_FIELDS, "reward_funcs", "reward_kwargs")}
         read |= {name: getattr(self, name) for name in ("chat_template_kwargs", *SAMPLING)}
-        return {name: value for name, value in read.items() if self.run.tools or name not in TOOL_FIELDS}
+        turns = self.run.tools or self.run.environment
+        return {name: value for name, value in read.items() if turns or name not in TOOL_FIELDS}
 
 
 # The fields of `Settings` that describe the sampling

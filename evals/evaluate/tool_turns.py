@@ -1,9 +1,9 @@
-"""Completions with tools. TRL's own loop runs the tools, so that a test calls them as training does."""
+"""Completions with several turns. TRL's own loop runs the tools, so that a test calls them as training does."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,14 +11,13 @@ from trl import GRPOTrainer
 from trl.chat_template_utils import parse_response
 from trl.trainer.utils import shutdown_event_loop_in_daemon, start_event_loop_in_daemon
 
-from gbpo.run.tools.named_tools import Tools, load_tools, tool_methods
+from gbpo.run.tools.named_tools import load_tools, tool_methods
 from gbpo.run.tools.template import tool_template
 
 from .checkpoint import Checkpoint
 from .completion import Completion
+from .prompt import Generate, Prompt
 from .settings import Settings
-
-Generate = Callable[[list[list[int]]], list[list[int]]]
 
 
 class ToolTurns:
@@ -33,7 +32,7 @@ class ToolTurns:
     _tool_call_loop = GRPOTrainer._tool_call_loop
     _get_tool_suffix_ids = GRPOTrainer._get_tool_suffix_ids
     use_vllm = _is_vlm = False
-    environment_factories = None
+    environment_factories = ()  # not None: each completion has its own tools
 
     def __init__(self, checkpoint: Checkpoint, settings: Settings, generate: Generate):
         self.processing_class, self.chat_template = tool_template(checkpoint.tokenizer)
@@ -42,12 +41,24 @@ class ToolTurns:
         self.model = SimpleNamespace(config=checkpoint.description.config)
         self.max_completion_length = settings.max_tokens
         self.max_tool_calling_iterations = settings.tool_turns
-        self._tools, self._generate = load_tools(settings.run), generate
+        tools = load_tools(settings.run)
+        self._shared, self._session = tools.functions, tools.session
+        self._generate = lambda prompt_ids: generate([*map(Prompt, prompt_ids)])
 
-    def complete(self, prompt_ids: Sequence[list[int]]) -> list[Completion]:
-        """One completion for each prompt."""
-        dicts = [_by_name(self._tools) for _ in prompt_ids]
-        self.tools = list(dicts[0].values())
+    def complete(self, prompt_ids: Sequence[list[int]], sessions: Sequence[Any] = ()) -> list[Completion]:
+        """One completion for each prompt.
+
+        Args:
+            prompt_ids: Token ids of each prompt.
+            sessions: An object for each prompt, whose methods are the tools of its completion alone. By default, each
+                completion gets a new session of the tools, if one of them needs it.
+        """
+        if not sessions and self._session is not None:
+            sessions = [self._session() for _ in prompt_ids]
+        shared = {tool.__name__: tool for tool in self._shared}
+        dicts = [shared | tool_methods(session) for session in sessions] or [shared] * len(prompt_ids)
+        self._env_tools = [list(tools.values()) for tools in dicts]
+        self._batch_environments = range(len(dicts))
         self._async_tool_dicts = [
             {name: tool for name, tool in tools.items() if inspect.iscoroutinefunction(tool)} for tools in dicts
         ]
@@ -56,9 +67,11 @@ class ToolTurns:
         ]
         ids = self._generate(list(prompt_ids))
         first = [
-            [parse_response(self._tokenizer, own, prefix=prompt, tools=self.tools)]
-            for own, prompt in zip(ids, prompt_ids, strict=True)
+            [parse_response(self._tokenizer, own, prefix=prompt, tools=tools)]
+            for own, prompt, tools in zip(ids, prompt_ids, self._env_tools, strict=True)
         ]
+        if not any(dicts):
+            return [Completion(own, [1] * len(own), messages) for own, messages in zip(ids, first, strict=True)]
         thread, self.async_loop, ready = start_event_loop_in_daemon(name="tools")
         ready.wait()
         try:
@@ -71,9 +84,3 @@ class ToolTurns:
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         return self._generate(prompt_ids), None
-
-
-def _by_name(tools: Tools) -> dict[str, Callable[..., Any]]:
-    """The tools of one completion."""
-    shared = {tool.__name__: tool for tool in tools.functions}
-    return shared if tools.session is None else shared | tool_methods(tools.session())

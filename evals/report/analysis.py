@@ -180,7 +180,7 @@ def _point_summary(
         best=_interval((score(cell.best) for cell in cells if cell.best), of_reward),
         iqm=iqm_interval([model.scores for model in last]).within(*of_reward) if last else None,
         pass_at=_pass_at(last),
-        majority=_interval((fmean(model.majority) for model in last), of_reward),
+        majority=_interval((fmean(model.majority) for model in last if model.majority is not None), of_reward),
         greedy=_interval((fmean(model.greedy) for model in last), of_reward),
         area=_interval((mean for cell in cells if (mean := area(cell, validation)) is not None), of_validation),
         reached=sum(step is not None for step in steps),
@@ -215,10 +215,10 @@ def _median_reach(reached: Iterable[float | None]) -> float | None:
 
 
 def _pass_at(models: Sequence[Evaluation]) -> dict[int, Interval]:
-    samples = min((model.samples for model in models), default=0)
+    samples = min((min(model.counts) for model in models), default=0)
     powers = [2**i for i in range(samples.bit_length())]
     return {
-        k: mean_interval([pass_at_k(model.samples, model.correct, k) for model in models]).within(*_SHARE)
+        k: mean_interval([pass_at_k(model.counts, model.correct, k) for model in models]).within(*_SHARE)
         for k in sorted({*powers, samples} - {0})
     }
 

@@ -169,22 +169,24 @@ def probability_of_improvement(x: Sequence[float], y: Sequence[float]) -> Interv
     return Interval(won / n, float(low), float(high), n)
 
 
-def pass_at_k(samples: int, correct: Sequence[int], k: int) -> float:
+def pass_at_k(samples: int | Sequence[int], correct: Sequence[int], k: int) -> float:
     """Unbiased pass@k (Chen et al. 2021): the mean over questions of 1 − C(n − c, k) / C(n, k).
 
     Args:
-        samples: Completions per question, n.
+        samples: Number of completions per question, n: one number, or one for each question.
         correct: Number of correct completions of each question, c.
         k: Number of completions. At least one of them must be correct.
 
     Raises:
-        ValueError: k is below 1 or above n.
+        ValueError: k is below 1 or above the smallest n.
     """
-    if not 1 <= k <= samples:
+    counts = [samples] * len(correct) if isinstance(samples, int) else samples
+    fewest = min(counts)
+    if not 1 <= k <= fewest:
         raise ValueError(
-            f"pass@{k} cannot be estimated from {samples} samples per question. Choose k between 1 and {samples}."
+            f"pass@{k} cannot be estimated from {fewest} samples per question. Choose k between 1 and {fewest}."
         )
-    return fmean(1 - math.comb(samples - c, k) / math.comb(samples, k) for c in correct)
+    return fmean(1 - math.comb(n - c, k) / math.comb(n, k) for n, c in zip(counts, correct, strict=True))
 
 
 def area_under_curve(steps: Sequence[float], values: Sequence[float]) -> float:

@@ -28,25 +28,40 @@ class Evaluation:
         samples: Completions sampled per question, k.
         scores: Mean reward of the samples, per question.
         correct: Number of samples with reward 1, per question. Used for pass@k.
-        majority: Reward of the most common answer among the samples, per question.
-        greedy: Reward of the greedy completion, per question.
+        majority: Reward of the most common answer among the samples, per question. None in an environment, where
+            completions have no answer to vote on.
+        greedy: Reward of the greedy completion, per question, without broken episodes.
         completions: First sample of each question, in the order of `Results.questions`. None if they were removed to
             shorten the file.
         mean_tokens: Mean length of the samples in tokens.
         truncated: Fraction of the samples that reached the token limit.
         kl_to_start: KL divergence from the starting model in nats per completion, estimated on the samples.
+        unbroken: Number of samples per question without those whose episode is broken, which count nowhere. None
+            without an environment.
     """
 
     step: int
     samples: int
     scores: list[float]
     correct: list[int]
-    majority: list[float]
+    majority: list[float] | None
     greedy: list[float]
     completions: list[str] | None
     mean_tokens: float
     truncated: float
     kl_to_start: float | None = None
+    unbroken: list[int] | None = None
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of samples that count, per question."""
+        return [self.samples] * len(self.scores) if self.unbroken is None else self.unbroken
+
+    @property
+    def broken(self) -> int:
+        """Number of broken episodes, sampled and greedy."""
+        questions = len(self.scores)
+        return questions * (self.samples + 1) - sum(self.counts) - len(self.greedy)
 
 
 @dataclass

@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig
 
-from evals.evaluate.settings import Settings
 from gbpo.run import train
 from gbpo.run.models.processors import load_processor
 from gbpo.run.models.tiny_vision import tiny_qwen_vl
-from gbpo.run.recipe.arguments import RunArguments
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -56,9 +54,3 @@ def test_a_run_evaluates_in_training_and_saves_its_processor(vision_model, visio
     assert processor.chat_template == vision_processor.chat_template
     assert processor.image_processor.size == vision_processor.image_processor.size
     assert processor.tokenizer.get_vocab() == vision_processor.tokenizer.get_vocab()
-
-
-def test_the_evaluation_outside_of_training_is_refused():
-    run = RunArguments(dataset_name="builtin:shapes", image_column="image", reward_funcs=["exact_match"])
-    with pytest.raises(ValueError, match=r"image_column='image': evals.evaluate and evals.compare.*eval_strategy"):
-        Settings(run)

@@ -81,6 +81,20 @@ def pixels(dataset: Dataset) -> list[int]:
     return [sum(prod(_opened(image).size) for image in images) for images in _stored(dataset)]
 
 
+def write_files(dataset: Dataset, folder: Path) -> list[list[str]]:
+    """Write the file of each image to a folder, under a hash of its content, and return the names of each row."""
+    folder.mkdir(exist_ok=True)
+    names: list[list[str]] = []
+    for images in _stored(dataset):
+        names.append([])
+        for image in images:
+            content = _content(image)
+            name = f"{hashlib.sha256(content).hexdigest()[:16]}.{_opened(image).format.lower()}"
+            (folder / name).write_bytes(content)
+            names[-1].append(name)
+    return names
+
+
 def prompt_keys(dataset: Dataset) -> list[str]:
     """A text for each row. It is equal for rows with the same prompt, images and, in an environment, seed."""
     seeds = dataset["seed"] if "seed" in dataset.column_names else [None] * len(dataset)

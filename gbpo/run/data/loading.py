@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 from datasets import Dataset, load_dataset
 
-from ..recipe.arguments import EPISODES, RunArguments
+from ..recipe.arguments import EPISODES, VERIFIERS, RunArguments
 from ..rewards_package import rewards_module
 from . import images
 from .arithmetic import arithmetic
@@ -20,7 +20,7 @@ from .episodes import EMPTY_PROMPT, episodes
 from .messages import read_prompts
 from .programs import programs
 from .shapes import shapes
-from .verifiers_tasks import VERIFIERS, UnusableTasksetError, open_tasks, rows_of
+from .verifiers_tasks import UnusableTasksetError, open_tasks, rows_of
 
 _TASKS: dict[str, Callable[..., Dataset]] = {
     "arithmetic": arithmetic,

@@ -86,6 +86,11 @@ class PromptFormat:
         options = {"tokenize": True, "tools": list(self.tools) or None, **_SET_BY_TRAINER}
         return tokenizer.apply_chat_template(list(prompts), **options, **self.chat_template_kwargs)["input_ids"]
 
+    def inputs(self, prompts: Sequence[Any], processor: Any) -> dict[str, Any]:
+        """What a vision-language model reads for formatted prompts that contain their images, as padded tensors."""
+        options = {"tokenize": True, "padding": True, "return_tensors": "pt", **_SET_BY_TRAINER}
+        return dict(processor.apply_chat_template(list(prompts), **options, **self.chat_template_kwargs))
+
     def lengths(self, dataset: Dataset, processing: Any) -> list[int]:
         """Number of tokens of each prompt of a data set, with the tokens of its images.
 

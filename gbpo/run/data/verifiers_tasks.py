@@ -13,8 +13,8 @@ from typing import Any
 from datasets import Dataset
 
 from ...shared.packages import install_command
+from ..recipe.arguments import VERIFIERS
 
-VERIFIERS = "verifiers:"
 _INFINITE = 2048  # rows of a taskset without an end, if dataset_kwargs has no size
 
 

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,6 +40,7 @@ class Episode:
     """
 
     _name: str
+    _class: type
     _make: Callable[[], Any]
     _seconds: float
     _has_reward: bool
@@ -104,7 +106,7 @@ def episodes_of(name: str, make: Callable[[], Any], example: Any, seconds: float
         seconds: Time limit of each call.
     """
     tools = {method: _guarded(method, function) for method, function in tool_methods(example).items()}
-    own = {"_name": name, "_make": staticmethod(make), "_seconds": seconds}
+    own = {"_name": name, "_class": type(example), "_make": staticmethod(make), "_seconds": seconds}
     own["_has_reward"] = hasattr(example, "get_reward")
     return type(type(example).__name__, (Episode,), {**tools, **own})
 
@@ -135,6 +137,21 @@ def described(method: str, error: Exception) -> str:
     """One line about a method that failed."""
     text = " ".join(f"{type(error).__name__} {error}".split())[:MAX_ERROR]
     return f"{method} raised {text}"
+
+
+def own_reward(episode: Episode, completion: Any) -> float | None:
+    """The reward of an episode by its environment. None if the episode is broken or the environment cannot tell."""
+    return episode._reward(completion)
+
+
+def gives_reward(kind: type[Episode]) -> bool:
+    """Whether an environment rewards its own episodes."""
+    return kind._has_reward
+
+
+def failure(episode: Episode) -> str | None:
+    """Why an episode is broken. None if it is not."""
+    return episode._failure
 
 
 class EnvironmentReward:
@@ -187,6 +204,12 @@ class EnvironmentReward:
         return "ok" if failure is None else f"broken: {failure}"
 
 
+def defined_by(kind: type[Episode]) -> list[Any]:
+    """The class of an environment with its base classes, and the function or class that creates it."""
+    classes = [one for one in kind._class.__mro__ if hasattr(sys.modules.get(one.__module__), "__file__")]
+    return [*classes, getattr(kind._make, "func", kind._make)]
+
+
 def rewards_of(episodes: Mapping[str | None, type[Episode]]) -> list[EnvironmentReward]:
     """The rewards of the environments that have one."""
-    return [EnvironmentReward(one._name) for one in episodes.values() if one._has_reward]
+    return [EnvironmentReward(one._name) for one in episodes.values() if gives_reward(one)]

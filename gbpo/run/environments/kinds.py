@@ -8,8 +8,7 @@ from typing import Any
 
 from ...shared.packages import install_command
 from ...shared.recipe_yaml import nearest
-from ..data.verifiers_tasks import VERIFIERS
-from ..recipe.arguments import RunArguments
+from ..recipe.arguments import VERIFIERS, RunArguments
 from ..rewards_package import rewards_module
 from . import verifiers
 

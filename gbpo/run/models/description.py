@@ -78,13 +78,27 @@ def describe(model: str, recipe: "Recipe") -> Description:
     }
     description = read(model, model, recipe.run.chat_template_path, **options)
     _check_init_kwargs(recipe.training.model_init_kwargs or {}, description.config)
-    if recipe.run.image_column is None:
+    run = recipe.run
+    return with_images(description, model, run.image_column, run.chat_template_path, **options)
+
+
+def with_images(
+    description: Description, model: str, image_column: str | None, chat_template_path: str | None, **options: Any
+) -> Description:
+    """Add the processor to a description, if there are images.
+
+    Args:
+        description: What `read` returned.
+        model: Folder or Hub id of the processor.
+        image_column: The column with the images, or None.
+        chat_template_path: As for `read`.
+        options: Passed to `from_pretrained` of the processor.
+
+    Raises:
+        ValueError: The model reads text only, or its processor cannot be read.
+    """
+    if image_column is None:
         return description
-    return _with_processor(description, model, recipe, options)
-
-
-def _with_processor(description: Description, model: str, recipe: "Recipe", options: dict[str, Any]) -> Description:
-    asked = f"image_column={recipe.run.image_column!r}"
     try:
         processor = load_processor(model, description.config, **options)
     except Exception as error:  # processors raise many types of errors
@@ -92,11 +106,11 @@ def _with_processor(description: Description, model: str, recipe: "Recipe", opti
         raise _not_loaded(model, "processor", error, fix) from None
     if processor is None:
         raise ValueError(
-            f"{asked} needs a model that sees images, but {recipe.model.model_name_or_path!r} is a "
+            f"image_column={image_column!r} needs a model that sees images, but {model!r} is a "
             f"{description.architecture.__name__}, which reads text only. Give a vision-language model, such as "
             "Qwen/Qwen2.5-VL-3B-Instruct, or remove image_column."
         )
-    if recipe.run.chat_template_path is not None:
+    if chat_template_path is not None:
         processor.chat_template = description.tokenizer.chat_template
     processor.tokenizer.chat_template = processor.chat_template
     return replace(description, tokenizer=processor.tokenizer, processor=processor)

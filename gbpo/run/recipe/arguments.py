@@ -11,6 +11,7 @@ import yaml
 from ...shared.recipe_yaml import quote_hashes
 
 ALGORITHMS = ("gbpo", "grpo")
+VERIFIERS = "verifiers:"  # before the name of a taskset, as an environment or as a data set
 EPISODES = "episodes"  # the generated task of an environment that has no data set
 TOOL_TURNS = 8  # turns in which a completion may call tools, if a recipe with tools does not say
 
@@ -105,8 +106,10 @@ class RunArguments:
     def __post_init__(self):
         if self.algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm={self.algorithm!r} is unknown. Write one of {', '.join(ALGORITHMS)}.")
+        if isinstance(self.environment, str) and self.environment.startswith("{"):  # as below
+            self.environment = mapping("environment", self.environment)
         if not self.dataset_name and self.environment:
-            own = isinstance(self.environment, str) and self.environment.startswith("verifiers:")
+            own = isinstance(self.environment, str) and self.environment.startswith(VERIFIERS)
             self.dataset_name = str(self.environment) if own else EPISODES
         if not self.dataset_name:
             raise ValueError(

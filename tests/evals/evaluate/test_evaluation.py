@@ -17,9 +17,11 @@ from evals.evaluate.checkpoint import find_checkpoint
 from evals.evaluate.command import difference_lines, summary_lines
 from evals.evaluate.divergence import divergence
 from evals.evaluate.evaluation import evaluate
+from evals.evaluate.prompt import Prompt
 from evals.evaluate.settings import Settings
 from evals.shared import results
 from evals.shared.results import Evaluation
+from gbpo.run.data.prompts import PromptFormat
 from gbpo.run.models.tiny import character_tokenizer, tiny_decoder
 from gbpo.run.recipe.arguments import RunArguments
 
@@ -187,7 +189,7 @@ def test_greedy_is_the_likeliest_token_at_every_position(model):
     prompts = [
         checkpoint.tokenizer(f"<|user|>{text}<|end|><|assistant|>")["input_ids"] for text in ("1+2=", "7", "10+31=")
     ]
-    _, greedy = generation.complete(checkpoint, prompts, settings())
+    _, greedy = generation.complete(checkpoint, [*map(Prompt, prompts)], settings())
     net = AutoModelForCausalLM.from_pretrained(model)
     for prompt, completion in zip(prompts, greedy, strict=True):
         ids = list(prompt)
@@ -211,10 +213,10 @@ def test_sampling_follows_only_temperature_and_top_p(model, tmp_path):
     prompt = tokenizer("<|user|>1+2=<|end|><|assistant|>")["input_ids"]
     temperature, top_p, count = 1.5, 0.8, 4000
     asked = settings(samples=count, temperature=temperature, top_p=top_p, max_tokens=2, batch_size=500)
-    sampled, _ = generation.complete(checkpoint, [prompt], asked)
+    sampled, _ = generation.complete(checkpoint, [Prompt(prompt)], asked)
     assert (
-        generation.complete(checkpoint, [prompt], asked)[0]
-        == generation.complete(find_checkpoint(model), [prompt], asked)[0]
+        generation.complete(checkpoint, [Prompt(prompt)], asked)[0]
+        == generation.complete(find_checkpoint(model), [Prompt(prompt)], asked)[0]
     )
 
     probabilities = (net(torch.tensor([prompt])).logits[0, -1] / temperature).softmax(-1)
@@ -238,9 +240,10 @@ def test_divergence_equals_sums_over_the_vocabulary(model, other_model):
         for t in range(len(y)):
             p, q = (net(torch.tensor([x + y[:t]])).logits[0, -1].softmax(-1).detach() for net in nets)
             expected += (p * (p / q).log()).sum().item() / 3
+    rows, form = ([*map(Prompt, prompts)], completions), PromptFormat()
     for batch_size in (1, 3):
-        assert divergence(*pair, prompts, completions, batch_size) == pytest.approx(expected, rel=1e-4)
-    assert divergence(pair[0], pair[0], prompts, completions, 2) == pytest.approx(0, abs=1e-6)
+        assert divergence(*pair, *rows, form, batch_size) == pytest.approx(expected, rel=1e-4)
+    assert divergence(pair[0], pair[0], *rows, form, 2) == pytest.approx(0, abs=1e-6)
 
 
 def test_divergence_estimates_the_divergence_of_the_completions(model, other_model):
@@ -353,7 +356,7 @@ def test_vllm_gets_the_same_settings(model, monkeypatch):
     stub.__spec__ = types.SimpleNamespace()
     monkeypatch.setitem(sys.modules, "vllm", stub)
     asked = settings(engine="vllm", samples=3, seed=2, temperature=0.7, top_p=0.9)
-    sampled, greedy = generation.complete(find_checkpoint(model), [[5, 6, 7], [5]], asked)
+    sampled, greedy = generation.complete(find_checkpoint(model), [Prompt([5, 6, 7]), Prompt([5])], asked)
     assert sampled == [[20, 1], [21, 1], [22, 1]] * 2 and greedy == [[20, 1]] * 2
     assert received["engine"]["generation_config"] == "vllm" and received["engine"]["dtype"] == "float32"
     assert received["engine"]["max_model_len"] == 3 + 4

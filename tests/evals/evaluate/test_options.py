@@ -184,7 +184,7 @@ def test_one_line_says_where_the_settings_come_from(run, monkeypatch, capsys):
     asked = []
 
     def complete(checkpoint, prompts, settings):
-        asked.extend(prompts)
+        asked.extend(prompt.ids for prompt in prompts)
         return [[1]] * 4, [[1]] * 2
 
     monkeypatch.setattr(generation, "complete", complete)
@@ -213,7 +213,7 @@ def test_extraction_and_long_prompts_are_those_of_the_training(here, model, monk
     asked = []
 
     def complete(checkpoint, prompts, settings):
-        asked.extend(checkpoint.tokenizer.batch_decode(prompts))
+        asked.extend(checkpoint.tokenizer.decode(prompt.ids) for prompt in prompts)
         return [[1]] * len(prompts), [[1]] * len(prompts)
 
     monkeypatch.setattr(generation, "complete", complete)

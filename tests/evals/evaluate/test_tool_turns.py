@@ -38,9 +38,9 @@ def turns(checkpoint, tmp_path, monkeypatch):
     def complete(texts, prompts, **settings):
         tokenizer, left, seen = checkpoint.tokenizer, iter(texts), []
 
-        def generate(prompt_ids):
-            seen.extend(tokenizer.batch_decode(prompt_ids))
-            return [tokenizer(next(left))["input_ids"] for _ in prompt_ids]
+        def generate(prompts):
+            seen.extend(tokenizer.decode(prompt.ids) for prompt in prompts)
+            return [tokenizer(next(left))["input_ids"] for _ in prompts]
 
         run = RunArguments(dataset_name="arithmetic", tools=["my_tools.add"])
         asked = Settings(run, **{"max_tokens": 100} | settings)

@@ -145,12 +145,13 @@ def test_pass_at_k_against_all_choices():
         expected = np.mean([np.mean([any(chosen) for chosen in combinations(outcome, k)]) for outcome in outcomes])
         assert pass_at_k(5, [sum(outcome) for outcome in outcomes], k) == pytest.approx(expected)
     assert pass_at_k(4, [1], 2) == 0.5  # 1 − C(3, 2) / C(4, 2) = 1 − 3/6
+    assert pass_at_k([4, 3], [1, 1], 2) == pytest.approx((1 / 2 + 2 / 3) / 2)  # 1 − C(2, 2) / C(3, 2) = 2/3
 
 
 @pytest.mark.parametrize("k", [0, 5])
 def test_pass_at_k_needs_k_samples(k):
     with pytest.raises(ValueError, match="Choose k between 1 and 4"):
-        pass_at_k(4, [2], k)
+        pass_at_k([5, 4], [2, 2], k)
 
 
 def test_area_under_curve_is_the_mean_height():

@@ -5,13 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from evals.compare import command as compare
-from evals.evaluate import command as evaluate
 from gbpo.run.environments import kinds
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
-COMPARED = ["--algorithms", "gbpo", "grpo", "--seeds", "2", "--output", "here"]
 ROOMS = {"here": "rooms.Room"}
 
 # name of the case → environment, other flags, words of the error
@@ -86,15 +82,3 @@ def test_a_template_without_tools_is_refused(random_model, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.yaml").write_text(RECIPE.format("builtin:code_word", random_model))
     refused(["own.yaml"], ["leaves out calls of tools or their answers"])
-
-
-@pytest.mark.parametrize("command", [evaluate, compare])
-def test_evaluations_and_comparisons_refuse_environments(command, random_model, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    recipe = str(ROOT / "recipes" / "tiny_environment.yaml")
-    argv = [random_model, "--recipe", recipe] if command is evaluate else [recipe, *COMPARED]
-    with pytest.raises(SystemExit) as stop:
-        command.main(argv)
-    printed = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert "environment='builtin:code_word': evals." in printed and "Write eval_strategy: steps" in printed, printed
