@@ -31,12 +31,14 @@ def cell_flags(point: Point, eval_steps: float | None) -> list[str]:
     an interruption. A collapse does not stop the run, because a collapse is a result of the comparison.
     """
     args, given = point.recipe.training, point.recipe.given
-    group = args.num_generations_eval or args.num_generations
+    few = args.num_generations_eval if "num_generations_eval" in given else None
+    group = few or args.num_generations  # all of them, because a comparison needs exact means
     batch = max(args.per_device_train_batch_size // group, 1) * group
     every = eval_steps or (args.eval_steps if "eval_steps" in given else 0.05)  # below 1: a fraction of all steps
     return [
         *point.flags,
         *("--eval_strategy=steps", f"--eval_steps={every}", "--eval_on_start=true"),
+        f"--num_generations_eval={group}",
         *([] if "per_device_eval_batch_size" in given else [f"--per_device_eval_batch_size={batch}"]),
         *("--save_strategy=steps", f"--save_steps={every}", "--save_total_limit=2"),
         *("--metric_for_best_model=eval_reward", "--greater_is_better=true"),

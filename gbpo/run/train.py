@@ -45,6 +45,7 @@ from .processes.group import agreed, leave_together
 from .processes.launcher import LaunchError, ShardsCheck, check_group, check_launcher, check_strategy
 from .processes.output_lock import lock_output
 from .recipe.checks import check_reward_weights, check_writable
+from .recipe.evaluation import set_evaluation
 from .recipe.parsing import Recipe, parse
 from .report.at_end import reported
 from .report.page import REPORT
@@ -134,6 +135,7 @@ def check_inputs(recipe: Recipe) -> Inputs:
     episodes = load_episodes(recipe.run, train_set, eval_set, has_rewards=bool(rewards))
     rewards += rewards_of(episodes)
     check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
+    set_evaluation(recipe, rewards)
     rounds = vote_rounds(rewards, recipe.training.num_generations)  # raises an error if `votes` does not fit
     if recipe.run.tools or episodes:
         check_possible(
@@ -179,6 +181,8 @@ def train(inputs: Inputs, model: str, description: Description, step_report: Tra
     _add_callbacks(trainer, inputs, step_report)
     resume = recipe.training.resume_from_checkpoint
     checkpoint = resume and folder.last_checkpoint(output, resume)
+    if checkpoint:
+        trainer.args.eval_on_start = False  # the run was evaluated before its first step
     is_main = trainer.accelerator.is_main_process
     trainer.model_card = card = _model_card(trainer, inputs, description)
     if recipe.training.log_completions:

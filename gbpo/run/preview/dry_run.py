@@ -131,7 +131,8 @@ def _batch(recipe: Recipe, rows: int, eval_set: datasets.Dataset | None) -> list
         steps = f"{args.eval_steps:.0%} of the" if args.eval_steps and args.eval_steps < 1 else f"{args.eval_steps:g}"
         every = f"every {steps} steps" if str(args.eval_strategy.value) == "steps" else "every epoch"
         group = args.num_generations_eval or args.num_generations
-        table.append(("evaluation", f"{len(eval_set):,} prompts × {group} completions, {every}"))
+        start = "before the first step and " if args.eval_on_start else ""
+        table.append(("evaluation", f"{len(eval_set):,} prompts × {group} completions, {start}{every}"))
     return table
 
 
