@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
+from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional
 
 from ..core import bounded_ratio_loss, median_loss, target_ratio
+from .fused import FusedNetworks
 from .policies import CnnPolicy, MedianCritic, MlpPolicy, MultiInputPolicy
 
 TARGET_BASELINES = ("median", "quantile", "mean")
@@ -60,6 +64,9 @@ class BPO(PPO):
         temperature: T ≥ 0, in the unit of returns. 0 makes ρ* a step function of the sign of Ã.
         target_baseline: The baseline in Ã. `"median"`: the published median critic u(s). `"quantile"`: u(s) estimates
             the ε_high / (ε_low + ε_high) quantile, the exact baseline for unequal bounds. `"mean"`: v(s), so Ã = A.
+        fused: Run policy, value and median network as one, which halves the time of an update. Applies to `"MlpPolicy"`
+            with vector observations, discrete or continuous actions, equal layers and Adam; others run as in PPO.
+            A callback that changes weights in the middle of a rollout needs False.
         ppo_options: Further arguments of `stable_baselines3.PPO`.
 
     Raises:
@@ -95,12 +102,14 @@ class BPO(PPO):
         median_coef: float = 0.5,
         temperature: float = 1e-3,
         target_baseline: str = "median",
+        fused: bool = True,
         **ppo_options: Any,
     ):
         self.clip_range_high: Any = clip_range_high
         self.median_coef = median_coef
         self.temperature = temperature
         self.target_baseline = target_baseline
+        self.fused = fused
         super().__init__(
             policy,
             env,
@@ -164,12 +173,15 @@ class BPO(PPO):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         epsilon_low, epsilon_high = self._epsilons()
+        networks = self._fused_networks(with_median=self.target_baseline != "mean")
+        if networks is not None:
+            networks.load_optimizer(self.policy.optimizer)
         losses: list[MinibatchLoss] = []
         close = True
         for epoch in range(self.n_epochs):
             first_of_epoch = len(losses)
-            for batch in self.rollout_buffer.get(self.batch_size):
-                losses.append(self.minibatch_loss(batch, epsilon_low, epsilon_high))
+            for batch in self._minibatches(networks is not None):
+                losses.append(self.minibatch_loss(batch, epsilon_low, epsilon_high, networks))
                 if self.target_kl is not None:
                     kl = _approx_kl(losses[-1].log_ratio).item()
                     close = kl <= 1.5 * self.target_kl
@@ -177,6 +189,9 @@ class BPO(PPO):
                         if self.verbose >= 1:
                             print(f"Early stopping at step {epoch} due to reaching max kl: {kl:.2f}")
                         break
+                if networks is not None:
+                    networks.step(losses[-1].total, self.max_grad_norm)
+                    continue
                 self.policy.optimizer.zero_grad()
                 losses[-1].total.backward()
                 torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
@@ -184,30 +199,64 @@ class BPO(PPO):
             self._n_updates += 1
             if not close:
                 break
+        if networks is not None:
+            networks.write_back(self.policy.optimizer)
         self._log(losses, losses[first_of_epoch:], epsilon_low, epsilon_high)
 
-    def minibatch_loss(self, batch: RolloutBufferSamples, epsilon_low: float, epsilon_high: float) -> MinibatchLoss:
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """Collect a rollout as PPO does, with the fused networks where the policy has them."""
+        self.policy.acting = self._fused_networks(with_median=False)
+        try:
+            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        finally:
+            self.policy.acting = None
+
+    def _fused_networks(self, with_median: bool) -> FusedNetworks | None:
+        return self.policy.fused_networks(with_median) if self.fused else None
+
+    def _minibatches(self, whole: bool) -> Iterator[RolloutBufferSamples]:
+        """The minibatches of one epoch; with `whole`, they are cut from one copy of the shuffled rollout."""
+        if not whole:
+            yield from self.rollout_buffer.get(self.batch_size)
+            return
+        for rollout in self.rollout_buffer.get():
+            parts = (tensor.split(self.batch_size) for tensor in rollout)
+            yield from (RolloutBufferSamples(*tensors) for tensors in zip(*parts, strict=True))
+
+    def minibatch_loss(
+        self,
+        batch: RolloutBufferSamples,
+        epsilon_low: float,
+        epsilon_high: float,
+        networks: FusedNetworks | None = None,
+    ) -> MinibatchLoss:
         """Compute the loss of one minibatch and its terms; the class docstring has the formula.
 
         Args:
             batch: Samples of the rollout buffer, B of them.
             epsilon_low: ε_low; the lower bound of the ratio is 1 - ε_low.
             epsilon_high: ε_high; the upper bound of the ratio is 1 + ε_high.
+            networks: The fused networks, if they are to compute the loss instead of the policy.
         """
         actions = batch.actions
         if isinstance(self.action_space, spaces.Discrete):
             actions = actions.long().flatten()
         returns = batch.returns  # (B,)
-        if self.target_baseline == "mean":
-            values, log_prob, entropy = self.policy.evaluate_actions(batch.observations, actions)
-            values = values.flatten()
-            centred, median_term = (returns - values).detach(), values.new_zeros(())
+        if networks is not None:
+            critics, log_prob, entropy = networks.evaluate(batch.observations, actions)
+        elif self.target_baseline == "mean":
+            *critics, log_prob, entropy = self.policy.evaluate_actions(batch.observations, actions)
         else:
-            values, medians, log_prob, entropy = self.policy.evaluate_with_median(batch.observations, actions)
-            values, medians = values.flatten(), medians.flatten()  # (B, 1) and (B,) would broadcast to (B, B)
+            *critics, log_prob, entropy = self.policy.evaluate_with_median(batch.observations, actions)
+        values, baseline = critics[0].flatten(), critics[-1].flatten()  # (B, 1) and (B,) would broadcast to (B, B)
+        median_term = values.new_zeros(())
+        if self.target_baseline != "mean":
             bounds = {"epsilon_low": epsilon_low, "epsilon_high": epsilon_high}
-            median_term = median_loss(returns, medians, **(bounds if self.target_baseline == "quantile" else {})).mean()
-            centred = (returns - medians).detach()
+            quantile = bounds if self.target_baseline == "quantile" else {}
+            median_term = median_loss(returns, baseline, **quantile).mean()
+        centred = (returns - baseline).detach()
         target = target_ratio(centred, epsilon_low=epsilon_low, epsilon_high=epsilon_high, temperature=self.temperature)
 
         advantages = (returns - values).detach()

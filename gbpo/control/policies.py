@@ -18,6 +18,8 @@ from stable_baselines3.common.torch_layers import create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
+from .fused import FusedNetworks, fuse
+
 
 class MedianCritic(ActorCriticPolicy):
     """Mixin that adds the median critic u(s) to an actor-critic policy.
@@ -103,9 +105,31 @@ class MedianCritic(ActorCriticPolicy):
         """
         return self.median_net(BaseModel.extract_features(self, obs, self.median_features_extractor))
 
+    def fused_networks(self, with_median: bool) -> FusedNetworks | None:
+        """The policy, the value and, on request, the median network as one; None if this policy cannot be fused."""
+        return None
+
 
 class MlpPolicy(MedianCritic):
     """Policy, value and median networks for vector observations."""
+
+    # Acts instead of the networks of the policy, while a rollout is collected
+    acting: FusedNetworks | None = None
+
+    def fused_networks(self, with_median: bool) -> FusedNetworks | None:
+        if type(self) is not MlpPolicy:  # a derived class may compute something else
+            return None
+        policy = nn.Sequential(self.mlp_extractor.policy_net, self.action_net)
+        value = nn.Sequential(self.mlp_extractor.value_net, self.value_net)
+        return fuse(self, [policy, value, self.median_net] if with_median else [policy, value])
+
+    def forward(
+        self, obs: torch.Tensor, deterministic: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Sample actions, or take the likeliest ones, with v(s) and their log-probabilities."""
+        if self.acting is None or deterministic:
+            return super().forward(obs, deterministic)
+        return self.acting.act(obs)
 
 
 class CnnPolicy(MedianCritic, ActorCriticCnnPolicy):
