@@ -15,7 +15,6 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
-from torch.nn import functional
 
 from ..core import bounded_ratio_loss, median_loss, target_ratio
 from .fused import FusedNetworks
@@ -251,15 +250,12 @@ class BPO(PPO):
         else:
             *critics, log_prob, entropy = self.policy.evaluate_with_median(batch.observations, actions)
         values, baseline = critics[0].flatten(), critics[-1].flatten()  # (B, 1) and (B,) would broadcast to (B, B)
-        median_term = values.new_zeros(())
-        if self.target_baseline != "mean":
-            bounds = {"epsilon_low": epsilon_low, "epsilon_high": epsilon_high}
-            quantile = bounds if self.target_baseline == "quantile" else {}
-            median_term = median_loss(returns, baseline, **quantile).mean()
-        centred = (returns - baseline).detach()
-        target = target_ratio(centred, epsilon_low=epsilon_low, epsilon_high=epsilon_high, temperature=self.temperature)
+        error = returns - values
+        target = target_ratio(
+            returns - baseline, epsilon_low=epsilon_low, epsilon_high=epsilon_high, temperature=self.temperature
+        )
 
-        advantages = (returns - values).detach()
+        advantages = error.detach()
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         log_ratio = log_prob - batch.old_log_prob
@@ -267,13 +263,20 @@ class BPO(PPO):
 
         if self.clip_range_vf is not None:
             clip_range_vf = self.clip_range_vf(self._current_progress_remaining)
-            values = batch.old_values + (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
-        value_term = functional.mse_loss(values, returns)
+            error = returns - batch.old_values - (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
+        value_term = error.square().mean()
         entropy_term = (log_prob if entropy is None else -entropy).mean()
 
-        total = policy_term + self.vf_coef * value_term + self.median_coef * median_term
+        total = policy_term.add(value_term, alpha=self.vf_coef)
+        if self.target_baseline == "mean":
+            median_term = torch.zeros_like(value_term)
+        else:
+            bounds = {"epsilon_low": epsilon_low, "epsilon_high": epsilon_high}
+            quantile = bounds if self.target_baseline == "quantile" else {}
+            median_term = median_loss(returns, baseline, **quantile).mean()
+            total = total.add(median_term, alpha=self.median_coef)
         if self.ent_coef:  # a weight of 0 would still cost a backward pass
-            total = total + self.ent_coef * entropy_term
+            total = total.add(entropy_term, alpha=self.ent_coef)
         return MinibatchLoss(total, policy_term, value_term, median_term, entropy_term, log_ratio.detach(), target)
 
     def learn(

@@ -109,8 +109,9 @@ class FusedNetworks:
     def step(self, loss: torch.Tensor, max_grad_norm: float) -> None:
         """Clip the gradient by its norm over all networks, and move the weights."""
         gradients = torch.autograd.grad(loss, self._tensors)
-        self._vector.grad = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        nn.utils.clip_grad_norm_(self._vector, max_grad_norm)
+        gradient = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        gradient.mul_((max_grad_norm / (gradient.norm() + 1e-6)).clamp_(max=1.0))
+        self._vector.grad = gradient
         self._optimizer.step()
 
     def write_back(self, optimizer: torch.optim.Adam) -> None:
@@ -179,16 +180,17 @@ class Gaussian:
 
     def __init__(self, mean: torch.Tensor, log_std: torch.Tensor):
         self._mean, self._log_std = mean, log_std
+        self._log_scale = log_std.sum() + len(log_std) * _LOG_SQRT_2PI
 
     def sample(self) -> torch.Tensor:
         return torch.addcmul(self._mean, torch.randn_like(self._mean), self._log_std.exp())
 
     def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
         deviation = (actions - self._mean) * (-self._log_std).exp()
-        return -0.5 * deviation.square().sum(-1) - (self._log_std + _LOG_SQRT_2PI).sum()
+        return -self._log_scale.add(deviation.square().sum(-1), alpha=0.5)
 
     def entropy(self) -> torch.Tensor:
-        return (self._log_std + 0.5 + _LOG_SQRT_2PI).sum().expand(len(self._mean))
+        return (self._log_scale + 0.5 * len(self._log_std)).expand(len(self._mean))
 
 
 def fuse(policy: ActorCriticPolicy, networks: Sequence[nn.Module]) -> FusedNetworks | None:
