@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from gymnasium import spaces
@@ -16,12 +17,12 @@ from stable_baselines3.common.distributions import CategoricalDistribution, Diag
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
-from torch.nn import functional
+from torch.optim.adam import adam
 
-_ACTIVATIONS: dict[type[nn.Module], Callable[[torch.Tensor], torch.Tensor]] = {
-    nn.Tanh: torch.tanh,
-    nn.ReLU: torch.relu,
-    nn.ELU: functional.elu,
+# each with its gradient, computed from the gradient of the output and the output
+_ACTIVATIONS: dict[type[nn.Module], tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]] = {
+    nn.Tanh: (torch.tanh, lambda gradient, output: torch.addcmul(gradient, gradient * output, output, value=-1.0)),
+    nn.ReLU: (torch.relu, lambda gradient, output: gradient.masked_fill_(output <= 0, 0.0)),
 }
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -43,13 +44,23 @@ class FusedNetworks:
         log_std: nn.Parameter | None,
     ):
         self._levels = list(zip(*networks, strict=True))
-        self._activation = activation
+        self._activation, self._activation_gradient = activation
         self._log_std = log_std
-        tensors = self._fuse(lambda parameter: parameter.detach())
-        self._shapes = [tensor.shape for tensor in tensors]
-        self._vector = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        self._tensors = [tensor.requires_grad_() for tensor in self._split(self._vector)]
-        self._layers = list(zip(self._tensors[0::2], self._tensors[1::2], strict=False))  # without log_std
+        self._shapes = []
+        for level in self._levels:  # layer k of all networks
+            width = max(layer.out_features for layer in level)
+            self._shapes += [(len(level), level[0].in_features, width), (len(level), 1, width)]
+        if log_std is not None:
+            self._shapes.append(log_std.shape)
+        size = sum(math.prod(shape) for shape in self._shapes)
+        self._vector = torch.zeros(size, device=networks[0][0].weight.device)
+        for parameter, part in self._parts(self._vector):
+            part.copy_(parameter.detach())
+        self._gradient = torch.empty_like(self._vector)
+        self._layers, self._fused_log_std = self._layers_of(self._vector)
+        if self._fused_log_std is not None:
+            self._fused_log_std.requires_grad_()
+        self._layer_gradients, self._log_std_gradient = self._layers_of(self._gradient)
 
     def act(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Sample actions as `ActorCriticPolicy.forward` does, from the same random numbers.
@@ -60,7 +71,7 @@ class FusedNetworks:
         Returns:
             Actions, (B,) or (B, A); v(s), (B, 1); and the log-probability of the actions, (B,).
         """
-        outputs, values, *_ = self._forward(observations)
+        outputs, values, *_ = self._forward(observations)[-1]
         actions_of = self._distribution(outputs)
         actions = actions_of.sample()
         return actions, values[:, :1], actions_of.log_prob(actions)
@@ -77,42 +88,54 @@ class FusedNetworks:
         Returns:
             The estimates of each critic, (B,); the log-probability of the actions, (B,); and the entropy, (B,).
         """
-        outputs, *critics = self._forward(observations)
+        self._inputs = self._forward(observations)
+        self._outputs = self._inputs.pop().requires_grad_()
+        outputs, *critics = self._outputs.unbind(0)
         actions_of = self._distribution(outputs)
         return [critic[:, 0] for critic in critics], actions_of.log_prob(actions), actions_of.entropy()
 
-    def _forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The padded outputs of each network, (B, O)."""
-        hidden = observations.float().expand(len(self._levels[0]), -1, -1)  # (N, B, D)
+    def _forward(self, observations: torch.Tensor) -> list[torch.Tensor]:
+        """The inputs of each layer of all networks, (N, B, I), and the padded outputs of the last layer, (N, B, O)."""
+        found = [observations.float().expand(len(self._levels[0]), -1, -1)]
         for weight, bias in self._layers[:-1]:
-            hidden = self._activation(torch.baddbmm(bias, hidden, weight))
+            found.append(self._activation(torch.baddbmm(bias, found[-1], weight)))
         weight, bias = self._layers[-1]
-        return torch.baddbmm(bias, hidden, weight).unbind(0)
+        return [*found, torch.baddbmm(bias, found[-1], weight)]
 
     def _distribution(self, outputs: torch.Tensor) -> Categorical | Gaussian:
-        return Categorical(outputs) if self._log_std is None else Gaussian(outputs, self._tensors[-1])
+        return Categorical(outputs) if self._log_std is None else Gaussian(outputs, self._fused_log_std)
 
     def load_optimizer(self, optimizer: torch.optim.Adam) -> None:
         """Start an update with the options and moments of the policy's optimiser."""
         group = optimizer.param_groups[0]
-        self._vector.grad = None
-        self._optimizer = type(optimizer)([self._vector], **{name: group[name] for name in optimizer.defaults})
+        options = {name: group[name] for name in optimizer.defaults if name != "betas"}
+        step = torch.zeros((), device=self._vector.device if group["fused"] else "cpu")
+        self._state = {"step": step, **{name: torch.zeros_like(self._vector) for name in ("exp_avg", "exp_avg_sq")}}
         if optimizer.state:
-            first = next(iter(optimizer.state.values()))
-            self._optimizer.state[self._vector] = {
-                name: value.clone()
-                if name == "step"
-                else torch.cat([t.reshape(-1) for t in self._fuse(lambda p, name=name: optimizer.state[p][name])])
-                for name, value in first.items()
-            }
+            step.copy_(next(iter(optimizer.state.values()))["step"])
+            for name in ("exp_avg", "exp_avg_sq"):
+                for parameter, part in self._parts(self._state[name]):
+                    part.copy_(optimizer.state[parameter][name])
+        state = [[self._vector], [self._gradient], *([self._state[name]] for name in ("exp_avg", "exp_avg_sq"))]
+        # without the hooks of `Adam.step`, which take most of its time
+        self._move = partial(adam, *state, [], [step], beta1=group["betas"][0], beta2=group["betas"][1], **options)
 
     def step(self, loss: torch.Tensor, max_grad_norm: float) -> None:
         """Clip the gradient by its norm over all networks, and move the weights."""
-        gradients = torch.autograd.grad(loss, self._tensors)
-        gradient = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        gradient.mul_((max_grad_norm / (gradient.norm() + 1e-6)).clamp_(max=1.0))
-        self._vector.grad = gradient
-        self._optimizer.step()
+        if self._log_std is None:
+            (gradient,) = torch.autograd.grad(loss, self._outputs)
+        else:
+            gradient, log_std_gradient = torch.autograd.grad(loss, (self._outputs, self._fused_log_std))
+            self._log_std_gradient.copy_(log_std_gradient)
+        for index in reversed(range(len(self._layers))):
+            weight_gradient, bias_gradient = self._layer_gradients[index]
+            torch.bmm(self._inputs[index].mT, gradient, out=weight_gradient)
+            torch.sum(gradient, 1, keepdim=True, out=bias_gradient)
+            if index:
+                gradient = torch.bmm(gradient, self._layers[index][0].mT)
+                gradient = self._activation_gradient(gradient, self._inputs[index])
+        self._gradient.mul_((max_grad_norm / (self._gradient.norm() + 1e-6)).clamp_(max=1.0))
+        self._move()
 
     def write_back(self, optimizer: torch.optim.Adam) -> None:
         """Copy weights, moments and number of steps to the policy and its optimiser.
@@ -127,24 +150,18 @@ class FusedNetworks:
             )
         for parameter, value in self._parts(self._vector):
             parameter.data.copy_(value)
-        for name, state in self._optimizer.state[self._vector].items():
+        for name, state in self._state.items():
             for parameter, value in self._parts(self._vector if name == "step" else state):
                 optimizer.state[parameter][name] = (state if name == "step" else value).clone()
 
-    def _fuse(self, of: Callable[[nn.Parameter], torch.Tensor]) -> list[torch.Tensor]:
-        """`of(parameter)` of all networks, per layer the weights (N, I, O) and biases (N, 1, O), then log_std."""
-        tensors = []
-        for level in self._levels:
-            width = max(layer.out_features for layer in level)
-            padding = [(0, width - layer.out_features) for layer in level]
-            tensors += [
-                torch.stack([functional.pad(of(la.weight).T, pad) for la, pad in zip(level, padding, strict=True)]),
-                torch.stack([functional.pad(of(la.bias), pad) for la, pad in zip(level, padding, strict=True)])[:, None],
-            ]
-        return tensors if self._log_std is None else [*tensors, of(self._log_std)]
+    def _layers_of(self, vector: torch.Tensor) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor | None]:
+        """The weights and biases of each layer, and log_std, as views of a vector."""
+        tensors = self._split(vector)
+        log_std = None if self._log_std is None else tensors.pop()
+        return list(zip(tensors[0::2], tensors[1::2], strict=True)), log_std
 
     def _split(self, vector: torch.Tensor) -> list[torch.Tensor]:
-        sizes = [shape.numel() for shape in self._shapes]
+        sizes = [math.prod(shape) for shape in self._shapes]
         return [part.view(shape) for part, shape in zip(vector.split(sizes), self._shapes, strict=True)]
 
     def _parts(self, vector: torch.Tensor) -> Iterator[tuple[nn.Parameter, torch.Tensor]]:
@@ -218,6 +235,7 @@ def fuse(policy: ActorCriticPolicy, networks: Sequence[nn.Module]) -> FusedNetwo
         and all(layers == hidden[0] for layers in hidden)
         and type(optimizer) is torch.optim.Adam
         and len(optimizer.param_groups) == 1
+        and not optimizer.param_groups[0]["amsgrad"]
         and all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in parameters)
         and len({float(optimizer.state[p]["step"]) if p in optimizer.state else 0.0 for p in parameters}) == 1
     )
