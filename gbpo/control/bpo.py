@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..core import bounded_ratio_loss, median_loss, target_ratio
-from .fused import FusedNetworks
+from .fused import FusedNetworks, FusedUpdate, Update
 from .policies import CnnPolicy, MedianCritic, MlpPolicy, MultiInputPolicy
 
 TARGET_BASELINES = ("median", "quantile", "mean")
@@ -172,48 +173,44 @@ class BPO(PPO):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         epsilon_low, epsilon_high = self._epsilons()
-        networks = self._fused_networks(with_median=self.target_baseline != "mean")
-        if networks is not None:
-            networks.load_optimizer(self.policy.optimizer)
         losses: list[MinibatchLoss] = []
         close = True
-        for epoch in range(self.n_epochs):
-            first_of_epoch = len(losses)
-            for batch in self._minibatches(networks is not None):
-                losses.append(self.minibatch_loss(batch, epsilon_low, epsilon_high, networks))
-                if self.target_kl is not None:
-                    kl = _approx_kl(losses[-1].log_ratio).item()
-                    close = kl <= 1.5 * self.target_kl
-                    if not close:
-                        if self.verbose >= 1:
-                            print(f"Early stopping at step {epoch} due to reaching max kl: {kl:.2f}")
-                        break
-                if networks is not None:
-                    networks.step(losses[-1].total, self.max_grad_norm)
-                    continue
-                self.policy.optimizer.zero_grad()
-                losses[-1].total.backward()
-                torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                self.policy.optimizer.step()
-            self._n_updates += 1
-            if not close:
-                break
-        if networks is not None:
-            networks.write_back(self.policy.optimizer)
+        with self._fused_policy(with_median=self.target_baseline != "mean") as networks:
+            update = Update(self.policy) if networks is None else FusedUpdate(networks, self.policy.optimizer)
+            for epoch in range(self.n_epochs):
+                first_of_epoch = len(losses)
+                for batch in self._minibatches(whole=networks is not None):
+                    losses.append(self.minibatch_loss(batch, epsilon_low, epsilon_high))
+                    if self.target_kl is not None:
+                        kl = _approx_kl(losses[-1].log_ratio).item()
+                        close = kl <= 1.5 * self.target_kl
+                        if not close:
+                            if self.verbose >= 1:
+                                print(f"Early stopping at step {epoch} due to reaching max kl: {kl:.2f}")
+                            break
+                    update.step(losses[-1].total, self.max_grad_norm)
+                self._n_updates += 1
+                if not close:
+                    break
+            update.finish()
         self._log(losses, losses[first_of_epoch:], epsilon_low, epsilon_high)
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        """Collect a rollout as PPO does, with the fused networks where the policy has them."""
-        self.policy.acting = self._fused_networks(with_median=False)
-        try:
+        """Collect a rollout as PPO does, with the arguments of `PPO.collect_rollouts`."""
+        with self._fused_policy(with_median=False):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
-        finally:
-            self.policy.acting = None
 
-    def _fused_networks(self, with_median: bool) -> FusedNetworks | None:
-        return self.policy.fused_networks(with_median) if self.fused else None
+    @contextmanager
+    def _fused_policy(self, with_median: bool) -> Iterator[FusedNetworks | None]:
+        """Let the policy act and evaluate actions with fused networks, if it can."""
+        known = self.fused and type(self).minibatch_loss is BPO.minibatch_loss
+        self.policy.fused = self.policy.fuse(with_median) if known else None
+        try:
+            yield self.policy.fused
+        finally:
+            self.policy.fused = None
 
     def _minibatches(self, whole: bool) -> Iterator[RolloutBufferSamples]:
         """The minibatches of one epoch; with `whole`, they are cut from one copy of the shuffled rollout."""
@@ -224,31 +221,20 @@ class BPO(PPO):
             parts = (tensor.split(self.batch_size) for tensor in rollout)
             yield from (RolloutBufferSamples(*tensors) for tensors in zip(*parts, strict=True))
 
-    def minibatch_loss(
-        self,
-        batch: RolloutBufferSamples,
-        epsilon_low: float,
-        epsilon_high: float,
-        networks: FusedNetworks | None = None,
-    ) -> MinibatchLoss:
+    def minibatch_loss(self, batch: RolloutBufferSamples, epsilon_low: float, epsilon_high: float) -> MinibatchLoss:
         """Compute the loss of one minibatch and its terms; the class docstring has the formula.
 
         Args:
             batch: Samples of the rollout buffer, B of them.
             epsilon_low: ε_low; the lower bound of the ratio is 1 - ε_low.
             epsilon_high: ε_high; the upper bound of the ratio is 1 + ε_high.
-            networks: The fused networks, if they are to compute the loss instead of the policy.
         """
         actions = batch.actions
         if isinstance(self.action_space, spaces.Discrete):
             actions = actions.long().flatten()
         returns = batch.returns  # (B,)
-        if networks is not None:
-            critics, log_prob, entropy = networks.evaluate(batch.observations, actions)
-        elif self.target_baseline == "mean":
-            *critics, log_prob, entropy = self.policy.evaluate_actions(batch.observations, actions)
-        else:
-            *critics, log_prob, entropy = self.policy.evaluate_with_median(batch.observations, actions)
+        evaluate = self.policy.evaluate_actions if self.target_baseline == "mean" else self.policy.evaluate_with_median
+        *critics, log_prob, entropy = evaluate(batch.observations, actions)
         values, baseline = critics[0].flatten(), critics[-1].flatten()  # (B, 1) and (B,) would broadcast to (B, B)
         error = returns - values
         target = target_ratio(

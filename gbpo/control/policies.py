@@ -32,6 +32,7 @@ class MedianCritic(ActorCriticPolicy):
     """
 
     default_net_arch: ClassVar[dict[str, list[int]] | None] = {"pi": [256, 256], "vf": [256, 256]}
+    fused: FusedNetworks | None = None  # replaces the networks while a rollout is collected and during an update
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class MedianCritic(ActorCriticPolicy):
         """
         return self.median_net(BaseModel.extract_features(self, obs, self.median_features_extractor))
 
-    def fused_networks(self, with_median: bool) -> FusedNetworks | None:
+    def fuse(self, with_median: bool) -> FusedNetworks | None:
         """The policy, the value and, on request, the median network as one; None if this policy cannot be fused."""
         return None
 
@@ -113,10 +114,8 @@ class MedianCritic(ActorCriticPolicy):
 class MlpPolicy(MedianCritic):
     """Policy, value and median networks for vector observations."""
 
-    # Acts instead of the networks of the policy, while a rollout is collected
-    acting: FusedNetworks | None = None
-
-    def fused_networks(self, with_median: bool) -> FusedNetworks | None:
+    def fuse(self, with_median: bool) -> FusedNetworks | None:
+        """The policy, the value and, on request, the median network as one; None if this policy cannot be fused."""
         if type(self) is not MlpPolicy:  # a derived class may compute something else
             return None
         policy = nn.Sequential(self.mlp_extractor.policy_net, self.action_net)
@@ -126,10 +125,26 @@ class MlpPolicy(MedianCritic):
     def forward(
         self, obs: torch.Tensor, deterministic: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Sample actions, or take the likeliest ones, with v(s) and their log-probabilities."""
-        if self.acting is None or deterministic:
+        """Sample actions, or take the likeliest ones, with v(s) and the log-probability of the actions."""
+        if self.fused is None or deterministic:
             return super().forward(obs, deterministic)
-        return self.acting.act(obs)
+        return self.fused.act(obs)
+
+    def evaluate_actions(
+        self, obs: PyTorchObs, actions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Evaluate actions: v(s), their log-probability and the entropy."""
+        if self.fused is None or not self.training:
+            return super().evaluate_actions(obs, actions)
+        return self.fused.evaluate(obs, actions)
+
+    def evaluate_with_median(
+        self, obs: PyTorchObs, actions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Evaluate actions as `evaluate_actions` does, and the median critic."""
+        if self.fused is None or not self.training:
+            return super().evaluate_with_median(obs, actions)
+        return self.fused.evaluate(obs, actions)
 
 
 class CnnPolicy(MedianCritic, ActorCriticCnnPolicy):
