@@ -16,6 +16,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
+from torch.nn import functional
 
 from ..core import bounded_ratio_loss, median_loss, target_ratio
 from .fused import FusedNetworks, FusedUpdate, Update
@@ -64,9 +65,10 @@ class BPO(PPO):
         temperature: T ≥ 0, in the unit of returns. 0 makes ρ* a step function of the sign of Ã.
         target_baseline: The baseline in Ã. `"median"`: the published median critic u(s). `"quantile"`: u(s) estimates
             the ε_high / (ε_low + ε_high) quantile, the exact baseline for unequal bounds. `"mean"`: v(s), so Ã = A.
-        fused: Run policy, value and median network as one, which halves the time of an update. Applies to `"MlpPolicy"`
-            with vector observations, discrete or continuous actions, equal layers and Adam; others run as in PPO.
-            A callback that changes weights in the middle of a rollout needs False.
+        fused: Run policy, value and median network as one, which makes small networks twice as fast. Applies to
+            `"MlpPolicy"` with vectors as observations, Box or Discrete actions, the same hidden layers in all networks,
+            Tanh or ReLU, and Adam; everything else runs as in PPO. Write False if a callback changes weights during a
+            rollout.
         ppo_options: Further arguments of `stable_baselines3.PPO`.
 
     Raises:
@@ -179,7 +181,7 @@ class BPO(PPO):
             update = Update(self.policy) if networks is None else FusedUpdate(networks, self.policy.optimizer)
             for epoch in range(self.n_epochs):
                 first_of_epoch = len(losses)
-                for batch in self._minibatches(whole=networks is not None):
+                for batch in self._minibatches(networks is not None):
                     losses.append(self.minibatch_loss(batch, epsilon_low, epsilon_high))
                     if self.target_kl is not None:
                         kl = _approx_kl(losses[-1].log_ratio).item()
@@ -212,9 +214,9 @@ class BPO(PPO):
         finally:
             self.policy.fused = None
 
-    def _minibatches(self, whole: bool) -> Iterator[RolloutBufferSamples]:
-        """The minibatches of one epoch; with `whole`, they are cut from one copy of the shuffled rollout."""
-        if not whole:
+    def _minibatches(self, of_vectors: bool) -> Iterator[RolloutBufferSamples]:
+        """The minibatches of one epoch. Those of vectors are cut from one copy of the shuffled rollout."""
+        if not of_vectors or type(self.rollout_buffer) is not RolloutBuffer:
             yield from self.rollout_buffer.get(self.batch_size)
             return
         for rollout in self.rollout_buffer.get():
@@ -236,12 +238,11 @@ class BPO(PPO):
         evaluate = self.policy.evaluate_actions if self.target_baseline == "mean" else self.policy.evaluate_with_median
         *critics, log_prob, entropy = evaluate(batch.observations, actions)
         values, baseline = critics[0].flatten(), critics[-1].flatten()  # (B, 1) and (B,) would broadcast to (B, B)
-        error = returns - values
         target = target_ratio(
             returns - baseline, epsilon_low=epsilon_low, epsilon_high=epsilon_high, temperature=self.temperature
         )
 
-        advantages = error.detach()
+        advantages = (returns - values).detach()
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         log_ratio = log_prob - batch.old_log_prob
@@ -249,8 +250,8 @@ class BPO(PPO):
 
         if self.clip_range_vf is not None:
             clip_range_vf = self.clip_range_vf(self._current_progress_remaining)
-            error = returns - batch.old_values - (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
-        value_term = error.square().mean()
+            values = batch.old_values + (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
+        value_term = functional.mse_loss(values, returns)
         entropy_term = (log_prob if entropy is None else -entropy).mean()
 
         total = policy_term.add(value_term, alpha=self.vf_coef)

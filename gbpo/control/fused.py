@@ -198,7 +198,8 @@ class FusedUpdate:
         """Clip the gradient by its norm, and move the weights."""
         self._networks.backward(loss)
         gradient = self._networks.gradient
-        gradient.mul_((max_grad_norm / (gradient.norm() + 1e-6)).clamp_(max=1.0))  # as torch's clip_grad_norm_
+        norm = torch.linalg.vector_norm(gradient)
+        gradient.div_(norm.add_(1e-6).div_(max_grad_norm).clamp_(min=1.0))  # as torch's clip_grad_norm_
         self._adam()
 
     def finish(self) -> None:
@@ -244,7 +245,7 @@ class Gaussian:
 
     def __init__(self, means: torch.Tensor, log_std: torch.Tensor):
         self._means, self._log_std = means, log_std
-        self._log_scale = log_std.sum() + len(log_std) * _LOG_SQRT_2PI
+        self._log_peak = -len(log_std) * _LOG_SQRT_2PI - log_std.sum()  # log-density at the mean
 
     def sample(self) -> torch.Tensor:
         """One action per row, (B, A), with the random numbers of `torch.distributions`."""
@@ -253,11 +254,11 @@ class Gaussian:
     def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
         """The log-density of each action, (B,)."""
         deviation = (actions - self._means) * (-self._log_std).exp()
-        return -self._log_scale.add(deviation.square().sum(-1), alpha=0.5)
+        return self._log_peak.sub(deviation.square().sum(-1), alpha=0.5)
 
     def entropy(self) -> torch.Tensor:
         """The entropy of each row, (B,)."""
-        return (self._log_scale + 0.5 * len(self._log_std)).expand(len(self._means))
+        return (0.5 * len(self._log_std) - self._log_peak).expand(len(self._means))
 
 
 def fuse(policy: ActorCriticPolicy, networks: Sequence[nn.Module]) -> FusedNetworks | None:
