@@ -16,7 +16,6 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
-from torch.nn import functional
 
 from ..core import bounded_ratio_loss, median_loss, target_ratio
 from .fused import FusedNetworks, FusedUpdate, Update
@@ -242,7 +241,8 @@ class BPO(PPO):
             returns - baseline, epsilon_low=epsilon_low, epsilon_high=epsilon_high, temperature=self.temperature
         )
 
-        advantages = (returns - values).detach()
+        error = returns - values
+        advantages = error.detach()
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         log_ratio = log_prob - batch.old_log_prob
@@ -250,8 +250,8 @@ class BPO(PPO):
 
         if self.clip_range_vf is not None:
             clip_range_vf = self.clip_range_vf(self._current_progress_remaining)
-            values = batch.old_values + (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
-        value_term = functional.mse_loss(values, returns)
+            error = returns - batch.old_values - (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
+        value_term = error.square().mean()
         entropy_term = (log_prob if entropy is None else -entropy).mean()
 
         total = policy_term.add(value_term, alpha=self.vf_coef)
