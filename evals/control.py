@@ -96,6 +96,7 @@ def compare(results: dict[str, Any]) -> dict[str, Any]:
         comparison[name] = {
             "iqm": dataclasses.asdict(iqm_interval(last[-1])),
             "eval_return_means": [runs[seed]["eval_return_mean"] for seed in seeds],
+            "sampled_return_means": [runs[seed].get("sampled_return_mean") for seed in seeds],
             "train_return_means": [curve[-1]["train_return_mean"] for curve in curves],
             "steps_per_second": median(runs[seed]["steps_per_second"] for seed in seeds),
             "plan": results[name]["plan"],
@@ -113,13 +114,17 @@ def compare(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe(comparison: dict[str, Any]) -> str:
-    """One line with the task, both interquartile means, their difference and the relative speed."""
+    """One line with the task, both interquartile means, their difference, sampled returns and the relative speed."""
     head = f"{comparison['env']}, {comparison['steps']} steps, {_seeds(comparison)}"
     if not comparison["seeds"]:
         return f"{head}: no seed was finished by both algorithms"
     parts = [f"{name} {_text(comparison[name]['iqm'])}" for name in ALGORITHMS]
     speed = comparison["bpo"]["steps_per_second"] / comparison["ppo"]["steps_per_second"]
-    return f"{head}: {', '.join(parts)}, difference {_text(comparison['difference'])}, speed {speed:.2f}"
+    parts.append(f"difference {_text(comparison['difference'])}")
+    sampled = [comparison[name]["sampled_return_means"] for name in ALGORITHMS]
+    if None not in sampled[0] + sampled[1]:
+        parts.append("with sampled actions " + " and ".join(f"{np.mean(returns):.1f}" for returns in sampled))
+    return f"{head}: {', '.join(parts)}, speed {speed:.2f}"
 
 
 def draw(comparison: dict[str, Any]) -> Figure:

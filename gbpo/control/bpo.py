@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
-from torch.nn import functional
+from stable_baselines3.common.vec_env import VecEnv
 
 from ..core import bounded_ratio_loss, median_loss, target_ratio
+from .fused import FusedNetworks, FusedUpdate, Update
 from .policies import CnnPolicy, MedianCritic, MlpPolicy, MultiInputPolicy
 
 TARGET_BASELINES = ("median", "quantile", "mean")
@@ -60,6 +64,10 @@ class BPO(PPO):
         temperature: T ≥ 0, in the unit of returns. 0 makes ρ* a step function of the sign of Ã.
         target_baseline: The baseline in Ã. `"median"`: the published median critic u(s). `"quantile"`: u(s) estimates
             the ε_high / (ε_low + ε_high) quantile, the exact baseline for unequal bounds. `"mean"`: v(s), so Ã = A.
+        fused: Run policy, value and median network as one, which makes small networks twice as fast. Applies to
+            `"MlpPolicy"` with vectors as observations, Box or Discrete actions, the same hidden layers in all networks,
+            Tanh or ReLU, and Adam; everything else runs as in PPO. Write False if a callback changes weights during a
+            rollout.
         ppo_options: Further arguments of `stable_baselines3.PPO`.
 
     Raises:
@@ -95,12 +103,14 @@ class BPO(PPO):
         median_coef: float = 0.5,
         temperature: float = 1e-3,
         target_baseline: str = "median",
+        fused: bool = True,
         **ppo_options: Any,
     ):
         self.clip_range_high: Any = clip_range_high
         self.median_coef = median_coef
         self.temperature = temperature
         self.target_baseline = target_baseline
+        self.fused = fused
         super().__init__(
             policy,
             env,
@@ -166,25 +176,51 @@ class BPO(PPO):
         epsilon_low, epsilon_high = self._epsilons()
         losses: list[MinibatchLoss] = []
         close = True
-        for epoch in range(self.n_epochs):
-            first_of_epoch = len(losses)
-            for batch in self.rollout_buffer.get(self.batch_size):
-                losses.append(self.minibatch_loss(batch, epsilon_low, epsilon_high))
-                if self.target_kl is not None:
-                    kl = _approx_kl(losses[-1].log_ratio).item()
-                    close = kl <= 1.5 * self.target_kl
-                    if not close:
-                        if self.verbose >= 1:
-                            print(f"Early stopping at step {epoch} due to reaching max kl: {kl:.2f}")
-                        break
-                self.policy.optimizer.zero_grad()
-                losses[-1].total.backward()
-                torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                self.policy.optimizer.step()
-            self._n_updates += 1
-            if not close:
-                break
+        with self._fused_policy(with_median=self.target_baseline != "mean") as networks:
+            update = Update(self.policy) if networks is None else FusedUpdate(networks, self.policy.optimizer)
+            for epoch in range(self.n_epochs):
+                first_of_epoch = len(losses)
+                for batch in self._minibatches(networks is not None):
+                    losses.append(self.minibatch_loss(batch, epsilon_low, epsilon_high))
+                    if self.target_kl is not None:
+                        kl = _approx_kl(losses[-1].log_ratio).item()
+                        close = kl <= 1.5 * self.target_kl
+                        if not close:
+                            if self.verbose >= 1:
+                                print(f"Early stopping at step {epoch} due to reaching max kl: {kl:.2f}")
+                            break
+                    update.step(losses[-1].total, self.max_grad_norm)
+                self._n_updates += 1
+                if not close:
+                    break
+            update.finish()
         self._log(losses, losses[first_of_epoch:], epsilon_low, epsilon_high)
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """Collect a rollout as PPO does, with the arguments of `PPO.collect_rollouts`."""
+        with self._fused_policy(with_median=False):
+            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+
+    @contextmanager
+    def _fused_policy(self, with_median: bool) -> Iterator[FusedNetworks | None]:
+        """Let the policy act and evaluate actions with fused networks, if it can."""
+        known = self.fused and type(self).minibatch_loss is BPO.minibatch_loss
+        self.policy.fused = self.policy.fuse(with_median) if known else None
+        try:
+            yield self.policy.fused
+        finally:
+            self.policy.fused = None
+
+    def _minibatches(self, of_vectors: bool) -> Iterator[RolloutBufferSamples]:
+        """The minibatches of one epoch. Those of vectors are cut from one copy of the shuffled rollout."""
+        if not of_vectors or type(self.rollout_buffer) is not RolloutBuffer:
+            yield from self.rollout_buffer.get(self.batch_size)
+            return
+        for rollout in self.rollout_buffer.get():
+            parts = (tensor.split(self.batch_size) for tensor in rollout)
+            yield from (RolloutBufferSamples(*tensors) for tensors in zip(*parts, strict=True))
 
     def minibatch_loss(self, batch: RolloutBufferSamples, epsilon_low: float, epsilon_high: float) -> MinibatchLoss:
         """Compute the loss of one minibatch and its terms; the class docstring has the formula.
@@ -198,19 +234,15 @@ class BPO(PPO):
         if isinstance(self.action_space, spaces.Discrete):
             actions = actions.long().flatten()
         returns = batch.returns  # (B,)
-        if self.target_baseline == "mean":
-            values, log_prob, entropy = self.policy.evaluate_actions(batch.observations, actions)
-            values = values.flatten()
-            centred, median_term = (returns - values).detach(), values.new_zeros(())
-        else:
-            values, medians, log_prob, entropy = self.policy.evaluate_with_median(batch.observations, actions)
-            values, medians = values.flatten(), medians.flatten()  # (B, 1) and (B,) would broadcast to (B, B)
-            bounds = {"epsilon_low": epsilon_low, "epsilon_high": epsilon_high}
-            median_term = median_loss(returns, medians, **(bounds if self.target_baseline == "quantile" else {})).mean()
-            centred = (returns - medians).detach()
-        target = target_ratio(centred, epsilon_low=epsilon_low, epsilon_high=epsilon_high, temperature=self.temperature)
+        evaluate = self.policy.evaluate_actions if self.target_baseline == "mean" else self.policy.evaluate_with_median
+        *critics, log_prob, entropy = evaluate(batch.observations, actions)
+        values, baseline = critics[0].flatten(), critics[-1].flatten()  # (B, 1) and (B,) would broadcast to (B, B)
+        target = target_ratio(
+            returns - baseline, epsilon_low=epsilon_low, epsilon_high=epsilon_high, temperature=self.temperature
+        )
 
-        advantages = (returns - values).detach()
+        error = returns - values
+        advantages = error.detach()
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         log_ratio = log_prob - batch.old_log_prob
@@ -218,13 +250,20 @@ class BPO(PPO):
 
         if self.clip_range_vf is not None:
             clip_range_vf = self.clip_range_vf(self._current_progress_remaining)
-            values = batch.old_values + (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
-        value_term = functional.mse_loss(values, returns)
+            error = returns - batch.old_values - (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
+        value_term = error.square().mean()
         entropy_term = (log_prob if entropy is None else -entropy).mean()
 
-        total = policy_term + self.vf_coef * value_term + self.median_coef * median_term
+        total = policy_term.add(value_term, alpha=self.vf_coef)
+        if self.target_baseline == "mean":
+            median_term = torch.zeros_like(value_term)
+        else:
+            bounds = {"epsilon_low": epsilon_low, "epsilon_high": epsilon_high}
+            quantile = bounds if self.target_baseline == "quantile" else {}
+            median_term = median_loss(returns, baseline, **quantile).mean()
+            total = total.add(median_term, alpha=self.median_coef)
         if self.ent_coef:  # a weight of 0 would still cost a backward pass
-            total = total + self.ent_coef * entropy_term
+            total = total.add(entropy_term, alpha=self.ent_coef)
         return MinibatchLoss(total, policy_term, value_term, median_term, entropy_term, log_ratio.detach(), target)
 
     def learn(

@@ -21,14 +21,16 @@ class Evaluation:
     Args:
         steps: Environment steps trained before this evaluation.
         seconds: Training time before this evaluation, in seconds, without evaluations and checkpoints.
-        eval_returns: Undiscounted return of each episode.
+        eval_returns: Undiscounted return of each episode, with the likeliest actions; for Atari, with sampled ones.
         train_return_mean: Mean return of the last 100 training episodes; None if no episode has ended yet.
+        sampled_returns: Undiscounted return of each episode with sampled actions; None in files of earlier versions.
     """
 
     steps: int
     seconds: float
     eval_returns: list[float]
     train_return_mean: float | None
+    sampled_returns: list[float] | None = None
 
     @property
     def mean(self) -> float:

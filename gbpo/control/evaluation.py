@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
@@ -39,7 +40,8 @@ def evaluate(
     Args:
         agent: The agent. If the agent normalises observations, its running statistics are used.
         envs: The environments that `make_environments` created.
-        deterministic: Take the most likely action if true, else sample it.
+        deterministic: Take the most likely action if true, else sample it, with the same random numbers in every call.
+            The random numbers of training do not change.
         before_step: Called before each step.
 
     Returns:
@@ -50,13 +52,15 @@ def evaluate(
     envs.seed(_EVALUATION_SEED)
     observations = envs.reset()
     returns: dict[int, float] = {}
-    while len(returns) < envs.num_envs:
-        before_step()
-        actions, _ = agent.predict(observations, deterministic=deterministic)
-        observations, _, _, infos = envs.step(actions)
-        for index, info in enumerate(infos):
-            if "episode" in info:  # Monitor reports the end of an Atari game here, not the loss of a life
-                returns.setdefault(index, float(info["episode"]["r"]))
+    with torch.random.fork_rng(devices=[] if agent.device.type == "cpu" else [agent.device]):
+        torch.manual_seed(_EVALUATION_SEED)
+        while len(returns) < envs.num_envs:
+            before_step()
+            actions, _ = agent.predict(observations, deterministic=deterministic)
+            observations, _, _, infos = envs.step(actions)
+            for index, info in enumerate(infos):
+                if "episode" in info:  # Monitor reports the end of an Atari game here, not the loss of a life
+                    returns.setdefault(index, float(info["episode"]["r"]))
     return [returns[index] for index in range(envs.num_envs)]
 
 

@@ -18,6 +18,8 @@ from stable_baselines3.common.torch_layers import create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
+from .fused import FusedNetworks, fuse
+
 
 class MedianCritic(ActorCriticPolicy):
     """Mixin that adds the median critic u(s) to an actor-critic policy.
@@ -30,6 +32,7 @@ class MedianCritic(ActorCriticPolicy):
     """
 
     default_net_arch: ClassVar[dict[str, list[int]] | None] = {"pi": [256, 256], "vf": [256, 256]}
+    fused: FusedNetworks | None = None  # replaces the networks while a rollout is collected and during an update
 
     def __init__(
         self,
@@ -103,9 +106,45 @@ class MedianCritic(ActorCriticPolicy):
         """
         return self.median_net(BaseModel.extract_features(self, obs, self.median_features_extractor))
 
+    def fuse(self, with_median: bool) -> FusedNetworks | None:
+        """The policy, the value and, on request, the median network as one; None if this policy cannot be fused."""
+        return None
+
 
 class MlpPolicy(MedianCritic):
     """Policy, value and median networks for vector observations."""
+
+    def fuse(self, with_median: bool) -> FusedNetworks | None:
+        """The policy, the value and, on request, the median network as one; None if this policy cannot be fused."""
+        if type(self) is not MlpPolicy:  # a derived class may compute something else
+            return None
+        policy = nn.Sequential(self.mlp_extractor.policy_net, self.action_net)
+        value = nn.Sequential(self.mlp_extractor.value_net, self.value_net)
+        return fuse(self, [policy, value, self.median_net] if with_median else [policy, value])
+
+    def forward(
+        self, obs: torch.Tensor, deterministic: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Sample actions, or take the likeliest ones, with v(s) and the log-probability of the actions."""
+        if self.fused is None or deterministic:
+            return super().forward(obs, deterministic)
+        return self.fused.act(obs)
+
+    def evaluate_actions(
+        self, obs: PyTorchObs, actions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Evaluate actions: v(s), their log-probability and the entropy."""
+        if self.fused is None or not self.training:
+            return super().evaluate_actions(obs, actions)
+        return self.fused.evaluate(obs, actions)
+
+    def evaluate_with_median(
+        self, obs: PyTorchObs, actions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Evaluate actions as `evaluate_actions` does, and the median critic."""
+        if self.fused is None or not self.training:
+            return super().evaluate_with_median(obs, actions)
+        return self.fused.evaluate(obs, actions)
 
 
 class CnnPolicy(MedianCritic, ActorCriticCnnPolicy):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from ..shared.provenance import git_revision, installed_version
@@ -54,6 +55,7 @@ def _seed_results(seed: int, progress: Progress, plan: Plan) -> dict[str, Any]:
         "steps": last.steps,
         "eval_return_mean": last.mean,
         "eval_return_std": last.std,
+        "sampled_return_mean": None if last.sampled_returns is None else float(np.mean(last.sampled_returns)),
         "steps_per_second": last.steps / last.seconds if last.seconds else None,
         "curve": [dataclasses.asdict(evaluation) for evaluation in progress.curve],
     }

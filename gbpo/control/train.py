@@ -106,14 +106,17 @@ class EvaluateAndSave(BaseCallback):
         """Evaluate, write a checkpoint, update results and curve, and return the checkpoint."""
         self._seconds += time.perf_counter() - self._clock
         episodes = [episode["r"] for episode in self.model.ep_info_buffer or ()]
-        deterministic = not environments.is_atari(self._plan.env)
-        returns = evaluation.evaluate(self.model, self._envs, deterministic)
-        new = Evaluation(self.model.num_timesteps, self._seconds, returns, safe_mean(episodes) if episodes else None)
+        sampled = evaluation.evaluate(self.model, self._envs, deterministic=False)
+        atari = environments.is_atari(self._plan.env)  # sampled actions are usual there
+        returns = sampled if atari else evaluation.evaluate(self.model, self._envs, deterministic=True)
+        train_return = safe_mean(episodes) if episodes else None
+        new = Evaluation(self.model.num_timesteps, self._seconds, returns, train_return, sampled)
         self._progress.curve.append(new)
         seed_folder = folder.seed_folder(self._output, self._seed)
         checkpoint = write_checkpoint(seed_folder, self._progress, partial(agents.save, self.model))
         write_results(self._output, self._plan)
         line = f"seed {self._seed}  step {new.steps}/{self._plan.steps}  return {new.mean:.1f} ± {new.std:.1f}"
+        line += "" if atari else f" (sampled actions {safe_mean(sampled):.1f})"
         tqdm.write(f"{line}  {new.steps / new.seconds:.0f} steps/s" if new.steps else line)
         self._clock = time.perf_counter()
         return checkpoint

@@ -9,6 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
 from gbpo.control import BPO
@@ -95,6 +96,34 @@ def test_a_saved_agent_can_be_loaded_and_trained_further(tmp_path, random_env):
     assert loaded._epsilons() == (0.2, 0.4)
     loaded.learn(32, reset_num_timesteps=False)
     assert loaded.num_timesteps == 64 and loaded._n_updates == 8
+
+
+def test_training_after_load_equals_the_uninterrupted_training(tmp_path, skewed):
+    """The environment repeats itself every five steps, so a new one goes on like the old one.
+
+    The schedules fall linearly to 0. The second of three rollouts trains with a third of their initial values.
+    """
+
+    class SaveBetween(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_start(self):
+            if self.num_timesteps == 100:
+                self.model.save(tmp_path / "agent")
+                self.model.set_random_seed(9)
+
+    schedules = {"learning_rate": LinearSchedule(0.01, 0.0, 1.0), "clip_range": half, "clip_range_vf": half}
+    options = {**SMALL, "n_steps": 100, "batch_size": 32, **small_net(), **schedules}
+    whole = BPO("MlpPolicy", skewed, **options).learn(300, SaveBetween())
+    resumed = BPO.load(tmp_path / "agent", type(skewed)())
+    resumed.set_random_seed(9)
+    resumed.learn(200, reset_num_timesteps=False)
+    assert resumed.num_timesteps == 300 and resumed._n_updates == 6
+    for name, tensor in whole.policy.state_dict().items():
+        assert torch.equal(resumed.policy.state_dict()[name], tensor), name
+    for name in ("learning_rate", "clip_range", "clip_range_high", "clip_range_vf", "loss"):
+        assert resumed.logger.name_to_value[f"train/{name}"] == whole.logger.name_to_value[f"train/{name}"], name
 
 
 def half(progress):

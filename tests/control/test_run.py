@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from stable_baselines3 import PPO
 
@@ -60,6 +61,8 @@ def test_a_run_writes_results_curve_model_and_log(algorithm, recipe, tmp_path, c
         last = seed["curve"][-1]["eval_returns"]
         assert len(last) == 2 and seed["eval_return_mean"] == sum(last) / 2
         assert seed["eval_return_std"] == abs(last[0] - last[1]) / 2
+        sampled = seed["curve"][-1]["sampled_returns"]
+        assert len(sampled) == 2 and seed["sampled_return_mean"] == sum(sampled) / 2
         seed_folder = output / f"seed-{seed['seed']}"
         assert [path.name for path in seed_folder.glob("checkpoint-*")] == ["checkpoint-512"]
         model = ALGORITHMS[algorithm].load(seed_folder / "checkpoint-512" / "model.zip", device="cpu")
@@ -137,6 +140,17 @@ def test_every_evaluation_has_the_same_starts(recipe):
     first = evaluation.evaluate(agent, envs, deterministic=True)
     assert evaluation.evaluate(agent, envs, deterministic=True) == first
     assert len(first) == 20 and len(set(first)) > 1  # different starts
+    state = torch.get_rng_state()
+    sampled = evaluation.evaluate(agent, envs, deterministic=False)
+    assert torch.equal(torch.get_rng_state(), state)  # training goes on with its own random numbers
+    assert evaluation.evaluate(agent, envs, deterministic=False) == sampled != first
+
+
+def test_progress_of_an_earlier_version_has_no_sampled_returns(tmp_path):
+    (tmp_path / "progress.json").write_text(
+        '[{"steps": 5, "seconds": 1.0, "eval_returns": [2.0], "train_return_mean": null}]'
+    )
+    assert read_progress(tmp_path).curve == [Evaluation(5, 1.0, [2.0], None, None)]
 
 
 def test_film(recipe, tmp_path):

@@ -16,6 +16,7 @@ def results(algorithm, returns, speed):
             "seed": seed,
             "finished": seed < len(returns) - 1,
             "eval_return_mean": sum(last) / 2,
+            "sampled_return_mean": last[0],
             "steps_per_second": speed,
             "curve": [
                 {"steps": 0, "eval_returns": [0.0, 1.0], "train_return_mean": None},
@@ -41,7 +42,10 @@ def test_only_seeds_finished_by_both_algorithms_count():
     assert comparison["probability_of_improvement"]["estimate"] == 1.0
     assert [point["steps"] for point in comparison["bpo"]["curve"]] == [0, 100]
     assert control.describe(comparison).startswith("Hopper-v5, 100 steps, 2 seeds: bpo 25.0 [")
-    assert control.describe(comparison).endswith("speed 0.95")
+    # the means of 10 and 30, and of 1 and 3
+    assert control.describe(comparison).endswith(", with sampled actions 20.0 and 2.0, speed 0.95")
+    del bpo["seeds"][0]["sampled_return_mean"]  # as in files of earlier versions
+    assert "sampled" not in control.describe(control.compare({"bpo": bpo, "ppo": ppo}))
     [axis] = control.draw(comparison).axes
     assert [line.get_label() for line in axis.lines] == ["PPO", "BPO"]
     assert comparison["bpo"]["curve"][1]["high"] > 100  # of two seeds; the curves go from 0.5 to 25
