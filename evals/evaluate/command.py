@@ -5,8 +5,8 @@
 
 prints mean@k with its 95 % interval over the questions, unbiased pass@k, majority@k, the score of greedy decoding, the
 mean length and the share of samples that the token limit cuts off. With several models, it also prints the difference
-of each later model to the first. Settings that are not given are those of the run that trained the model, its images,
-tools and environment too, and one line names them. Results are cached. evals/README.md explains more.
+of each later model to the first. Settings that are not given are those of the run that trained the model, and one line
+names them. Results are cached. evals/README.md explains more.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _SAMPLING_HELP = {
     "max_tokens": "maximum number of tokens per completion",
     "seed": "seed of the sampling",
     "batch_size": "completions per batch",
-    "tool_turns": "turns in which a completion may call tools or act",
+    "tool_turns": "turns that may call tools or act",
 }
 
 
@@ -46,7 +46,7 @@ def parser(description: str | None) -> OneLineErrorParser:
     add, defaults = made.add_argument, {one.name: one.default for one in dataclasses.fields(Settings)}
     add("names", nargs="+", metavar="MODEL", help="models or runs, and a data set at the end")
     add("--recipe", type=find_recipe, metavar="FILE", help="recipe with the default settings")
-    add("--reward", metavar="NAME", help="name or dotted path of the reward (the environment's, or the run's)")
+    add("--reward", metavar="NAME", help="name or dotted path of the reward (the run's)")
     add("--reward_kwargs", metavar="X", help="options of the reward: '{\"workers\": 4}'")
     hints = get_type_hints(RunArguments)
     for field in dataclasses.fields(RunArguments):
