@@ -108,6 +108,8 @@ def plain_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Convert a logged value to plain Python types. A reward may have logged NumPy values or objects of its own."""
+    if type(value) in (str, float, int):  # almost all values, and much faster than the checks below
+        return value
     if isinstance(value, np.generic | np.ndarray | torch.Tensor):
         return value.tolist()
     if isinstance(value, Mapping):

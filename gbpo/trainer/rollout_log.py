@@ -287,11 +287,11 @@ def _storable(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_plain(value: Any) -> bool:
+    if value is None or type(value) in (str, int, float, bool):
+        return True
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(some) for key, some in value.items())
-    return value is None or type(value) in (str, int, float, bool)
+    return isinstance(value, dict) and all(isinstance(key, str) and _is_plain(v) for key, v in value.items())
 
 
 def _grouped(completions: list[Record]) -> Record:

@@ -72,7 +72,8 @@ def write(run: Path, record: Mapping[str, Any]) -> None:
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     header = {name: value for name, value in record.items() if name != "groups"}
-    lines = "".join(json.dumps(line) + "\n" for line in [header, *record["groups"]])
+    # the record is a tree, so no cycle need be looked for
+    lines = "".join(json.dumps(line, check_circular=False) + "\n" for line in [header, *record["groups"]])
     name = f"generation-{record['generation']:05}-step-{record['steps'][0]:05}.jsonl.gz"
     write_whole(folder / name, gzip.compress(lines.encode(), _QUICK, mtime=0))
 

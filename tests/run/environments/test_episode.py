@@ -272,9 +272,10 @@ def test_a_broken_environment_is_closed(slow):
 
 
 def test_closing_takes_a_while_at_most_and_may_fail(slow):
-    Slow.slow = "close"
+    environment, Slow.slow = Slow(), "close"
     began = time.monotonic()
-    close(slow)
+    close(environment)
+    assert Slow.closed == 1
     assert time.monotonic() - began < 0.9
     failing = type("Failing", (), {"close": lambda self: 1 / 0})
     close(failing())
@@ -282,7 +283,11 @@ def test_closing_takes_a_while_at_most_and_may_fail(slow):
 
 def test_a_failure_is_one_short_line(episode):
     episode.reset(number=3)
-    episode._environment.reset = lambda **row: int("x\ny" + "z" * 1000)
+
+    def failing(**row):
+        raise ValueError("x\ny" + "z" * 1000)
+
+    episode._environment.reset = failing
     assert episode.reset(number=3) is None
     assert "\n" not in episode._failure and len(episode._failure) <= len("reset raised ") + 200
 
