@@ -80,7 +80,7 @@ def test_one_prompt_everywhere(random_model, tmp_path, monkeypatch, capsys):
     recipe = parse(["mine.yaml"])
     options = ["mine.yaml", "--algorithms", "grpo", "gbpo:target_baseline=exact", "--seeds", "0", "--output", "both"]
     Path("both").mkdir()
-    plan = prepare(*compare._parser().parse_known_args([*options, "--epsilon_high=0.3", "--num_iterations=2"]), "")
+    plan = prepare(*compare.make_parser().parse_known_args([*options, "--epsilon_high=0.3", "--num_iterations=2"]), "")
     flags = parser("").parse_args([random_model, str(plan.folder / "test.jsonl"), *plan.evaluation])
     assert settings_of(flags, flags.names[-1], None).prompts == PromptFormat.of(recipe)
     evaluate.main([random_model, str(plan.folder / "test.jsonl"), *plan.evaluation, "--samples=2"])

@@ -77,7 +77,7 @@ def test_a_comparison_evaluates_with_the_tool(calling_model, my_tools, monkeypat
     options = [str(TOOLS), "--algorithms", "grpo", "gbpo", "--seeds", "0", "--output", "compared"]
     options += ["--eval_questions", "8", "--eval_samples", "2"]
     (my_tools / "compared").mkdir()
-    plan = prepare(*compare._parser().parse_known_args([*options, *overrides]), "")
+    plan = prepare(*compare.make_parser().parse_known_args([*options, *overrides]), "")
     for point, seed in plan.cells:
         assert " --tools my_tools.add " in " ".join(cell_command(plan, point, seed))
     flags = parser("").parse_args([calling_model, str(plan.folder / "test.jsonl"), *plan.evaluation])
