@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2ForSequenceClassification
-from vllm_server import vllm_server
 
 from evals.bench.vllm_server import vllm_server
 from rewards.check import check_server

@@ -182,7 +182,12 @@ def test_the_numbers_by_hand(model, rooms, played):
     assert result.scores == [0.25, 1.0] and result.correct == [1, 4] and result.greedy == [1.0, 0.0]
     lines = dict(line.split(None, 1) for line in summary_lines(result) if "@" in line)
     # pass@2: ((1 − C(3, 2) / C(4, 2)) + 1) / 2 = (1/2 + 1) / 2
-    assert lines == {"mean@4": "0.6250  95 % interval [0.0000, 1.0000]", "pass@1": "0.6250", "pass@2": "0.7500", "pass@4": "1.0000"}
+    assert lines == {
+        "mean@4": "0.6250  95 % interval [0.0000, 1.0000]",
+        "pass@1": "0.6250",
+        "pass@2": "0.7500",
+        "pass@4": "1.0000",
+    }
 
 
 def test_several_environments_by_a_column(model, rooms, played):
