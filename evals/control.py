@@ -5,7 +5,7 @@
 trains every recipe with both algorithms on every seed. Each run is a `python -m gbpo.control` process on one thread.
 The command writes `<recipe>.json` and `<recipe>.png` to `--output`. They contain interquartile means over seeds and
 evaluation episodes with 95 % intervals, the difference between the algorithms, and the curves. Run the same command
-again to continue an interrupted study.
+again to continue an interrupted study. Every run then resumes at its last checkpoint. On Linux, its runs end with it.
 
 Exit status: 0 if every run finished, 1 if a run failed, 2 for bad input.
 """
@@ -13,9 +13,11 @@ Exit status: 0 if every run finished, 1 if a run failed, 2 for bad input.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,6 +35,8 @@ from gbpo.shared.pages.palette import PALETTE
 from gbpo.shared.write_whole import write_whole
 
 from .shared.estimates import Interval, iqm_difference, iqm_interval, probability_of_improvement
+
+_PR_SET_PDEATHSIG = 1
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -158,7 +162,14 @@ def draw(comparison: dict[str, Any]) -> Figure:
 def _train(job: list[str]) -> int:
     with _log(job).open("a") as file:
         command = [sys.executable, "-m", "gbpo.control", *job]
-        return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=file, stderr=file).returncode
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        end = _end_with_the_study if sys.platform == "linux" else None
+        return subprocess.run(command, env=environment, stdout=file, stderr=file, preexec_fn=end).returncode
+
+
+def _end_with_the_study() -> None:
+    """Let the kernel kill this run when the study ends, so that the next study can lock the seed and resume it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _log(job: list[str]) -> Path:

@@ -1,11 +1,17 @@
 """`python -m evals.control`: the comparison of BPO and PPO."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from evals import control
 
+ROOT = Path(__file__).parents[2]
 SMALL = {"n_steps": 64, "n_epochs": 1, "policy_kwargs": {"net_arch": [8]}}
 
 
@@ -73,6 +79,33 @@ def test_the_command_trains_both_algorithms_and_resumes(tmp_path, capsys):
     with pytest.raises(SystemExit):
         control.main(command)
     assert "finished before" in log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the runs end with the study on Linux only")
+def test_a_killed_study_resumes_its_runs_at_their_last_checkpoints(tmp_path):
+    recipe = tmp_path / "long.yaml"
+    fields = {"env": "CartPole-v1", "steps": 3200, "eval_episodes": 1, "evaluations": 10, "bpo": SMALL, "ppo": SMALL}
+    recipe.write_text(json.dumps(fields))
+    command = [sys.executable, "-m", "evals.control", str(recipe), "--seeds", "0", "--workers", "2"]
+    command += ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "study")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+    def checkpoints(steps):
+        return list((tmp_path / "runs").glob(f"long-*/seed-0/checkpoint-{steps}"))
+
+    study = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while len(checkpoints("[1-9]*")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    study.kill()
+    study.wait()
+    assert not checkpoints(3200)
+    subprocess.run(command, env=environment, check=True, capture_output=True)  # fails if a seed is still locked
+    assert json.loads((tmp_path / "study" / "long.json").read_text())["seeds"] == [0]
+    for algorithm in ("bpo", "ppo"):
+        logs = sorted((tmp_path / "runs" / f"long-{algorithm}" / "seed-0").glob("log-from-*"))
+        assert len(logs) == 2 and logs[1].name != "log-from-0"
 
 
 def test_a_missing_recipe_prints_one_line(tmp_path, capsys):
