@@ -281,6 +281,7 @@ def fuse(policy: ActorCriticPolicy, networks: Sequence[nn.Module]) -> FusedNetwo
     known = (
         isinstance(space, spaces.Box)
         and len(space.shape) == 1
+        and len(policy.action_space.shape) < 2
         and type(policy.features_extractor) is FlattenExtractor
         and type(policy.action_dist) in (CategoricalDistribution, DiagGaussianDistribution)
         and policy.activation_fn in _ACTIVATIONS

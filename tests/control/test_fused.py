@@ -114,6 +114,7 @@ class DerivedLoss(BPO):
         (spaces.Box(-1, 1, (2, 2), np.float32), DISCRETE, {}),
         (VECTOR, spaces.MultiDiscrete([2, 3]), {}),
         (VECTOR, spaces.MultiBinary(2), {}),
+        (VECTOR, spaces.Box(-1, 1, (2, 2), np.float32), {}),
         (VECTOR, CONTINUOUS, {"use_sde": True}),
         (VECTOR, CONTINUOUS, {"policy": Derived}),
         (VECTOR, CONTINUOUS, {"policy_kwargs": {"net_arch": {"pi": [8], "vf": [6]}}}),
