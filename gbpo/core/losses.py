@@ -59,8 +59,6 @@ def ratio_loss(
     weight = at_least_float32(advantages.detach()).abs()
     error = ratio - target
     distance = error.abs()
-    if overshoot_slope == 1.0:  # both sides have the same slope
-        return weight * distance
     return weight * torch.where(error.detach() * (target - 1) > 0, overshoot_slope * distance, distance)
 
 
