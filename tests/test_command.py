@@ -72,7 +72,8 @@ def test_every_option_says_its_default(name):
     assert {flag: text for flag, text in defaults.items() if not text.endswith(")")} == {}
 
 
-def test_the_help_of_train_has_the_own_fields_first(run):
+def test_the_help_of_train_has_the_own_fields_first(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     _, short, _ = run("train", "--help")
     _, whole, _ = run("train", "--help-all")
     assert all(len(line) <= 120 for line in (short + whole).splitlines())

@@ -7,8 +7,6 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import torch
-
 
 def describe_hardware() -> dict[str, Any]:
     """Describe the hardware that this process runs on.
@@ -16,6 +14,8 @@ def describe_hardware() -> dict[str, Any]:
     Returns:
         `cpu` (name), `cores` (available to this process), `memory_gb` and `gpus` (list of names).
     """
+    import torch  # slow to import, and this module is imported by commands that only read files
+
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

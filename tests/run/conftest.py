@@ -45,13 +45,15 @@ def launch(tmp_path):
 
 
 @pytest.fixture
-def refused(monkeypatch, capsys):
+def refused(monkeypatch, capsys, tmp_path):
     """`refused(argv, words, builtin=None)`: a recipe ends with status 2 and one line that contains the words.
 
     No model is loaded, and nothing is written to the working directory. `builtin` is the folder that takes the place of
     a builtin model, for errors that need a model; without it none may be built.
     """
     from gbpo.run import train
+
+    monkeypatch.chdir(tmp_path)
 
     def load(*args, **kwargs):
         raise AssertionError("a model was about to be built or loaded")

@@ -81,7 +81,7 @@ def test_evaluation_grades_with_the_judge():
     with serving(lambda request, body: "10" if "\n2\n" in body["messages"][0]["content"] else "0") as server:
         options = OPTIONS | {"base_url": server.url, "model": MODEL, "cache": None}
         written = [Completion([0], [1], [{"role": "assistant", "content": text}]) for text in ("2", "3")]
-        assert grade(get_reward("judge", **options), columns, written) == ([1.0, 0.0], 0)
+        assert grade(get_reward("judge", **options), columns, written) == [1.0, 0.0]
 
 
 @pytest.mark.slow

@@ -64,13 +64,13 @@ def test_one_prompt_everywhere(random_model, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(GRPOTrainer, "_tokenize_prompts", recorded)
     train.main(["mine.yaml", "--output_dir", "mine"])
-    # a generation of two prompts, and one more round of two votes for each prompt
-    assert seen == {"train": [texts("1+1", "12+34")] * 2, "eval": [texts("2+2", "3+3")]}
+    # a generation of two prompts, and one more round of two votes for each prompt; evaluations at steps 0 and 1
+    assert seen == {"train": [texts("1+1", "12+34")] * 2, "eval": [texts("2+2", "3+3")] * 2}
 
     asked = []
 
     def complete(checkpoint, prompts, settings):
-        asked.append(set(checkpoint.tokenizer.batch_decode(prompts)))
+        asked.append(set(checkpoint.tokenizer.batch_decode([prompt.ids for prompt in prompts])))
         return [[1]] * len(prompts) * settings.samples, [[1]] * len(prompts)
 
     monkeypatch.setattr(generation, "complete", complete)
