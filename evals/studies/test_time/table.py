@@ -114,7 +114,10 @@ def _written(differences: dict[tuple[str, str], Interval]) -> dict[tuple[str, st
     """Each difference with its interval, and its p-value, corrected for all of them."""
     p_values = corrected_p_values([found.p_value for found in differences.values()])
     return {
-        key: [f"{found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}]", f"{p:.3f}" if p >= 0.0005 else "< 0.001"]
+        key: [
+            f"{found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}]",
+            "< 0.001" if p is not None and p < 0.0005 else f"{p:.3f}",
+        ]
         for (key, found), p in zip(differences.items(), p_values, strict=True)
     }
 
