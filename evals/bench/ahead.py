@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -37,7 +36,7 @@ from gbpo.trainer.config import BaseConfig
 
 from .measuring import BenchResult, Measurement, bench_result
 from .timed import random_model
-from .vllm_server import VLLMServer, vllm_server, weights_by_file
+from .vllm_server import vllm_server, weights_by_file
 
 _RATIOS = (0.5, 1.0, 2.0)  # sampling / training
 _AHEAD = (0, 1, 2)
@@ -96,16 +95,12 @@ def _with_vllm(model: str, ratios: Sequence[float], generations: int) -> Iterato
     log = Path(model).parent / "server.log"
     flags = ("--max-model-len", "128")
     with vllm_server(model, log, *flags, prefix=_on_core(0, []), VLLM_CPU_OMP_THREADS_BIND=_core(0)) as server:
-        _wait_for(server)
         load = _Load(model, updates=8, length=32, generations=generations)
         taken = _seconds(load, server.url, "gbpo", 0)
         sampling, update = min(taken["waiting"]), min(taken["training"]) / load.updates
         for ratio in ratios:
-            yield (
-                ratio,
-                lambda: nullcontext(server.url),
-                load._replace(updates=max(1, round(sampling / ratio / update))),
-            )
+            updates = max(1, round(sampling / ratio / update))
+            yield ratio, lambda: nullcontext(server.url), load._replace(updates=updates)
 
 
 def _with_stand_in(model: str, ratios: Sequence[float], generations: int) -> Iterator[_Case]:
@@ -127,17 +122,6 @@ def _stand_in(model: str, seconds: float) -> Iterator[str]:
             yield process.stdout.readline().split()[-1]
         finally:
             process.send_signal(signal.SIGTERM)
-
-
-def _wait_for(server: VLLMServer) -> None:
-    while True:
-        try:
-            with urllib.request.urlopen(f"{server.url}/health", timeout=5):
-                return
-        except OSError:
-            if server.poll() is not None:
-                raise RuntimeError(server.log.read_text()[-3000:]) from None
-            time.sleep(0.5)
 
 
 def _seconds(load: _Load, url: str, trainer: str, ahead: int) -> dict[str, list[float]]:

@@ -144,8 +144,7 @@ def _questions(plan: ComparisonPlan) -> list[dict[str, str]]:
     run = dataclasses.replace(plan.base.run, dataset_name=str(plan.folder / TEST), dataset_kwargs={})
     test, _ = data.load(run, evaluation=False)
     references = test["solution"] if "solution" in test.column_names else [""] * len(test)
-    pairs = zip(test, references, strict=True)
-    return [{"prompt": _text(row), "gold": str(reference)} for row, reference in pairs]
+    return [{"prompt": _text(row), "gold": str(reference)} for row, reference in zip(test, references, strict=True)]
 
 
 def _text(row: dict[str, Any]) -> str:

@@ -89,42 +89,16 @@ def make_parser() -> OneLineErrorParser:
     )
     add = parser.add_argument
     add("recipe", type=find_recipe, help="recipe of all runs: a file or the name of a shipped recipe")
-    add(
-        "--algorithms",
-        nargs="+",
-        required=True,
-        metavar="A",
-        help="grpo, gbpo, or gbpo:FIELD=VALUE,…",
-    )
+    add("--algorithms", nargs="+", required=True, metavar="A", help="grpo, gbpo, or gbpo:FIELD=VALUE,…")
     add("--seeds", nargs="+", type=int, required=True, metavar="N", help="seeds of the runs; use five or more")
     add("--output", type=Path, metavar="DIR", help="folder of the comparison (runs/compare-RECIPE)")
     add("--grid", nargs="+", default=[], metavar="FIELD=V,V", help="fields to vary, with their values")
-    add(
-        "--jobs",
-        type=int,
-        default=1,
-        metavar="N",
-        help="parallel runs; with several GPUs each gets one GPU (1)",
-    )
-    add(
-        "--launcher",
-        metavar="X",
-        help="command of each run, such as 'accelerate launch --num_processes 8'",
-    )
+    add("--jobs", type=int, default=1, metavar="N", help="parallel runs; with several GPUs each gets one GPU (1)")
+    add("--launcher", metavar="X", help="command of each run, such as 'accelerate launch --num_processes 8'")
     add("--eval_dataset_name", metavar="X", help="held-out questions: a file or a Hub id (the recipe's test split)")
     add("--eval_steps", type=float, metavar="N", help="steps between validations (the recipe's, or 20 validations)")
-    add(
-        "--eval_questions",
-        type=int,
-        default=512,
-        metavar="N",
-        help="held-out questions, half for the test (512)",
-    )
-    add(
-        "--eval_reward",
-        metavar="NAME",
-        help="reward of the test (the environment's, or the recipe's first)",
-    )
+    add("--eval_questions", type=int, default=512, metavar="N", help="held-out questions, half for the test (512)")
+    add("--eval_reward", metavar="NAME", help="reward of the test (the environment's, or the recipe's first)")
     add("--eval_samples", type=int, default=16, metavar="N", help="completions per test question (16)")
     add("--eval_temperature", type=float, metavar="X", help="sampling temperature of the test (the recipe's)")
     add("--eval_top_p", type=float, metavar="X", help="top_p of the test (the recipe's)")

@@ -29,7 +29,7 @@ from .cell_folder import CellFolder
 from .plan import START, TEST, ComparisonPlan
 from .point import Point
 from .process_log import failure_reason
-from .progress import describe_progress, done_share
+from .progress import progress
 
 PROGRESS_SECONDS = 5.0  # between two looks at the running cells
 
@@ -118,9 +118,10 @@ class _Runner:
 
     def progress(self) -> tuple[float, str]:
         """How much of the active cells is done, as a number of cells, and what they do now."""
-        active = list(self._active.items())
-        share = sum(done_share(cell, training) for _, (cell, training) in active)
-        return share, "; ".join(f"{name}: {describe_progress(cell, training)}" for name, (cell, training) in active)
+        found = {name: progress(*active) for name, active in list(self._active.items())}
+        return sum(share for share, _ in found.values()), "; ".join(
+            f"{name}: {text}" for name, (_, text) in found.items()
+        )
 
     def _train(self, cell: CellFolder, command: list[str], slot: int) -> None:
         seconds = cell.record["seconds"]

@@ -36,9 +36,8 @@ def score(model: Evaluation) -> float:
 
 
 def pass_at_samples(cell: Cell) -> float | None:
-    """Pass@k of the final model, with k the smallest number of samples that count of a question. None without any."""
-    k = min(cell.last.counts) if cell.last else 0
-    return pass_at_k(cell.last.counts, cell.last.correct, k) if cell.last and k else None
+    """Pass@k of the final model, with k the smallest number of samples of a question that count."""
+    return pass_at_k(cell.last.counts, cell.last.correct, min(cell.last.counts)) if cell.last else None
 
 
 def logged(cell: Cell, column: str) -> list[float]:

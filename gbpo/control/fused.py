@@ -30,7 +30,7 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class FusedNetworks:
-    """N networks with equal hidden layers, the first of which is the policy. They start as copies of the networks.
+    """N networks with equal hidden layers. They start as copies of the given networks. The first one is the policy.
 
     Args:
         networks: The linear layers of each network. The output layers may differ in width; the narrower ones are padded

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from evals.compare.cell_folder import CellFolder
-from evals.compare.progress import describe_progress, done_share
+from evals.compare.progress import progress
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def log(cell, *rows):
 
 def test_a_run_of_some_steps(cell):
     training = SimpleNamespace(max_steps=60, num_train_epochs=3.0)
-    assert (done_share(cell, training), describe_progress(cell, training)) == (0, "starting")
+    assert progress(cell, training) == (0, "starting")
     log(cell, {"step": 0, "epoch": 0}, {"step": 15, "epoch": 0.5})
-    assert (done_share(cell, training), describe_progress(cell, training)) == (0.9 * 0.25, "step 15 of 60")
+    assert progress(cell, training) == (0.9 * 0.25, "step 15 of 60")
     cell.write_record(status="done", seconds=3.0)
-    assert (done_share(cell, training), describe_progress(cell, training)) == (0.9, "testing")
+    assert progress(cell, training) == (0.9, "testing")
 
 
 def test_a_run_of_some_epochs(cell):
     training = SimpleNamespace(max_steps=-1, num_train_epochs=2.0)
     log(cell, {"step": 15, "epoch": 0.5})
-    assert (done_share(cell, training), describe_progress(cell, training)) == (0.9 * 0.25, "step 15")
+    assert progress(cell, training) == (0.9 * 0.25, "step 15")
