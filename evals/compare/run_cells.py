@@ -119,9 +119,8 @@ class _Runner:
     def progress(self) -> tuple[float, str]:
         """How much of the active cells is done, as a number of cells, and what they do now."""
         found = {name: progress(*active) for name, active in list(self._active.items())}
-        return sum(share for share, _ in found.values()), "; ".join(
-            f"{name}: {text}" for name, (_, text) in found.items()
-        )
+        texts = [f"{name}: {text}" for name, (_, text) in found.items()]
+        return sum(share for share, _ in found.values()), "; ".join(texts)
 
     def _train(self, cell: CellFolder, command: list[str], slot: int) -> None:
         seconds = cell.record["seconds"]
