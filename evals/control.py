@@ -3,9 +3,15 @@
     python -m evals.control recipes/control/hopper.yaml --seeds 0 1 2 3 4 --workers 2
 
 trains every recipe with both algorithms on every seed. Each run is a `python -m gbpo.control` process on one thread.
-The command writes `<recipe>.json` and `<recipe>.png` to `--output`. They contain interquartile means over seeds and
-evaluation episodes with 95 % intervals, the difference between the algorithms, and the curves. Run the same command
-again to continue an interrupted study. Every run then resumes at its last checkpoint. On Linux, its runs end with it.
+The command writes `hopper.json` and `hopper.png` to `--output`. With `--steps 3000000` the names are
+`hopper-3000000.json` and `hopper-3000000.png`. The files contain interquartile means over seeds and evaluation episodes
+with 95 % intervals, the difference between the algorithms, and the curves. Results of another study are not
+overwritten. Run the same command again to continue an interrupted study. Every run then resumes at its last checkpoint.
+On Linux, its runs end with it.
+
+To continue a study on another machine, copy `hopper-bpo/results.json` and `hopper-ppo/results.json` from `--runs`.
+Finished seeds are not run again. To resume an unfinished seed there, also copy its folder, for example
+`hopper-bpo/seed-3`.
 
 Exit status: 0 if every run finished, 1 if a run failed, 2 for bad input.
 """
@@ -29,8 +35,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from gbpo.control.folder import RESULTS
-from gbpo.control.recipe import ALGORITHMS, parse
+from gbpo.control.folder import RESULTS, check
+from gbpo.control.recipe import ALGORITHMS, Plan, parse
 from gbpo.shared.pages.palette import PALETTE
 from gbpo.shared.write_whole import write_whole
 
@@ -42,15 +48,19 @@ _PR_SET_PDEATHSIG = 1
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the missing trainings and write the comparison of each recipe."""
     options = _parser().parse_args(argv)
+    options.output = options.output or options.runs
+    names = [recipe.stem + (f"-{options.steps}" if options.steps else "") for recipe in options.recipes]
     jobs = []  # both algorithms of a seed come together, so that an interrupted study has pairs
     try:
-        for recipe in options.recipes:
+        for recipe, name in zip(options.recipes, names, strict=True):
             for seed in options.seeds:
                 for algorithm in ALGORITHMS:
                     job = [str(recipe), "--algorithm", algorithm, "--seeds", str(seed)]
-                    job += ["--output", str(options.runs / f"{recipe.stem}-{algorithm}")]
+                    job += ["--output", str(options.runs / f"{name}-{algorithm}")]
                     job += ["--steps", str(options.steps)] if options.steps else []
-                    parse(job)
+                    command = parse(job)
+                    check(command.output, command.plan)
+                    _check_published(options.output / f"{name}.json", command.plan, options.seeds)
                     jobs.append(job)
     except ValueError as error:
         print(f"evals.control: error: {error}", file=sys.stderr)
@@ -59,20 +69,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(options.workers) as pool:
         failed = [job for job, code in zip(jobs, pool.map(_train, jobs), strict=True) if code]
-    for recipe in options.recipes:
-        files = {name: options.runs / f"{recipe.stem}-{name}" / RESULTS for name in ALGORITHMS}
+    for name in names:
+        files = {algorithm: options.runs / f"{name}-{algorithm}" / RESULTS for algorithm in ALGORITHMS}
         if not all(file.is_file() for file in files.values()):
             continue  # a run could not start; the failure is printed below
-        results = {name: json.loads(file.read_text()) for name, file in files.items()}
+        results = {algorithm: json.loads(file.read_text()) for algorithm, file in files.items()}
         comparison = compare(results)
-        write_whole(options.output / f"{recipe.stem}.json", json.dumps(comparison, indent=1) + "\n")
-        draw(comparison).savefig(options.output / f"{recipe.stem}.png", dpi=150)
+        write_whole(options.output / f"{name}.json", json.dumps(comparison, indent=1) + "\n")
+        draw(comparison).savefig(options.output / f"{name}.png", dpi=150)
         print(describe(comparison))
     for job in failed:
         lines = _log(job).read_text().split("\n")
         reason = next((line for line in reversed(lines) if line.strip()), "no output")
         print(f"failed: python -m gbpo.control {' '.join(job)}: {reason}", file=sys.stderr)
     raise SystemExit(1 if failed else 0)
+
+
+def _check_published(file: Path, plan: Plan, seeds: list[int]) -> None:
+    """Check that a study of `plan` on these seeds may write `file`, so that no other result is overwritten."""
+    if not file.is_file():
+        return
+    existing = json.loads(file.read_text())
+    lost = sorted(set(existing["seeds"]) - set(seeds))
+    if lost:
+        raise ValueError(
+            f"{file} holds seeds {lost}, which would be lost. Add them to --seeds, or give another --output."
+        )
+    if existing["seeds"] and existing[plan.algorithm]["plan"] != json.loads(json.dumps(dataclasses.asdict(plan))):
+        raise ValueError(f"{file} holds a study with other settings, which would be lost. Give another --output.")
 
 
 def compare(results: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, help="environment steps per run (default: the recipe's)")
     parser.add_argument("--workers", type=int, default=1, help="runs at the same time (1)")
     parser.add_argument("--runs", type=Path, default=Path("runs/control"), help="folder of the runs")
-    parser.add_argument("--output", type=Path, default=Path("evals/studies/control"), help="folder of the results")
+    parser.add_argument("--output", type=Path, help="folder of the results (that of the runs)")
     return parser
 
 

@@ -15,15 +15,26 @@ from matplotlib.figure import Figure
 from ..shared.provenance import git_revision, installed_version
 from ..shared.version import __version__
 from ..shared.write_whole import write_whole
-from .checkpoints import Progress, last_checkpoint, read_progress
+from .checkpoints import Evaluation, Progress, last_checkpoint, read_progress
 from .folder import CURVE, RESULTS
 from .recipe import Plan
 
 _PACKAGES = ("torch", "stable-baselines3", "gymnasium", "mujoco", "ale-py")
 
 
+def finished_seeds(output: Path) -> dict[int, Progress]:
+    """The finished seeds of `results.json` with their evaluations. Their checkpoints may be elsewhere or deleted."""
+    try:
+        seeds = json.loads((output / RESULTS).read_text())["seeds"]
+    except FileNotFoundError:
+        return {}
+    return {run["seed"]: Progress([Evaluation(**point) for point in run["curve"]]) for run in seeds if run["finished"]}
+
+
 def write_results(output: Path, plan: Plan) -> None:
     """Update `results.json` and `curve.png` from the last checkpoint of every seed in the folder.
+
+    Finished seeds without a checkpoint keep their results.
 
     Args:
         output: Folder of the results.
@@ -39,9 +50,11 @@ def write_results(output: Path, plan: Plan) -> None:
             "versions": {name: installed_version(name) for name in _PACKAGES},
             "plan": dataclasses.asdict(plan),
         }
-    folders = sorted(output.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
-    runs = {int(path.name.removeprefix("seed-")): read_progress(last_checkpoint(path)) for path in folders}
-    runs = {seed: progress for seed, progress in runs.items() if progress.curve}
+    runs = finished_seeds(output)
+    for path in output.glob("seed-*"):
+        if checkpoint := last_checkpoint(path):
+            runs[int(path.name.removeprefix("seed-"))] = read_progress(checkpoint)
+    runs = dict(sorted(runs.items()))
     results["seeds"] = [_seed_results(seed, progress, plan) for seed, progress in runs.items()]
     write_whole(output / RESULTS, json.dumps(results, indent=1) + "\n")
     write_whole(output / CURVE, _draw_curves(plan, runs))

@@ -18,7 +18,7 @@ from . import agents, environments, evaluation, folder
 from .checkpoints import Evaluation, Progress, last_checkpoint, read_progress, write_checkpoint
 from .recipe import Plan, parse
 from .recipe import make_parser as make_parser
-from .results import write_results
+from .results import finished_seeds, write_results
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
     for seed in command.seeds:
         checkpoint = train(command.plan, seed, command.output)
-        if command.video:
+        if command.video and checkpoint is None:
+            print(f"film:    none of seed {seed}, because its checkpoint is not in {command.output}", flush=True)
+        elif command.video:
             path = evaluation.film(command.plan, checkpoint, command.output / f"seed-{seed}.webp")
             print(f"film:    {path}", flush=True)
     for lock in locks:
@@ -42,23 +44,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"curve:   {command.output / folder.CURVE}\nresults: {command.output / folder.RESULTS}", flush=True)
 
 
-def train(plan: Plan, seed: int, output: Path) -> Path:
+def train(plan: Plan, seed: int, output: Path) -> Path | None:
     """Train one seed to the end, from its last checkpoint if there is one.
 
     Args:
         plan: The run.
-        seed: The seed to train. If it is finished already, nothing is trained.
+        seed: The seed to train. If `results.json` says that it is finished, nothing is trained.
         output: Folder of the results.
 
     Returns:
-        The last checkpoint.
+        The last checkpoint; None if the seed was finished before and its checkpoint is not in the folder.
     """
     seed_folder = folder.seed_folder(output, seed)
     checkpoint = last_checkpoint(seed_folder)
-    progress = read_progress(checkpoint)
-    if checkpoint is not None and progress.steps >= plan.steps:
-        print(f"seed {seed}: finished before, return {progress.curve[-1].mean:.1f}", flush=True)
+    if finished := finished_seeds(output).get(seed):
+        print(f"seed {seed}: finished before, return {finished.curve[-1].mean:.1f}", flush=True)
         return checkpoint
+    progress = read_progress(checkpoint)
     if checkpoint is None:
         agent = agents.build(plan, seed)
     else:

@@ -84,6 +84,21 @@ def test_finished_seeds_are_not_run_again_and_more_can_be_added(recipe, tmp_path
     assert after[0] == before and after[1]["finished"]
 
 
+def test_a_finished_seed_without_its_checkpoint_is_not_run_again(recipe, tmp_path, capsys):
+    output = tmp_path / "out"
+    run(recipe(), "--output", output)
+    before = results(output)
+    shutil.rmtree(output / "seed-0")
+    run(recipe(), "--video", "--output", output)
+    assert "seed 0: finished before" in (printed := capsys.readouterr().out)
+    assert f"film:    none of seed 0, because its checkpoint is not in {output}" in printed
+    assert results(output) == before and (output / "curve.png").stat().st_size > 5000
+    before["seeds"][0]["finished"] = False  # as after an interruption
+    (output / "results.json").write_text(json.dumps(before))
+    run(recipe(), "--output", output)
+    assert last_checkpoint(output / "seed-0") and results(output)["seeds"][0]["finished"]
+
+
 def test_a_killed_run_resumes_from_its_last_checkpoint(recipe, tmp_path):
     """The run normalises observations and rewards, so the checkpoint also holds their statistics."""
     output = tmp_path / "out"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from evals import control
+from gbpo.control import train
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"n_steps": 64, "n_epochs": 1, "policy_kwargs": {"net_arch": [8]}}
@@ -79,6 +81,60 @@ def test_the_command_trains_both_algorithms_and_resumes(tmp_path, capsys):
     with pytest.raises(SystemExit):
         control.main(command)
     assert "finished before" in log.read_text()
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """`study(*arguments, **keys of the recipe)` runs a study of 64 steps in this process → exit status."""
+    monkeypatch.setattr(control, "_train", lambda job: train.main(job) or 0)
+
+    def run(*arguments, **keys):
+        recipe = tmp_path / "small.yaml"
+        fields = {"env": "CartPole-v1", "steps": 64, "eval_episodes": 2, "evaluations": 1, "bpo": SMALL, "ppo": SMALL}
+        recipe.write_text(json.dumps({**fields, **keys}))
+        with pytest.raises(SystemExit) as stop:
+            control.main([str(recipe), "--runs", str(tmp_path / "runs"), *map(str, arguments)])
+        return stop.value.code
+
+    return run
+
+
+def test_a_study_continues_elsewhere_from_the_results_alone(study, tmp_path):
+    """All but `results.json` of both algorithms is lost. Seed 0 keeps its results, and only seed 1 is trained."""
+    assert study("--seeds", 0) == 0
+    before = {}
+    for algorithm in ("bpo", "ppo"):
+        runs = tmp_path / "runs" / f"small-{algorithm}"
+        before[algorithm] = json.loads((runs / "results.json").read_text())["seeds"][0]
+        kept = (runs / "results.json").read_text()
+        shutil.rmtree(runs)
+        runs.mkdir()
+        (runs / "results.json").write_text(kept)
+    assert study("--seeds", 0, 1) == 0
+    for algorithm, first in before.items():
+        runs = tmp_path / "runs" / f"small-{algorithm}"
+        seeds = json.loads((runs / "results.json").read_text())["seeds"]
+        assert seeds[0] == first and [(run["seed"], run["finished"]) for run in seeds] == [(0, True), (1, True)]
+        assert not list((runs / "seed-0").glob("checkpoint-*")) and list((runs / "seed-1").glob("checkpoint-64"))
+    assert json.loads((tmp_path / "runs" / "small.json").read_text())["seeds"] == [0, 1]  # not a published study
+
+
+def test_studies_of_different_lengths_are_side_by_side_and_no_result_is_overwritten(study, tmp_path, capsys):
+    output = ["--output", tmp_path / "study"]
+    assert study("--seeds", 0, *output) == study("--seeds", 0, "--steps", 128, *output) == 0
+    found = {path.name: json.loads(path.read_text()) for path in (tmp_path / "study").glob("*.json")}
+    assert {name: study["steps"] for name, study in found.items()} == {"small.json": 64, "small-128.json": 128}
+    assert (tmp_path / "study" / "small-128.png").is_file()
+    capsys.readouterr()
+    assert study("--seeds", 1, *output) == 2
+    assert "small.json holds seeds [0], which would be lost. Add them to --seeds" in capsys.readouterr().err
+    assert study("--seeds", 0, *output, ppo={**SMALL, "gamma": 0.9}) == 2  # the runs
+    assert "holds a run with settings=" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "runs")
+    assert study("--seeds", 0, *output, ppo={**SMALL, "gamma": 0.9}) == 2  # the results
+    assert "small.json holds a study with other settings, which would be lost" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert {path.name: json.loads(path.read_text()) for path in (tmp_path / "study").glob("*.json")} == found
 
 
 @pytest.mark.slow
