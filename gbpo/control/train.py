@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
     for seed in command.seeds:
         checkpoint = train(command.plan, seed, command.output)
-        if command.video and checkpoint is None:
-            print(f"film:    none of seed {seed}, because its checkpoint is not in {command.output}", flush=True)
-        elif command.video:
+        if command.video and checkpoint:
             path = evaluation.film(command.plan, checkpoint, command.output / f"seed-{seed}.webp")
             print(f"film:    {path}", flush=True)
+        elif command.video:
+            print(f"film:    none of seed {seed}, because its checkpoint is not in {command.output}", flush=True)
     for lock in locks:
         lock.release()
     print(f"curve:   {command.output / folder.CURVE}\nresults: {command.output / folder.RESULTS}", flush=True)
