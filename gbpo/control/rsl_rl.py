@@ -19,8 +19,6 @@ from ..core import bounded_ratio_loss, median_loss, target_ratio
 _REFUSED = {
     "rnd_cfg": "the intrinsic reward would not be trained",
     "symmetry_cfg": "no sample would be mirrored",
-    "multi_gpu_cfg": "each process would train a different agent",
-    "use_mixed_precision": "everything would be computed in float32",
     "normalize_advantage_per_mini_batch": "the advantages in the loss would not be normalised",
 }
 
@@ -87,6 +85,7 @@ class BPO(PPO):
             use_clipped_value_loss=use_clipped_value_loss,
             **ppo_options,
         )
+        self._mixed_precision = bool(ppo_options.get("use_mixed_precision"))
         self.temperature = temperature
         self.median_loss_coef = median_loss_coef
         self.median = self._raw_median = copy.deepcopy(self._raw_critic)
@@ -105,7 +104,8 @@ class BPO(PPO):
         """
         losses = []
         for batch in self.storage.mini_batch_generator(self.num_mini_batches, self.num_learning_epochs):
-            losses.append(self.minibatch_losses(batch))
+            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self._mixed_precision):
+                losses.append(self.minibatch_losses(batch))
             surrogate, value, median, entropy = losses[-1]
             if self.schedule == "adaptive" and self.desired_kl is not None:
                 self._adapt_learning_rate(batch.old_distribution_params)
@@ -114,6 +114,8 @@ class BPO(PPO):
             )
             self.optimizer.zero_grad()
             loss.backward()
+            if self.is_multi_gpu:
+                self.reduce_parameters()
             parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
             self.optimizer.step()
@@ -151,13 +153,33 @@ class BPO(PPO):
         """Keep the KL divergence to the old policy near `desired_kl`, by rsl_rl's own rule."""
         with torch.no_grad():
             now = self.actor.output_distribution_params
-            kl = self.actor.get_kl_divergence(old_distribution_params, now).mean().item()
+            mean_kl = self.actor.get_kl_divergence(old_distribution_params, now).mean()
+            if self.is_multi_gpu:  # the same KL divergence, and so the same learning rate, in all processes
+                self._average(mean_kl)
+        kl = mean_kl.item()
         if kl > self.desired_kl * 2.0:
             self.learning_rate = max(1e-5, self.learning_rate / 1.5)
         elif 0.0 < kl < self.desired_kl / 2.0:
             self.learning_rate = min(1e-2, self.learning_rate * 1.5)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
+
+    def broadcast_parameters(self) -> None:
+        """Give the networks of the first process to all processes."""
+        super().broadcast_parameters()
+        for tensor in self._raw_median.state_dict().values():
+            torch.distributed.broadcast(tensor, src=0)
+
+    def reduce_parameters(self) -> None:
+        """Average the gradients over all processes."""
+        super().reduce_parameters()
+        for parameter in self.median.parameters():
+            if parameter.grad is not None:
+                self._average(parameter.grad)
+
+    def _average(self, tensor: torch.Tensor) -> None:
+        torch.distributed.all_reduce(tensor)
+        tensor /= self.gpu_world_size
 
     def train_mode(self) -> None:
         """Put the networks into training mode."""

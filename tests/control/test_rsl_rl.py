@@ -2,6 +2,9 @@
 
 import copy
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,8 @@ from tensordict import TensorDict
 
 from gbpo.control.rsl_rl import BPO
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "control" / "rsl_rl").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes" / "control" / "rsl_rl").glob("*.yaml"))
 
 
 class Points(VecEnv):
@@ -146,10 +150,88 @@ def test_the_learning_rate_adapts_to_the_kl_divergence(runner):
         assert {group["lr"] for group in made.alg.optimizer.param_groups} == {made.alg.learning_rate}
 
 
+def test_mixed_precision_computes_the_networks_in_bfloat16(runner):
+    found, seen = {}, []
+    for mixed in (False, True):
+        made = runner(use_mixed_precision=mixed, num_learning_epochs=1, num_mini_batches=1)
+        rollout(made)
+        made.alg.median.mlp[0].register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+        found[mixed] = made.alg.update()
+        assert all(p.dtype == p.grad.dtype == torch.float32 for p in made.alg.median.parameters())
+    assert seen == [torch.float32, torch.bfloat16]
+    assert found[True] != found[False]
+    for name in ("value", "median", "entropy"):
+        assert found[True][name] == pytest.approx(found[False][name], rel=0.02)  # 8 bits of precision
+
+
+PROCESS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+rank = int(sys.argv[3])
+import torch
+import torch.distributed as distributed
+from test_rsl_rl import Points, config, rollout
+from rsl_rl.runners import OnPolicyRunner
+from gbpo.control.rsl_rl import BPO
+
+distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+torch.manual_seed(rank)
+runner = OnPolicyRunner(Points(), config())
+single = runner.alg
+multi = {"global_rank": rank, "local_rank": rank, "world_size": 2}
+runner.alg = alg = BPO(single.actor, single.critic, single.storage, multi_gpu_cfg=multi, desired_kl=0.01)
+
+
+def everywhere(values):
+    gathered = [torch.empty_like(values) for _ in range(2)]
+    distributed.all_gather(gathered, values)
+    return gathered
+
+
+def vector(tensors):
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+parameters = [parameter for group in alg.optimizer.param_groups for parameter in group["params"]]
+before, other = everywhere(vector(parameters))
+assert not torch.equal(before, other)
+alg.broadcast_parameters()
+assert all(torch.equal(found, before) for found in everywhere(vector(parameters)))
+
+rollout(runner)
+sum(alg.minibatch_losses(next(alg.storage.mini_batch_generator(1, 1)))[:3]).backward()
+mine, yours = everywhere(vector(parameter.grad for parameter in parameters))
+assert not torch.equal(mine, yours)
+alg.reduce_parameters()
+torch.testing.assert_close(vector(parameter.grad for parameter in parameters), (mine + yours) / 2)
+
+alg.update()
+after, other = everywhere(vector(parameters))
+assert torch.equal(after, other) and not torch.equal(after, before)
+
+alg.learning_rate = 1e-3
+mean, std = alg.actor.output_distribution_params
+alg._adapt_learning_rate((mean + rank, std))  # the KL divergence is 0 in the first process, and large on average
+rate, other = everywhere(torch.tensor([alg.learning_rate]))
+assert rate == other < 1e-3
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_networks(tmp_path):
+    """rsl_rl's runner gives `multi_gpu_cfg` on GPUs only, so the processes give it themselves."""
+    arguments = [sys.executable, "-c", PROCESS, str(Path(__file__).parent), str(tmp_path / "store")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    processes = [
+        subprocess.Popen([*arguments, str(rank)], env=environment, text=True, stderr=subprocess.PIPE) for rank in (0, 1)
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"use_mixed_precision": True}, "use_mixed_precision=True is not supported by BPO"),
         ({"normalize_advantage_per_mini_batch": True}, "normalize_advantage_per_mini_batch=True is not supported"),
         ({"temperature": -1.0}, "temperature=-1.0 gives no valid target ratio"),
         ({"clip_param": 1.5}, "lower bound"),
