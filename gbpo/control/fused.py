@@ -22,8 +22,8 @@ from torch.optim.adam import adam
 
 # Each activation, and the gradient of its input from the gradient of its output and the output
 _ACTIVATIONS: dict[type[nn.Module], tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]] = {
-    nn.Tanh: (torch.tanh, lambda gradient, output: torch.addcmul(gradient, gradient * output, output, value=-1.0)),
-    nn.ReLU: (torch.relu, lambda gradient, output: gradient.masked_fill_(output <= 0, 0.0)),
+    nn.Tanh: (torch.tanh, torch.ops.aten.tanh_backward),
+    nn.ReLU: (torch.relu, partial(torch.ops.aten.threshold_backward, threshold=0)),
 }
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
