@@ -309,10 +309,10 @@ def equal(expected: Value, answer: Value) -> bool:
         if all(has_notation):
             return is_same(expected, answer)
         if any(has_notation):
-            pair = [
+            values = [
                 value.plain() if has else value for value, has in zip((expected, answer), has_notation, strict=True)
             ]
-            return None not in pair and equal(*pair)
+            return None not in values and equal(*values)
     if _is_contradiction(answer):
         return False
     percentages = _percentage(expected), _percentage(answer)
