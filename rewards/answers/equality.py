@@ -315,6 +315,8 @@ def equal(expected: Value, answer: Value) -> bool:
             return None not in values and equal(*values)
     if _is_contradiction(answer):
         return False
+    if isinstance(answer, Equality) and answer.rhs.is_Symbol and _constant(answer.lhs) is not None:
+        answer = answer.reversed  # 8 = x
     percentages = _percentage(expected), _percentage(answer)
     if None not in percentages:
         return equal(*percentages)

@@ -252,9 +252,7 @@ _COMBINATION = re.compile(
     r"(?:\{\}|(?<![\w}]))_ ?\{? ?(\w+) ?\}? ?\\?C ?_ ?\{? ?(\w+) ?\}?"
     r"|(?<![\w\\])C ?_ ?\{? ?(\d+) ?\}? ?\^ ?\{? ?(\d+) ?\}?"
 )
-_NAMED_BASE = re.compile(
-    r"(?<=[0-9A-F)]) ?(?:\\text\{ ?\(? ?(?:in )?base (\w+) ?\)? ?\}|\(? ?(?:in )?\bbase (\w+) ?\)?)$"
-)
+_NAMED_BASE = re.compile(r"(?<=[0-9A-F)]) ?(?:\\text\{ ?)?\(? ?(?:in )?(?<![A-Za-z])base (?:\} ?)?(\w+) ?\)?(?: ?\})?$")
 _BASES = {name: str(base) for base, name in enumerate("two three four five six seven eight nine ten".split(), 2)}
 _DIGITS_IN_BASE = re.compile(r"\(? ?([0-9A-F]+) ?\)? ?_ ?(?:\{ ?(?:\\text\{ ?(\w+) ?\}|\(? ?(\d+) ?\)?) ?\}|(\d+))")
 _PERCENT = re.compile(r"\\text\{ ?(?:percent|percentage|pct|\\?%) ?\}|(?<![A-Za-z])(?:percent|pct)(?![A-Za-z])|\\?%")
@@ -281,7 +279,7 @@ def _code(text: str) -> str:
     """Write the spellings of code and plain text as LaTeX: `**`, `sqrt(…)`, `pi`, `exp(…)`, `>=`, `U`, `percent`."""
     text = _JOINED_THOUSANDS.sub(lambda match: match[0].replace("_", ""), text.replace("**", "^"))
     text = _PERCENT.sub(r"\\%", text)
-    text = _NAMED_BASE.sub(lambda match: f"_{{{match[1] or match[2]}}}", text)
+    text = _NAMED_BASE.sub(r"_{\1}", text)
     if (match := _DIGITS_IN_BASE.fullmatch(text)) and ("(" in text or r"\text" in text):
         text = f"{match[1]}_{{{_BASES.get(match[2] or '', match[2]) or match[3] or match[4]}}}"
     text = _COMBINATION.sub(lambda match: r"\binom{{{}}}{{{}}}".format(*filter(None, match.groups())), text)
@@ -372,6 +370,7 @@ _FOREIGN_UNIT = re.compile(r"(?<=[\d})]) ?[^\W\d_A-Za-z\u0370-\u03ff]+$")
 _SECOND_ANSWER = re.compile(
     r"\d|\b(?:or|and|not|plus|minus|below|oder|und|nicht|ou|et|pas|wrong|incorrect|false)\b|[或和与不非〇零一二三四五六七八九十百千半]"
     r"|^ ?(?:squared|cubed|half|twice|doubled|tripled|halved|factorial)\b"
+    r"|^ ?(?:thirds|(?:four|fif|six|seven|eigh|nin|ten|hundred|thousand)ths)\b"
 )
 _ATTACHED_UNIT = re.compile(r"(?<=\d)(?:cm|mm|km|kg)(?:\^ ?\{?[23]\}?|/[hs])?$")
 _OPEN_END = re.compile(r"(?:[-+*/=<>,;:^_(\[]|\\(?:cdot|times|pm|le|ge|ne|in|cup|cap|setminus|land|lor))$")
@@ -448,7 +447,9 @@ def _words(text: str) -> str:
     phrase = _WHOLE_TEXT.fullmatch(text)
     letters = phrase[1].strip(" .") if phrase else text
     match = _PHRASE.fullmatch(letters)
-    if match and (phrase or any(is_word(part) or part in _CONNECTIVES for part in re.split("[ '-]", letters))):
+    if match and (
+        phrase or any((is_word(part) and len(part) > 2) or part in _CONNECTIVES for part in re.split("[ '-]", letters))
+    ):
         name = re.sub("[^a-z]", "", match[1].lower())
         return _NAMES.get(name, rf"\text{{{name}}}")
     return text

@@ -115,6 +115,8 @@ def test_the_value_of_latex(latex, value):
         # equations of numbers
         ("8", "3+5 = 8", True),
         ("8", "9 = 8", False),
+        ("8", "8 = x", True),
+        ("8", "9 = x", False),
         ("0.67", r"x = \frac{2}{3} = 0.67", True),
         ("0.67", r"x = \frac{2}{5} = 0.67", False),
         # a column and a point

@@ -79,6 +79,7 @@ from rewards.answers.normalise import is_word, normalise, read_choice, read_deci
         ("(73)_8", "73_{8}"),
         (r"73_{\text{eight}}", "73_{8}"),
         ("73 base 8", "73_{8}"),
+        (r"73 \text{ base } 8", "73_{8}"),
         (r"73 \text{ (base 8)}", "73_{8}"),
         ("9:40 a.m.", r"9:40\text{am}"),
         (r"9:40 \text{ PM}", r"9:40\text{pm}"),
@@ -165,6 +166,8 @@ from rewards.answers.normalise import is_word, normalise, read_choice, read_deci
         ("19 wrong", "19 wrong"),
         ("19 oder alle", "19 oder alle"),
         ("19 doubled", "19 doubled"),
+        ("19 sevenths", "19 sevenths"),
+        ("km", "km"),  # a product, without a number before it
         (r"\frac{\text{19}}{4}", r"\frac{19}{4}"),
         (r"\text{.19}", "0.19"),
         ("19¢", "19"),
