@@ -8,7 +8,9 @@ with a time limit.
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, normalize_latex
@@ -23,6 +25,7 @@ from sympy import (
     Expr,
     Float,
     GreaterThan,
+    Integer,
     Integral,
     Intersection,
     Interval,
@@ -55,10 +58,74 @@ _AND = re.compile(r"\\text\{ ?and ?\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|w
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
 _RELATION = re.compile(rf"=|{_INEQUALITY.pattern}")
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
+_LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
+_BRACKET = re.compile(r"[(\[]|\\\{|&")
+_IN_BASE = re.compile(r"([0-9A-F]*[0-9][0-9A-F]*)_ ?\{? ?(\d{1,2}) ?\}?")
+_CLOCK = re.compile(r"(\d{1,2})(?: ?: ?([0-5]\d))?(?:\\text\{([ap]m)\})?")
 _HUNDREDTH = UnevaluatedExpr(Rational(1, 100))
 _OPERATIONS = (Sum, Product, Integral, Limit, Derivative)  # their values are left to math-verify
 
-Value = Any  # what the parser returns: a number, an expression, a set, a tuple, a matrix, an equation or an inequality
+# what the parser returns: a number, an expression, a set, a tuple, a matrix, an equation, an inequality, or a notation
+Value = Any
+
+
+@dataclass(frozen=True)
+class InBase:
+    """A number in the base that is written with it, such as 52_8. Next to a number without a base, the base is ignored.
+
+    Args:
+        digits: The digits without leading zeros.
+        base: The base, written in base 10.
+    """
+
+    digits: str
+    base: int
+
+    def plain(self) -> Value:
+        """The value of the digits without the base."""
+        return parse_latex(self.digits)
+
+    def __str__(self) -> str:
+        return f"{self.digits} in base {self.base}"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A time of day, or the ratio that has the same spelling, such as 3:10.
+
+    Args:
+        hour: The hour.
+        minute: The minute; None in a spelling such as 3 p.m.
+        half: `am`, `pm`, or nothing if the text does not say it.
+    """
+
+    hour: int
+    minute: int | None
+    half: str
+
+    def plain(self) -> Value:
+        """The ratio, or the hour if there is no minute; None for what is no ratio, such as 3:05 and 3:10 p.m."""
+        if self.minute is None:
+            return Integer(self.hour)
+        return Rational(self.hour, self.minute) if self.minute >= 10 and not self.half else None
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the ratio is in lowest terms. A reference answer that is not is a time."""
+        return self.minute is None or math.gcd(self.hour, self.minute) == 1
+
+    def is_same_time(self, other: Clock) -> bool:
+        """Whether both are the same time of day. A time without `am` or `pm` may be both next to one that has it."""
+        if not self.half and not other.half:
+            return self == other
+        return not self._minutes().isdisjoint(other._minutes())
+
+    def _minutes(self) -> set[int]:
+        halves = {"am": [0], "pm": [12]}.get(self.half, [0, 12] if 1 <= self.hour <= 12 else [self.hour // 12 * 12])
+        return {60 * (self.hour % 12 + half) + (self.minute or 0) for half in halves}
+
+    def __str__(self) -> str:
+        return f"{self.hour}:{self.minute or 0:02} {self.half}".strip()
 
 
 def parse_latex(latex: str) -> Value:
@@ -74,17 +141,38 @@ def parse_latex(latex: str) -> Value:
         parts = separator.split(latex)
         if len(parts) > 1 and all(map(_RELATION.search, parts)) and any(map(_INEQUALITY.search, parts)):
             return combine(*(_solutions(parse_latex(part)) for part in parts))
-    if _PLUS_MINUS.search(latex) and "," not in latex and max(latex.count(r"\pm"), latex.count(r"\mp")) == 1:
-        upper, lower = latex.replace(r"\pm", "+"), latex.replace(r"\pm", "-")
-        latex = ", ".join((upper.replace(r"\mp", "-"), lower.replace(r"\mp", "+")))
+    parts = latex.split(",")
+    if (
+        len(parts) > 1
+        and r"\ne" in latex
+        and all(map(_INEQUALITY.search, parts))
+        and len(set(_LETTER.findall(latex))) == 1
+    ):
+        return Intersection(*(_solutions(parse_latex(part)) for part in parts))
+    if match := _IN_BASE.fullmatch(latex):
+        return InBase(match[1].lstrip("0") or "0", int(match[2]))
+    if (match := _CLOCK.fullmatch(latex)) and (match[2] or match[3]):
+        return Clock(int(match[1]), int(match[2]) if match[2] else None, match[3] or "")
+    if latex.endswith(r"\%"):
+        return Mul(parse_latex(latex[:-2]), _HUNDREDTH, evaluate=False)
+    if _PLUS_MINUS.search(latex) and not _BRACKET.search(latex):
+        latex = ", ".join(both for part in latex.split(",") for both in _both_signs(part))
     value = _exact(parse_latex_cached(normalize_latex(latex, _PARSER)))
     return value.args[0] if isinstance(value, FiniteSet) and len(value) == 1 else value
+
+
+def _both_signs(latex: str) -> list[str]:
+    r"""The two values of a part with one `\pm` or `\mp`, or with one of each; any other part as it is."""
+    if max(latex.count(r"\pm"), latex.count(r"\mp")) != 1:
+        return [latex]
+    upper, lower = latex.replace(r"\pm", "+"), latex.replace(r"\pm", "-")
+    return [upper.replace(r"\mp", "-"), lower.replace(r"\mp", "+")]
 
 
 def _exact(value: Value) -> Value:
     """The value with exact numbers. Only constants are evaluated."""
     if isinstance(value, MatrixBase):
-        return value.applyfunc(_exact)
+        return _exact(value[0]) if value.shape == (1, 1) else value.applyfunc(_exact)
     if isinstance(value, FiniteSet | And):
         return type(value)(*map(_exact, value._unsorted_args))
     if isinstance(value, Relational):
@@ -139,11 +227,20 @@ def _as_sets(values: tuple[Value, Value]) -> tuple[Value, Value]:
 
 
 def _as_points(values: tuple[Value, Value]) -> tuple[Value, Value]:
-    """The equations x = 1, y = 2 as the point (1, 2), with the variables in alphabetical order, next to a point."""
+    """Equations and columns as points, next to a point: x = 1, y = 2 is (1, 2), in the order of the alphabet."""
     if not any(isinstance(value, Tuple | Interval) for value in values):
         return values
+    if any(isinstance(value, MatrixBase) and value.cols == 1 for value in values):
+        first, second = (Tuple(*value) if isinstance(value, MatrixBase) else _as_tuple(value) for value in values)
+        return first, second
     first, second = map(_point, values)
     return first, second
+
+
+def _as_tuple(value: Value) -> Value:
+    """A point of two coordinates as a tuple: the parser reads it as an open interval."""
+    is_point = isinstance(value, Interval) and value.left_open and value.right_open
+    return Tuple(value.start, value.end) if is_point else value
 
 
 def _point(value: Value) -> Value:
@@ -153,6 +250,33 @@ def _point(value: Value) -> Value:
         return value
     sides = {str(equation.lhs): equation.rhs for equation in equations}
     return Tuple(*(sides[name] for name in sorted(sides))) if 1 < len(sides) == len(equations) else value
+
+
+def _is_contradiction(value: Value) -> bool:
+    """Whether a value is an equation of numbers that are neither equal nor a number and its rounding, such as 9 = 8."""
+    for equation in value._unsorted_args if isinstance(value, And) else (value,):
+        if isinstance(equation, Equality):
+            sides = _constant(equation.lhs), _constant(equation.rhs)
+            if None not in sides and not _same_number(*sides) and not is_rounding(*sides):
+                return True
+    return False
+
+
+def is_rounding(value: Value, rounded: Value) -> bool:
+    """Whether `rounded` is a decimal number or a percentage, and `value` or the last side of it becomes it by rounding.
+
+    >>> is_rounding(parse_latex(r"\\frac{2}{3}"), parse_latex("0.67")), is_rounding(parse_latex("9"), parse_latex("8"))
+    (True, False)
+    """
+    value = _constant(value.rhs if isinstance(value, Equality) else value)
+    percentage = _percentage(rounded)
+    if percentage is not None:
+        return value is not None and (is_rounding(100 * value, percentage) or is_rounding(value, percentage))
+    rounded = _constant(rounded)
+    if value is None or not isinstance(rounded, Rational):
+        return False
+    digits = next((digits for digits in range(20) if 10**digits % rounded.q == 0), None)
+    return digits is not None and bool(abs((value - rounded).evalf(30)) * 10**digits * 2 <= 1)
 
 
 def _percentage(value: Value) -> Value | None:
@@ -178,6 +302,21 @@ def equal(expected: Value, answer: Value) -> bool:
     >>> equal(parse_latex("(1,2)"), parse_latex("1<x<2")), equal(parse_latex(r"\\frac13"), parse_latex("0.33333333"))
     (True, False)
     """
+    if isinstance(expected, Clock) and not isinstance(answer, Clock) and not expected.is_reduced:
+        return False
+    for notation, is_same in ((InBase, InBase.__eq__), (Clock, Clock.is_same_time)):
+        has_notation = isinstance(expected, notation), isinstance(answer, notation)
+        if all(has_notation):
+            return is_same(expected, answer)
+        if any(has_notation):
+            values = [
+                value.plain() if has else value for value, has in zip((expected, answer), has_notation, strict=True)
+            ]
+            return None not in values and equal(*values)
+    if _is_contradiction(answer):
+        return False
+    if isinstance(answer, Equality) and answer.rhs.is_Symbol and _constant(answer.lhs) is not None:
+        answer = answer.reversed  # 8 = x
     percentages = _percentage(expected), _percentage(answer)
     if None not in percentages:
         return equal(*percentages)

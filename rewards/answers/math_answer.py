@@ -15,18 +15,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sympy import Rational
+
 from ..shared.batch import Completion, completion_text, reference_text, report
-from ..shared.boxed import MAX_ANSWER, boxed, last_boxed
+from ..shared.boxed import MAX_ANSWER, boxed, has_box, last_boxed
 from ..shared.concurrency import run_in_thread
 from ..shared.references import extraction_hint
 from ..shared.workers import Workers
-from .equality import Value, equal, parse_latex
-from .normalise import normalise, read_choice
+from .equality import Value, equal, is_rounding, parse_latex
+from .normalise import normalise, read_choice, read_decimal_comma, read_letters
 from .plain_numbers import other_spellings, parse_number
 
 SOFT_LIMIT = 1.0  # seconds of CPU time for each of three steps: read the reference answer, read the answer, compare
 
 _NAMED = re.compile(r"\banswer\b", re.IGNORECASE)  # the completion names its answer, but outside a box
+_EMPTY_OR_VARIABLE = re.compile(r"[\s$]*[A-Za-z]?\s*")
+_APPROXIMATELY = re.compile(r"\\approx(?![A-Za-z])|≈")
 _SEPARATOR = re.compile(r"\s*(?:[,;]|,?\s*(?:and|or))\s*")  # between two formulas of a list
 _FORMULA = re.compile(r"(?<!\\)(?:\$\$(.+?)\$\$|\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)  # not \\$
 
@@ -61,19 +65,21 @@ class Math:
     `rewards.answers.normalise` rewrites both answers, and `rewards.answers.equality` compares them. Numbers are exact:
     0.333333 does not equal 1/3, and 3.14 does not equal pi. Two numbers that are no fractions are equal if they agree
     to 1,000 digits. An interval equals the inequality with the same solutions. A multiple-choice letter equals the same
-    letter with its text.
+    letter with its text. In `\frac13 \approx 0.33` both numbers are answers, if the second is a rounding of the first.
+    An equation of different numbers, such as 9 = 8, is wrong.
 
     Known limits (remove reference answers from the data set for which they matter):
         - A percentage equals the number without the sign, and the fraction: 9% equals 9 and 0.09.
         - Units, degrees and words after a number are ignored: 5 cm equals 5 and 5 m. One letter without `\text` is a
           variable: 5m is not 5.
-        - Number bases are ignored: 52_8 equals 52.
+        - A number base is ignored next to a number without one: 52_8 equals 52, but not 52_9.
         - The point (1, 2) equals the interval from 1 to 2, and the list 1, 2.
         - Only the last side of an equality is compared, unless the reference answer is an equation as well.
         - `\log` has base 10. `i` is the imaginary unit, except as an index. Small and capital letters are equal.
-        - A decimal comma is read only where it starts no list: in 0{,}5 and 0,05, but 0,5 is a list.
-        - A time is a ratio: 3:30 equals 1:10. Primes after a number or a letter are ignored. Full-width digits are not
-          read.
+        - A decimal comma is read only where it starts no list: in 0{,}5 and 0,05. In the answer 2,5 it is read if the
+          reference answer is a decimal or a fraction.
+        - 3:10 is a time next to another time, and a ratio next to a number. 9 p.m. equals 9.
+        - Primes after a number or a letter are ignored.
         - If a reference answer hangs a worker until it is killed, the completion has the status `timeout`.
 
     The reward is asynchronous, so that TRL can run it at the same time as other rewards. In a script:
@@ -184,7 +190,7 @@ def reference_answer(reference: str) -> str | None:
     >>> reference_answer(r"So $n = 2$ and \boxed{(2, 3)}."), reference_answer("As $n > 0$, it is $2$ or $3$.")
     ('(2, 3)', '2, 3')
     """
-    if r"\boxed{" in reference:
+    if has_box(reference):
         return last_boxed(reference)
     if "####" in reference:
         return None
@@ -221,6 +227,9 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
         return "ok" if numbers[0] == numbers[1] else "wrong"
     status_if_raised = "no_gold"
     try:
+        letters = read_letters(expected), read_letters(answer)
+        if letters[0] and letters[1] and letters[0][1] != letters[1][1]:
+            return "ok" if letters[0][0] == letters[1][0] else "wrong"
         choice, chosen = read_choice(expected), read_choice(answer)
         if choice and choice[0].isupper():
             if chosen:
@@ -230,9 +239,11 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
             answer = chosen[1] or chosen[0]
         expected_value = _within(soft_limit, _value, expected)
         status_if_raised = "unparsed"
-        answer_value = _within(soft_limit, _value, answer)
+        if isinstance(expected_value, Rational) and not expected_value.is_integer:
+            answer = read_decimal_comma(answer)
+        values = _within(soft_limit, _values, answer)
         status_if_raised = "wrong"
-        return "ok" if _within(soft_limit, equal, expected_value, answer_value) else "wrong"
+        return "ok" if any(_within(soft_limit, equal, expected_value, value) for value in values) else "wrong"
     except _TooSlowError:
         return "no_gold" if status_if_raised == "no_gold" else "timeout"
     except MemoryError:
@@ -263,6 +274,15 @@ def _read(reference: str) -> str:
         return str(_within(SOFT_LIMIT, _value, answer))
     except (_TooSlowError, Exception):
         return "no_gold"
+
+
+def _values(answer: str) -> list[Value]:
+    r"""The value of an answer. Of an answer such as `\frac13 \approx 0.33`, the value and its rounding."""
+    parts = [part for part in _APPROXIMATELY.split(answer) if not _EMPTY_OR_VARIABLE.fullmatch(part)]
+    values = list(map(_value, parts))
+    if not all(is_rounding(values[0], value) for value in values[1:]):
+        raise ValueError(f"{answer!r} has a number that is not the rounding of the first one.")
+    return values
 
 
 def _value(answer: str) -> Value:

@@ -22,11 +22,11 @@ _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _VULGAR = re.compile("[¼-¾⅐-⅞]")  # fractions such as ½
 # a character and its LaTeX, in turn
 _TABLE = r"""
-    × \times  · \cdot  ⋅ \cdot  ∙ \cdot  ÷ /  ⁄ /  ∕ /  − -  – -  ＋ +  － -  ＝ =  ± \pm  ∓ \mp  ≈ \approx  ≃ \approx
+    × \times  · \cdot  ⋅ \cdot  ∙ \cdot  ÷ /  ⁄ /  ∕ /  − -  – -  ‐ -  ± \pm  ∓ \mp  ≈ \approx  ≃ \approx
     ≤ \le  ⩽ \le  ≥ \ge  ⩾ \ge  ≠ \ne  ∞ \infty  ∪ \cup  ∩ \cap  ∈ \in  ∖ \setminus  ∅ \emptyset  ∨ \lor  ∧ \land
     √ \sqrt  ∛ \sqrt[3]  ∜ \sqrt[4]  ° ^\circ  º ^\circ  ⌊ \lfloor  ⌋ \rfloor  ⌈ \lceil  ⌉ \rceil  π \pi  θ \theta
     α \alpha  β \beta  ℝ \mathbb{R}  ℤ \mathbb{Z}  ℕ \mathbb{N}  ℚ \mathbb{Q}  ℂ \mathbb{C}  ’ '  ′ '
-    （ (  ） )  ， ,  ： :  ； ;  ％ %
+    。 .  、 ,
 """.split()
 _COMMANDS = dict(zip(_TABLE[::2], _TABLE[1::2], strict=True))
 _SPACES = re.compile("[\u00a0\u2002-\u200a\u202f]")  # among them the thin spaces between thousands
@@ -40,10 +40,17 @@ def _unicode(text: str) -> str:
     text = re.sub(r"[₀-₉]+", lambda match: f"_{{{match[0].translate(_SUBSCRIPTS)}}}", text)
     text = _SPACES.sub(" ", text)
     text = _VULGAR.sub(_vulgar, text)
+    text = "".join(character if character in _COMMANDS else _compatible(character) for character in text)
     for character, latex in _COMMANDS.items():
         # a command ends before a letter: αx is \alpha x
         text = text.replace(character, f"{latex} " if latex[0] == "\\" and latex[-1].isalpha() else latex)
     return text
+
+
+def _compatible(character: str) -> str:
+    """The usual form of a character, such as `5` for a full-width digit; nothing for a pictogram and for no width."""
+    usual = unicodedata.normalize("NFKC", character)
+    return "" if unicodedata.category(usual[0]) in ("So", "Cf") and usual[0] != "°" else usual
 
 
 def _vulgar(match: re.Match[str]) -> str:
@@ -88,7 +95,10 @@ def _rewrite_groups(text: str, head: re.Pattern[str], rewrite: Callable[[re.Matc
 # ---------------------------------------------------------------------------------------------------------------------
 
 _DELIMITERS = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")
-_CURRENCY = re.compile(r"(?:US)?\\\$|[€£¥₹]|\\(?:pounds|euro)(?![A-Za-z])|\\text\{ ?USD ?\}|\bUSD\b")
+_CODES = "USD|EUR|GBP|JPY|CNY|RMB|INR"
+_CURRENCY = re.compile(
+    rf"(?:US)?\\\$|[€£¥₹¢]|\\(?:pounds|euro)(?![A-Za-z])|\\text\{{ ?(?:{_CODES}) ?\}}|\b(?:{_CODES})\b"
+)
 _MARKDOWN = re.compile(r"\s*(?:(\*{1,3}|__?|`|\")(.+)\1[.,;]?|#+ (.+))\s*", re.DOTALL)
 _SYMBOLS = {"{.}": ".", "{:}": ":", "{-}": "-", r"\ast ": r"\cdot ", "+/-": r"\pm ", r"\{ \}": r"\emptyset"}
 _SYMBOLS |= {r"\lbrace": r"\{", r"\rbrace": r"\}", r"\langle": "(", r"\rangle": ")"}
@@ -103,16 +113,18 @@ _INVISIBLE = re.compile(
     r"|\\(?:checkmark|qed|square|blacksquare|Box)\s*$|(?<=\\\\)\[[\d.]+(?:pt|em|ex|mm|cm)\]"
 )
 _SPACE = re.compile(r"(?<!\\)\\[,;:> ]|\\(?:q?quad|enspace|thinspace|medspace)(?![A-Za-z])|\\hspace\*?\{[^{}]*\}|~|\s+")
-_TEXT_COMMA = re.compile(r"\\text\s*\{\s*([,;])\s*\}")
+_TEXT_COMMA = re.compile(r"\\text\s*\{\s*([,;]\s*)\}")
 _MATH_FONT = re.compile(
     r"\\(?:math(?:bf|it|sf|tt|cal|frak|normal|ord|op)|boldsymbol|pmb|bm|underline|ensuremath|fbox|framebox|boxed"
     r"|textcolor\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\}|fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\})\s*(?=\{)"
 )
 _TEXT_FONT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)|emph|mbox|hbox|operatorname\*?)\s*(?=\{)")
 _ROMAN = re.compile(r"(\s*)\\(?:mathrm|text)\s*(?=\{)")
+_ELLIPSIS = re.compile(r"(?<![\d.])(\d*\.\d*?)(?:(\d)\2{2,}|(\d{2,}?)\3+) ?(?:\.{3}|\\[lc]?dots)(?=\s*$)")  # 0.333...
 _TRAILING = re.compile(r"[\s.,;]+$|(?<=[^\\])\\+$")
 _LEADING = re.compile(r"^(?:\s|=|:|\\(?:approx|therefore|implies|Rightarrow|to|sim|simeq|equiv)(?![A-Za-z]))+")
 _FUNCTION = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|lg")
+_PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _UNIT_LETTERS = frozenset("mgshLlNJWVAKCF")  # other single letters are variables
 
 
@@ -124,7 +136,8 @@ def _decoration(text: str) -> str:
     text = _DELIMITERS.sub("", text)
     text = _INVISIBLE.sub("", text)
     text = _SYMBOL.sub(lambda match: _SYMBOLS[match[0]], text)
-    text = _TEXT_COMMA.sub(r"\1 ", text)
+    text = _ELLIPSIS.sub(lambda match: rf"{match[1]}\overline{{{match[2] or match[3]}}}", text)
+    text = _TEXT_COMMA.sub(r"\1", text)
     text = _rewrite_groups(text, _MATH_FONT, lambda _, content: content)
     text = _rewrite_groups(text, _TEXT_FONT, lambda _, content: rf"\text{{{content}}}")
     text = _rewrite_groups(text, _ROMAN, _roman)
@@ -140,6 +153,8 @@ def _roman(match: re.Match[str], content: str) -> str:
     if _FUNCTION.fullmatch(content):
         return rf"{match[1]}\{content} "
     before = match.string[: match.start()]
+    if _PLAIN_NUMBER.fullmatch(content) and not before[-1:].isalnum():
+        return match[1] + content
     is_set_off = bool(match[1]) or before.endswith((r"\,", r"\;", r"\ ", "~"))
     is_unit = content in _UNIT_LETTERS and before != "" and (is_set_off or r"\text" in match[0])
     return match[1] + (content if len(content) == 1 and not is_unit else rf"\text{{{content}}}")
@@ -156,7 +171,8 @@ _COMMA_THOUSANDS = re.compile(r"(?<![\w.,^}])\d{1,3}(?:,\d{3})+(?!\d)")
 _BRACKET = re.compile(r"[(\[]|\\\{")
 _MIXED = re.compile(r"(?<![\w.])(\d+) (\d+) ?/ ?(\d+)(?![\w.])")
 _SIDE_BY_SIDE = re.compile(r"(?<=\d) +(?=\d)")
-_DOT_THOUSANDS = re.compile(r"-?\d{1,3}(?:\.\d{3})+,\d+")  # with a decimal comma
+_DOT_THOUSANDS = re.compile(r"-?\d{1,3}(?:\.\d{3})+,\d+|-?\d{1,3}(?:\.\d{3}){2,}")  # perhaps with a decimal comma
+_TO = re.compile(r"(\d+) ?(?:\\text\{ ?to ?\}|to) ?(\d+)")
 _RATIO = re.compile(r"\d+(?: ?: ?\d+){2,}")
 _EXPONENT = re.compile(r"(?<![A-Za-z\\_^])(\d+(?:\.\d*)?|\.\d+)[eE]\{?([+-]?\d+)\}?(?![\w.])")
 _REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))|\((\d+)\)(?![\^(\w]))")
@@ -168,6 +184,8 @@ _DECIMAL_POINT_FIRST = re.compile(r"(?<![\d.])\.(?=\d)")
 
 def _numbers(text: str) -> str:
     """Join thousands, and write exponents, repeating decimals and mixed numbers as LaTeX."""
+    if match := _TO.fullmatch(text):
+        return f"{match[1]}:{match[2]}"
     if _RATIO.fullmatch(text):
         parts = [int(part) for part in text.split(":")]
         return rf"\text{{{':'.join(str(part // max(1, math.gcd(*parts))) for part in parts)}}}"
@@ -207,7 +225,7 @@ _GREEK = "alpha|beta|gamma|delta|theta|lambda|mu|phi|omega"
 _BARE_COMMAND = re.compile(
     rf"(?<![A-Za-z\\{{])(pi|infty|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|{_GREEK})(?![A-Za-z])"
 )
-_INFINITY = re.compile(r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", re.IGNORECASE)
+_INFINITY = re.compile(r"\\text\{ ?infinity ?\}|(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", re.IGNORECASE)
 _SQRT_GROUP = re.compile(r"(?:\\|(?<![A-Za-z]))sqrt(\[\d+\])? ?(?=\()")
 _SQRT_BRACES = re.compile(r"(?<![A-Za-z\\])sqrt ?(?=\{)")
 _SQRT_NUMBER = re.compile(r"(?:(?<![A-Za-z\\])sqrt|\\sqrt(?: |(\[\d+\]))) ?(\d+)")
@@ -227,6 +245,16 @@ _RELATIONS |= {r"\varnothing": r"\emptyset", r"\geqslant": r"\ge", r"\leqslant":
 _RELATION = re.compile(r"[<>!]=|\\(?:[gl]eq(?:slant)?|neq|[lg]t|varnothing)(?![A-Za-z])")
 _UNION = re.compile(r"(?<=[)\]}]) ?(?:U|\\text\{ ?(?:U|union) ?\}|\bunion\b) ?(?=[(\[\\{])")
 _OR_BETWEEN_INTERVALS = re.compile(r"(?<=[)\]]) ?(?:\\text\{ ?or ?\}|\bor\b|\\lor) ?(?=[(\[])")
+_SET_MINUS = re.compile(r"(?<=[})\]]) ?(?:-|\\backslash(?![A-Za-z])) ?(?=\\\{)")
+_EXCEPT = re.compile(r"\\text\{ ?all real(?: number)?s? except(?: for)? ?\}(?:x ?=)? ?(.+)", re.IGNORECASE)
+_NESTED_LIST = re.compile(r"\[ ?((?:\[[^\[\]]*\] ?, ?)+\[[^\[\]]*\]) ?\]")
+_COMBINATION = re.compile(
+    r"(?:\{\}|(?<![\w}]))_ ?\{? ?(\w+) ?\}? ?\\?C ?_ ?\{? ?(\w+) ?\}?"
+    r"|(?<![\w\\])C ?_ ?\{? ?(\d+) ?\}? ?\^ ?\{? ?(\d+) ?\}?"
+)
+_NAMED_BASE = re.compile(r"(?<=[0-9A-F)]) ?(?:\\text\{ ?)?\(? ?(?:in )?(?<![A-Za-z])base (?:\} ?)?(\w+) ?\)?(?: ?\})?$")
+_BASES = {name: str(base) for base, name in enumerate("two three four five six seven eight nine ten".split(), 2)}
+_DIGITS_IN_BASE = re.compile(r"\(? ?([0-9A-F]+) ?\)? ?_ ?(?:\{ ?(?:\\text\{ ?(\w+) ?\}|\(? ?(\d+) ?\)?) ?\}|(\d+))")
 _PERCENT = re.compile(r"\\text\{ ?(?:percent|percentage|pct|\\?%) ?\}|(?<![A-Za-z])(?:percent|pct)(?![A-Za-z])|\\?%")
 _FRACTION = re.compile(r"(\^ ?)?\\[dtc]?(frac|binom)(?![A-Za-z])|\\(?:nice|s)(frac)(?![A-Za-z])")
 _CHOOSE = re.compile(r"\{ ?(\w+) ?\\choose ?(\w+) ?\}|^(\w+) ?(?:\\|\b)choose ?\b(\w+)$")
@@ -251,6 +279,12 @@ def _code(text: str) -> str:
     """Write the spellings of code and plain text as LaTeX: `**`, `sqrt(…)`, `pi`, `exp(…)`, `>=`, `U`, `percent`."""
     text = _JOINED_THOUSANDS.sub(lambda match: match[0].replace("_", ""), text.replace("**", "^"))
     text = _PERCENT.sub(r"\\%", text)
+    text = _NAMED_BASE.sub(r"_{\1}", text)
+    if (match := _DIGITS_IN_BASE.fullmatch(text)) and ("(" in text or r"\text" in text):
+        text = f"{match[1]}_{{{_BASES.get(match[2] or '', match[2]) or match[3] or match[4]}}}"
+    text = _COMBINATION.sub(lambda match: r"\binom{{{}}}{{{}}}".format(*filter(None, match.groups())), text)
+    text = _NESTED_LIST.sub(_matrix, text)
+    text = _SET_MINUS.sub(r"\\setminus ", _EXCEPT.sub(r"\\mathbb{R}\\setminus\\{\1\\}", text))
     text = _RELATION.sub(lambda match: _RELATIONS[match[0]], text)
     text = _INFINITY.sub(r"\\infty ", text)
     text = _BLACKBOARD.sub(r"\\mathbb{\1}", text)
@@ -277,6 +311,12 @@ def _code(text: str) -> str:
     text = _POWER.sub(r"^{\1}", text)
     text = _CHOOSE.sub(lambda match: r"\binom{{{}}}{{{}}}".format(*filter(None, match.groups())), text)
     return _fractions(text)
+
+
+def _matrix(match: re.Match[str]) -> str:
+    """A list of lists, as in code, as a matrix."""
+    rows = re.findall(r"\[([^\[\]]*)\]", match[1])
+    return r"\begin{bmatrix}" + r"\\".join(row.replace(",", "&") for row in rows) + r"\end{bmatrix}"
 
 
 def _open_interval(match: re.Match[str]) -> str:
@@ -311,62 +351,87 @@ def _fractions(text: str) -> str:
 # words and units
 # ---------------------------------------------------------------------------------------------------------------------
 
-_DEGREE = r" ?(?:(?:\{\} ?)?\^ ?(?:\{ ?\\circ ?\}|\\circ)|\{ ?\^ ?\\circ ?\})"
+_DEGREE = r" ?(?:(?:\{\} ?)?\^ ?(?:\{ ?\\circ ?\}|\\circ|\{o\}|o$)|\{ ?\^ ?\\circ ?\})"
 _DEGREES = re.compile(rf"{_DEGREE} ?(?:\\text\{{ ?[CF] ?\}}|[CF](?![A-Za-z]))?|\\degrees?(?![A-Za-z])")
 _ANGLE = re.compile(  # a conditional group: a parenthesis closes if one opens
     r"(\\(?:sin|cos|tan|cot|sec|csc)(?: ?\^ ?\{\d\})?) ?([({] ?)?(\d+(?:\.\d+)?)"
     rf"(?:{_DEGREE}|\\degrees?(?![A-Za-z])) ?(?(2)[)}}])"
 )
-_SCALE = re.compile(r"(?<=\d)( ?\\text\{)? ?\b(thousand|million|billion|trillion)\b")
-_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALE = re.compile(r"(?<=\d)( ?\\text\{)? ?(?:\b(hundred|thousand|million|billion|trillion)\b|([万亿]))")
+_SCALES = {"hundred": 2, "万": 4, "亿": 8, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _ORDINAL = re.compile(r"(?<=\d) ?(?:\^ ?)?(?:\{ ?)?(?:\\text\{ ?)?(?:st|nd|rd|th)\b(?: ?\})*$")
+_LETTER = r"[^\W\d_]"
 _UNIT_POWER = r"\^ ?\{?-?[1-9]\}?"
 _UNIT_FRACTION = re.compile(r"(?<=\d) ?\\frac\{ ?\\text\{[^{}]*\} ?\}\{ ?\\text\{[^{}]*\} ?(?:\^ ?\{\d\})? ?\}$")
 _MODULUS = re.compile(r"(?<=[\w)]) ?(?:\\pmod ?(?:\{ ?\d+ ?\}|\d+)|\( ?mod \d+ ?\)|\\text\{ ?\( ?mod \d+ ?\) ?\})$")
 _TRAILING_TEXT = re.compile(rf" ?(?:/|\\cdot)? ?\\text\{{((?:[^{{}}]|\^\{{-?[1-9]\}})*)\}} ?(?:{_UNIT_POWER})?$")
-_TRAILING_WORDS = re.compile(r"(?:(?<=[\d})!])|(?<=\\pi)) ([A-Za-z]+(?:[ /-][A-Za-z]+)*)(?:\^ ?\{?-?[1-9]\}?)?$")
-_SECOND_ANSWER = re.compile(r"\d|\b(?:or|and|not|plus|minus|below)\b|^ ?(?:squared|cubed|half)\b")
+_TRAILING_WORDS = re.compile(rf"(?:(?<=[\d}})!])|(?<=\\pi)) ({_LETTER}+(?:[ /-]{_LETTER}+)*)(?:\^ ?\{{?-?[1-9]\}}?)?$")
+_FOREIGN_UNIT = re.compile(r"(?<=[\d})]) ?[^\W\d_A-Za-z\u0370-\u03ff]+$")
+_SECOND_ANSWER = re.compile(
+    r"\d|\b(?:or|and|not|plus|minus|below|oder|und|nicht|ou|et|pas|wrong|incorrect|false)\b|[或和与不非〇零一二三四五六七八九十百千半]"
+    r"|^ ?(?:squared|cubed|half|twice|doubled|tripled|halved|factorial)\b"
+    r"|^ ?(?:thirds|(?:four|fif|six|seven|eigh|nin|ten|hundred|thousand)ths)\b"
+)
 _ATTACHED_UNIT = re.compile(r"(?<=\d)(?:cm|mm|km|kg)(?:\^ ?\{?[23]\}?|/[hs])?$")
 _OPEN_END = re.compile(r"(?:[-+*/=<>,;:^_(\[]|\\(?:cdot|times|pm|le|ge|ne|in|cup|cap|setminus|land|lor))$")
-_SHORT_UNITS = frozenset("cm mm km dm nm ft in yd mi kg mg lb oz ml mL dl cl sq cu cents cent am pm AM PM".split())
-_CONNECTIVES = frozenset("and or mod if for where union".split())
-_LABEL = re.compile(
-    r"^(?:\\text\{(?:[^{}]*(?:[:=]|\banswer is)|(?i: ?about| ?approximately)) ?\}|[A-Za-z]_\{1, ?2\} ?=) ?(?=.)"
+_SHORT_UNITS = frozenset(
+    "cm mm km dm nm ft in yd mi kg mg lb oz ml mL dl cl sq cu cents cent am pm AM PM deg hr hrs fps cms".split()
 )
-_NEGATIVE = re.compile(r"^\\text\{ ?(?:negative|minus) ?\} ?(?=\d)")
+_CONNECTIVES = frozenset("and or mod if for where union".split())
+_ANSWER_IS = "(?:最终|最后)?答案[是为]?|respuesta es|réponse est|Antwort (?:ist|lautet)"
+_LABEL = re.compile(
+    rf"^(?:\\text\{{(?:[^{{}}]*(?:[:=]|\banswer is|{_ANSWER_IS})|(?i: ?about| ?approximately)) ?\}}(?: ?[:=])?"
+    rf"|[A-Za-z]_\{{1, ?2\}} ?=|(?:{_ANSWER_IS})[:=]?) ?(?=.)"
+)
+_NEGATIVE = re.compile(r"^\\text\{ ?(?:negative|minus) ?\} ?(?=\d|\\infty)")
+_CLOCK = re.compile(
+    r"(?:\\text\{ ?)?(\d{1,2}(?::\d\d)?) ?(?:\} ?)?(?:\\text\{ ?)?([ap])\.? ?m\.?(?: ?\})?", re.IGNORECASE
+)
 _MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
-_DATE = re.compile(rf"(?i:(?:{_MONTH})[a-z]*) \d{{1,2}}(?:, ?\d{{4}})?")
+_DATE = re.compile(
+    rf"(?:(?P<m>{_MONTH})[a-z]*\.? (?P<d>\d{{1,2}})(?:st|nd|rd|th)?"
+    rf"|(?P<e>\d{{1,2}})(?:st|nd|rd|th)? (?:of )?(?P<n>{_MONTH})[a-z]*)(?:,? ?(?P<y>\d{{4}}))?",
+    re.IGNORECASE,
+)
 _NAMES = {"allrealnumbers": r"\mathbb{R}", "allreals": r"\mathbb{R}", "allintegers": r"\mathbb{Z}"}
-_NAMES |= {"emptyset": r"\emptyset", "theemptyset": r"\emptyset"}
+_NAMES |= {**dict.fromkeys(("emptyset", "nosolution", "nosolutions"), r"\emptyset"), "infinity": r"\infty"}
 _WHOLE_TEXT = re.compile(r"\\text\{ ?([^{}]*) ?\}")
-_PHRASE = re.compile(r"[A-Za-z]+(?:[ '-][A-Za-z]+)*")
+_PHRASE = re.compile(r"(?:(?:[Aa]n?|[Tt]he) (?=[A-Za-z-]{3}))?([A-Za-z]+(?:[ '-][A-Za-z]+)*)")
 
 
 def is_word(letters: str) -> bool:
     """Whether letters are a word, not a product of variables.
 
-    Products of variables are written in alphabetical order, such as `xyz` and `abc`; few words are.
+    Products of variables are written in alphabetical order, such as `xyz` and `abc`. Few words are, and most of these
+    repeat a letter, such as `eggs`, or have a vowel between consonants, such as `chips`.
 
     >>> [is_word(letters) for letters in ("apples", "cm", "xyz", "ab", "or")]
     [True, True, False, False, False]
     """
     if letters in _SHORT_UNITS:
         return True
-    return len(letters) >= 3 and list(letters) != sorted(letters) and letters not in _CONNECTIVES
+    if len(letters) < 3 or letters in _CONNECTIVES:
+        return False
+    return (
+        list(letters) != sorted(letters)
+        or re.search(r"^(?=.{4})(?=.*[eio]).*(.)\1|^[^aeiou].*[eio].*[^aeiou]$", letters) is not None
+    )
 
 
 def _words(text: str) -> str:
     """Drop degrees, units and words after a number, and write an answer of words as one `\\text`."""
+    if match := _CLOCK.fullmatch(text):
+        return rf"{match[1]}\text{{{match[2].lower()}m}}"
     text = _ANGLE.sub(r"\1(\\frac{\3\\pi}{180})", text)
     text = _DEGREES.sub("", text)
     text = _NEGATIVE.sub("-", _LABEL.sub("", text))
     date = re.sub(r"\\text\{([^{}]*)\} ?", r"\1 ", text).strip()
-    if _DATE.fullmatch(re.sub(" +", " ", date)):
-        return rf"\text{{{re.sub('[^a-z0-9]', '', date.lower())}}}"
+    if match := _DATE.fullmatch(re.sub(" +", " ", date)):
+        return rf"\text{{{(match['m'] or match['n']).lower()}{match['d'] or match['e']}{match['y'] or ''}}}"
     whole = _WHOLE_TEXT.fullmatch(text)
     if whole and re.match(r"[-+(.]*\d", whole[1]):
-        text = whole[1].strip(" .")
-    text = _SCALE.sub(lambda match: rf"\cdot 10^{{{_SCALES[match[2]]}}}{match[1] or ''}", text)
+        text = whole[1].strip().rstrip(" .")
+    text = _SCALE.sub(lambda match: rf"\cdot 10^{{{_SCALES[match[2] or match[3]]}}}{match[1] or ''}", text)
     text = _UNIT_FRACTION.sub("", _MODULUS.sub("", _ORDINAL.sub("", text)))
     while (match := _TRAILING_TEXT.search(text)) and match.start() and not _OPEN_END.search(text[: match.start()]):
         if _SECOND_ANSWER.search(re.sub(_UNIT_POWER, "", match[1])):
@@ -375,11 +440,17 @@ def _words(text: str) -> str:
     match = _TRAILING_WORDS.search(text)
     if match and is_word(re.split("[ /-]", match[1])[0]) and not _SECOND_ANSWER.search(match[1]):
         text = text[: match.start()]
+    match = _FOREIGN_UNIT.search(text)
+    if match and not _SECOND_ANSWER.search(match[0]):
+        text = text[: match.start()]
     text = _ATTACHED_UNIT.sub("", text).strip()
     phrase = _WHOLE_TEXT.fullmatch(text)
     letters = phrase[1].strip(" .") if phrase else text
-    if _PHRASE.fullmatch(letters) and (phrase or " " in letters or is_word(letters)):
-        name = re.sub("[^a-z]", "", letters.lower())
+    match = _PHRASE.fullmatch(letters)
+    if match and (
+        phrase or any((is_word(part) and len(part) > 2) or part in _CONNECTIVES for part in re.split("[ '-]", letters))
+    ):
+        name = re.sub("[^a-z]", "", match[1].lower())
         return _NAMES.get(name, rf"\text{{{name}}}")
     return text
 
@@ -432,13 +503,39 @@ def read_choice(text: str) -> tuple[str, str] | None:
     return None
 
 
-_LETTERS = re.compile(r"\s*\(?([A-Z])\)?(?:\s*(?:,?\s*\band\b|[,;&])\s*\(?[A-Z]\)?)+[\s.]*")
+_LETTERS = re.compile(r"\s*\(?([A-Z])\)?(?:\s*(?:,?\s*\band\b|[,;、，]|\\?&)\s*\(?[A-Z]\)?)+[\s.]*")
+_JOINED_LETTERS = re.compile(r"\s*(?=[A-Z]{2})A?B?C?D?E?F?G?H?[\s.]*")
+
+
+def read_letters(text: str) -> tuple[set[str], bool] | None:
+    """The letters of several choices, and whether they are joined, as in `AC`; None for other answers.
+
+    >>> read_letters("A and C") == ({"A", "C"}, False), read_letters("AC") == ({"A", "C"}, True), read_letters("CA")
+    (True, True, None)
+    """
+    plain = _PLAIN.sub(" ", text)
+    is_joined = _JOINED_LETTERS.fullmatch(plain) is not None
+    if not is_joined and not _LETTERS.fullmatch(plain):
+        return None
+    return set(re.findall("[A-Z]", plain)), is_joined
 
 
 def _letters(text: str) -> str:
     """Several letters, such as `A and C` or `(A), (C)`, as a list."""
-    plain = _PLAIN.sub(" ", text)
-    return ", ".join(re.findall("[A-Z]", plain)) if _LETTERS.fullmatch(plain) else text
+    letters = read_letters(text)
+    return ", ".join(sorted(letters[0])) if letters and not letters[1] else text
+
+
+_SINGLE_COMMA = re.compile(r"(?<![\d.])(?:(\d+),(?!\d{3}(?!\d))|(0),)(?=\d+(?![\d.]))")
+
+
+def read_decimal_comma(text: str) -> str:
+    """Text with a point in place of its only comma, if this may be a decimal comma: `2,5` could also be a list.
+
+    >>> [read_decimal_comma(text) for text in ("x = 2,5", "2, 5", "2,500", "2,5,1")]
+    ['x = 2.5', '2, 5', '2,500', '2,5,1']
+    """
+    return _SINGLE_COMMA.sub(r"\1\2.", text) if text.count(",") == 1 and not _BRACKET.search(text) else text
 
 
 _STEPS = (_letters, _unicode, _decoration, _code, _words, _numbers, _imaginary)
@@ -447,9 +544,9 @@ _STEPS = (_letters, _unicode, _decoration, _code, _words, _numbers, _imaginary)
 def normalise(text: str) -> str:
     r"""LaTeX of an answer, without decoration, units and spellings that the parser misreads.
 
-    >>> answers = (r"58\,500", "**½**", "1e-5", r"\text{10 apples}", "30°", "2*pi", "No solution", "1/i")
+    >>> answers = (r"58\,500", "**½**", "1e-5", r"\text{10 apples}", "30°", "2*pi", "No triangle", "1/i")
     >>> print(" | ".join(map(normalise, answers)))
-    58500 | \frac{1}{2} | 1\cdot 10^{-5} | 10 | 30 | 2*\pi | \text{nosolution} | 1/{I}
+    58500 | \frac{1}{2} | 1\cdot 10^{-5} | 10 | 30 | 2*\pi | \text{notriangle} | 1/{I}
     """
     for step in _STEPS:
         text = step(text)

@@ -8,9 +8,12 @@ MAX_ANSWER = 400  # characters; the rewards do not parse a longer answer
 
 MAX_SEPARATOR = 40  # characters between two boxes of a list
 
-_OPENING = r"\boxed{"
+_SPACE = r"(?:[\s$]|\\q?quad|\\[,;: ])*"
+_SEPARATOR = re.compile(
+    rf"{_SPACE}(?:\\[)\]])?{_SPACE}(?:,|;|,?\s*(?:and|or|\\text\{{\s*(?:and|or)\s*\}})){_SPACE}(?:\\[(\[])?{_SPACE}"
+)
+_OPENING = re.compile(r"\\boxed\s*\{")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
-_SEPARATOR = re.compile(r"[\s$]*(?:\\[)\]])?\s*(?:,|;|,?\s*(?:and|or|\\text\{\s*(?:and|or)\s*\}))\s*(?:\\[(\[])?[\s$]*")
 
 
 def boxed(answer: str) -> str:
@@ -32,27 +35,55 @@ def last_boxed(text: str) -> str | None:
     >>> last_boxed(r"$x$ is $\boxed{3}$ or $\boxed{5}$."), last_boxed(r"\boxed{4}, or \boxed{5")
     ('3, 5', None)
     """
-    start = text.rfind(_OPENING)
-    end = _box_end(text, start, len(text))
-    if end is None:
+    openings = list(_OPENING.finditer(text))
+    box = _outermost(text, openings)
+    if box is None:
         return None
-    contents = [text[start + len(_OPENING) : end - 1].strip()]
+    contents = [_content(text, *box)]
+    start = box[0].start()
     while sum(map(len, contents)) + len(contents) <= MAX_ANSWER:  # a longer list is not read anyway
-        previous = text.rfind(_OPENING, 0, start)
-        end = _box_end(text, previous, start)
+        while openings and openings[-1].start() >= start:
+            openings.pop()
+        end = _box_end(text, openings[-1].end(), start) if openings else None
         if end is None or start - end > MAX_SEPARATOR or not _SEPARATOR.fullmatch(text, end, start):
             break
-        contents.append(text[previous + len(_OPENING) : end - 1].strip())
-        start = previous
+        contents.append(_content(text, openings[-1], end))
+        start = openings[-1].start()
     return ", ".join(dict.fromkeys(reversed(contents)))
 
 
-def _box_end(text: str, start: int, limit: int) -> int | None:
-    """The index after the box that opens at `start`; None if there is no box, or it is not closed before `limit`."""
-    if start < 0:
+def has_box(text: str) -> bool:
+    r"""Whether a box opens in a text, as `\boxed{` or `\boxed {`."""
+    return _OPENING.search(text) is not None
+
+
+def _outermost(text: str, openings: list[re.Match[str]]) -> tuple[re.Match[str], int] | None:
+    """The last box and its end. A box around it that is no longer than an answer counts if it has other content."""
+    if not openings:
         return None
+    box = openings[-1]
+    end = _box_end(text, box.end(), len(text))
+    if end is None:
+        return None
+    for outer in reversed(openings[:-1]):
+        if box.start() - outer.end() > MAX_ANSWER:
+            break
+        outer_end = _box_end(text, outer.end(), min(len(text), outer.end() + MAX_ANSWER + 1))
+        if outer_end is None or outer_end <= end:
+            continue
+        if (text[outer.end() : box.start()] + text[end : outer_end - 1]).strip(" \n$"):
+            box, end = outer, outer_end
+    return box, end
+
+
+def _content(text: str, opening: re.Match[str], end: int) -> str:
+    return text[opening.end() : end - 1].strip()
+
+
+def _box_end(text: str, start: int, limit: int) -> int | None:
+    """The index after the box whose content starts at `start`; None if it is not closed before `limit`."""
     depth = 1
-    for token in _BRACES.finditer(text, start + len(_OPENING), limit):
+    for token in _BRACES.finditer(text, start, limit):
         depth += {"{": 1, "}": -1}.get(token.group(), 0)
         if depth == 0:
             return token.end()

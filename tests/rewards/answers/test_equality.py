@@ -3,7 +3,7 @@ r"""Equality of parsed answers: exact numbers, sets of solutions, percentages.""
 import pytest
 from sympy import I, Integer, Interval, Rational, oo
 
-from rewards.answers.equality import DIGITS, equal, parse_latex
+from rewards.answers.equality import DIGITS, equal, is_rounding, parse_latex
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,56 @@ def test_the_value_of_latex(latex, value):
         (r"\frac{5\pm\sqrt{6}}{7}", r"\frac{5+\sqrt{6}}{7}, \frac{5-\sqrt{6}}{7}", True),
         (r"\frac{5\pm\sqrt{6}}{7}", r"\frac{5+\sqrt{6}}{7}", False),
         (r"x = \frac{5\pm\sqrt{6}}{7}", r"\frac{5\mp\sqrt{6}}{7}", True),
+        ("x = 1, x = 5\\pm\\sqrt{6}", "x = 5+\\sqrt{6}, x = 1, x = 5-\\sqrt{6}", True),
+        ("x = 1, x = 5\\pm\\sqrt{6}", "x = 5+\\sqrt{6}, x = 1", False),
+        # conditions on one variable
+        (r"(-\infty,3)\cup(3,8)", r"x < 8, x \ne 3", True),
+        (r"(-\infty,3)\cup(3,8)", r"x < 8, y \ne 3", False),
+        # bases
+        ("64_7", "64_{7}", True),
+        ("64_7", "64_{9}", False),
+        ("64_7", "46_{7}", False),
+        ("64_7", "064_7", True),
+        ("64_7", "64", True),
+        ("64", "64_7", True),
+        ("C4_{16}", "C4_{16}", True),
+        ("C4_{16}", "C4_{13}", False),
+        # times of day and ratios
+        ("6:40", "06:40", True),
+        ("6:40", "3:20", False),
+        ("6:40", r"\frac{3}{20}", False),  # a ratio would be in lowest terms
+        ("7:20", r"\frac{7}{20}", True),
+        ("7:05", r"\frac{7}{5}", False),
+        (r"\frac{3}{4}", "15:20", True),
+        (r"6:40\text{am}", "6:40", True),
+        (r"6:40\text{am}", r"6:40\text{pm}", False),
+        (r"6:40\text{pm}", "18:40", True),
+        (r"12:40\text{am}", "0:40", True),
+        (r"12:40\text{am}", "12:40", True),
+        (r"12:40\text{pm}", "0:40", False),
+        (r"7:20\text{am}", r"\frac{7}{20}", False),
+        (r"6\text{pm}", r"6:00\text{pm}", True),
+        (r"6\text{pm}", "6", True),
+        (r"6\text{pm}", r"6\text{am}", False),
+        # a percentage that is no plain number
+        (r"8\frac{1}{2}\%", "8.5", True),
+        (r"8\frac{1}{2}\%", r"\frac{17}{2}\%", True),
+        (r"8\frac{1}{2}\%", r"8\%", False),
+        # equations of numbers
+        ("8", "3+5 = 8", True),
+        ("8", "9 = 8", False),
+        ("8", "8 = x", True),
+        ("8", "9 = x", False),
+        ("0.67", r"x = \frac{2}{3} = 0.67", True),
+        ("0.67", r"x = \frac{2}{5} = 0.67", False),
+        # a column and a point
+        (r"\begin{pmatrix}6\\7\\8\end{pmatrix}", "(6,7,8)", True),
+        (r"\begin{pmatrix}6\\7\end{pmatrix}", "(6,7)", True),
+        ("(6,7)", r"\begin{pmatrix}6\\7\end{pmatrix}", True),
+        (r"\begin{pmatrix}6\\7\end{pmatrix}", "(7,6)", False),
+        (r"\begin{pmatrix}6\\7\end{pmatrix}", "[6,7)", False),
+        (r"\begin{pmatrix}6&7\end{pmatrix}", "(6,7)", False),
+        (r"\begin{array}{c}64\end{array}", "64", True),
         # a point and equations
         ("(4,3)", "x = 4, y = 3", True),
         ("(4,3)", "y = 3, x = 4", True),
@@ -86,3 +136,29 @@ def test_the_value_of_latex(latex, value):
 )
 def test_equality(reference, answer, expected):
     assert equal(parse_latex(reference), parse_latex(answer)) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "rounded", "expected"),
+    [
+        (r"\sqrt{6}", "2.449", True),  # 2.4494897...
+        (r"\sqrt{6}", "2.45", True),
+        (r"\sqrt{6}", "2.44", False),
+        (r"x = \frac{5}{6}", "0.83", True),
+        (r"\frac{5}{6}", r"83.3\%", True),
+        (r"\frac{5}{6}", r"83.8\%", False),
+        ("6", "7", False),
+        (r"\frac{5}{6}", r"\frac{6}{7}", False),  # no decimal number
+        ("x", "0.83", False),
+    ],
+)
+def test_a_number_and_its_rounding(value, rounded, expected):
+    assert is_rounding(parse_latex(value), parse_latex(rounded)) is expected
+
+
+@pytest.mark.parametrize(
+    ("latex", "text"),
+    [("064_7", "64 in base 7"), ("6:05", "6:05"), (r"6\text{pm}", "6:00 pm")],
+)
+def test_what_a_user_reads_of_a_notation(latex, text):
+    assert str(parse_latex(latex)) == text

@@ -57,6 +57,26 @@ def shared():
         (r"\boxed{\sqrt{x}}", "x", "wrong"),
         (r"\boxed{\overline{C}}", "C", "wrong"),
         (r"\boxed{R}", r"\mathbb{R}", "wrong"),
+        # a value and its rounding
+        (r"\boxed{x = \frac{5}{7} \approx 0.714}", r"\frac57", "ok"),
+        (r"\boxed{\frac{5}{7} ≈ 0.714}", "0.714", "ok"),
+        (r"\boxed{x \approx 0.714}", "0.714", "ok"),
+        (r"\boxed{\frac{4}{7} \approx \frac57}", r"\frac57", "unparsed"),
+        (r"\boxed{5 \approx 6}", "5", "unparsed"),
+        (r"\boxed{\frac57 \approx 0.714 \approx 6}", r"\frac57", "unparsed"),
+        # a decimal comma next to a number that is not whole
+        (r"\boxed{5,75}", "5.75", "ok"),
+        (r"\boxed{5,75}", r"\frac{23}{4}", "ok"),
+        (r"\boxed{5,74}", "5.75", "wrong"),
+        (r"\boxed{5,75}", "575", "wrong"),
+        # several choices
+        (r"\boxed{BE}", "B, E", "ok"),
+        (r"\boxed{B, E}", "BE", "ok"),
+        (r"\boxed{BD}", "B, E", "wrong"),
+        (r"\boxed{B or E}", "B, E", "wrong"),
+        # times
+        (r"\boxed{\text{6:40 p.m.}}", "6:40 PM", "ok"),
+        (r"\boxed{6:40\text{ a.m.}}", "6:40 PM", "wrong"),
         # which of several answers is graded
         (r"\boxed{5.0}. The final answer is $7$.", "5", "ok"),  # a box has priority
         (r"\boxed{4} or rather \boxed{5}", "5", "ok"),
@@ -210,6 +230,11 @@ def test_rewards_statuses_and_metrics_reach_trl(shared):
     assert columns == {"math/status": ["ok", "wrong", "unparsed", "timeout", "no_gold"]}
     seen = ("ok", "wrong", "unparsed", "timeout", "no_gold")
     assert metrics == {f"rewards/math/{status}": 0.2 if status in seen else 0.0 for status in REWARDS}
+
+
+def test_what_the_reward_reads_in_a_time_and_a_base(shared):
+    assert shared.read_references(["6:40 p.m.", "(64)_7"]) == ["6:40 pm", "64 in base 7"]
+    assert shared.check_references(["6:40 p.m.", "(64)_7", "b-a", "BE", "6:40"]) == ["ok"] * 5
 
 
 def test_columns_of_unequal_length_are_refused(shared):

@@ -2,7 +2,7 @@ r"""Rewriting answers: each kind of spelling, and what must not be rewritten."""
 
 import pytest
 
-from rewards.answers.normalise import is_word, normalise, read_choice
+from rewards.answers.normalise import is_word, normalise, read_choice, read_decimal_comma, read_letters
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,12 @@ from rewards.answers.normalise import is_word, normalise, read_choice
         ("¾π", r"\frac{3}{4}\pi"),
         ("x³ ÷ 4", "x^{3} / 4"),
         ("a₁₂", "a_{12}"),
-        ("（2，6］", "(2,6］"),
+        ("（2，6］", "(2,6]"),
+        ("１９．５％", r"19.5\%"),  # full width
+        ("𝑥² ‑ 4𝜋", r"x^{2} - 4\pi"),
+        ("✅ 19\u200b ✔", "19"),
+        ("19℃", "19"),
+        ("19。", "19"),
         # numbers
         (r"73\,400", "73400"),
         ("73 400", "73400"),
@@ -71,7 +76,22 @@ from rewards.answers.normalise import is_word, normalise, read_choice
         ("4:6", "4:6"),
         ("73_400", "73400"),
         ("73_8", "73_8"),
+        ("(73)_8", "73_{8}"),
+        (r"73_{\text{eight}}", "73_{8}"),
+        ("73 base 8", "73_{8}"),
+        (r"73 \text{ base } 8", "73_{8}"),
+        (r"73 \text{ (base 8)}", "73_{8}"),
+        ("9:40 a.m.", r"9:40\text{am}"),
+        (r"9:40 \text{ PM}", r"9:40\text{pm}"),
+        (r"\text{9 p.m.}", r"9\text{pm}"),
         ("1.073.400,5", "1073400.5"),
+        ("1.073.400", "1073400"),
+        ("1.073", "1.073"),
+        (r"1\text{,}073\text{,}400", "1073400"),
+        ("0.444...", r"\frac{4}{9}"),
+        (r"0.2727\ldots", r"\frac{3}{11}"),
+        ("2.44...", "2.44"),  # two digits do not repeat
+        ("4 to 6", "4:6"),
         ("4(5)", r"4\cdot (5)"),
         (r"\log_4(5)", r"\log_4(5)"),
         # code
@@ -99,6 +119,11 @@ from rewards.answers.normalise import is_word, normalise, read_choice
         ("cbrt(9)", r"\sqrt[3]{9}"),
         (r"19 \bmod 4", r"19 \mod 4"),
         ("9 choose 4", r"\binom{9}{4}"),
+        ("C_9^4", r"\binom{9}{4}"),
+        (r"{}_{9}C_{4}", r"\binom{9}{4}"),
+        ("[[1, 9], [4, 0]]", r"\begin{bmatrix}1& 9\\4& 0\end{bmatrix}"),
+        (r"\mathbb{R}-\{9\}", r"\mathbb{R}\setminus \{9\}"),
+        (r"\text{all real numbers except } 9", r"\mathbb{R}\setminus\{9\}"),
         ("4-9j", "4-9{I}"),
         ("4i-9j", "4{I}-9j"),
         ("]1,9]", "(1,9]"),
@@ -125,6 +150,28 @@ from rewards.answers.normalise import is_word, normalise, read_choice
         (r"USD 19", "19"),
         (r"19^{\text{th}}", "19"),
         ("19th", "19"),
+        ("19 hundred", r"19\cdot 10^{2}"),
+        ("19 eggs", "19"),  # letters in the order of the alphabet, but no product
+        ("19 chips", "19"),
+        ("19 deg", "19"),
+        ("19^o", "19"),
+        ("19 Gläser", "19"),
+        ("19 книг", "19"),
+        ("19本", "19"),
+        ("19万", r"19\cdot 10^{4}"),
+        ("19或20", "19或20"),
+        ("19十", "19十"),
+        ("答案是19", "19"),
+        (r"\text{La respuesta es } 19", "19"),
+        ("19 wrong", "19 wrong"),
+        ("19 oder alle", "19 oder alle"),
+        ("19 doubled", "19 doubled"),
+        ("19 sevenths", "19 sevenths"),
+        ("km", "km"),  # a product, without a number before it
+        (r"\frac{\text{19}}{4}", r"\frac{19}{4}"),
+        (r"\text{.19}", "0.19"),
+        ("19¢", "19"),
+        ("EUR 19", "19"),
         (r"19 \pmod{23}", "19"),
         ("19 squared", "19 squared"),  # words that change the number
         (r"19\text{ plus one}", r"19\text{ plus one}"),
@@ -134,10 +181,17 @@ from rewards.answers.normalise import is_word, normalise, read_choice
         ("19 abc", "19 abc"),
         (r"19\mathrm{x}", "19x"),
         (r"19\mathrm{t}", "19t"),
-        ("No Solution", r"\text{nosolution}"),
+        ("No Solution", r"\emptyset"),
+        ("the parabola", r"\text{parabola}"),
+        ("the z-axis", r"\text{zaxis}"),
+        ("c-a", "c-a"),  # a difference, not a word
+        ("xyz-y", "xyz-y"),
+        (r"\text{infinity}", r"\infty"),
         ("xyz", "xyz"),
         (r"\text{May } 19", r"\text{may19}"),
         (r"\text{May 19}", r"\text{may19}"),
+        ("19th of May, 1987", r"\text{may191987}"),
+        ("May 19th", r"\text{may19}"),
         (r"\text{All real numbers}", r"\mathbb{R}"),
         (r"\{ \}", r"\emptyset"),
         (r"\text{A and E}", "A, E"),
@@ -192,11 +246,43 @@ def test_the_letter_of_a_choice(text, choice):
     assert read_choice(text) == choice
 
 
-@pytest.mark.parametrize("letters", ["metres", "feet", "km", "oz"])
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("B, D", ({"B", "D"}, False)),
+        (r"B \& D", ({"B", "D"}, False)),
+        ("BD", ({"B", "D"}, True)),
+        ("DB", None),
+        ("B", None),
+        ("B or D", None),
+        ("BX", None),
+    ],
+)
+def test_the_letters_of_several_choices(text, letters):
+    assert read_letters(text) == letters
+
+
+@pytest.mark.parametrize(
+    ("text", "with_point"),
+    [
+        ("7,25", "7.25"),
+        ("-0,125 m", "-0.125 m"),
+        ("7, 25", "7, 25"),
+        ("7,250", "7,250"),
+        ("7,2,5", "7,2,5"),
+        ("(7,25)", "(7,25)"),
+        ("7.2,5", "7.2,5"),
+    ],
+)
+def test_a_comma_that_may_be_a_decimal_comma(text, with_point):
+    assert read_decimal_comma(text) == with_point
+
+
+@pytest.mark.parametrize("letters", ["metres", "feet", "km", "oz", "cells", "film"])
 def test_words(letters):
     assert is_word(letters)
 
 
-@pytest.mark.parametrize("letters", ["x", "ab", "abcd", "wxyz", "mod", "and"])
+@pytest.mark.parametrize("letters", ["x", "ab", "abcd", "wxyz", "xxy", "mod", "and"])
 def test_no_words(letters):
     assert not is_word(letters)

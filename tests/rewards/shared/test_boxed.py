@@ -16,7 +16,16 @@ from rewards.shared.boxed import MAX_ANSWER, last_boxed
         ("17", None),
         (r"\fbox{17}", None),
         (r"\boxed{\boxed{17}}", "17"),
+        (r"\boxed {17}", "17"),
+        (r"\boxed{17}, no: \boxed {18}", "18"),
+        (r"\boxed{$\boxed{17}$ }", "17"),
+        (r"\boxed{18 \text{ or } \boxed{17}}", r"18 \text{ or } \boxed{17}"),  # the outer box says more
+        (r"\boxed{\boxed{17} and \boxed{18}}", r"\boxed{17} and \boxed{18}"),
+        (r"\boxed{" + "7" * MAX_ANSWER + r"\boxed{17}}", "17"),
+        (r"\boxed{18 \boxed{17}", "17"),
         # lists
+        (r"\boxed{17},\quad\boxed{18}", "17, 18"),
+        (r"\boxed{17} \quad \text{and} \;\; \boxed{18}", "17, 18"),
         (r"\boxed{17}, \boxed{18}", "17, 18"),
         (r"$\boxed{17}$ and $\boxed{18}$", "17, 18"),
         (r"\(\boxed{17}\) or \(\boxed{18}\).", "17, 18"),
