@@ -34,7 +34,8 @@ FILES = {
     "list.yaml": "- 1\n- 2\n",
     "broken.yaml": "a: [1\nb: 2",
     "data.txt": "1+1=2",
-    "rewards_that_fail.py": "def fails(completions, **_): return [1 / len(c.strip('0')) for c in completions]\n"
+    "rewards_that_fail.py": ""
+    "def fails(completions, **_): return [1 / len(one[-1]['content'].strip('0')) for one in completions]\n"
     "def text(completions, **_): return ['1.0'] * len(completions)\n",
     "module_with_reward.py": "value = 3\ndef reward(completions, proof, **kwargs):\n    return [1.0]\n",
     "done/config.json": "{}",
