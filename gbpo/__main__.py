@@ -11,12 +11,11 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-from .shared.packages import companion, install_command, launch_words, recipes_folder, shipped_recipes
+from .shared.packages import check_installed, companion, launch_words, recipes_folder, shipped_recipes
 from .shared.recipe_yaml import nearest
 from .shared.version import __version__
 
@@ -35,7 +34,7 @@ COMMANDS = {
     "bench": ("evals.bench.__main__", "measure speed and memory"),
 }
 # what a command needs beyond the core: a package, and the extra that installs it
-_NEEDS = dict.fromkeys(("compare", "evaluate", "report", "theory"), ("scipy", "evals"))
+_NEEDS = dict.fromkeys(("compare", "evaluate", "theory"), ("scipy", "evals"))
 _NEEDS |= {"control": ("stable_baselines3", "control")}
 _RECIPES_USAGE = "gbpo recipes [show NAME | copy NAME [FILE]]"
 _COMPLETION_USAGE = "gbpo completion bash|zsh"
@@ -79,9 +78,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif name == "train" and _takes("--processes", rest):
         _train_in_processes(rest)
     else:
-        package, extra = _NEEDS.get(name, ("gbpo", ""))
-        if find_spec(package) is None:
-            _refuse(f"gbpo {name} needs {package}, which is not installed: {install_command(extra)}")
+        try:
+            check_installed(*_NEEDS.get(name, ("gbpo", "")), f"gbpo {name}")
+        except ImportError as error:
+            _refuse(str(error).removesuffix("."))
         if str(Path.cwd()) not in sys.path:
             sys.path.append(str(Path.cwd()))  # it can hold the user's own rewards, as with python -m
         _module(COMMANDS[name][0]).main(rest)
@@ -121,10 +121,8 @@ def _recipes(words: list[str]) -> None:
     shipped = shipped_recipes()
     if words in ([], ["list"]):
         width = max(map(len, shipped))
-        for name, path in shipped.items():
-            first = path.read_text().partition("\n")[0].lstrip("# ")
-            print(f"{name:<{width}}  {first}")
-        print(f"\n{_RECIPES_USAGE}, from {recipes_folder()}")
+        lines = [f"{name:<{width}}  {_first_sentence(path)}" for name, path in shipped.items()]
+        _show("\n".join([*lines, "", f"{_RECIPES_USAGE}, from {recipes_folder()}"]))
         return
     if words[0] in ("-h", "--help"):
         print(f"usage: {_RECIPES_USAGE}")
@@ -135,13 +133,26 @@ def _recipes(words: list[str]) -> None:
     if name not in shipped:
         _refuse(f"No shipped recipe is named {name!r}. Did you mean {nearest(name, shipped)!r}?")
     if action == "show":
-        print(shipped[name].read_text(), end="")
+        _show(shipped[name].read_text().rstrip("\n"))
         return
     path = Path(target[0] if target else f"{name.rpartition('/')[2]}.yaml")
     if path.exists():
         _refuse(f"{path} exists and is not overwritten. Write another name: gbpo recipes copy {name} FILE")
     shutil.copyfile(shipped[name], path)
     print(f"{path} is a copy of the recipe {name}. Run it with: gbpo train {path}")
+
+
+def _first_sentence(recipe: Path) -> str:
+    """The first sentence of the header of a recipe, which can go on in the next line."""
+    header = recipe.read_text().partition("\n#\n")[0].replace("\n#", "")
+    return header.removeprefix("# ").partition(". ")[0].removesuffix(".") + "."
+
+
+def _show(page: str) -> None:
+    try:
+        print(page, flush=True)
+    except BrokenPipeError:  # the reader, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _completion(words: list[str]) -> None:
@@ -152,7 +163,7 @@ def _completion(words: list[str]) -> None:
         return
     if len(words) != 1 or words[0] not in SHELLS:
         _refuse(f"{' '.join(words)!r} is not a shell that can complete. Write {_COMPLETION_USAGE}")
-    print(script(words[0], {name: (text, _parser(name)) for name, (_, text) in COMMANDS.items()}))
+    _show(script(words[0], {name: (text, _parser(name)) for name, (_, text) in COMMANDS.items()}))
 
 
 def _parser(name: str) -> ArgumentParser | None:

@@ -116,7 +116,9 @@ def test_recipes_are_listed_shown_and_copied_but_nothing_is_overwritten(run, tmp
         (["completion", "fish"], ["'fish'", "gbpo completion bash|zsh"]),
         (["train", "tiny_math", "--processes", "zero"], ["--processes zero", "number of processes"]),
         (["train", "tiny_math", "--processes"], ["--processes", "without a value"]),
-        (["train", "tiny_mth"], ["tiny_mth", "tiny_math"]),
+        (["train", "tiny_mth"], ["tiny_mth not found", "Did you mean 'tiny_math'?"]),
+        (["control", "cartpol"], ["cartpol not found", "Did you mean 'cartpole'?"]),
+        (["rollouts", "no_run"], ["'no_run' is not a folder"]),
         (["train"], ["No recipe given", "gbpo train RECIPE"]),
     ],
 )
@@ -128,10 +130,58 @@ def test_bad_input_is_one_line(words, parts, run):
 
 
 def test_a_command_without_its_extra_names_the_command_that_installs_it(run, monkeypatch):
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "scipy" else object())
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "scipy" else object())
     status, _, error = run("evaluate", "runs/mine")
     assert status == 2
     assert error.strip() == f"gbpo: error: gbpo evaluate needs scipy, which is not installed: {INSTALL_EVALS}."
+
+
+@pytest.mark.parametrize("name", ["compare", "evaluate", "theory"])
+def test_a_module_without_its_extra_names_the_command_that_installs_it(name, tmp_path):
+    """`python -m evals.compare` as well, although its modules import SciPy."""
+    code = (
+        "import runpy, sys\n"
+        "class NoScipy:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.split('.')[0] == 'scipy': raise ModuleNotFoundError(name)\n"
+        "import importlib.util, gbpo.shared.packages as packages\n"
+        "packages.find_spec = lambda name: None if name == 'scipy' else importlib.util.find_spec(name)\n"
+        "sys.meta_path.insert(0, NoScipy())\n"
+        f"sys.argv = ['evals.{name}', 'x']\n"
+        f"runpy.run_module('evals.{name}', run_name='__main__', alter_sys=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith(f"gbpo {name} needs scipy, which is not installed: {INSTALL_EVALS}.")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_only_the_report_of_a_comparison_needs_the_extra(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "scipy" else object())
+    (tmp_path / "results.json").write_text("{}")
+    status, _, error = run("report", str(tmp_path))
+    assert status == 2 and INSTALL_EVALS in error
+    status, _, error = run("report", str(tmp_path / "no_run"))
+    assert status == 2 and "scipy" not in error
+
+
+@pytest.mark.parametrize("words", ["recipes", "recipes show qwen_math", "completion bash"])
+def test_a_reader_that_stops_early_sees_no_traceback(words):
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m gbpo {words} | true"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+    assert done.returncode == 0
+
+
+def test_each_recipe_is_listed_with_a_whole_sentence(run):
+    lines = run("recipes")[1].splitlines()[:-2]
+    assert len(lines) == len(shipped_recipes())
+    assert all(line.endswith(".") for line in lines)
+    assert "learns to count the 1 bits of numbers." in "\n".join(lines)
 
 
 def test_an_extra_is_installed_from_the_checkout_or_by_name(tmp_path, monkeypatch):

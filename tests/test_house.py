@@ -194,8 +194,8 @@ PACKAGES = ("gbpo", "rewards", "evals")
 # each may import those to its left
 ORDER = {
     "gbpo.run": (
-        "rewards_package recipe tables tools data environments rewards reward_hazards models output processes preview"
-        " rollouts report help_page completion train __main__"
+        "rewards_package recipe tables tools data environments rewards reward_hazards reward_trial models output "
+        "processes preview rollouts report help_page completion train __main__"
     ).split(),
     "gbpo": "shared core trainer control run doctor __main__".split(),
     "gbpo.trainer": (

@@ -75,7 +75,7 @@ def origin_of_recipe(path: Path) -> Origin:
     """
     from gbpo.trainer.config import BaseConfig  # loads TRL
 
-    recipe = {name: value for name, value in read_yaml(path, "recipes/tiny_math.yaml").items() if value is not None}
+    recipe = {name: value for name, value in read_yaml(path).items() if value is not None}
     values = {field.name: field.default for field in fields(BaseConfig) if field.name in _TRAINER_FIELDS}
     values |= {name: recipe[name] for name in recipe if name in _RUN_FIELDS | values.keys()}
     if "environment" in values:

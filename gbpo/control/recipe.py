@@ -127,7 +127,7 @@ def parse(argv: Sequence[str]) -> Command:
     if options.recipe is None:
         recipe: dict[str, Any] = {"env": options.env}
     else:
-        recipe = read_yaml(find_recipe(options.recipe), _EXAMPLE)
+        recipe = read_yaml(find_recipe(options.recipe))
     for name in recipe:
         if name not in (known := (*_RUN_KEYS, *ALGORITHMS)):
             raise ValueError(f"Unknown key {name!r} in {options.recipe}. Did you mean {nearest(str(name), known)!r}?")

@@ -30,7 +30,7 @@ def load_rewards(run: RunArguments, dataset: Dataset, max_completion_length: int
     for name, options in named_rewards(run).items():
         limit = {"max_completion_length": max_completion_length} if name in LIMITED_REWARDS else {}
         reward = package.get_reward(name, **limit | options)
-        for column in _columns_read(reward):
+        for column in columns_read(reward):
             if column not in dataset.column_names:
                 raise ValueError(
                     f"The reward {name!r} reads the column {column!r}, but {run.dataset_name!r} has "
@@ -69,7 +69,7 @@ def named_rewards(run: RunArguments) -> dict[str, dict[str, Any]]:
     return {name: options.get(name) or {} for name in names}
 
 
-def _columns_read(reward: Callable[..., Any]) -> list[str]:
+def columns_read(reward: Callable[..., Any]) -> list[str]:
     """The parameters of a reward that are filled from columns of the data set."""
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [

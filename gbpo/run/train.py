@@ -49,6 +49,7 @@ from .recipe.evaluation import set_evaluation
 from .recipe.parsing import Recipe, parse
 from .report.at_end import reported
 from .report.page import REPORT
+from .reward_trial import try_own_rewards
 from .rewards import load_rewards
 from .rewards_package import rewards_module
 from .rollouts import files
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: With status 2, after one printed line, for bad input. With status 3 if a check such as
-            `CollapseWatch` ends the run.
+            `CollapseWatch` ends the run. With status 130 after an interrupt.
     """
     quiet()
     argv = sys.argv[1:] if argv is None else argv
@@ -92,15 +93,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         recipe = parse(argv)
         check_group()
         inputs = check_inputs(recipe)
+        name = recipe.model.model_name_or_path
         if recipe.run.dry_run:
+            if catalogue.is_built(name):
+                _check_prompts_and_rewards(inputs, describe(catalogue.local_model(name), recipe))
             agreed(lambda: _print_dry_run(inputs))
             leave_together()
             return
         agreed(lambda: _check_server(recipe))
         agreed(lambda: _check_servers_of_rewards(inputs))
-        model = catalogue.local_model(recipe.model.model_name_or_path)
+        model = catalogue.local_model(name)
         description = describe(model, recipe)
-        check_recipe_prompts(recipe, inputs.train_set, inputs.eval_set, description.tokenizer)
+        _check_prompts_and_rewards(inputs, description)
         if recipe.run.tools or inputs.episodes:
             tool_template(description.tokenizer)  # raises an error if the chat template cannot write or read calls
         recipe.model.attn_implementation = agreed(lambda: _attention(recipe, description))
@@ -116,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         _refuse(error)
     except TrainingStopped:  # the watcher has printed the reason
         raise SystemExit(3) from None
+    except KeyboardInterrupt:  # as above
+        raise SystemExit(130) from None
 
 
 def check_inputs(recipe: Recipe) -> Inputs:
@@ -308,6 +314,13 @@ def _refuse(error: Exception) -> NoReturn:
     if os.environ.get("RANK", "0") == "0":
         print(f"gbpo: error: {error}", file=sys.stderr, flush=True)
     raise SystemExit(2)
+
+
+def _check_prompts_and_rewards(inputs: Inputs, description: Description) -> None:
+    """Raise `ValueError` if the model's chat template cannot write the prompts, or one of the user's rewards fails."""
+    recipe, tokenizer = inputs.recipe, description.tokenizer
+    check_recipe_prompts(recipe, inputs.train_set, inputs.eval_set, tokenizer)
+    try_own_rewards(recipe, inputs.rewards, inputs.train_set, tokenizer)
 
 
 def _check_server(recipe: Recipe) -> None:

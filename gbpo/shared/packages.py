@@ -1,6 +1,7 @@
 """The folders beside gbpo in a checkout, which an installed wheel holds inside gbpo: rewards, evals and recipes."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -33,6 +34,12 @@ def install_command(extra: str) -> str:
     if not (root / "pyproject.toml").is_file():
         return f"pip install 'gbpo[{extra}]'"
     return f"pip install -e '{'.' if Path.cwd() == root else root}[{extra}]'"
+
+
+def check_installed(package: str, extra: str, command: str) -> None:
+    """Raise `ImportError` if a package of an extra is missing that a command needs."""
+    if find_spec(package) is None:
+        raise ImportError(f"{command} needs {package}, which is not installed: {install_command(extra)}.")
 
 
 def import_root() -> Path:

@@ -7,23 +7,29 @@ from typing import Any
 
 import yaml
 
+from .packages import shipped_recipes
 
-def read_yaml(path: Path, example: str) -> dict[str, Any]:
+
+def read_yaml(path: Path) -> dict[str, Any]:
     """Read the fields of a recipe.
 
     Args:
         path: The YAML file.
-        example: Path of an existing recipe, for the error.
 
     Raises:
         ValueError: The file does not exist, is not YAML, or gives a field twice.
     """
     if not path.is_file():
-        raise ValueError(f"Recipe {path} not found. Give the path of a YAML file, for example {example}.")
+        shipped = [name.rpartition("/")[2] for name in shipped_recipes()]
+        raise ValueError(
+            f"Recipe {path} not found. Give the path of a YAML file, or the name of a shipped recipe. Did you mean "
+            f"{nearest(path.stem, shipped)!r}?"
+        )
     try:
         recipe = yaml.load(quote_hashes(path.read_text()), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}{_hidden_by_hash(path)}") from None
+        hint = " YAML allows no tabs: indent with spaces." if "'\\t'" in str(error) else _hidden_by_hash(path)
+        raise ValueError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}{hint}") from None
     if not isinstance(recipe, dict):
         raise ValueError(f"Recipe {path} holds no fields. Write one `field: value` per line.")
     return recipe

@@ -46,13 +46,19 @@ class BaseTrainer(BridgeTrainer):
     bounded_loss = False
     model_card: Callable[[], str] | None = None  # gives the text of the model card instead of TRL's template
 
-    def __init__(self, model, *args, **kwargs):
+    def __init__(self, model, reward_funcs=None, *args, **kwargs):
         if isinstance(model, str) and model.startswith("builtin:"):
             raise ValueError(
                 f"model={model!r} is a name for recipes, and TRL would look for it on the Hub. Write "
                 f"model=gbpo.local_model({model!r})."
             )
-        super().__init__(model, *args, **kwargs)
+        for reward in reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]:
+            if isinstance(reward, str) and "/" not in reward and not Path(reward).is_dir():
+                raise ValueError(
+                    f"reward_funcs={reward!r} is a name for recipes, and TRL would look for a reward model of this "
+                    f"name on the Hub. Write gbpo.get_reward({reward!r}), or OWNER/NAME for a model of the Hub."
+                )
+        super().__init__(model, reward_funcs, *args, **kwargs)
         rank = self.accelerator.process_index
         self.phase_times = PhaseTimes(self._log)
         self.add_callback(self.phase_times)

@@ -450,3 +450,12 @@ def test_a_builtin_model_is_named_before_the_hub_is_asked(trainer, tmp_path):
     fix = re.escape("Write model=gbpo.local_model('builtin:tiny_math').")
     with pytest.raises(ValueError, match=fix):
         trainer(model="builtin:tiny_math", reward_funcs=lambda completions, **_: [0.0], args=args)
+
+
+@pytest.mark.parametrize("trainer", [GBPOTrainer, BaseTrainer])
+@pytest.mark.parametrize("rewards", ["math", ["math"], [lambda completions, **_: [0.0], "my_rewards.own"]])
+def test_the_name_of_a_reward_is_refused_before_the_hub_is_asked(trainer, rewards, tmp_path):
+    args = GBPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False)
+    name = rewards if isinstance(rewards, str) else rewards[-1]
+    with pytest.raises(ValueError, match=re.escape(f"Write gbpo.get_reward({name!r}), or OWNER/NAME")):
+        trainer("Qwen/no-such-model", rewards, args)

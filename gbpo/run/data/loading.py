@@ -143,8 +143,8 @@ def _load_split(run: RunArguments, split: str, *, field: str = "dataset_name") -
         path = Path(name).expanduser()
         if split != run.dataset_train_split and path.is_file():
             raise ValueError(
-                f"eval_strategy asks for a split {split!r}, but {str(path)!r} is one file. Write eval_dataset_name: "
-                "another_file.jsonl, leave eval_strategy out, or name a data set with splits."
+                f"The evaluation needs a split {split!r}, but {str(path)!r} is one file. Write eval_dataset_name: "
+                "another_file.jsonl, or name a data set with splits. Training alone, without eval_strategy, needs none."
             )
         try:
             return rewards_module("shared.data_files").load_file(path)

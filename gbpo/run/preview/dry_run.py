@@ -19,6 +19,7 @@ from ..models import attention, catalogue
 from ..models.chat_templates import check_recipe_prompts
 from ..models.description import describe
 from ..recipe.parsing import Recipe
+from ..rewards import columns_read
 from ..rewards_package import rewards_module
 from ..tools.named_tools import PYTHON
 from ..tools.template import tool_template
@@ -226,7 +227,8 @@ def _rewards(
         elif hasattr(reward, "check_references"):
             text += f"the reference answers of {min(len(train_set), 256)} rows grade themselves as correct"
         else:
-            text += "uses no reference answers"
+            columns = columns_read(reward)
+            text += f"reads {', '.join(columns)} without a check" if columns else "uses no reference answers"
         if hasattr(reward, "box"):
             ready = reward.box.ready()
             stopped = sorted({s.layer for s in ready.canary_results if not s.escaped})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 import torch
+import yaml
 from trl import ModelConfig, TrlParser
 
 from ...shared.allocator import use_expandable_segments
@@ -50,11 +51,7 @@ def parse(argv: Sequence[str]) -> Recipe:
     if not argv or argv[0].startswith("-"):
         raise ValueError("No recipe given. Write: gbpo train RECIPE [--field value …]; 'gbpo recipes' lists recipes.")
     path, flags = find_recipe(argv[0]), list(argv[1:])
-    recipe = {
-        str(name).replace("-", "_"): value
-        for name, value in read_yaml(path, "recipes/tiny_math.yaml").items()
-        if value is not None
-    }
+    recipe = {str(name).replace("-", "_"): value for name, value in read_yaml(path).items() if value is not None}
     parser = _Parser(_dataclasses(recipe, flags))
     overrides = parser.from_command_line(flags)
     if "dataset_name" in overrides:
@@ -110,6 +107,7 @@ class _Parser(TrlParser):
         self._negative_number_matcher = _NEGATIVE_NUMBER  # argparse would read -1e-6 as an option
         hints = {name: hint for kind in classes for name, hint in get_type_hints(kind).items()}
         self._mappings = {name for name, hint in hints.items() if "dict" in str(hint)}
+        self._lists = {name for name, hint in hints.items() if "list[" in str(hint)}
         self._fields: dict[str, argparse.Action] = {}
         for action in self._actions:
             if action.dest in self._mappings:
@@ -137,7 +135,7 @@ class _Parser(TrlParser):
         if name not in self._fields:
             raise self._unknown_field(name)
         action = self._fields[name]
-        takes_list = action.nargs in ("+", "*")
+        takes_list = name in self._lists
         if isinstance(value, dict) and name in self._mappings:
             return value
         for kind, word in ((list, "list"), (dict, "mapping")):
@@ -146,12 +144,20 @@ class _Parser(TrlParser):
                     raise ValueError(f"{name}={value} is a {word}, but {name} is a mapping. Write {{key: value}}.")
                 raise ValueError(f"{name}={value} is a {word}, but {name} takes one value. Write one.")
         try:
+            if takes_list and isinstance(value, str) and value.startswith("["):
+                value = _list(action, value)
             if isinstance(value, list):
                 return [self._scalar(action, item) for item in value]
             converted = self._mapping(name, self._scalar(action, value))
-            return [converted] if takes_list else converted
+            return [converted] if action.nargs in ("+", "*") else converted
         except argparse.ArgumentError as error:
             self.error(str(error))
+
+    def _get_values(self, action, arg_strings):
+        """The value of a field on the command line. A list can also be written as in a recipe: `[1.0, 0.5]`."""
+        if action.dest in self._lists and len(arg_strings) == 1 and arg_strings[0].startswith("["):
+            return [self._scalar(action, item) for item in _list(action, arg_strings[0])]
+        return super()._get_values(action, arg_strings)
 
     def _scalar(self, action: argparse.Action, value: Any) -> Any:
         """Convert a YAML value in the same way as text on the command line. PyYAML reads 1e-6 as text, for example."""
@@ -183,6 +189,14 @@ class _Parser(TrlParser):
             f"{unknown[0]!r} follows {field_name}, which takes one value. Remove {unknown[0]!r}, or put the whole "
             "value in quotes."
         )
+
+
+def _list(action: argparse.Action, text: str) -> list[Any]:
+    """The items of a list that is written as JSON or YAML."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise argparse.ArgumentError(action, f"{text!r} is not a list, write [value, value]") from None
 
 
 def _field_name(flag: str) -> str:

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...shared.packages import companion
+from ...shared.packages import check_installed, companion
 from .page import write
 
 _RESULTS = "results.json"  # only a comparison has one
@@ -23,10 +23,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("folder", type=Path, help="the output folder of a run, or of a comparison")
     options = parser.parse_args(argv)
-    if (options.folder / _RESULTS).is_file():
-        companion("evals.report.command").main([str(options.folder)])
-        return
     try:
-        print(write(options.folder))
-    except ValueError as error:
+        if (options.folder / _RESULTS).is_file():
+            check_installed("scipy", "evals", "gbpo report of a comparison")
+            companion("evals.report.command").main([str(options.folder)])
+        else:
+            print(write(options.folder))
+    except (ValueError, ImportError) as error:
         parser.exit(2, f"gbpo report: error: {error}\n")

@@ -140,8 +140,30 @@ def test_auto_starts_a_run_without_checkpoints(launch, boxing_model, tmp_path):
     assert not any(b"hf_not_to_be_written" in some for some in written)
 
 
+# the first call is the trial before the run
+FAILS = """
+calls = []
+def fails(completions, **kwargs):
+    calls.append(1)
+    if len(calls) > 1:
+        raise OSError('grader is down')
+    return [0.0] * len(completions)
+"""
+INTERRUPTED = FAILS.replace("raise OSError('grader is down')", "import signal; signal.raise_signal(signal.SIGINT)")
+
+
+def test_an_interrupt_ends_with_the_command_to_continue_and_no_traceback(launch, boxing_model, tmp_path):
+    (tmp_path / "my_rewards.py").write_text(INTERRUPTED)
+    done = launch(
+        TINY, *("--model_name_or_path", boxing_model, "--reward_funcs", "my_rewards.fails", "--output_dir", "run")
+    )
+    assert done.returncode == 130
+    assert "gbpo: ended at step 0: interrupted; last checkpoint: none; go on with: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_failing_reward_is_the_reported_reason(launch, boxing_model, tmp_path):
-    (tmp_path / "my_rewards.py").write_text("def fails(completions, **kwargs):\n    raise OSError('grader is down')\n")
+    (tmp_path / "my_rewards.py").write_text(FAILS)
     done = launch(
         TINY, *("--model_name_or_path", boxing_model, "--reward_funcs", "my_rewards.fails", "--output_dir", "run")
     )

@@ -34,6 +34,9 @@ FILES = {
     "list.yaml": "- 1\n- 2\n",
     "broken.yaml": "a: [1\nb: 2",
     "data.txt": "1+1=2",
+    "rewards_that_fail.py": ""
+    "def fails(completions, **_): return [1 / len(one[-1]['content'].strip('0')) for one in completions]\n"
+    "def text(completions, **_): return ['1.0'] * len(completions)\n",
     "module_with_reward.py": "value = 3\ndef reward(completions, proof, **kwargs):\n    return [1.0]\n",
     "done/config.json": "{}",
     "done/metrics.jsonl": '{"step": 1}\n',
@@ -108,6 +111,14 @@ CASES = {
         [TINY, "--reward_funcs", "module_with_reward.reward"],
         ["proof", "prompt, solution"],
     ),
+    "own reward that raises": (
+        [TINY, "--reward_funcs", "rewards_that_fail.fails"],
+        ["'rewards_that_fail.fails' raised ZeroDivisionError", "rewards_that_fail.py, line 1", "Correct the reward"],
+    ),
+    "own reward that returns text": (
+        [TINY, "--reward_funcs", "exact_match", "rewards_that_fail.text"],
+        ["'rewards_that_fail.text' returned", "'1.0'", "one number or None for each"],
+    ),
     "unknown reward option": ([TINY, "--reward_kwargs", "{exact_match: {strict: true}}"], ["strict", "exact_match"]),
     "reference answers that do not parse": (
         [TINY, "--dataset_name", "bad_references.jsonl", *MATHS, "--reward_funcs", "math"],
@@ -160,7 +171,7 @@ CASES |= {
     # the recipe file
     "field twice": (["twice.yaml"], ["learning_rate", "twice", "line 3"]),
     "key twice inside a mapping": (["twice_inside.yaml"], ["seed", "twice", "line 2"]),
-    "tab": (["tab.yaml"], ["tab.yaml", "tab", "line 3"]),
+    "tab": (["tab.yaml"], ["tab.yaml", "line 3", "indent with spaces"]),
     "number as a field name": (["number_key.yaml"], ["3"]),
     "section": (["nested.yaml"], ["training"]),
     "binary file": (["binary.yaml"], ["binary.yaml", "YAML"]),
@@ -475,6 +486,7 @@ NEEDS_MODEL = {
     *("more layers than the checkpoint's", "word for a width", "no attention heads"),
     "an LM head that the checkpoint does not have",
     "every prompt too long",
+    *("own reward that raises", "own reward that returns text"),
 }
 
 
@@ -483,8 +495,8 @@ def test_one_clear_line_before_a_model_is_loaded(case, folder, refused, random_m
     refused(*CASES[case], builtin=random_model if case in NEEDS_MODEL else None)
 
 
-@pytest.mark.parametrize("case", sorted(case for case in NEEDS_MODEL if "template" in case))
-def test_the_dry_run_refuses_what_a_chat_template_refuses(case, folder, refused, random_model):
+@pytest.mark.parametrize("case", sorted(case for case in NEEDS_MODEL if "template" in case or "own" in case.split()))
+def test_the_dry_run_refuses_what_needs_the_tokenizer(case, folder, refused, random_model):
     argv, words = CASES[case]
     refused([*argv, "--model_name_or_path", random_model, "--dry_run", "true"], words)
 

@@ -395,6 +395,30 @@ def test_an_adapter_has_no_dropout_unless_it_is_given(tmp_path, algorithm):
     assert parse_text(tmp_path, text, "--lora_dropout", "0.1").model.lora_dropout == 0.1
 
 
+LISTS = {
+    "reward_weights": ("[1.0, 0]", "training", [1.0, 0.0]),
+    "reward_funcs": ("[math, 'length']", "run", ["math", "length"]),
+    "exact_speedups": ("[]", "training", []),
+    "lora_target_modules": ('["q_proj", "v_proj"]', "model", ["q_proj", "v_proj"]),
+    "report_to": ("[tensorboard]", "training", ["tensorboard"]),  # TRL's type is a text or a list
+    "optim_target_modules": ("[q_proj]", "training", ["q_proj"]),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_is_written_alike_in_a_recipe_and_on_the_command_line(tmp_path, name):
+    text, part, expected = LISTS[name]
+    as_text = "'" + text.replace("'", "''") + "'"
+    for line, flags in ((f"{name}: {text}", []), (f"{name}: {as_text}", []), ("", [f"--{name}", text])):
+        assert getattr(getattr(parse_text(tmp_path, f"{line}\nuse_peft: true", *flags), part), name) == expected
+
+
+def test_a_list_without_its_end_is_one_line(tmp_path):
+    for line, flags in (("reward_weights: '[1.0'", []), ("", ["--reward_weights", "[1.0"])):
+        with pytest.raises(ValueError, match=r"reward_weights.*'\[1\.0' is not a list, write \[value, value\]"):
+            parse_text(tmp_path, line, *flags)
+
+
 @pytest.mark.parametrize("case", VALUES)
 def test_values_of_a_recipe_get_the_type_of_their_field(tmp_path, case):
     text, part, name, expected = VALUES[case]

@@ -1,0 +1,85 @@
+"""Calls each of the user's own rewards once, before a model is loaded."""
+
+import asyncio
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, TrainerState
+
+from .data.prompts import PromptFormat
+from .recipe.parsing import Recipe
+from .rewards import named_rewards
+
+_TEXT = "0"  # the stand-in for a completion
+
+
+def try_own_rewards(
+    recipe: Recipe, rewards: Sequence[Callable[..., Any]], train_set: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Call `try_rewards` for the rewards that a recipe names by a dotted path.
+
+    Without an environment only: a reward may read its episodes, and there are none before the run.
+
+    Args:
+        recipe: The recipe.
+        rewards: Its rewards, in the order of `reward_funcs`.
+        train_set: The training set.
+        tokenizer: The tokenizer of the model, whose chat template decides the form of prompts and completions.
+    """
+    names = named_rewards(recipe.run)
+    own = {name: reward for name, reward in zip(names, rewards, strict=False) if "." in name}
+    if own and not recipe.run.environment:
+        row = PromptFormat.of(recipe).format(train_set.select([0]), tokenizer)[0]
+        try_rewards(own, row, recipe.training.num_generations)
+
+
+def try_rewards(rewards: Mapping[str, Callable[..., Any]], row: Mapping[str, Any], count: int) -> None:
+    """Grade a stand-in for the completions of one prompt, with the arguments that TRL passes.
+
+    Args:
+        rewards: The rewards by their names.
+        row: A row of the training set, with the prompt in its final form.
+        count: Completions of the prompt.
+
+    Raises:
+        ValueError: A reward raises an error, or returns something else than one number or None for each completion.
+    """
+    prompt = row["prompt"]
+    completion = _TEXT if isinstance(prompt, str) else [{"role": "assistant", "content": _TEXT}]
+    columns = {name: value for name, value in row.items() if name not in ("prompt", "completion", "completion_ids")}
+    arguments = {"prompts": prompt, "completions": completion, "completion_ids": [0], **columns}
+    batch = {name: [value] * count for name, value in arguments.items()}
+    tools = {"trainer_state": TrainerState(), "log_extra": _ignore, "log_metric": _ignore}
+    for name, reward in rewards.items():
+        try:
+            values = reward(**batch, **tools)
+            if asyncio.iscoroutine(values):
+                values = asyncio.run(values)
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise ValueError(
+                f"The reward {name!r} raised {type(error).__name__}: {' '.join(str(error).split())[:300]} "
+                f"({Path(where.filename).name}, line {where.lineno}) for the completion {_TEXT!r} of the first prompt, "
+                "so a run would end. Correct the reward: return 0 for a wrong completion, and None for one that cannot "
+                "be graded."
+            ) from None
+        if not _is_list_of_rewards(values, count):
+            raise ValueError(
+                f"The reward {name!r} returned {str(values)[:100]!r} for {count} completions, so a run would end. "
+                "Return a list with one number or None for each completion."
+            )
+
+
+def _is_list_of_rewards(values: Any, count: int) -> bool:
+    try:
+        return torch.tensor([torch.nan if value is None else value for value in values]).shape == (count,)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+
+
+def _ignore(*args: Any) -> None:
+    """Stands for TRL's functions that log."""

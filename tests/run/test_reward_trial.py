@@ -1,0 +1,56 @@
+"""A reward of the user is called once before a model is loaded."""
+
+import math
+
+import numpy
+import pytest
+import torch
+
+from gbpo.run.reward_trial import try_rewards
+
+ROW = {"prompt": "1+1=", "solution": "2"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[0, 1.5], (None, 1.0), numpy.ones(2), torch.zeros(2), [True, False], [math.nan, None]],
+    ids=["list", "tuple", "array", "tensor", "boolean", "nan"],
+)
+def test_what_trl_takes_is_taken(values):
+    try_rewards({"own.reward": lambda **_: values}, ROW, 2)
+
+
+@pytest.mark.parametrize("values", [None, 1.0, [1.0], [1.0, 2.0, 3.0], ["1.0", "2.0"], [[1.0], [2.0]], "10", [{}, {}]])
+def test_something_else_is_refused_in_one_line(values):
+    with pytest.raises(ValueError, match=r"^The reward 'own\.reward' returned .* for 2 completions.*None.*\.$"):
+        try_rewards({"own.reward": lambda **_: values}, ROW, 2)
+
+
+def test_an_error_is_one_line_with_its_place():
+    def fails(completions, **_):
+        raise RuntimeError("boom\nand more")
+
+    line = fails.__code__.co_firstlineno + 1
+    with pytest.raises(
+        ValueError, match=rf"^The reward 'own\.fails' raised RuntimeError: boom and more .*py, line {line}\)"
+    ):
+        try_rewards({"own.fails": fails}, ROW, 2)
+    with pytest.raises(ValueError, match="unexpected keyword argument 'completions'"):
+        try_rewards({"own.prompts": lambda prompts: [0.0]}, ROW, 2)
+
+
+@pytest.mark.parametrize("is_chat", [False, True])
+def test_a_reward_gets_what_trl_passes(is_chat):
+    prompt = [{"role": "user", "content": "1+1="}] if is_chat else "1+1="
+    seen = {}
+
+    async def own(prompts, completions, completion_ids, solution, trainer_state, log_extra, log_metric, **others):
+        log_extra("status", ["right"] * 3)
+        log_metric("length", 1.0)
+        seen.update(prompts=prompts, completions=completions, solution=solution, others=others)
+        return [float(trainer_state.global_step)] * 3
+
+    try_rewards({"own.reward": own}, {**ROW, "prompt": prompt, "completion": "never passed"}, 3)
+    assert seen["prompts"] == [prompt] * 3 and seen["solution"] == ["2"] * 3 and seen["others"] == {}
+    texts = [one[-1]["content"] if is_chat else one for one in seen["completions"]]
+    assert len(texts) == 3 and all(isinstance(text, str) for text in texts)
