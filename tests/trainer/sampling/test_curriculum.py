@@ -93,6 +93,17 @@ def test_a_group_that_was_not_graded_changes_no_rate():
     assert curriculum.rates.tolist() == [1.0, 0.5, 0.0]
 
 
+def test_rewards_for_the_form_are_skipped():
+    curriculum = make(size=3)
+    curriculum.skipped = {0}
+    curriculum.begin(0)
+    curriculum.record(torch.tensor([[9.0, value] for value in (0.0, 1.0, 1.0, 1.0, 0.0, 0.0)]))
+    assert curriculum.rates.tolist() == [0.5, 1.0, 0.0]
+    curriculum.begin(1)
+    with pytest.raises(TrainingStopped, match="solve rate from the reward 'penalty', which is 2"):
+        curriculum.record(torch.full((6, 2), 2.0))
+
+
 def test_metrics_are_shares_of_the_training_set():
     curriculum = make(size=8)
     assert curriculum.metrics() == {
