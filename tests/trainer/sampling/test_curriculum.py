@@ -22,7 +22,7 @@ def prompts(size):
     return Dataset.from_dict({"prompt": [str(i) for i in range(size)]})
 
 
-def make(size=12, count=3, low=0.1, high=0.9, revisit=0.0, shuffle=False, mine=None, dataset=None):
+def make(size=12, count=3, low=0.1, high=0.9, revisit=0.0, shuffle=False, mine=None, dataset=None, seed=1):
     """A curriculum of `size` prompts in groups of 2; each generation has `count` prompts."""
     dataset = dataset or prompts(size)
     return Curriculum(
@@ -33,7 +33,7 @@ def make(size=12, count=3, low=0.1, high=0.9, revisit=0.0, shuffle=False, mine=N
         group_size=2,
         mine=mine or slice(0, 2 * count),
         names=["graded", "penalty"],
-        seed=1,
+        seed=seed,
     )
 
 
@@ -173,6 +173,15 @@ def test_the_share_of_revisits_is_exact():
     outside = [sum(prompt % 3 != 1 for prompt in generation) for generation in chosen]
     assert outside == [0, 1] * 20
     assert {prompt for generation in chosen for prompt in generation} == set(range(12)), "all of them come back"
+
+
+def test_the_seed_of_the_run_draws_the_revisits():
+    chosen = []
+    for seed in (1, 2, 1):
+        curriculum = make(revisit=0.5, seed=seed)
+        chosen.append([begin(curriculum, number, dict.fromkeys(range(12), 0)) for number in range(12)])
+    assert chosen[0] == chosen[2] != chosen[1]
+    assert chosen[0][:4] == chosen[1][:4], "the first pass has the usual order"
 
 
 def test_a_prompt_that_moves_into_the_band_is_used_again():
