@@ -44,7 +44,7 @@ from .processes.ending import started_words, watched
 from .processes.group import agreed, leave_together
 from .processes.launcher import LaunchError, ShardsCheck, check_group, check_launcher, check_strategy
 from .processes.output_lock import lock_output
-from .recipe.checks import check_reward_weights, check_writable
+from .recipe.checks import check_difficulty, check_reward_weights, check_writable, form_rewards
 from .recipe.evaluation import set_evaluation
 from .recipe.parsing import Recipe, parse
 from .report.at_end import reported
@@ -141,6 +141,7 @@ def check_inputs(recipe: Recipe) -> Inputs:
     episodes = load_episodes(recipe.run, train_set, eval_set, has_rewards=bool(rewards))
     rewards += rewards_of(episodes)
     check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
+    check_difficulty(recipe.training.difficulty, recipe.run.reward_funcs or (), len(rewards))
     set_evaluation(recipe, rewards)
     rounds = vote_rounds(rewards, recipe.training.num_generations)  # raises an error if `votes` does not fit
     if recipe.run.tools or episodes:
@@ -246,6 +247,8 @@ def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseT
         )
     if recipe.run.tools or inputs.episodes:
         trainer.take_tool_timeouts = take_timeouts
+    if trainer.curriculum is not None:
+        trainer.curriculum.skipped = form_rewards(recipe.run.reward_funcs or ())
     return trainer
 
 

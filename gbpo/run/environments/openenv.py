@@ -123,8 +123,7 @@ def method_of(
     """A method with the signature and the docstring of a tool, from which the chat template describes it."""
 
     def method(self: Session, *args: Any, **kwargs: Any) -> str:
-        bound = signature.bind(self, *args, **kwargs)
-        bound.apply_defaults()
+        bound = signature.bind(self, *args, **kwargs)  # the server has the defaults of the others
         return self._act(action(name, {key: bound.arguments[key] for key in fields if key in bound.arguments}))
 
     fields = schema.get("properties", {})

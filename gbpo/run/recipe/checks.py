@@ -40,7 +40,7 @@ class _Range(NamedTuple):
 
 _NO_COMPLETION = "would give no completion"
 # rewards for the form of a completion; they do not say how often a prompt is solved
-_SHAPE_REWARDS = {"boxed", "cosine", "format", "length", "repetition", "soft_overlong"}
+_FORM_REWARDS = {"boxed", "cosine", "format", "length", "repetition", "soft_overlong"}
 _RANGES = {
     "learning_rate": _Range(0, 1, "would learn nothing, or move away from the reward", low_allowed=False),
     "weight_decay": _Range(0, 1, "would make the weights grow instead of shrink"),
@@ -130,7 +130,6 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
     if args.fp16 and args.device.type == "cpu":
         raise ValueError("fp16=True does not run on the CPU. Write bf16: true, or neither.")
     _check_needed(given)
-    _check_difficulty(run, args)
     _check_images(run, args)
     _check_adapters(run, args, model)
     _check_checkpointing(args)
@@ -218,16 +217,6 @@ def _check_checkpointing(args: GRPOConfig) -> None:
             )
 
 
-def _check_difficulty(run: Any, args: GRPOConfig) -> None:
-    first = next(iter(run.reward_funcs or ()), None)
-    if args.difficulty and first in _SHAPE_REWARDS:
-        raise ValueError(
-            f"difficulty={args.difficulty} reads the solve rate from the first reward, but reward_funcs="
-            f"{run.reward_funcs} begins with {first}, which does not say whether an answer is right. Put the reward "
-            "that grades the answer first, or remove difficulty."
-        )
-
-
 def _check_adapters(run: Any, args: GRPOConfig, model: ModelConfig) -> None:
     if run.merge_adapter and not model.use_peft:
         raise ValueError(
@@ -298,6 +287,27 @@ def _check_packages(args: GRPOConfig, model: ModelConfig) -> None:
             )
         if logger not in get_available_reporting_integrations():
             raise ValueError(f"report_to={logger!r} is not installed: pip install {logger}, or remove {logger!r}.")
+
+
+def form_rewards(names: Sequence[str]) -> set[int]:
+    """The places of the rewards for the form in `reward_funcs`."""
+    return {place for place, name in enumerate(names) if name in _FORM_REWARDS}
+
+
+def check_difficulty(difficulty: Any, names: Sequence[str], rewards: int) -> None:
+    """Raise `ValueError` if `difficulty` is given, and none of the rewards says whether an answer is right.
+
+    Args:
+        difficulty: The option.
+        names: The field `reward_funcs`.
+        rewards: Number of all rewards, with those of the environments.
+    """
+    if difficulty and len(form_rewards(names)) == rewards:
+        raise ValueError(
+            f"difficulty={difficulty} reads the solve rate from a reward, but reward_funcs={list(names)} grades only "
+            "the form of a completion, which does not say whether an answer is right. Add a reward that grades the "
+            "answer, or remove difficulty."
+        )
 
 
 def check_reward_weights(weights: Sequence[float] | None, names: Sequence[str]) -> None:

@@ -42,8 +42,8 @@ def solve_rates(rewards: torch.Tensor, group_size: int, names: Sequence[str]) ->
         prompt, completion = outside.nonzero()[0].tolist()
         raise TrainingStopped(
             f"difficulty reads the solve rate from the reward {names[int(first[prompt])]!r}, which is "
-            f"{counted[prompt, completion].item():g} for a completion. A solve rate needs rewards in [0, 1]. Put the "
-            "reward that grades the answer first in reward_funcs, or remove difficulty."
+            f"{counted[prompt, completion].item():g} for a completion. A solve rate needs rewards in [0, 1]. Put a "
+            "reward that grades the answer in [0, 1] first in reward_funcs, or remove difficulty."
         )
     return counted.nanmean(1).clamp(0, 1)
 
@@ -85,6 +85,7 @@ class Curriculum:
         self._dataset, self._sampler, self._band = dataset, sampler, band
         self._count, self._group_size, self._mine = count, group_size, mine
         self._names, self._seed = names, seed
+        self.skipped: set[int] = set()  # places of the rewards that do not say whether an answer is right
         self.rates = torch.full((len(dataset),), torch.nan, dtype=torch.float64)  # NaN: no completion was graded yet
         self._passes = 0
         self._left: list[int] = []  # prompts of this pass that were not used yet
@@ -119,7 +120,8 @@ class Curriculum:
         Args:
             rewards: Rewards of all ranks, (B_global, number of reward functions).
         """
-        found = solve_rates(rewards, self._group_size, self._names)
+        read = [place for place in range(rewards.size(1)) if place not in self.skipped]
+        found = solve_rates(rewards[:, read], self._group_size, [self._names[place] for place in read])
         prompts = torch.tensor(self._asked)[~found.isnan()]
         newest, before = found[~found.isnan()], self.rates[prompts]
         self.rates[prompts] = torch.where(before.isnan(), newest, (1 - _NEWEST) * before + _NEWEST * newest)

@@ -16,16 +16,21 @@ FIELDS = {
 
 
 class Client:
+    began = SimpleNamespace(observation={"text": "begin", "done": False}, reward=None, done=False)
+
     def __init__(self):
-        self.seen = []
+        self.seen, self.closed = [], 0
 
     def reset(self, **arguments):
         self.seen.append(arguments)
-        return SimpleNamespace(observation={"text": "begin", "done": False}, reward=None, done=False)
+        return self.began
 
     def step(self, action):
         self.seen.append(action)
         return SimpleNamespace(observation={"result": "found"}, reward=0.5, done=len(self.seen) == 3)
+
+    def close(self):
+        self.closed += 1
 
 
 @pytest.fixture
@@ -53,13 +58,27 @@ def test_an_episode_sums_the_rewards_of_its_steps(session):
     call = {"type": "call_tool", "tool_name": "search"}
     assert session._client.seen == [
         {"seed": 4},
-        call | {"arguments": {"query": "cats", "limit": 3, "order": "old"}},
-        call | {"arguments": {"query": "dogs", "limit": 3, "order": "new"}},
+        call | {"arguments": {"query": "cats", "order": "old"}},
+        call | {"arguments": {"query": "dogs"}},  # the server adds its defaults
     ]
     assert session.search("more") == "The episode is over." and len(session._client.seen) == 3
     with pytest.raises(TypeError, match="missing a required argument: 'query'"):
         session._done = False
         session.search()
+
+
+def test_a_reset_may_give_a_reward_and_end_the_episode(session):
+    session._client.began = SimpleNamespace(observation={"text": "won"}, reward=0.25, done=True)
+    for seed in (1, 2):  # the reward of an episode is not added to that of the next
+        assert (session.reset(prompt="", seed=seed), session.get_reward()) == ("won", 0.25)
+        assert (session.search("cats"), session.get_reward()) == ("The episode is over.", 0.25)
+    assert session._client.seen == [{"seed": 1}, {"seed": 2}]
+
+
+def test_a_session_is_given_back(session):
+    session.close()
+    assert session._client.closed == 1
+    type(session)().close()  # a session that never began
 
 
 @pytest.mark.parametrize(

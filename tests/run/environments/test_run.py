@@ -94,3 +94,14 @@ def test_several_environments_in_one_run(acting_model, tmp_path, monkeypatch):
     assert word.any() and questions.any() and (word ^ questions).all()
     assert table["word"].isna().equals(questions) and table["questions"].isna().equals(word)
     assert table["questions"].max() > 0
+
+
+@pytest.mark.slow
+def test_difficulty_reads_the_reward_of_the_environment_and_not_that_of_the_form(acting_model, tmp_path, capsys):
+    """`format` comes first in the recipe. The solve rates are nevertheless those of the environment."""
+    flags = ["--reward_funcs", "format", "--difficulty", "{low: 0.1, high: 0.9}", "--dataset_kwargs", "{size: 4}"]
+    flags += ["--model_name_or_path", acting_model, "--max_steps", "2", "--seed", "1"]
+    train.main([str(RECIPE), *SHORT, *flags, "--output_dir", str(tmp_path)])
+    (row,) = [row for row in rows_of(tmp_path) if row.get("step") == 1 and "reward" in row]
+    assert row["rewards/format/mean"] != row["rewards/CodeWord/mean"]
+    assert row["gbpo/difficulty/solve_rate"] == pytest.approx(row["rewards/CodeWord/mean"])

@@ -452,10 +452,10 @@ CASES |= {
         ("only revisits", "{low: 0.1, high: 0.9, revisit: 1}", [], ["revisit=1", "small share"]),
         ("with GRPO", "{low: 2, high: 3}", ["--algorithm", "grpo"], ["low=2", "[0, 1]"]),
         (
-            "first reward for the form",
+            "rewards for the form only",
             "{low: 0.1, high: 0.9}",
-            ["--reward_funcs", "format", "exact_match"],
-            ["begins with format", "first"],
+            ["--reward_funcs", "format", "length"],
+            ["['format', 'length'] grades only the form", "Add a reward that grades the answer"],
         ),
     )
 }

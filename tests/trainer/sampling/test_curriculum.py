@@ -22,7 +22,7 @@ def prompts(size):
     return Dataset.from_dict({"prompt": [str(i) for i in range(size)]})
 
 
-def make(size=12, count=3, low=0.1, high=0.9, revisit=0.0, shuffle=False, mine=None, dataset=None):
+def make(size=12, count=3, low=0.1, high=0.9, revisit=0.0, shuffle=False, mine=None, dataset=None, seed=1):
     """A curriculum of `size` prompts in groups of 2; each generation has `count` prompts."""
     dataset = dataset or prompts(size)
     return Curriculum(
@@ -33,7 +33,7 @@ def make(size=12, count=3, low=0.1, high=0.9, revisit=0.0, shuffle=False, mine=N
         group_size=2,
         mine=mine or slice(0, 2 * count),
         names=["graded", "penalty"],
-        seed=1,
+        seed=seed,
     )
 
 
@@ -91,6 +91,17 @@ def test_a_group_that_was_not_graded_changes_no_rate():
     curriculum.begin(1)
     curriculum.record(torch.full((6, 2), NAN))
     assert curriculum.rates.tolist() == [1.0, 0.5, 0.0]
+
+
+def test_rewards_for_the_form_are_skipped():
+    curriculum = make(size=3)
+    curriculum.skipped = {0}
+    curriculum.begin(0)
+    curriculum.record(torch.tensor([[9.0, value] for value in (0.0, 1.0, 1.0, 1.0, 0.0, 0.0)]))
+    assert curriculum.rates.tolist() == [0.5, 1.0, 0.0]
+    curriculum.begin(1)
+    with pytest.raises(TrainingStopped, match="solve rate from the reward 'penalty', which is 2"):
+        curriculum.record(torch.full((6, 2), 2.0))
 
 
 def test_metrics_are_shares_of_the_training_set():
@@ -162,6 +173,15 @@ def test_the_share_of_revisits_is_exact():
     outside = [sum(prompt % 3 != 1 for prompt in generation) for generation in chosen]
     assert outside == [0, 1] * 20
     assert {prompt for generation in chosen for prompt in generation} == set(range(12)), "all of them come back"
+
+
+def test_the_seed_of_the_run_draws_the_revisits():
+    chosen = []
+    for seed in (1, 2, 1):
+        curriculum = make(revisit=0.5, seed=seed)
+        chosen.append([begin(curriculum, number, dict.fromkeys(range(12), 0)) for number in range(12)])
+    assert chosen[0] == chosen[2] != chosen[1]
+    assert chosen[0][:4] == chosen[1][:4], "the first pass has the usual order"
 
 
 def test_a_prompt_that_moves_into_the_band_is_used_again():
