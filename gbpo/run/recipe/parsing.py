@@ -4,6 +4,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -122,6 +123,13 @@ class _Parser(TrlParser):
 
     def from_command_line(self, flags: list[str]) -> dict[str, Any]:
         """The given fields with their values converted to the types of the fields."""
+        for flag, word in pairwise(flags):
+            name = _field_name(flag)
+            if flag.startswith("--") and word.startswith("[") and name in self._fields and self._takes_list(name):
+                raise ValueError(
+                    f"--{name} {word}: lists have no brackets on the command line, so this would be read as text. "
+                    f"Write --{name} and then the values, with spaces between them."
+                )
         namespace = argparse.Namespace(**dict.fromkeys(self._fields, _NOT_GIVEN))
         unknown = self.parse_known_args(flags, namespace)[1]
         if unknown:
@@ -137,7 +145,7 @@ class _Parser(TrlParser):
         if name not in self._fields:
             raise self._unknown_field(name)
         action = self._fields[name]
-        takes_list = action.nargs in ("+", "*")
+        takes_list = self._takes_list(name)
         if isinstance(value, dict) and name in self._mappings:
             return value
         for kind, word in ((list, "list"), (dict, "mapping")):
@@ -152,6 +160,9 @@ class _Parser(TrlParser):
             return [converted] if takes_list else converted
         except argparse.ArgumentError as error:
             self.error(str(error))
+
+    def _takes_list(self, name: str) -> bool:
+        return self._fields[name].nargs in ("+", "*")
 
     def _scalar(self, action: argparse.Action, value: Any) -> Any:
         """Convert a YAML value in the same way as text on the command line. PyYAML reads 1e-6 as text, for example."""
