@@ -70,9 +70,11 @@ class Judge(ServedReward):
                 f"base_url={self.base_url!r} has the path of the requests at its end, which would appear twice. Write "
                 f"{self.base_url.removesuffix('/chat/completions')}."
             )
-        if len(self.scale) != 2 or not all(map(math.isfinite, self.scale)) or not self.scale[0] < self.scale[1]:
+        grades = self.scale if isinstance(self.scale, (list, tuple)) else ()
+        numbers = all(isinstance(grade, (int, float)) and math.isfinite(grade) for grade in grades)
+        if len(grades) != 2 or not numbers or not grades[0] < grades[1]:
             raise ValueError(
-                f"scale={list(self.scale)} is not a lowest and a highest grade, so no grade could be converted. Write "
+                f"scale={self.scale} is not a lowest and a highest grade, so no grade could be converted. Write "
                 "two numbers, for example [0, 10]."
             )
         if self.field is not None and (not isinstance(self.field, str) or not self.field.strip()):

@@ -149,12 +149,21 @@ def _check(images: list[dict[str, Any]], place: str) -> None:
         )
     for image in images:
         try:
-            _opened(image).verify()
+            _verify(image)
         except Exception as error:  # Pillow raises many types of errors
+            unknown = type(error).__name__ == "UnidentifiedImageError"  # whose text is the address of an object
+            reason = "no known format of images" if unknown else " ".join(str(error).split())[:200].rstrip(".")
             raise ValueError(
-                f"{place}: {_shown(image['path'] or image['bytes'])} cannot be read as an image, so the run would end "
-                f"at this row: {' '.join(str(error).split())[:200].rstrip('.')}. Correct or remove this row."
+                f"{place}: {_shown(image['bytes'] if image['path'] is None else image['path'])} cannot be read as an "
+                f"image, so the run would end at this row: {reason}. Correct or remove this row."
             ) from None
+
+
+def _verify(image: dict[str, Any]) -> None:
+    opened, content = _opened(image), _content(image)
+    opened.verify()  # checks the whole file of a PNG, but only the beginning of a JPEG
+    if opened.format == "JPEG" and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+        raise ValueError("the file ends before the image does")
 
 
 def _opened(image: dict[str, Any]) -> Any:

@@ -83,7 +83,7 @@ def _read(prompt: Any) -> str | list[dict[str, Any]]:
             return prompt
         return [_message(message) for message in messages]
     if not prompt or not isinstance(prompt, str | list):
-        raise ValueError(". Write a text or messages.")
+        raise ValueError(". Write a text or messages. With an environment, the column may be missing.")
     return prompt if isinstance(prompt, str) else [_message(message) for message in prompt]
 
 

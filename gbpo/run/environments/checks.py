@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from datasets import Dataset
-from transformers.utils import get_json_schema
 
 from ..recipe.arguments import RunArguments
 from ..tools.limits import within
-from ..tools.named_tools import PYTHON
+from ..tools.named_tools import PYTHON, why_unusable
 from .episode import NOT_TOOLS, Episode, close, described, episodes_of, reads_completion, tool_methods
 from .kinds import Make, environments
 
@@ -103,14 +102,8 @@ def _check_methods(where: str, example: Any) -> None:
             "a method for each action, or write get_reward(self, completion)."
         )
     for method in tools:
-        try:
-            get_json_schema(getattr(example, method))
-        except Exception as error:  # transformers raises several types
-            reason = " ".join(str(error).split()).rstrip(".")
-            raise ValueError(
-                f"{where}: {name}.{method} cannot be described to the model: {reason}. Give each argument a type, and "
-                "the method a docstring with a line for each argument under Args:."
-            ) from None
+        if problem := why_unusable(getattr(example, method)):
+            raise ValueError(f"{where}: {name}.{method} {problem}")
 
 
 def _check_reset(where: str, example: Any, other: Any, rows: list[dict[str, Any]]) -> None:
@@ -118,6 +111,18 @@ def _check_reset(where: str, example: Any, other: Any, rows: list[dict[str, Any]
     if not rows:
         return
     columns = ", ".join(rows[0])
+    taken = inspect.signature(example.reset).parameters.values()
+    needed = (
+        one.name
+        for one in taken
+        if one.default is one.empty and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    )
+    missing = next((name for name in needed if name not in rows[0]), None)
+    if missing is not None:
+        raise ValueError(
+            f"{where}: reset needs {missing!r}, but the data set has no such column, only {columns}. Add or rename the "
+            "column, for example with dataset_columns, or give the argument a default value."
+        )
     try:
         inspect.signature(example.reset).bind(**rows[0])
     except TypeError as error:

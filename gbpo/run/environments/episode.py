@@ -4,7 +4,6 @@ TRL creates one instance per completion, calls `reset(**row)` before each genera
 public methods as tools. TRL makes an exception of a tool the text of the tool's answer.
 """
 
-import asyncio
 import contextlib
 import functools
 import inspect
@@ -63,7 +62,7 @@ class Episode:
             if self._environment is None:
                 self._environment = within(self._seconds, type(self)._make)
             self._failure = None
-            return within(self._seconds, lambda: _result(self._environment.reset(**row)))
+            return within(self._seconds, lambda: self._environment.reset(**row))
         except Exception as error:  # an environment may raise any error
             self._failure = described("reset", error)
             return None
@@ -73,7 +72,7 @@ class Episode:
             raise RuntimeError(f"The environment does not answer any more: {self._failure}")
         act = getattr(self._environment, method)
         try:
-            return guarded(lambda: _result(act(*args, **kwargs)), self._seconds)()
+            return guarded(lambda: act(*args, **kwargs), self._seconds)()
         except ToolError as error:
             if isinstance(error.__context__, (TimeoutError, ConnectionError)):
                 self._failure = f"{method}: {error}"
@@ -85,7 +84,7 @@ class Episode:
             return None
         try:
             known = {"completion": completion} if reads_completion(self._environment) else {}
-            reward = within(self._seconds, lambda: _result(self._environment.get_reward(**known)))
+            reward = within(self._seconds, lambda: self._environment.get_reward(**known))
             if reward is None:
                 return None
             if not math.isfinite(reward):
@@ -121,16 +120,11 @@ def _guarded(method: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _result(value: Any) -> Any:
-    """The value, or the result of a coroutine."""
-    return asyncio.run(value) if inspect.iscoroutine(value) else value
-
-
 def close(environment: Any) -> None:
     """Call the environment's method `close`, if it has one. A failure changes nothing any more."""
     if hasattr(environment, "close"):
         with contextlib.suppress(Exception):
-            within(_CLOSING, lambda: _result(environment.close()))
+            within(_CLOSING, environment.close)
 
 
 def described(method: str, error: Exception) -> str:

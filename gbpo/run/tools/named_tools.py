@@ -60,18 +60,13 @@ def found_tools(run: RunArguments) -> dict[str, Callable[..., Any]]:
     """The functions that a recipe lists as `tools`, by their names in the recipe.
 
     Raises:
-        ValueError: A tool is unknown, is no function, has no description, or has the name of another one.
+        ValueError: A tool is unknown, cannot be used, or has the name of another one.
     """
     found: dict[str, Callable[..., Any]] = {}
     for name in run.tools or []:
         tool = _found(name)
-        try:
-            get_json_schema(tool)
-        except Exception as error:  # transformers raises several types of errors
-            raise ValueError(
-                f"tools: {name!r} cannot be described to the model: {' '.join(str(error).split())} Give every argument "
-                "a type hint, and write a docstring with a line for each argument under 'Args:'."
-            ) from None
+        if problem := why_unusable(tool):
+            raise ValueError(f"tools: {name!r} {problem}")
         twin = next((other for other, one in found.items() if one.__name__ == tool.__name__), None)
         if twin is not None:
             raise ValueError(
@@ -80,6 +75,27 @@ def found_tools(run: RunArguments) -> dict[str, Callable[..., Any]]:
             )
         found[name] = tool
     return found
+
+
+def why_unusable(tool: Callable[..., Any]) -> str | None:
+    """What keeps a model from calling a function or a method, with the fix. None if nothing does."""
+    try:
+        get_json_schema(tool)
+    except Exception as error:  # transformers raises several types of errors
+        reason = " ".join(str(error).split()).rstrip(".")
+        return (
+            f"cannot be described to the model: {reason}. Give each argument a type hint, and write a docstring with a "
+            "line for each argument under 'Args:'."
+        )
+    if inspect.isgeneratorfunction(tool) or inspect.isasyncgenfunction(tool):
+        return "yields, so its answer would be the name of a generator. Return a text instead."
+    for argument in inspect.signature(tool).parameters.values():
+        if argument.kind in (argument.POSITIONAL_ONLY, argument.VAR_POSITIONAL):
+            return (
+                f"has the argument {str(argument).split(':')[0]!r} without a name, but a model names each argument, so "
+                "every call would fail. Write arguments without * and /."
+            )
+    return None
 
 
 def _found(name: str) -> Callable[..., Any]:
@@ -94,6 +110,6 @@ def _found(name: str) -> Callable[..., Any]:
     if not inspect.isroutine(tool):
         raise ValueError(
             f"tools: {name!r} is of type {type(tool).__name__}, but a tool is a function. Write a function that calls "
-            "it, or use environment_factory in Python for state per completion."
+            "it; for state per completion write environment: instead of tools:."
         )
     return tool

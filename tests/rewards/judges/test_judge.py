@@ -155,6 +155,8 @@ WRONG = {
     "empty template": ({"template": ""}, "template='' has no"),
     "unknown placeholder": ({"template": "{completion} {answer}"}, r"\{answer\}.* Write one of \{prompt\}"),
     "scale of one number": ({"scale": [5]}, r"scale=\[5\] is not a lowest and a highest"),
+    "scale of a number": ({"scale": 10}, r"scale=10 is not a lowest and a highest"),
+    "scale of text": ({"scale": ["0", "10"]}, r"scale=\['0', '10'\] is not a lowest and a highest"),
     "scale upside down": ({"scale": [10, 0]}, r"scale=\[10, 0\]"),
     "endless scale": ({"scale": [0, float("inf")]}, r"scale=\[0, inf\]"),
     "empty field": ({"field": " "}, "field=' ' is not a key"),

@@ -65,6 +65,39 @@ def test_every_spelling_of_images(files, spelling):
     assert images.counts(dataset) == [1, 1] and images.pixels(dataset) == [64, 64]
 
 
+def jpeg():
+    file = io.BytesIO()
+    Pillow.effect_noise((64, 64), 50).save(file, format="JPEG")
+    return file.getvalue()
+
+
+# name → content of the file, or the path that is written instead, and the reason that the line gives
+UNREADABLE = {
+    "text": (b"no image", "'.*/it' cannot be read .*: no known format of images. Correct"),
+    "half a PNG": (png("red", 64)[:-20], "'.*/it' cannot be read"),
+    "half a JPEG": (jpeg()[:-200], "'.*/it' cannot be read .*: the file ends before the image does. Correct"),
+    "an empty path": (None, "'' cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(files, case):
+    content, line = UNREADABLE[case]
+    if content is not None:
+        (files / "it").write_bytes(content)
+    with pytest.raises(ValueError, match=f"Row 1 of 'mine', image_column='picture': {line}"):
+        use("it" if content is not None else "", files)
+
+
+def test_a_whole_jpeg_can_be_read(files):
+    (files / "it").write_bytes(jpeg() + b"\n")  # some cameras write more after the end of the image
+    assert images.counts(use("it", files)) == [1, 1]
+
+
+def use(path, folder):
+    return images.use_images(Dataset.from_dict({"picture": ["red.png", path]}), "picture", folder, "mine")[0]
+
+
 def test_paths_start_at_the_folder_of_the_data_file(files, monkeypatch, tmp_path_factory):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     rows = [{"prompt": "Which colour?", "file": ["red.png", str(files / "green.png")], "solution": "red"}] * 2

@@ -55,6 +55,17 @@ class NoDocs(Room):
         return where
 
 
+class Yields(Room):
+    def walk(self) -> str:
+        """Walk."""
+        yield "done"
+
+
+class OneColumn(Room):
+    def reset(self, seed: int):
+        return str(seed)
+
+
 class OtherColumns(Room):
     def reset(self, level: int):
         return str(level)

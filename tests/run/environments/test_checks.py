@@ -62,6 +62,18 @@ def test_reset_does_not_get_the_name_of_the_environment(load):
     assert set(load({"strict": Strict, "other": Speaking}, rows)) == {"strict", "other"}
 
 
+def test_methods_may_be_asynchronous(load):
+    class Later(Speaking):
+        async def reset(self, number, **row):
+            return f"Say {number}."
+
+        async def get_reward(self, completion) -> float:
+            return 0.5
+
+    episode = load(Later)[None]()
+    assert episode.reset(number=5) == "Say 5." and episode._reward([]) == 0.5
+
+
 def test_rewards_of_the_recipe_are_enough(load):
     class Silent(Speaking):
         get_reward = property()

@@ -13,6 +13,35 @@ from gbpo.run.tools.template import tool_template
 TOOLS = str(Path(__file__).parents[3] / "recipes" / "tiny_tools.yaml")
 VOTES = ["--reward_funcs", "majority_vote", "--reward_kwargs", "{majority_vote: {votes: 16, boxed: false}}"]
 
+UNUSABLE = '''
+add_again = add
+
+
+def add_all(*terms: int) -> str:
+    """Add.
+
+    Args:
+        terms: The terms.
+    """
+
+
+def double(term: int, /) -> str:
+    """Double.
+
+    Args:
+        term: The term.
+    """
+
+
+def count(end: int) -> str:
+    """Count.
+
+    Args:
+        end: The last number.
+    """
+    yield "1"
+'''
+
 # arguments → words that the line must contain: the given value and the fix
 CASES = {
     "unknown builtin": (["--tools", "builtin:pyton"], ["builtin:pyton", "'builtin:python'", "my_module.search"]),
@@ -24,6 +53,10 @@ CASES = {
     "a class": (["--tools", "my_tools.Search"], ["my_tools.Search", "type", "Write a function"]),
     "no type hints": (["--tools", "my_tools.no_hints"], ["my_tools.no_hints", "type hint"]),
     "no docstring": (["--tools", "my_tools.no_docstring"], ["my_tools.no_docstring", "docstring"]),
+    "arguments without names": (["--tools", "my_tools.add_all"], ["my_tools.add_all", "'*terms'", "without * and /"]),
+    "an argument without a name": (["--tools", "my_tools.double"], ["my_tools.double", "'term'", "without * and /"]),
+    "a generator": (["--tools", "my_tools.count"], ["my_tools.count", "yields", "Return a text"]),
+    "brackets": (["--tools", "[my_tools.add]"], ["--tools [my_tools.add]", "no brackets", "with spaces"]),
     "two of one name": (["--tools", "my_tools.add", "my_tools.add_again"], ["my_tools.add_again", "'add'", "Rename"]),
     "no turns": (["--max_tool_calling_iterations", "0"], ["max_tool_calling_iterations=0", "1 or more"]),
     "no time": (["--tool_timeout", "0"], ["tool_timeout=0", "above 0"]),
@@ -62,7 +95,7 @@ def save_tokenizers(folder):
 @pytest.mark.parametrize("case", CASES | WITHOUT)
 def test_one_clear_line_before_a_model_is_loaded(case, my_tools, refused):
     with (my_tools / "my_tools.py").open("a") as file:
-        file.write("\nadd_again = add\n")
+        file.write(UNUSABLE)
     argv, words = (CASES | WITHOUT)[case]
     if "--model_name_or_path" in argv:
         save_tokenizers(my_tools)
