@@ -49,6 +49,8 @@ def _unicode(text: str) -> str:
 
 def _compatible(character: str) -> str:
     """The usual form of a character, such as `5` for a full-width digit; nothing for a pictogram and for no width."""
+    if unicodedata.category(character) == "No":  # a circled digit names an option of a list
+        return character
     usual = unicodedata.normalize("NFKC", character)
     return "" if unicodedata.category(usual[0]) in ("So", "Cf") and usual[0] != "°" else usual
 

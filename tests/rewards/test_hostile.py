@@ -858,11 +858,11 @@ MATHS = {
     "another box": ("unparsed", r"\fbox{4}", "4"),
     "no box": ("unparsed", "$4$", "4"),
     # characters that look like 4
-    "full-width digit": ("unparsed", box("４"), "4"),
+    "full-width digit": ("ok", box("４"), "4"),
     "arabic digit": ("unparsed", box("٤"), "4"),
     "circled digit": ("unparsed", box("④"), "4"),
     "superscript": ("unparsed", box("⁴"), "4"),
-    "zero width space": ("unparsed", box("4\u200b"), "4"),
+    "zero width space": ("ok", box("4\u200b"), "4"),
     "NUL": ("unparsed", box("4\0"), "4"),
     "surrogate": ("unparsed", box("\ud8004"), "4"),
     "terminal escape": ("unparsed", box("\x1b[2K4"), "4"),

@@ -149,7 +149,9 @@ def fails(completions, **kwargs):
         raise OSError('grader is down')
     return [0.0] * len(completions)
 """
-INTERRUPTED = FAILS.replace("raise OSError('grader is down')", "import signal; signal.raise_signal(signal.SIGINT)")
+# a shell that starts the tests in the background lets them ignore interrupts
+INTERRUPT = "signal.signal(signal.SIGINT, signal.default_int_handler); signal.raise_signal(signal.SIGINT)"
+INTERRUPTED = FAILS.replace("raise OSError('grader is down')", f"import signal; {INTERRUPT}")
 
 
 def test_an_interrupt_ends_with_the_command_to_continue_and_no_traceback(launch, boxing_model, tmp_path):

@@ -56,7 +56,6 @@ CASES = {
     "arguments without names": (["--tools", "my_tools.add_all"], ["my_tools.add_all", "'*terms'", "without * and /"]),
     "an argument without a name": (["--tools", "my_tools.double"], ["my_tools.double", "'term'", "without * and /"]),
     "a generator": (["--tools", "my_tools.count"], ["my_tools.count", "yields", "Return a text"]),
-    "brackets": (["--tools", "[my_tools.add]"], ["--tools [my_tools.add]", "no brackets", "with spaces"]),
     "two of one name": (["--tools", "my_tools.add", "my_tools.add_again"], ["my_tools.add_again", "'add'", "Rename"]),
     "no turns": (["--max_tool_calling_iterations", "0"], ["max_tool_calling_iterations=0", "1 or more"]),
     "no time": (["--tool_timeout", "0"], ["tool_timeout=0", "above 0"]),
