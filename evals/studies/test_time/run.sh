@@ -57,4 +57,12 @@ study screen-16-rate-3e-5 16 3e-5
 algorithms=(grpo gbpo:target_baseline=exact)
 study screen-4-generations-240 4 1e-4 240
 
+# Second confirmation. By the rule of the screen GRPO runs with 16 updates and 3e-5: its final validation of the seeds 1
+# and 2 is 0.64, and at most 0.49 with the settings of the first confirmation. The exact target was not part of the
+# rule. It was added after the screen and before these runs, because its validation is the highest at this rate, too.
+# The differences to GRPO at this setting are a family of their own: exact and published with 1e-4, exact with 3e-5.
+seeds=(6 7 8 9 10 11 12 13 14 15)
+algorithms=(grpo gbpo:target_baseline=exact)
+study confirmation-16-rate-3e-5 16 3e-5
+
 "${PYTHON:-.venv/bin/python}" -m evals.studies.test_time.table

@@ -9,9 +9,9 @@ The other measures read the validations of a run, which are the shares of right 
 written before the numbers were computed:
 
 - A run **ends below its start** if its last validation is below its first.
-- A run **collapses** if it shows the sign "fall" of `evals.report.stability` in these validations: two in a row are more
-  than a fifth below the best one so far. The report of a comparison reads the reward in place of them. Here the reward
-  is the agreement with the vote, which also rises while the answers become wrong.
+- A run **collapses** if it shows the sign "fall" of `evals.report.stability` in these validations: two in a row are
+  below half of the best one so far. The report of a comparison reads the reward in place of them. Here the reward is
+  the agreement with the vote, which also rises while the answers become wrong.
 - A run **reaches one half** at the first validation of at least 0.5.
 """
 
