@@ -69,7 +69,7 @@ PANELS = (
         "test_time/updates-16",
         {},
         "eval_rewards/exact_match/mean",
-        "Right sums, without reference answers, 5 seeds",
+        "Right sums, no reference answers, rate 3e-4, 5 seeds",
         "optimiser step, 16 per generation",
     ),
 )

@@ -3,16 +3,29 @@
 A difference is that of the share of right completions on the held-out sums between a loss and GRPO, paired by seed and
 averaged over seeds. Its p-value is that of Student's paired t-test, corrected by Holm's method. The differences with
 the seeds 1 to 5 are one family. Those of the confirmation with fresh seeds are another, because they were chosen
-before.
+before. Those at equal optimiser steps are a third. Those of the second confirmation, with GRPO at the setting that the
+screen found, are a fourth.
+
+The other measures read the validations of a run, which are the shares of right completions. The definitions were
+written before the numbers were computed:
+
+- A run **ends below its start** if its last validation is below its first.
+- A run **collapses** if it shows the sign "fall" of `evals.report.stability` in these validations: two in a row are
+  below half of the best one so far. The report of a comparison reads the reward in place of them. Here the reward is
+  the agreement with the vote, which also rises while the answers become wrong.
+- A run **reaches one half** at the first validation of at least 0.5.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median, stdev
 
-from ...shared.estimates import Interval, area_under_curve, mean_interval, paired_difference, pass_at_k
+import numpy as np
+
+from ...report.stability import collapsed, signs
+from ...shared.estimates import Interval, area_under_curve, first_reach, mean_interval, paired_difference, pass_at_k
 from ...shared.holm import corrected_p_values
 from ...shared.results import Cell, Results
 
@@ -28,6 +41,14 @@ CONFIRMATION = {
     "4 updates, 1e-4": "confirmation-4-rate-1e-4",
     "1 update, 3e-4": "confirmation-1",
 }
+SCREEN = {
+    "16 updates, 3e-5": "screen-16-rate-3e-5",
+    "16 updates, 1e-4": "updates-16-rate-1e-4",
+    "4 updates, 1e-4": "updates-4-rate-1e-4",
+    "1 update, 3e-4": "updates-1",
+    "4 updates, 1e-4, 240 generations": "screen-4-generations-240",
+}
+SECOND = "confirmation-16-rate-3e-5"
 NAMES = {
     "grpo": "GRPO",
     "grpo:importance_sampling_level=sequence": "GRPO, ratio per sequence",
@@ -86,14 +107,22 @@ def explored() -> None:
             print("| " + " | ".join([NAMES[name], mean, *written.get((title, name), ["–", "–"]), *rest]) + " |")
 
 
-def confirmed() -> None:
-    """Print the runs with the seeds 6 to 15, and the differences between GBPO and GRPO as a family of their own."""
-    runs = {
+def confirmation() -> dict[tuple[str, str], list[Cell]]:
+    """The runs with the seeds 6 to 15, by loss and setting."""
+    return {
         (name, title): results.done(name, {})
         for title, folder in CONFIRMATION.items()
         for results in [Results.load(STUDY / folder)]
         for name in results.algorithms
     }
+
+
+def confirmed() -> None:
+    """Print the runs with the seeds 6 to 15, and the differences between GBPO and GRPO as a family of their own.
+
+    The interval over sums is that of the same difference for each sum of the test, averaged over seeds.
+    """
+    runs = confirmation()
     print("\n| loss | setting | final mean@16 | final pass@16 | highest validation | area | entropy |")
     print("|---|---|---|---|---|---|---|")
     for (name, title), cells in runs.items():
@@ -104,10 +133,140 @@ def confirmed() -> None:
         if name != "grpo"
         for title in CONFIRMATION
     }
-    print("\n| loss | − GRPO with | difference | p, Holm |")
+    print("\n| loss | − GRPO with | difference | p, Holm | interval over sums |")
+    print("|---|---|---|---|---|")
+    for (name, title), texts in _written(differences).items():
+        sums = paired_difference(by_sum(runs[name, "16 updates, 1e-4"]), by_sum(runs["grpo", title]))
+        print("| " + " | ".join([NAMES[name], title, *texts, f"[{sums.low:+.2f}, {sums.high:+.2f}]"]) + " |")
+
+
+def at_equal_steps() -> None:
+    """Print the validations of the confirmation after equally many optimiser steps and after equally many generations.
+
+    Between two validations the share of right completions is interpolated.
+    """
+    runs = confirmation()
+    steps, generations = (60, 240, 960), (12, 30, 60)
+    print("\n| loss | setting |", *(f"{n} steps |" for n in steps), *(f"{n} generations |" for n in generations))
+    print("|---|---|---|---|---|---|---|---|")
+    for (name, title), cells in runs.items():
+        places = [*steps, *(n * updates(title) for n in generations)]
+        means = ["–" if n > 60 * updates(title) else f"{fmean(validation_at(n, cells)):.2f}" for n in places]
+        print("| " + " | ".join([NAMES[name], title, *means]) + " |")
+    differences = {
+        (name, title): paired_difference(validation_at(n, cells), validation_at(n, runs["grpo", title]))
+        for (name, _), cells in runs.items()
+        if name != "grpo"
+        for title, n in (("4 updates, 1e-4", 240), ("1 update, 3e-4", 60))
+    }
+    print("\n| loss with 16 updates, 1e-4 | − GRPO with | optimiser steps of both | difference | p, Holm |")
+    print("|---|---|---|---|---|")
+    for (name, title), texts in _written(differences).items():
+        print("| " + " | ".join([NAMES[name], title, str(60 * updates(title)), *texts]) + " |")
+
+
+def safety() -> None:
+    """Print how many runs of each loss end below their start or collapse, and how soon and how evenly runs learn."""
+    studies = {title: Results.load(STUDY / folder) for title, folder in TABLES.items()}
+    heads = [title.replace(" per generation, learning rate", ",") for title in studies]
+    print("\n| loss |", *(f"{head} |" for head in heads))
+    print("|---|---|---|---|---|---|---|")
+    for name, shown in NAMES.items():
+        found = [results.done(name, {}) for results in studies.values()]
+        counts = [f"{below_start(cells)}, {collapses(cells)}" if cells else "–" for cells in found]
+        print("| " + " | ".join([shown, *counts]) + " |")
+    print(
+        "\n| loss | setting | below start | collapsed | reach one half | generations to it | thousand tokens to it "
+        "| standard deviation | lowest seed |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for (name, title), cells in confirmation().items():
+        reached = [first_reach(*curve(cell), 0.5) for cell in cells]
+        tokens = [tokens_at(step, cell) for step, cell in zip(reached, cells, strict=True)]
+        texts = [
+            f"{below_start(cells)} of {len(cells)}",
+            f"{collapses(cells)} of {len(cells)}",
+            f"{sum(step is not None for step in reached)} of {len(cells)}",
+            _median([step and step / updates(title) for step in reached]),
+            _median([count and count / 1000 for count in tokens]),
+            f"{stdev(rights(cells)):.3f}",
+            f"{min(rights(cells)):.2f}",
+        ]
+        print("| " + " | ".join([NAMES[name], title, *texts]) + " |")
+
+
+def screened() -> None:
+    """Print the settings of the screen beside those of the confirmation, all with the seeds 1 and 2."""
+    print("\n| loss | setting | final validation | final mean@16 | final pass@16 | thousand tokens |")
+    print("|---|---|---|---|---|---|")
+    for name in ("grpo", "gbpo", "gbpo:target_baseline=exact"):
+        for title, folder in SCREEN.items():
+            cells = [cell for cell in Results.load(STUDY / folder).done(name, {}) if cell.seed in (1, 2)]
+            if cells:
+                texts = [
+                    f"{fmean(curve(cell)[1][-1] for cell in cells):.2f}",
+                    f"{fmean(rights(cells)):.2f}",
+                    row(cells)[1],
+                    f"{fmean(cell.tokens for cell in cells if cell.tokens) / 1000:.0f}",
+                ]
+                print("| " + " | ".join([NAMES[name], title, *texts]) + " |")
+
+
+def confirmed_again() -> None:
+    """Print the runs with 16 updates, the rate 3e-5 and the seeds 6 to 15, and the differences to GRPO there."""
+    results, setting = Results.load(STUDY / SECOND), "16 updates, 3e-5"
+    lower = {(name, setting): cells for name in results.algorithms if (cells := results.done(name, {}))}
+    print("\n| loss | setting | final mean@16 | final pass@16 | highest validation | area | entropy |")
+    print("|---|---|---|---|---|---|---|")
+    for (name, title), cells in lower.items():
+        print("| " + " | ".join([NAMES[name], title, *row(cells)]) + " |")
+    grpo = rights(lower["grpo", setting])
+    differences = {
+        key: paired_difference(rights(cells), grpo)
+        for key, cells in (confirmation() | lower).items()
+        if key[0] != "grpo"
+    }
+    print("\n| loss | setting | − GRPO with 16 updates, 3e-5 | p, Holm |")
     print("|---|---|---|---|")
     for (name, title), texts in _written(differences).items():
         print("| " + " | ".join([NAMES[name], title, *texts]) + " |")
+
+
+def updates(title: str) -> int:
+    """Updates per generation of a setting of the confirmation."""
+    return int(title.split()[0])
+
+
+def validation_at(step: float, cells: Sequence[Cell]) -> list[float]:
+    """Share of right completions of each run at an optimiser step."""
+    return [float(np.interp(step, *curve(cell))) for cell in cells]
+
+
+def by_sum(cells: Sequence[Cell]) -> list[float]:
+    """Share of right completions of each sum of the test, over all runs."""
+    return [fmean(scores) for scores in zip(*(cell.last.scores for cell in cells if cell.last), strict=True)]
+
+
+def below_start(cells: Sequence[Cell]) -> int:
+    """Number of runs whose last validation is below their first."""
+    return sum(values[-1] < values[0] for _, values in map(curve, cells))
+
+
+def collapses(cells: Sequence[Cell]) -> int:
+    """Number of runs whose share of right completions in the validations has fallen."""
+    return sum(collapsed(signs({"step": steps, "eval_reward": values})) for steps, values in map(curve, cells))
+
+
+def tokens_at(step: float | None, cell: Cell) -> float | None:
+    """Tokens of a run up to an optimiser step."""
+    pairs = zip(cell.series["step"], cell.series["num_tokens"], strict=True)
+    return None if step is None else next(count for at, count in pairs if at == step and count is not None)
+
+
+def _median(values: Sequence[float | None]) -> str:
+    """Median over runs, or a dash if half of them or more have no value."""
+    found = median(float("inf") if value is None else value for value in values)
+    return "–" if found == float("inf") else f"{found:.0f}"
 
 
 def _written(differences: dict[tuple[str, str], Interval]) -> dict[tuple[str, str], list[str]]:
@@ -125,3 +284,7 @@ def _written(differences: dict[tuple[str, str], Interval]) -> dict[tuple[str, st
 if __name__ == "__main__":
     explored()
     confirmed()
+    at_equal_steps()
+    safety()
+    screened()
+    confirmed_again()
