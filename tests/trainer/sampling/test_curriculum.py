@@ -175,6 +175,15 @@ def test_the_share_of_revisits_is_exact():
     assert {prompt for generation in chosen for prompt in generation} == set(range(12)), "all of them come back"
 
 
+def test_a_revisited_prompt_is_in_its_generation_once():
+    """All prompts are outside the band, so each generation has revisits and prompts that fill it."""
+    curriculum = make(size=4, count=3, revisit=0.5)
+    for number in range(30):
+        chosen = begin(curriculum, number)
+        curriculum.record(torch.zeros(6, 2))
+        assert len(set(chosen)) == 3
+
+
 def test_the_seed_of_the_run_draws_the_revisits():
     chosen = []
     for seed in (1, 2, 1):
