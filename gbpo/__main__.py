@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _train_in_processes(rest)
     else:
         try:
-            check_installed(*_NEEDS.get(name, ("gbpo", "")), f"gbpo {name}")
+            _check_needs(name)
         except ImportError as error:
             _refuse(str(error).removesuffix("."))
         if str(Path.cwd()) not in sys.path:
@@ -169,10 +169,15 @@ def _completion(words: list[str]) -> None:
 def _parser(name: str) -> ArgumentParser | None:
     """The parser of a command, if it has one and its packages are installed."""
     try:
+        _check_needs(name)
         return getattr(_module(COMMANDS[name][0]), "make_parser", lambda: None)() if COMMANDS[name][0] else None
     except ImportError as error:
-        print(f"gbpo: warning: the options of 'gbpo {name}' are not completed: {error}.", file=sys.stderr)
+        print(f"gbpo: warning: the options of 'gbpo {name}' are not completed: {error}", file=sys.stderr)
         return None
+
+
+def _check_needs(name: str) -> None:
+    check_installed(*_NEEDS.get(name, ("gbpo", "")), f"gbpo {name}")
 
 
 def _refuse(message: str) -> NoReturn:

@@ -184,6 +184,14 @@ def test_each_recipe_is_listed_with_a_whole_sentence(run):
     assert "learns to count the 1 bits of numbers." in "\n".join(lines)
 
 
+def test_completion_names_the_extra_of_options_that_it_leaves_out(run, monkeypatch):
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "stable_baselines3" else object())
+    status, output, error = run("completion", "bash")
+    assert status == 0 and "--max_steps" in output
+    assert "'gbpo control' are not completed: gbpo control needs stable_baselines3" in error
+    assert "[control]" in error and "module" not in error
+
+
 def test_an_extra_is_installed_from_the_checkout_or_by_name(tmp_path, monkeypatch):
     (tmp_path / "pyproject.toml").write_text("")
     monkeypatch.setattr(packages, "import_root", lambda: tmp_path)
