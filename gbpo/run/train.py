@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _refuse(error)
     except TrainingStopped:  # the watcher has printed the reason
         raise SystemExit(3) from None
-    except KeyboardInterrupt:  # as above
+    except KeyboardInterrupt:  # the watcher has printed how to go on
         raise SystemExit(130) from None
 
 
