@@ -205,7 +205,7 @@ def test_bpo_learns_cartpole(tmp_path):
         ({}, ["--seeds", "-1"], "seeds=\\[-1\\] must be integers"),
         ({}, ["--steps", "0"], "steps=0 would train"),
         ({}, ["--algorithm", "sac"], "invalid choice: 'sac'"),
-        ({}, ["--env", "CartPole-v1"], "Give either a recipe"),
+        ({}, ["--env", "CartPole-v1"], "[Gg]ive either a recipe"),
         ({"evaluations": 0}, [], "evaluations=0 would"),
     ],
 )
@@ -222,7 +222,7 @@ def test_bad_input_prints_one_line_and_writes_nothing(keys, flags, message, reci
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Give either a recipe"),
+        ([], "Neither is given, so it is unknown what to train on. Give either a recipe"),
         (["--env", "CartPole-v1"], "steps is missing"),
         (["none.yaml"], "none.yaml not found"),
     ],
