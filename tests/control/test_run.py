@@ -257,6 +257,27 @@ def test_a_folder_with_other_files_or_another_run_is_refused(recipe, tmp_path, c
         assert message in capsys.readouterr().err
 
 
+def test_a_folder_in_which_another_process_begins_is_not_refused(recipe, tmp_path):
+    """The processes of one study start together: the folder of a seed is there before `results.json`."""
+    command = parse([str(recipe()), "--output", str(tmp_path / "out"), "--seeds", "1"])
+    locks = folder.claim(command)
+    folder.check(command.output, command.plan)
+    write_results(command.output, command.plan, ["gbpo", "control"])
+    folder.check(command.output, command.plan)
+    with pytest.raises(ValueError, match="holds a run with algorithm=bpo, but this run has ppo"):
+        folder.check(command.output, parse([str(recipe()), "--algorithm", "ppo"]).plan)
+    assert len(locks) == 1
+
+
+def test_results_name_a_command_that_a_user_can_repeat(recipe, tmp_path, monkeypatch):
+    path = Path(recipe(steps=128))
+    monkeypatch.chdir(tmp_path)
+    run(path, f"--output={tmp_path / 'out'}")
+    words = json.loads((tmp_path / "out" / "results.json").read_text())["command"]
+    assert words[:3] == ["gbpo", "control", str(path.relative_to(tmp_path))]
+    assert words[-2:] == ["--output", "out"]
+
+
 def test_a_seed_that_another_process_trains_is_refused(recipe, tmp_path, capsys):
     command = parse([recipe(), "--output", str(tmp_path / "out")])
     locks = folder.claim(command)

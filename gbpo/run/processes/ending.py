@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import platform
-import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import TrainerCallback
 
+from ...shared.commands import as_typed, short_path, short_words
 from ...shared.secret_values import without_secrets
 from ...shared.stopping import TrainingStopped
 from ..output.commands import continued
@@ -120,28 +120,29 @@ def _words() -> list[str]:
 def started_words() -> list[str]:
     """The words of the command that started this run, for readers on other machines.
 
-    Programs of this Python environment have their short names, files below the working directory relative paths, and
-    values of fields such as `hub_token` are hidden.
+    The program has its name alone, other paths are short, and values of fields such as `hub_token` are hidden.
     """
-    words, programs = _words(), Path(sys.executable).parent
-    if len(words) > 1 and Path(words[1]).absolute().parent == programs:  # the interpreter of an installed script
-        words = words[1:]
-    return [_short(word, programs) for word in without_secrets(words)]
-
-
-def _short(word: str, programs: Path) -> str:
-    path = Path(word)
-    if path.absolute().parent == programs:
-        return path.name
-    return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else word
+    program, *rest = _words()
+    if rest and _is_of_this_environment(rest[0]):  # the interpreter of an installed script
+        program, *rest = rest
+    name = Path(program).name if _is_of_this_environment(program) else program
+    return short_words(without_secrets([name, *rest]))
 
 
 def command_to_continue(output: Path) -> str:
-    """The command that started this run, including its launcher, with flags to continue in `output`.
+    """The command that started this run, with flags to continue in `output`, for the folder in which it was started.
 
-    The values of fields such as `hub_token` are hidden.
+    A program that the shell would not find by its name has its path.
     """
-    return shlex.join(continued(without_secrets(_words()), output))
+    program, *rest = started_words()
+    path = Path(sys.executable).parent / program
+    if path.is_file() and shutil.which(program) != str(path):
+        program = short_path(path)
+    return as_typed(continued([program, *rest], Path(short_path(output))))
+
+
+def _is_of_this_environment(word: str) -> bool:
+    return Path(word).absolute().parent == Path(sys.executable).parent
 
 
 def _tell(pipe: Any, **message: Any) -> None:

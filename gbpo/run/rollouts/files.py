@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...shared.commands import short_path
 from ...shared.write_whole import write_whole
 from ..output.folder import CONFIG
 
@@ -43,7 +44,7 @@ def files_of(run: Path) -> list[File]:
         )
     if not files:
         raise ValueError(
-            f"{str(run / FOLDER)!r} has no completions, so there is nothing to show. Run the recipe with "
+            f"{short_path(run / FOLDER)!r} has no completions, so there is nothing to show. Run the recipe with "
             "log_completions: true. A generation is written after its last optimiser step."
         )
     return files
