@@ -254,7 +254,7 @@ def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseT
 
 def _add_callbacks(trainer: BaseTrainer, inputs: Inputs, step_report: TrainerCallback) -> None:
     trainer.remove_callback(PrinterCallback)
-    if trainer.pop_callback(ProgressCallback) is not None:
+    if trainer.pop_callback(ProgressCallback) is not None and sys.stderr.isatty():  # it would cut the lines of a file
         trainer.add_callback(ProgressBar)
     for callback in (
         ShardsCheck(trainer),

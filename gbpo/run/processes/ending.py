@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +120,10 @@ def _words() -> list[str]:
 def started_words() -> list[str]:
     """The words of the command that started this run, for readers on other machines.
 
-    The program has its name alone, other paths are short, and values of fields such as `hub_token` are hidden.
+    Programs of this Python environment have their names alone, other paths are short, and values of fields such as
+    `hub_token` are hidden.
     """
-    program, *rest = _words()
-    if rest and _is_of_this_environment(rest[0]):  # the interpreter of an installed script
-        program, *rest = rest
-    name = Path(program).name if _is_of_this_environment(program) else program
-    return short_words(without_secrets([name, *rest]))
+    return _shown_words(lambda program: program.name)
 
 
 def command_to_continue(output: Path) -> str:
@@ -134,15 +131,21 @@ def command_to_continue(output: Path) -> str:
 
     A program that the shell would not find by its name has its path.
     """
-    program, *rest = started_words()
-    path = Path(sys.executable).parent / program
-    if path.is_file() and shutil.which(program) != str(path):
-        program = short_path(path)
-    return as_typed(continued([program, *rest], Path(short_path(output))))
+
+    def typed(program: Path) -> str:
+        return program.name if shutil.which(program.name) == str(program) else short_path(program)
+
+    return as_typed(continued(_shown_words(typed), Path(short_path(output))))
 
 
-def _is_of_this_environment(word: str) -> bool:
-    return Path(word).absolute().parent == Path(sys.executable).parent
+def _shown_words(shown: Callable[[Path], str]) -> list[str]:
+    """The words of the command that started this run. `shown` gives the text of a program of this environment."""
+    programs, words = Path(sys.executable).parent, _words()
+    paths = [Path(word).absolute() for word in words]
+    if len(words) > 1 and paths[1].parent == programs:  # the interpreter of an installed script
+        words, paths = words[1:], paths[1:]
+    named = [shown(path) if path.parent == programs else word for word, path in zip(words, paths, strict=True)]
+    return short_words(without_secrets(named))
 
 
 def _tell(pipe: Any, **message: Any) -> None:

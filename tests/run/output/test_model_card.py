@@ -93,6 +93,7 @@ def test_the_table_has_the_means_of_the_first_and_the_last_fifth(tmp_path):
         (["python", "x.py", "--push-to-hub-token=hf_1"], "python x.py --push-to-hub-token=HIDDEN"),
         (["python", "x.py", "--max_prompt_tokens", "9"], "python x.py --max_prompt_tokens 9"),
         (["python", "{home}/my x.py", "--a={home}/b", "--c={cwd}/d"], "python ~/'my x.py' --a ~/b --c d"),
+        (["/usr/bin/timeout", "9", "/env/gbpo", "train"], "/usr/bin/timeout 9 gbpo train"),
         (["python", "x.py", "/data/e", "--f=/data/g"], "python x.py /data/e --f /data/g"),
     ],
 )

@@ -186,6 +186,7 @@ def test_an_interrupt_ends_with_the_command_to_continue_and_no_traceback(launch,
     assert done.returncode == 130
     assert "gbpo: ended at step 0: interrupted; last checkpoint: none; go on with: " in done.stderr
     assert "Traceback" not in done.stderr
+    assert "%|" not in done.stderr  # a progress bar, which would cut the lines of a file
 
 
 def test_a_failing_reward_is_the_reported_reason(launch, boxing_model, tmp_path):
@@ -294,6 +295,15 @@ def test_watcher_reports_a_killed_run(start_rank, tmp_path):
     end(process, {"step": 1}, {"step": 2})
     assert report(tmp_path) == ["ended at step 2: killed; last checkpoint: none; go on with: the command"]
     assert "gbpo: ended at step 2: killed" in process.stderr.read()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_end_is_a_line_of_its_own(tmp_path, capsys, monkeypatch, terminal):
+    """In a terminal, a run that was killed leaves its progress bar without a new line."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    about = {"output": str(tmp_path), "folder": str(tmp_path / "w"), "rank": 0, "ranks": 1, "host": "a", "pid": 7}
+    watcher.Watcher(**about, command="the command")._report("killed")
+    assert capsys.readouterr().err.startswith("\ngbpo: ended" if terminal else "gbpo: ended")
 
 
 @pytest.mark.parametrize("ignores_sigterm", [False, True])
