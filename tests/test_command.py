@@ -137,7 +137,7 @@ def test_recipes_are_listed_shown_and_copied_but_nothing_is_overwritten(run, tmp
         (["recipes", "show"], ["nothing to show", "gbpo recipes show tiny_math"]),
         (["recipes", "show", "tiny_math", "more"], ["'show tiny_math more'", "gbpo recipes [show NAME"]),
         (["recipes", "copy", "tiny_math", "no/x.yaml"], ["no/x.yaml cannot be written", "a folder that exists"]),
-        (["control"], ["Neither is given", "recipes/control/cartpole.yaml", "--env ID"]),
+        (["control"], ["Neither is given", "such as cartpole", "--env"]),
         (["control", "no.yaml"], ["no.yaml not found"]),
         (["completion"], ["No shell is named", "gbpo completion bash|zsh"]),
         (["bench"], ["Missing: benchmark. Without it", "gbpo bench train"]),

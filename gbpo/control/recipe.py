@@ -21,7 +21,6 @@ from .bpo import BPO
 ALGORITHMS: dict[str, type[PPO]] = {"bpo": BPO, "ppo": PPO}
 
 _RUN_KEYS = ("env", "env_kwargs", "steps", "seeds", "eval_episodes", "evaluations")
-_EXAMPLE = "recipes/control/cartpole.yaml"
 _SCHEDULES = ("learning_rate", "clip_range", "clip_range_high", "clip_range_vf")
 # parameters that the run sets itself, or that YAML cannot express
 _NOT_SETTINGS = {"self", "policy", "env", "seed", "verbose", "stats_window_size", "tensorboard_log", "ppo_options"}
@@ -123,10 +122,10 @@ def parse(argv: Sequence[str]) -> Command:
     """
     options = make_parser().parse_args(argv)
     if (options.recipe is None) == (options.env is None):
-        given = "Neither is" if options.env is None else f"{options.recipe} and --env {options.env} are both"
+        which = "Neither is" if options.env is None else f"{options.recipe} and --env {options.env} are both"
         raise ValueError(
-            f"{given} given, so it is unknown what to train on. Give either a recipe, for example {_EXAMPLE}, or "
-            "--env ID."
+            f"{which} given, so it is unknown what to train on. Give either a recipe, such as cartpole, or --env "
+            "with the id of an environment."
         )
     if options.recipe is None:
         recipe: dict[str, Any] = {"env": options.env}

@@ -301,7 +301,7 @@ def test_every_recipe_parses_and_its_header_is_complete(path):
         assert rollout * command.plan.n_envs % batch == 0
     header = path.read_text().split("\n\nenv:")[0]
     assert all(line.startswith("#") for line in header.splitlines())
-    assert f"python -m gbpo.control recipes/control/{path.name}" in header and "--algorithm ppo" in header
+    assert f"gbpo control {path.stem} --algorithm ppo " in header and f"python -m evals.control {path.stem} " in header
     for word in ("Hardware: ", "Time: ", "steps/s"):
         assert word in header
     assert re.search("measured|estimated", header)
