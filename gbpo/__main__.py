@@ -127,7 +127,9 @@ def _recipes(words: list[str]) -> None:
     if words[0] in ("-h", "--help"):
         print(f"usage: {_RECIPES_USAGE}")
         return
-    if words[0] not in ("show", "copy") or len(words) < 2:
+    if words in (["show"], ["copy"]):
+        _refuse(f"No recipe is named, so there is nothing to {words[0]}. Write gbpo recipes {words[0]} tiny_math")
+    if words[0] not in ("show", "copy") or len(words) > (3 if words[0] == "copy" else 2):
         _refuse(f"{' '.join(words)!r} is not a request. Write {_RECIPES_USAGE}")
     action, name, *target = words
     if name not in shipped:
@@ -138,7 +140,10 @@ def _recipes(words: list[str]) -> None:
     path = Path(target[0] if target else f"{name.rpartition('/')[2]}.yaml")
     if path.exists():
         _refuse(f"{path} exists and is not overwritten. Write another name: gbpo recipes copy {name} FILE")
-    shutil.copyfile(shipped[name], path)
+    try:
+        shutil.copyfile(shipped[name], path)
+    except OSError as error:
+        _refuse(f"{path} cannot be written ({error.strerror}). Give a file in a folder that exists and can be written")
     print(f"{path} is a copy of the recipe {name}. Run it with: gbpo train {path}")
 
 
@@ -158,9 +163,11 @@ def _show(page: str) -> None:
 def _completion(words: list[str]) -> None:
     from .run.completion import SHELLS, script
 
-    if words in ([], ["-h"], ["--help"]):
+    if words in (["-h"], ["--help"]):
         print(_COMPLETION_HELP)
         return
+    if not words:
+        _refuse(f"No shell is named, so no script can be printed. Write {_COMPLETION_USAGE}")
     if len(words) != 1 or words[0] not in SHELLS:
         _refuse(f"{' '.join(words)!r} is not a shell that can complete. Write {_COMPLETION_USAGE}")
     _show(script(words[0], {name: (text, _parser(name)) for name, (_, text) in COMMANDS.items()}))

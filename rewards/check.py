@@ -19,7 +19,7 @@ import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import get_reward
 from .programs.suites.rows import read_suites
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         understood = _understood(reward, {name: values[: options.show] for name, values in columns.items()})
         failing = failing_references(reward, columns)
     except (ValueError, TypeError) as error:
-        parser.error(" ".join(str(error).split()))
+        parser.error(str(error))
     for row, text in enumerate(understood):
         reference = next((repr(values[row]) for name, values in columns.items() if name in _SHOWN_COLUMNS), "")
         print(f"row {row}: {reference[:100]} -> {text}")
@@ -119,9 +119,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise SystemExit(1 if failing else 0)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line. It is not that of gbpo, because rewards import nothing from gbpo."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required"):
+            message = "Missing: " + message.partition(": ")[2]
+            message += ". Without them there is nothing to check. Write gbpo check problems.jsonl --reward math, for "
+            message += "example."
+        print(f"{self.prog}: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        raise SystemExit(2)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(prog="gbpo check", description=main.__doc__)
+    parser = _Parser(prog="gbpo check", description=main.__doc__)
     add = parser.add_argument
     add("dataset", help="a jsonl, json, parquet or csv file, or the name of a data set on the Hub")
     add("--reward", required=True, help="name or dotted path of the reward")
@@ -145,8 +157,16 @@ def _load(
     import datasets
 
     datasets.disable_progress_bars()
-    is_file = Path(name).suffix in FILE_FORMATS
-    dataset = load_file(name) if is_file else datasets.load_dataset(name, split=split)
+    if Path(name).suffix in FILE_FORMATS or Path(name).is_file():
+        dataset = load_file(name)
+    else:
+        try:
+            dataset = datasets.load_dataset(name, split=split)
+        except Exception as error:  # the Hub client raises many types of errors
+            raise ValueError(
+                f"{name!r}, split {split!r}, could not be loaded from the Hub: {error} Check the name and the "
+                "connection, or give a local file."
+            ) from None
     if not len(dataset):
         raise ValueError(f"{name!r}, split {split!r}, has zero rows, so there is nothing to check. Give another split.")
     try:

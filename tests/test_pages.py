@@ -13,7 +13,7 @@ import rewards
 from gbpo import GBPOConfig
 from gbpo.run import tables
 from gbpo.run.recipe.arguments import RunArguments
-from gbpo.trainer.config import CHOICES, REFUSED
+from gbpo.trainer.config import CHOICES, HONOURED, REFUSED
 from gbpo.trainer.guards.phase_times import PHASES
 from gbpo.trainer.guards.ratio_metrics import _PERCENTILES
 from gbpo.trainer.metric_definitions import METRICS
@@ -84,9 +84,9 @@ def test_every_table_is_on_a_page():
 
 
 def test_a_stale_row_is_replaced():
-    page = "before\n<!-- table: refused options -->\n| `sapo` | old |\n<!-- end of table -->\nafter\n"
+    page = "before\n<!-- table: options of the loss of GRPO -->\n| `sapo` | stale |\n<!-- end of table -->\nafter\n"
     new = tables.updated(page)
-    assert "old" not in new and "| `delta` |" in new
+    assert "stale" not in new and "| `delta` |" in new
     assert new.startswith("before\n") and new.endswith("<!-- end of table -->\nafter\n")
 
 
@@ -110,7 +110,7 @@ def test_every_option_has_a_row():
     assert {"optimizer_batch_size", "target_baseline"} <= own
     for name in own:
         assert re.search(rf"^\| `{name}` \| \w+ \| \S[^|]* \| \S", text, re.MULTILINE), name
-    for name in set(CHOICES) | set(REFUSED):
+    for name in set(CHOICES) | set(REFUSED).union(*HONOURED):
         assert f"`{name}`" in text, name
     recipes = (ROOT / "recipes/README.md").read_text()
     for field in fields(RunArguments):

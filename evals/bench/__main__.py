@@ -6,14 +6,13 @@ what they measure.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ..shared.command_line import OneScreenHelp
+from gbpo.shared.command_line import OneLineErrorParser, OneScreenHelp, check_file
 
 BENCHES = {
     "train": "forward and backward pass of an optimiser step, GBPOTrainer and TRL's GRPOTrainer",
@@ -29,7 +28,12 @@ BENCHES = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one benchmark, print its table and write its JSON file."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    options = make_parser().parse_args(argv)
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    try:
+        check_file("--json", options.json)
+    except ValueError as error:
+        parser.error(error)
 
     from gbpo.run.data import loading as data
 
@@ -47,9 +51,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         measuring.write(options.json, result.results, machine)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> OneLineErrorParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(prog="gbpo bench", description=__doc__, formatter_class=OneScreenHelp)
+    parser = OneLineErrorParser(
+        prog="gbpo bench",
+        description=__doc__,
+        formatter_class=OneScreenHelp,
+        without=f"Without it there is nothing to measure. Write one of {', '.join(BENCHES)}: gbpo bench train.",
+    )
     benches = parser.add_subparsers(dest="benchmark", required=True)
     for name, meaning in BENCHES.items():
         bench = benches.add_parser(name, help=meaning)

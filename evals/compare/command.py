@@ -24,13 +24,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gbpo.run.data import loading as data
+from gbpo.shared.command_line import OneLineErrorParser, OneScreenHelp
 from gbpo.shared.packages import find_recipe
 
 from ..report import page
 from ..report.analysis import analyse
 from ..report.answer import console
 from ..report.run_numbers import mean_name
-from ..shared.command_line import OneLineErrorParser, OneScreenHelp
 from .collect_results import collect_results
 from .prepare import prepare
 from .run_cells import CellError, run_cells
@@ -86,6 +86,8 @@ def make_parser() -> OneLineErrorParser:
         description=__doc__,
         formatter_class=OneScreenHelp,
         allow_abbrev=False,
+        without="Without them there is nothing to compare. Write gbpo compare tiny_math --algorithms grpo gbpo "
+        "--seeds 0 1 2 3 4, for example.",
     )
     add = parser.add_argument
     add("recipe", type=find_recipe, help="recipe of all runs: a file or the name of a shipped recipe")

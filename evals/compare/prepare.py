@@ -24,6 +24,7 @@ from gbpo.run.recipe.arguments import RunArguments
 from gbpo.run.recipe.parsing import Recipe
 from gbpo.run.rewards import load_rewards, named_rewards
 from gbpo.run.train import check_enough_prompts
+from gbpo.shared.recipe_yaml import read_yaml
 from gbpo.shared.write_whole import write_whole
 
 from ..evaluate.evaluation import episodes_of_test
@@ -62,6 +63,7 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
             raise ValueError(
                 f"--{name} would be overwritten, because the comparison sets it for each run. Write {option}."
             )
+    read_yaml(options.recipe)  # raises an error if there is no recipe; later errors name an algorithm
     grid = read_grid(options.grid)
     found = grid_points(options.recipe, options.algorithms, grid, overrides)
     recipe = found[0].recipe

@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import GenerationConfig
 
 from gbpo.run.models import catalogue as models
 from gbpo.run.models.description import Description, read, with_images
 
 _ADAPTER_CONFIG = "adapter_config.json"
-
-transformers.utils.logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)

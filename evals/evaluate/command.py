@@ -16,12 +16,11 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 
+from gbpo.shared.command_line import OneLineErrorParser, check_file
 from gbpo.shared.write_whole import write_whole
 
-from ..shared.command_line import OneLineErrorParser
 from ..shared.results import Evaluation
 from .options import find_origin, models_and_data_set, parser, settings_of, sources
 from .origin import trained_model
@@ -90,11 +89,7 @@ def _evaluate_all(options: argparse.Namespace) -> None:
     models, data_set = models_and_data_set(options.names)
     origin = find_origin(models, options)
     settings, names = settings_of(options, data_set, origin), [trained_model(name) for name in models]
-    if options.output is not None and not Path(options.output).absolute().parent.is_dir():
-        raise ValueError(
-            f"--output {options.output!r} cannot be written, because its folder does not exist. Create the folder, or "
-            "give another file."
-        )
+    check_file("--output", options.output)
     from gbpo.run import reward_hazards
     from gbpo.run.data import loading as data
     from gbpo.run.data.long_prompts import drop_long_prompts
@@ -149,4 +144,4 @@ def _evaluate_all(options: argparse.Namespace) -> None:
             }
             for name, evaluation in zip(names, evaluations, strict=True)
         ]
-        write_whole(Path(options.output), json.dumps(written, default=str) + "\n")
+        write_whole(options.output, json.dumps(written, default=str) + "\n")

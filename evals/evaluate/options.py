@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from gbpo.run.recipe.arguments import RunArguments, mapping
+from gbpo.shared.command_line import OneLineErrorParser, OneScreenHelp
 from gbpo.shared.packages import find_recipe
 
-from ..shared.command_line import OneLineErrorParser, OneScreenHelp
 from .origin import Origin, is_model, origin_of_model, origin_of_recipe
 from .settings import ENGINES, QUESTION_FIELDS, SAMPLING, Settings
 
@@ -42,6 +42,7 @@ def parser(description: str | None) -> OneLineErrorParser:
         description=description,
         formatter_class=OneScreenHelp,
         allow_abbrev=False,
+        without="Without a model there is nothing to evaluate. Write gbpo evaluate runs/tiny_math, for example.",
     )
     add, defaults = made.add_argument, {one.name: one.default for one in dataclasses.fields(Settings)}
     add("names", nargs="+", metavar="MODEL", help="models or runs, and a data set at the end")
@@ -66,7 +67,7 @@ def parser(description: str | None) -> OneLineErrorParser:
         add(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=text)
     add("--engine", choices=ENGINES, metavar="NAME", help=f"{', '.join(ENGINES)} (auto)")
     add("--reference", metavar="MODEL", help="model for the KL divergence (none)")
-    add("--output", metavar="FILE.json", help="file to write the results to (none)")
+    add("--output", type=Path, metavar="FILE.json", help="file to write the results to (none)")
     add("--no_cache", action="store_true", help="evaluate again even if the result is cached")
     return made
 
@@ -176,8 +177,9 @@ def _evaluation_set(options: argparse.Namespace, data_set: str | None, origin: O
     """The fields of a recipe that name the questions."""
     if data_set is None and origin is None:
         raise ValueError(
-            f"Only {', '.join(map(repr, options.names))} is given, and no run that trained it, so there is nothing to "
-            "evaluate on. Write at least one model, and the data set last."
+            f"No run of gbpo has written {', '.join(map(repr, options.names))}, and no data set is given, so there is "
+            "nothing to evaluate on. Give the output folder of a run, such as runs/tiny_math, or write the data set "
+            "last."
         )
     values = {} if origin is None else origin.values
     if data_set is not None and data_set != values.get("dataset_name"):

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..shared.command_line import OneLineErrorParser, OneScreenHelp
+from gbpo.shared.command_line import OneLineErrorParser, OneScreenHelp
+
 from ..shared.results import Results
 from . import page
 from .analysis import analyse

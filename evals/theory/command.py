@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from gbpo.shared.command_line import OneLineErrorParser, OneScreenHelp, check_file
 from gbpo.shared.write_whole import write_whole
 
-from ..shared.command_line import OneLineErrorParser, OneScreenHelp
 from .run_checks import CHECKS, TheoryResults, run
 
 
@@ -27,11 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
     options = parser.parse_args(argv)
     try:
-        if options.json is not None and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
-            raise ValueError(
-                f"--json {str(options.json)!r} cannot be written, because it is a folder or its folder does not exist. "
-                "Give another file."
-            )
+        check_file("--json", options.json)
         results = run(options.mdps, options.seed)
         if options.json is not None:
             write_whole(options.json, json.dumps(asdict(results), indent=1, ensure_ascii=False) + "\n")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from .recipe import Command, Plan
 
-RESULTS, CURVE = "results.json", "curve.png"
+RESULTS, CURVE, LOCK = "results.json", "curve.png", "lock"
+_OWN = re.compile(rf"seed-\d+|{RESULTS}|{CURVE}|{LOCK}")  # the names that a run writes
 
 
 def seed_folder(output: Path, seed: int) -> Path:
@@ -30,7 +32,10 @@ def check(output: Path, plan: Plan) -> None:
     """
     if output.exists() and not output.is_dir():
         raise ValueError(f"output={str(output)!r} is a file. Give a folder.")
-    if not output.exists() or not any(output.iterdir()):
+    if not output.exists():
+        return
+    names = [path.name for path in output.iterdir()]
+    if RESULTS not in names and all(map(_OWN.fullmatch, names)):  # empty, or another process is starting a run here
         return
     try:
         existing = json.loads((output / RESULTS).read_text())["plan"]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.utils import LinearSchedule
 
+from ..shared.command_line import OneLineErrorParser
 from ..shared.packages import find_recipe
 from ..shared.recipe_yaml import nearest, read_yaml
 from .bpo import BPO
@@ -21,7 +21,6 @@ from .bpo import BPO
 ALGORITHMS: dict[str, type[PPO]] = {"bpo": BPO, "ppo": PPO}
 
 _RUN_KEYS = ("env", "env_kwargs", "steps", "seeds", "eval_episodes", "evaluations")
-_EXAMPLE = "recipes/control/cartpole.yaml"
 _SCHEDULES = ("learning_rate", "clip_range", "clip_range_high", "clip_range_vf")
 # parameters that the run sets itself, or that YAML cannot express
 _NOT_SETTINGS = {"self", "policy", "env", "seed", "verbose", "stats_window_size", "tensorboard_log", "ppo_options"}
@@ -123,7 +122,11 @@ def parse(argv: Sequence[str]) -> Command:
     """
     options = make_parser().parse_args(argv)
     if (options.recipe is None) == (options.env is None):
-        raise ValueError(f"Give either a recipe, for example {_EXAMPLE}, or --env ID.")
+        which = "Neither is" if options.env is None else f"{options.recipe} and --env {options.env} are both"
+        raise ValueError(
+            f"{which} given, so it is unknown what to train on. Give either a recipe, such as cartpole, or --env "
+            "with the id of an environment."
+        )
     if options.recipe is None:
         recipe: dict[str, Any] = {"env": options.env}
     else:
@@ -149,14 +152,9 @@ def parse(argv: Sequence[str]) -> Command:
     return Command(chosen, list(dict.fromkeys(seeds)), output.expanduser(), options.video)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}. See python -m gbpo.control --help.")
-
-
-def make_parser() -> _Parser:
+def make_parser() -> OneLineErrorParser:
     """The parser of the command."""
-    parser = _Parser(prog="gbpo control", description="Train and evaluate BPO or PPO.", allow_abbrev=False)
+    parser = OneLineErrorParser(prog="gbpo control", description="Train and evaluate BPO or PPO.", allow_abbrev=False)
     parser.add_argument("recipe", nargs="?", help="a YAML file, or the name of a shipped recipe such as cartpole")
     parser.add_argument("--env", help="a Gymnasium id to train instead of a recipe")
     parser.add_argument("--algorithm", choices=list(ALGORITHMS), default="bpo", help="algorithm to train with (bpo)")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from matplotlib.figure import Figure
 
 from ..shared.provenance import git_revision, installed_version
 from ..shared.version import __version__
 from ..shared.write_whole import write_whole
 from .checkpoints import Evaluation, Progress, last_checkpoint, read_progress
-from .folder import CURVE, RESULTS
+from .folder import CURVE, LOCK, RESULTS
 from .recipe import Plan
 
 _PACKAGES = ("torch", "stable-baselines3", "gymnasium", "mujoco", "ale-py")
@@ -31,7 +32,7 @@ def finished_seeds(output: Path) -> dict[int, Progress]:
     return {run["seed"]: Progress([Evaluation(**point) for point in run["curve"]]) for run in seeds if run["finished"]}
 
 
-def write_results(output: Path, plan: Plan) -> None:
+def write_results(output: Path, plan: Plan, command: Sequence[str] = ()) -> None:
     """Update `results.json` and `curve.png` from the last checkpoint of every seed in the folder.
 
     Finished seeds without a checkpoint keep their results.
@@ -39,12 +40,18 @@ def write_results(output: Path, plan: Plan) -> None:
     Args:
         output: Folder of the results.
         plan: The plan that the seeds follow.
+        command: The words of the command, for new results.
     """
+    with FileLock(output / LOCK):  # the seeds of one plan may be trained by several processes
+        _write_results(output, plan, command)
+
+
+def _write_results(output: Path, plan: Plan, command: Sequence[str]) -> None:
     try:
         results = json.loads((output / RESULTS).read_text())
     except FileNotFoundError:
         results = {
-            "command": sys.argv,
+            "command": list(command),
             "gbpo": __version__,
             "git_revision": git_revision(),
             "versions": {name: installed_version(name) for name in _PACKAGES},

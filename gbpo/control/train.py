@@ -14,6 +14,7 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm.auto import tqdm
 
+from ..shared.commands import short_words
 from . import agents, environments, evaluation, folder
 from .checkpoints import Evaluation, Progress, last_checkpoint, read_progress, write_checkpoint
 from .recipe import Plan, parse
@@ -23,12 +24,14 @@ from .results import finished_seeds, write_results
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line. For bad input, print one line and exit with status 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        command = parse(sys.argv[1:] if argv is None else argv)
+        command = parse(words)
         folder.check(command.output, command.plan)
         agents.build(command.plan, command.seeds[0]).get_env().close()
         locks = folder.claim(command)
-        write_results(command.output, command.plan)
+        write_results(command.output, command.plan, short_words(["gbpo", "control", *words]))
+        folder.check(command.output, command.plan)  # again, because another run may have begun in the folder
     except (ValueError, ImportError) as error:
         print(f"gbpo control: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 from trl import GRPOConfig
 
-from ..trainer.config import REFUSED, BaseConfig, GBPOConfig
+from ..trainer.config import CHOICES, HONOURED, REFUSED, BaseConfig, GBPOConfig
 from ..trainer.metric_definitions import METRICS
 from .recipe.arguments import RunArguments
 
@@ -85,8 +85,15 @@ def _default(option: Field) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def _refused() -> Rows:
-    return ["option of `GRPOConfig`", "why it is refused"], ([f"`{name}`", why] for name, why in REFUSED.items())
+def _loss_options() -> Rows:
+    rows = [[", ".join(map(_with_choices, names)), f"supported: {text}"] for names, text in HONOURED.items()]
+    rows += [[f"`{name}`", f"refused: {reason}"] for name, reason in REFUSED.items()]
+    return ["option of `GRPOConfig`", "in GBPO"], rows
+
+
+def _with_choices(name: str) -> str:
+    """A field, and its values if `GBPOConfig` allows only some."""
+    return f"`{name}`" + (f" ({', '.join(f'`{value}`' for value in CHOICES[name])})" if name in CHOICES else "")
 
 
 def _metrics() -> Rows:
@@ -99,7 +106,7 @@ def _metrics() -> Rows:
 TABLES: dict[str, Callable[[], Rows]] = {
     "options of GBPO": lambda: options(GBPOConfig, BaseConfig),
     "options of both algorithms": lambda: options(BaseConfig, GRPOConfig),
-    "refused options": _refused,
+    "options of the loss of GRPO": _loss_options,
     "fields of a run": lambda: options(RunArguments),
     "metrics": _metrics,
 }

@@ -1,7 +1,6 @@
 """Runs a recipe: trains a model, and writes the model, its metrics and curves to the output folder."""
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl import get_peft_config, get_quantization_config
 from trl.trainer.utils import get_callable_name
 
+from ..shared.commands import as_typed
 from ..shared.stopping import TrainingStopped
 from ..shared.write_whole import write_whole
 from ..trainer.base import BaseTrainer
@@ -40,7 +40,7 @@ from .output.model_card import CARD, model_card
 from .output.progress import MetricsFile, ProgressBar
 from .output.trend import Trend
 from .preview import dry_run, hazards, memory, plan
-from .processes.ending import started_words, watched
+from .processes.ending import command_to_continue, started_words, watched
 from .processes.group import agreed, leave_together
 from .processes.launcher import LaunchError, ShardsCheck, check_group, check_launcher, check_strategy
 from .processes.output_lock import lock_output
@@ -196,7 +196,7 @@ def train(inputs: Inputs, model: str, description: Description, step_report: Tra
         trainer.record_rollouts(partial(_write_rollouts, output, traces="trackio" in recipe.training.report_to))
     if is_main:
         step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-        folder.write_config(output, recipe, step, started_words())
+        folder.write_config(output, recipe, step, started_words(), command_to_continue(output))
         files.rewind(output, step)
         _print_plan(trainer, inputs, description)
     start = time.perf_counter()
@@ -254,7 +254,7 @@ def _make_trainer(inputs: Inputs, model: str, description: Description) -> BaseT
 
 def _add_callbacks(trainer: BaseTrainer, inputs: Inputs, step_report: TrainerCallback) -> None:
     trainer.remove_callback(PrinterCallback)
-    if trainer.pop_callback(ProgressCallback) is not None:
+    if trainer.pop_callback(ProgressCallback) is not None and sys.stderr.isatty():  # it would cut the lines of a file
         trainer.add_callback(ProgressBar)
     for callback in (
         ShardsCheck(trainer),
@@ -290,7 +290,7 @@ def _model_card(trainer: BaseTrainer, inputs: Inputs, description: Description) 
         question if as_text else [{"role": "user", "content": question}], description.tokenizer
     )
     return partial(
-        model_card, recipe, inputs.output, command=shlex.join(started_words()), prompt=prompt, paper=trainer._paper
+        model_card, recipe, inputs.output, command=as_typed(started_words()), prompt=prompt, paper=trainer._paper
     )
 
 

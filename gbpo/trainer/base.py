@@ -55,8 +55,9 @@ class BaseTrainer(BridgeTrainer):
         for reward in reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]:
             if isinstance(reward, str) and "/" not in reward and not Path(reward).is_dir():
                 raise ValueError(
-                    f"reward_funcs={reward!r} is a name for recipes, and TRL would look for a reward model of this "
-                    f"name on the Hub. Write gbpo.get_reward({reward!r}), or OWNER/NAME for a model of the Hub."
+                    f"reward_funcs={reward!r} has no owner, so it is the name of a reward in recipes, but TRL would "
+                    f"look for a reward model of this name on the Hub. Write gbpo.get_reward({reward!r}) or, for a "
+                    f"model of the Hub, its name with the owner, which its page shows: OWNER/{reward}."
                 )
         super().__init__(model, reward_funcs, *args, **kwargs)
         rank = self.accelerator.process_index

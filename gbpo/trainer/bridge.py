@@ -819,6 +819,11 @@ class BridgeTrainer(GRPOTrainer):
         if not self._loads_by_name or not load_renamed_weights(self.model, Path(self.state.best_model_checkpoint)):
             super()._load_best_model()
 
+    def _issue_warnings_after_load(self, load_result):
+        tied = getattr(self.model, "all_tied_weights_keys", {})  # a checkpoint holds only one of two tied weights
+        missing = [name for name in load_result.missing_keys if tied.get(name, name) in load_result.missing_keys]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
     @property
     def _loads_by_name(self) -> bool:
         """Whether transformers loads a checkpoint as a state dict of the whole model, without adapters."""

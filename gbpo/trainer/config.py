@@ -28,7 +28,40 @@ CHOICES = {
     "vllm_importance_sampling_mode": ("sequence_mask", "sequence_truncate", "token_mask", "token_truncate"),
 }
 
-# Fields of GRPOConfig that change its loss and mean nothing in the bounded-ratio loss.
+# Every field of GRPOConfig that changes its loss is in one of the next two mappings. GBPO supports these.
+HONOURED = {
+    ("loss_type",): "how the losses of tokens are averaged, as in TRL; the other losses of TRL are refused",
+    ("importance_sampling_level",): "one ratio for each token, or one for each completion",
+    ("epsilon", "epsilon_high"): "the bounds of the ratio are 1 - epsilon and 1 + epsilon_high",
+    ("num_iterations", "steps_per_generation"): "they give the number of optimiser steps on each generation",
+    ("max_completion_length",): "dr_grpo divides by it",
+    ("temperature",): "completions are sampled, and their log-probs computed, at this temperature",
+    ("scale_rewards", "multi_objective_aggregation", "reward_weights"): "rewards become advantages as in TRL, and the "
+    "target is computed from the advantages",
+    ("beta", "use_bias_correction_kl", "sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"): "the KL "
+    "divergence to the reference model is the same as in TRL",
+    (
+        "entropy_coef",
+        "use_adaptive_entropy",
+        "entropy_coef_min",
+        "entropy_coef_max",
+        "entropy_coef_delta",
+        "entropy_target",
+    ): "the entropy bonus is the same as in TRL",
+    ("top_entropy_quantile",): "tokens of lower entropy are left out of the policy loss",
+    ("off_policy_mask_threshold",): "completions with a negative advantage whose KL exceeds it are left out, as in TRL",
+    ("mask_truncated_completions",): "completions without an end are left out",
+    ("router_aux_loss_coef",): "the loss that balances the experts of a mixture of experts is the same as in TRL",
+    (
+        "vllm_importance_sampling_correction",
+        "vllm_importance_sampling_mode",
+        "vllm_importance_sampling_clip_min",
+        "vllm_importance_sampling_clip_max",
+        "vllm_importance_sampling_cap",
+    ): "token losses are multiplied by the ratio of the trainer's and vLLM's probabilities, as in TRL",
+}
+
+# These mean nothing in the bounded-ratio loss. `GBPOConfig` refuses them.
 REFUSED = {
     "delta": "it caps the ratio, but the bounded loss already pulls the ratio back, and max_log_ratio keeps it finite",
     **dict.fromkeys(("sapo_temperature_neg", "sapo_temperature_pos"), "it belongs to the SAPO loss"),

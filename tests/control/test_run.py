@@ -205,7 +205,7 @@ def test_bpo_learns_cartpole(tmp_path):
         ({}, ["--seeds", "-1"], "seeds=\\[-1\\] must be integers"),
         ({}, ["--steps", "0"], "steps=0 would train"),
         ({}, ["--algorithm", "sac"], "invalid choice: 'sac'"),
-        ({}, ["--env", "CartPole-v1"], "Give either a recipe"),
+        ({}, ["--env", "CartPole-v1"], "[Gg]ive either a recipe"),
         ({"evaluations": 0}, [], "evaluations=0 would"),
     ],
 )
@@ -222,7 +222,7 @@ def test_bad_input_prints_one_line_and_writes_nothing(keys, flags, message, reci
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Give either a recipe"),
+        ([], "Neither is given, so it is unknown what to train on. Give either a recipe"),
         (["--env", "CartPole-v1"], "steps is missing"),
         (["none.yaml"], "none.yaml not found"),
     ],
@@ -257,6 +257,27 @@ def test_a_folder_with_other_files_or_another_run_is_refused(recipe, tmp_path, c
         assert message in capsys.readouterr().err
 
 
+def test_a_folder_in_which_another_process_begins_is_not_refused(recipe, tmp_path):
+    """The processes of one study start together: the folder of a seed is there before `results.json`."""
+    command = parse([str(recipe()), "--output", str(tmp_path / "out"), "--seeds", "1"])
+    locks = folder.claim(command)
+    folder.check(command.output, command.plan)
+    write_results(command.output, command.plan, ["gbpo", "control"])
+    folder.check(command.output, command.plan)
+    with pytest.raises(ValueError, match="holds a run with algorithm=bpo, but this run has ppo"):
+        folder.check(command.output, parse([str(recipe()), "--algorithm", "ppo"]).plan)
+    assert len(locks) == 1
+
+
+def test_results_name_a_command_that_a_user_can_repeat(recipe, tmp_path, monkeypatch):
+    path = Path(recipe(steps=128))
+    monkeypatch.chdir(tmp_path)
+    run(path, f"--output={tmp_path / 'out'}")
+    words = json.loads((tmp_path / "out" / "results.json").read_text())["command"]
+    assert words[:3] == ["gbpo", "control", str(path.relative_to(tmp_path))]
+    assert words[-2:] == ["--output", "out"]
+
+
 def test_a_seed_that_another_process_trains_is_refused(recipe, tmp_path, capsys):
     command = parse([recipe(), "--output", str(tmp_path / "out")])
     locks = folder.claim(command)
@@ -280,7 +301,7 @@ def test_every_recipe_parses_and_its_header_is_complete(path):
         assert rollout * command.plan.n_envs % batch == 0
     header = path.read_text().split("\n\nenv:")[0]
     assert all(line.startswith("#") for line in header.splitlines())
-    assert f"python -m gbpo.control recipes/control/{path.name}" in header and "--algorithm ppo" in header
+    assert f"gbpo control {path.stem} --algorithm ppo " in header and f"python -m evals.control {path.stem} " in header
     for word in ("Hardware: ", "Time: ", "steps/s"):
         assert word in header
     assert re.search("measured|estimated", header)

@@ -40,6 +40,22 @@ def test_accelerate_knows_every_key(path):
     assert not set(below) & set(fixed)  # would contradict a recipe with other values
 
 
+@pytest.mark.parametrize("name", ["qwen_math_7b", "qwen_math_fsdp2", "qwen_math_server", "qwen_math_zero3"])
+def test_the_command_without_a_checkout_is_that_with_the_file_of_a_checkout(name):
+    """A wheel has no folder `launch`, so the header of a recipe gives the settings of its file as flags."""
+    header = (ROOT / "recipes" / f"{name}.yaml").read_text().split("\n\n")[0].replace("\\\n#", "")
+    file = re.search(r"--config_file (\S+)", header)[1]
+    words = re.search(rf"accelerate launch (.*) -m gbpo.run {name}( |$)", header, re.MULTILINE)[1].split()
+    given, config = launch_command_parser().parse_args([*words, "script"]), load_config_from_file(str(ROOT / file))
+    assert (given.use_fsdp, given.use_deepspeed) == (bool(config.fsdp_config), bool(config.deepspeed_config))
+    assert (given.num_machines, given.num_processes) == (config.num_machines, config.num_processes) == (1, 8)
+    below = {**config.fsdp_config, **config.deepspeed_config}
+    below.pop("deepspeed_multinode_launcher", None)  # of several machines
+    assert {key: str(getattr(given, key)).lower() for key in below} == {
+        key: str(value).lower() for key, value in below.items()
+    }
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_header_gives_command_hardware_and_recipes(path):
     header = path.read_text().split("\n\n")[0]

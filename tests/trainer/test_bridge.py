@@ -39,6 +39,7 @@ OVERRIDES = {
     "_load_rng_state": "restores the completions and metrics of a generation too",
     "_load_from_checkpoint": "loads weights that transformers has saved under the names of the Hub",
     "_load_best_model": "loads weights that transformers has saved under the names of the Hub",
+    "_issue_warnings_after_load": "a tied weight that a checkpoint leaves out is not missing",
     "_get_train_sampler": "kept, so that a resumed run can skip the epochs that are done",
     "_init_training_state": "skips the order of prompts of the epochs that are done",
 }

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import transformers.trainer
 from datasets import Dataset, IterableDataset
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Qwen2_5_VLForConditionalGeneration, TrainerState
 
 from gbpo.trainer.base import BaseTrainer
@@ -317,3 +319,22 @@ def test_completions_of_an_earlier_version_are_generated_again(make, tmp_path):
     again = make("gbpo", "again", max_steps=2, **CASES["several updates per generation"])
     again.train(resume_from_checkpoint=str(folder))
     assert again.state.global_step == 2
+
+
+def test_only_weights_that_are_not_tied_are_reported_as_missing(make_trainer, tmp_path, monkeypatch):
+    """The checkpoint of the tied model holds no `lm_head.weight`. transformers would say so, although nothing lacks."""
+    trainer = make_trainer(output_dir=str(tmp_path), max_steps=1, save_strategy="steps", save_steps=1)
+    trainer.train()
+    said, file = [], tmp_path / "checkpoint-1" / "model.safetensors"
+    monkeypatch.setattr(transformers.trainer.logger, "warning", lambda message, *_, **__: said.append(message))
+    weights = load_file(file)
+    assert "lm_head.weight" not in weights
+    trainer._load_from_checkpoint(str(file.parent))
+    assert said == []
+    save_file({name: weights[name] for name in weights if name != "model.norm.weight"}, file, {"format": "pt"})
+    trainer._load_from_checkpoint(str(file.parent))
+    assert said == ["There were missing keys in the checkpoint model loaded: ['model.norm.weight']."]
+    del weights["model.embed_tokens.weight"]
+    save_file(weights, file, {"format": "pt"})
+    trainer._load_from_checkpoint(str(file.parent))
+    assert "lm_head.weight" in said[1] and "model.embed_tokens.weight" in said[1]

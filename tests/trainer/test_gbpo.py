@@ -453,9 +453,9 @@ def test_a_builtin_model_is_named_before_the_hub_is_asked(trainer, tmp_path):
 
 
 @pytest.mark.parametrize("trainer", [GBPOTrainer, BaseTrainer])
-@pytest.mark.parametrize("rewards", ["math", ["math"], [lambda completions, **_: [0.0], "my_rewards.own"]])
+@pytest.mark.parametrize("rewards", ["math", ["math"], "gpt2", [lambda completions, **_: [0.0], "my_rewards.own"]])
 def test_the_name_of_a_reward_is_refused_before_the_hub_is_asked(trainer, rewards, tmp_path):
     args = GBPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False)
     name = rewards if isinstance(rewards, str) else rewards[-1]
-    with pytest.raises(ValueError, match=re.escape(f"Write gbpo.get_reward({name!r}), or OWNER/NAME")):
+    with pytest.raises(ValueError, match=re.escape(f"Write gbpo.get_reward({name!r}) or")):
         trainer("Qwen/no-such-model", rewards, args)

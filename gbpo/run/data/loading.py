@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import transformers
 from datasets import Dataset, load_dataset
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 
 from ..recipe.arguments import EPISODES, VERIFIERS, RunArguments
 from ..rewards_package import rewards_module
@@ -50,6 +52,10 @@ def quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     datasets.disable_progress_bars()
+    downloads_are_hidden = are_progress_bars_disabled()
+    transformers.utils.logging.disable_progress_bar()  # hides downloads from the Hub too, which can take minutes
+    if not downloads_are_hidden:
+        enable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are raised with one line of their own
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
 

@@ -108,8 +108,10 @@ def _check_layout(checkpoint: Path, recipe: "Recipe") -> None:
             )
 
 
-def write_config(folder: Path, recipe: "Recipe", step: int, command: Sequence[str] = ()) -> None:
-    """Write the command, code revision, versions, hardware and all fields of a run to `config.json`, without secrets.
+def write_config(
+    folder: Path, recipe: "Recipe", step: int, command: Sequence[str] = (), command_to_continue: str = ""
+) -> None:
+    """Write the commands, code revision, versions, hardware and all fields of a run to `config.json`, without secrets.
 
     Args:
         folder: Output folder, which is created if needed.
@@ -117,6 +119,7 @@ def write_config(folder: Path, recipe: "Recipe", step: int, command: Sequence[st
         step: Step that the run continues from. If it is not 0 and `config.json` exists, the file is named
             `config-from-<step>.json`.
         command: The words of the command that started the run.
+        command_to_continue: The command that continues the run, in the folder where it was started.
     """
     folder.mkdir(parents=True, exist_ok=True)
     fields = {
@@ -127,6 +130,7 @@ def write_config(folder: Path, recipe: "Recipe", step: int, command: Sequence[st
     config = {
         "recipe": str(recipe.path),
         "command": list(command),
+        "command_to_continue": command_to_continue,
         "started": time.strftime(TIME),
         "gbpo": __version__,
         "git_revision": git_revision(),

@@ -4,19 +4,19 @@ import contextlib
 import json
 import os
 import platform
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from transformers import TrainerCallback
 
+from ...shared.commands import as_typed, short_path, short_words
 from ...shared.secret_values import without_secrets
 from ...shared.stopping import TrainingStopped
 from ..output.commands import continued
@@ -120,28 +120,32 @@ def _words() -> list[str]:
 def started_words() -> list[str]:
     """The words of the command that started this run, for readers on other machines.
 
-    Programs of this Python environment have their short names, files below the working directory relative paths, and
-    values of fields such as `hub_token` are hidden.
+    Programs of this Python environment have their names alone, other paths are short, and values of fields such as
+    `hub_token` are hidden.
     """
-    words, programs = _words(), Path(sys.executable).parent
-    if len(words) > 1 and Path(words[1]).absolute().parent == programs:  # the interpreter of an installed script
-        words = words[1:]
-    return [_short(word, programs) for word in without_secrets(words)]
-
-
-def _short(word: str, programs: Path) -> str:
-    path = Path(word)
-    if path.absolute().parent == programs:
-        return path.name
-    return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else word
+    return _shown_words(lambda program: program.name)
 
 
 def command_to_continue(output: Path) -> str:
-    """The command that started this run, including its launcher, with flags to continue in `output`.
+    """The command that started this run, with flags to continue in `output`, for the folder in which it was started.
 
-    The values of fields such as `hub_token` are hidden.
+    A program that the shell would not find by its name has its path.
     """
-    return shlex.join(continued(without_secrets(_words()), output))
+
+    def typed(program: Path) -> str:
+        return program.name if shutil.which(program.name) == str(program) else short_path(program)
+
+    return as_typed(continued(_shown_words(typed), Path(short_path(output))))
+
+
+def _shown_words(shown: Callable[[Path], str]) -> list[str]:
+    """The words of the command that started this run. `shown` gives the text of a program of this environment."""
+    programs, words = Path(sys.executable).parent, _words()
+    paths = [Path(word).absolute() for word in words]
+    if len(words) > 1 and paths[1].parent == programs:  # the interpreter of an installed script
+        words, paths = words[1:], paths[1:]
+    named = [shown(path) if path.parent == programs else word for word, path in zip(words, paths, strict=True)]
+    return short_words(without_secrets(named))
 
 
 def _tell(pipe: Any, **message: Any) -> None:

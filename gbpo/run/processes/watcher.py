@@ -195,7 +195,8 @@ class Watcher:
         line = f"ended at step {self._step}: {why}; last checkpoint: {last}"
         if why != "finished":
             line += f"; go on with: {self._command}"
-            print(f"gbpo: {line}", file=sys.stderr, flush=True)
+            new_line = "\n" if sys.stderr.isatty() else ""  # a run that was killed leaves its progress bar
+            print(f"{new_line}gbpo: {line}", file=sys.stderr, flush=True)
         with contextlib.suppress(OSError), (self._output / REPORT).open("a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...shared.command_line import OneLineErrorParser
 from ...shared.packages import check_installed, companion
 from .page import write
 
@@ -18,8 +19,11 @@ _RESULTS = "results.json"  # only a comparison has one
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line. On bad input, print one line and exit with status 2."""
-    parser = argparse.ArgumentParser(
-        prog="gbpo report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = OneLineErrorParser(
+        prog="gbpo report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        without="Without it there is nothing to report. Write gbpo report runs/tiny_math, for example.",
     )
     parser.add_argument("folder", type=Path, help="the output folder of a run, or of a comparison")
     options = parser.parse_args(argv)
@@ -30,4 +34,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             print(write(options.folder))
     except (ValueError, ImportError) as error:
-        parser.exit(2, f"gbpo report: error: {error}\n")
+        parser.error(error)

@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import math
-import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...shared.commands import as_typed, short_path
 from ...shared.pages.palette import PALETTE
 from ...shared.pages.render import CHARTS, assets, environment, thinned
 from ...shared.write_whole import write_whole
@@ -41,7 +41,7 @@ def write(run: Path, ending: End | None = None) -> Path:
     samples = last_samples(run)
     context = {
         "run": run.resolve().name,
-        "folder": str(run),
+        "folder": short_path(run),
         "algorithm": story.starts[-1].config["run"].get("algorithm", ""),
         "story": story,
         "state": _state(run, story, rows),
@@ -121,7 +121,7 @@ def _shown(value: Any) -> str:
 
 def _commands(run: Path, story: Story) -> dict[str, str]:
     """What a reader can do next: command by purpose."""
-    folder = shlex.quote(str(run))
+    folder = as_typed([short_path(run)])
     found = {}
     if story.running:
         found["write this page again"] = f"gbpo report {folder}"
@@ -129,7 +129,7 @@ def _commands(run: Path, story: Story) -> dict[str, str]:
         found["test the model"] = f"gbpo evaluate {folder}"
     elif story.command:
         where = f"from {story.checkpoint}" if story.checkpoint else "from step 0, because there is no checkpoint"
-        found[f"go on {where}"] = story.command
+        found[f"go on {where}, in the folder where the run was started"] = story.command
     if (run / "rollouts").is_dir():
         found["read all completions"] = f"gbpo rollouts {folder}"
     return found
@@ -140,7 +140,7 @@ def _history(story: Story) -> list[tuple[str, str, str]]:
     found = []
     for start in story.starts:
         text = f"resumed after step {start.step}" if start.step else "started"
-        found.append((start.time, text, shlex.join(start.config.get("command", []))))
+        found.append((start.time, text, as_typed(start.config.get("command", []))))
     for end in story.ends:
         found.append((end.time or time.strftime(TIME), f"ended at step {end.step}: {end.why}", ""))
     return sorted(found, key=lambda event: event[0])

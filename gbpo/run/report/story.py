@@ -3,13 +3,11 @@
 import fcntl
 import json
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..output.commands import continued
 from ..output.folder import CONFIG
 
 FINISHED = "finished"
@@ -56,7 +54,8 @@ class Story:
         starts: In the order of time. The last one has the settings that are in force.
         ends: In the order of time.
         running: Whether a process of this machine writes to the folder.
-        command: The command that continues the run. Empty if no command is known.
+        command: The command that continues the run, in the folder where it was started. Empty if an early version of
+            gbpo wrote the folder.
         checkpoint: The last checkpoint, or an empty text.
     """
 
@@ -94,7 +93,6 @@ def read(run: Path, ending: End | None = None) -> Story:
     report = run / _REPORT
     lines = report.read_text().splitlines() if report.is_file() else []
     ends = [End(int(match[2]), match[3], match[1]) for line in lines if (match := _END.fullmatch(line))]
-    words = starts[-1].config.get("command") or []
     checkpoints = sorted(
         (path for path in run.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()),
         key=lambda path: int(path.name.removeprefix("checkpoint-")),
@@ -103,7 +101,7 @@ def read(run: Path, ending: End | None = None) -> Story:
         starts=starts,
         ends=[*ends, ending] if ending else ends,
         running=not ending and _is_locked(run / _LOCK),
-        command=shlex.join(continued(words, run)) if words else "",
+        command=starts[-1].config.get("command_to_continue", ""),
         checkpoint=checkpoints[-1].name if checkpoints else "",
     )
 

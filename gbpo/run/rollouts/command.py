@@ -7,18 +7,10 @@ RUN is the output folder of a run with `log_completions: true`.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: object) -> NoReturn:
-        print(f"{self.prog.removeprefix('python -m ')}: error: {message}", file=sys.stderr, flush=True)
-        raise SystemExit(2)
+from ...shared.command_line import OneLineErrorParser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,12 +34,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             print(write(options.run, options.output or options.run / "rollouts.html", options.step, options.max))
     except ValueError as error:
-        parser.error(" ".join(str(error).split()))
+        parser.error(error)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> OneLineErrorParser:
     """The parser of the command."""
-    parser = _Parser(prog="gbpo rollouts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineErrorParser(
+        prog="gbpo rollouts",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        without="Without it there is nothing to show. Write gbpo rollouts runs/tiny_math, for example.",
+    )
     parser.add_argument("run", type=Path, help="the output folder of the run")
     parser.add_argument("--output", type=Path, metavar="FILE", help="the page to write (RUN/rollouts.html)")
     parser.add_argument("--step", type=int, metavar="N", help="only the generation of this optimiser step (all)")

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...shared.commands import short_path
 from ...shared.write_whole import write_whole
+from ..output.folder import CONFIG
 
 FOLDER = "rollouts"
 
@@ -32,14 +34,17 @@ def files_of(run: Path) -> list[File]:
     """The files of a run, in the order of the generations.
 
     Raises:
-        ValueError: The folder does not exist or has no files.
+        ValueError: The folder is not that of a run, or has no files.
     """
-    if not run.is_dir():
-        raise ValueError(f"{str(run)!r} is not a folder. Give the output folder of a run, for example runs/tiny_math.")
     files = _files(run)
+    if not files and not (run / CONFIG).is_file():
+        raise ValueError(
+            f"{str(run)!r} is not the output folder of a run, so there is nothing to show. Give a folder such as "
+            "runs/tiny_math, with the file config.json that a run writes."
+        )
     if not files:
         raise ValueError(
-            f"{str(run / FOLDER)!r} has no completions, so there is nothing to show. Run the recipe with "
+            f"{short_path(run / FOLDER)!r} has no completions, so there is nothing to show. Run the recipe with "
             "log_completions: true. A generation is written after its last optimiser step."
         )
     return files

@@ -2,10 +2,13 @@
 
 import json
 
+import huggingface_hub
 import pandas
 import pytest
+import transformers
+from transformers import AutoModelForCausalLM
 
-from gbpo.run.data.loading import PASSED_BY_TRL, load
+from gbpo.run.data.loading import PASSED_BY_TRL, load, quiet
 from gbpo.run.recipe.arguments import RunArguments
 
 
@@ -110,3 +113,13 @@ def test_values_that_cannot_be_used_are_refused(fields, words):
         RunArguments(dataset_name="arithmetic", **fields)
     for word in words:
         assert word in str(refused.value)
+
+
+def test_no_bar_of_transformers_cuts_the_lines_of_the_console(random_model, tmp_path, capsys, monkeypatch):
+    """transformers shows a bar while it reads and writes weights. The bars of downloads from the Hub stay."""
+    monkeypatch.setattr(transformers.utils.logging, "_tqdm_active", True)
+    huggingface_hub.utils.enable_progress_bars()
+    quiet()
+    AutoModelForCausalLM.from_pretrained(random_model).save_pretrained(tmp_path)
+    assert "%" not in capsys.readouterr().err
+    assert not huggingface_hub.utils.are_progress_bars_disabled()

@@ -1,7 +1,6 @@
 """The model card: what it links to, what it leaves out, its numbers, and the command without secrets."""
 
 import json
-import shlex
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from huggingface_hub import ModelCard
 from gbpo.run.output.model_card import model_card
 from gbpo.run.processes.ending import started_words
 from gbpo.run.recipe.parsing import parse
+from gbpo.shared.commands import as_typed
 
 PAPER = {"title": "A Paper", "id": "2604.00001", "citation": "@article{a}\n"}
 MODEL, DATA = "somebody/some-model", "somebody/some-data"
@@ -92,11 +92,16 @@ def test_the_table_has_the_means_of_the_first_and_the_last_fifth(tmp_path):
         (["python", "x.py", "--hub_token", "hf_1", "--seed", "1"], "python x.py --hub_token HIDDEN --seed 1"),
         (["python", "x.py", "--push-to-hub-token=hf_1"], "python x.py --push-to-hub-token=HIDDEN"),
         (["python", "x.py", "--max_prompt_tokens", "9"], "python x.py --max_prompt_tokens 9"),
+        (["python", "{home}/my x.py", "--a={home}/b", "--c={cwd}/d"], "python ~/'my x.py' --a ~/b --c d"),
+        (["/usr/bin/timeout", "9", "/env/gbpo", "train"], "/usr/bin/timeout 9 gbpo train"),
+        (["python", "x.py", "/data/e", "--f=/data/g"], "python x.py /data/e --f /data/g"),
     ],
 )
 def test_the_command_has_no_secrets_and_no_paths_of_the_environment(monkeypatch, tmp_path, typed, shown):
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "executable", "/env/python")
     monkeypatch.setattr(sys, "argv", ["x.py", "not", "the", "parent"])
-    monkeypatch.setattr(sys, "orig_argv", [word.replace("{cwd}", str(Path.cwd())) for word in typed])
-    assert shlex.join(started_words()) == shown
+    monkeypatch.setattr(sys, "orig_argv", [word.format(cwd=Path.cwd(), home=tmp_path) for word in typed])
+    assert as_typed(started_words()) == shown

@@ -154,6 +154,30 @@ INTERRUPT = "signal.signal(signal.SIGINT, signal.default_int_handler); signal.ra
 INTERRUPTED = FAILS.replace("raise OSError('grader is down')", f"import signal; {INTERRUPT}")
 
 
+def test_the_command_to_continue_can_be_typed_where_the_run_was_started(monkeypatch, tmp_path):
+    """With the name of the program if the shell finds it, with its path otherwise."""
+    folder, programs = tmp_path / "here", tmp_path / "here" / "env" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "gbpo").touch(mode=0o755)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+    monkeypatch.setattr(sys, "argv", ["x.py", "not", "the", "parent"])
+    words = [str(programs / "python"), str(programs / "gbpo"), "train", str(tmp_path / "a b.yaml"), "--output_dir=x"]
+    monkeypatch.setattr(sys, "orig_argv", words)
+    rest = "train ~/'a b.yaml' --output_dir runs/a --resume_from_checkpoint auto"
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert ending.command_to_continue(folder / "runs" / "a") == f"env/bin/gbpo {rest}"
+    monkeypatch.setenv("PATH", str(programs))
+    assert ending.command_to_continue(Path("runs/a")) == f"gbpo {rest}"
+    monkeypatch.chdir(tmp_path / "here" / "env")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert ending.command_to_continue(Path("a")).startswith("bin/gbpo train ~/")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert ending.command_to_continue(folder).startswith("~/here/env/bin/gbpo train ~/'a b.yaml' --output_dir ~/here ")
+
+
 def test_an_interrupt_ends_with_the_command_to_continue_and_no_traceback(launch, boxing_model, tmp_path):
     (tmp_path / "my_rewards.py").write_text(INTERRUPTED)
     done = launch(
@@ -162,6 +186,7 @@ def test_an_interrupt_ends_with_the_command_to_continue_and_no_traceback(launch,
     assert done.returncode == 130
     assert "gbpo: ended at step 0: interrupted; last checkpoint: none; go on with: " in done.stderr
     assert "Traceback" not in done.stderr
+    assert "%|" not in done.stderr  # a progress bar, which would cut the lines of a file
 
 
 def test_a_failing_reward_is_the_reported_reason(launch, boxing_model, tmp_path):
@@ -270,6 +295,15 @@ def test_watcher_reports_a_killed_run(start_rank, tmp_path):
     end(process, {"step": 1}, {"step": 2})
     assert report(tmp_path) == ["ended at step 2: killed; last checkpoint: none; go on with: the command"]
     assert "gbpo: ended at step 2: killed" in process.stderr.read()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_end_is_a_line_of_its_own(tmp_path, capsys, monkeypatch, terminal):
+    """In a terminal, a run that was killed leaves its progress bar without a new line."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    about = {"output": str(tmp_path), "folder": str(tmp_path / "w"), "rank": 0, "ranks": 1, "host": "a", "pid": 7}
+    watcher.Watcher(**about, command="the command")._report("killed")
+    assert capsys.readouterr().err.startswith("\ngbpo: ended" if terminal else "gbpo: ended")
 
 
 @pytest.mark.parametrize("ignores_sigterm", [False, True])

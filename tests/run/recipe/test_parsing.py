@@ -191,6 +191,7 @@ def test_header_gives_command_hardware_time_and_expected_result(path):
     text = "\n".join(header)
     command = re.search(rf"accelerate launch (--config_file (\S+) )?launch/gbpo.py recipes/{path.name}", text)
     assert command and bool(command[1]) == (PLANS[path.stem][0] > 1)
+    assert f"gbpo train {path.stem}\n" in text or f"-m gbpo.run {path.stem}" in text  # these need no checkout
     assert "Hardware:" in text and "Time" in text and re.search("expect|result", text)
     assert len(header) >= 6
     if "save_steps" in path.read_text():

@@ -6,6 +6,7 @@ import pytest
 
 CONFIG = {
     "command": ["gbpo", "train", "mine.yaml", "--seed", "1"],
+    "command_to_continue": "gbpo train mine.yaml --seed 1 --output_dir runs/mine --resume_from_checkpoint auto",
     "started": "2026-11-01 10:00:00",
     "gbpo": "0.1.0",
     "git_revision": None,

@@ -120,9 +120,22 @@ def test_a_run_that_ends_early(make_run, logs, checkpoint, where):
     text = text_of(write(run, End(3, "the entropy fell below 5 %")))
     assert "The run ended at step 3: the entropy fell below 5 %" in text
     assert f"To go on {where}" in text
-    assert f"gbpo train mine.yaml --seed 1 --output_dir {run} --resume_from_checkpoint auto" in text
+    assert "gbpo train mine.yaml --seed 1 --output_dir runs/mine --resume_from_checkpoint auto" in text
+    assert "in the folder where the run was started" in text
     assert "ended at step 3" in text.split("History")[-1]
     assert "gbpo evaluate" not in text
+
+
+def test_the_commands_have_paths_from_the_working_folder(make_run, logs, monkeypatch, tmp_path):
+    """The page is often sent to others, who need not know the home folder of its author."""
+    run = make_run(logs(3), ["2026-11-01 11:00:00 ended at step 3: finished; last checkpoint: none"])
+    monkeypatch.chdir(tmp_path)
+    assert "gbpo evaluate mine" in text_of(write(run))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert "gbpo evaluate ~/mine" in (text := text_of(write(run)))
+    assert str(tmp_path) not in text
 
 
 def test_a_resumed_run_shows_the_settings_of_each_start(make_run, logs, resume):

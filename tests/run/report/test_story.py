@@ -26,16 +26,16 @@ def test_a_killed_run_has_the_command_to_go_on(make_run):
     story = read(run)
     assert story.end == End(14, "rank 0 (a, process 7): killed", "2026-11-01 10:30:00")
     assert story.checkpoint == "checkpoint-10"  # 10 comes after 2
-    assert story.command == f"gbpo train mine.yaml --seed 1 --output_dir {run} --resume_from_checkpoint auto"
+    assert story.command == "gbpo train mine.yaml --seed 1 --output_dir runs/mine --resume_from_checkpoint auto"
 
 
 def test_the_end_before_a_resume_is_not_the_end_of_the_resumed_run(make_run, resume):
     run = make_run(ends=[KILLED])
-    resume(run, 10, started="2026-11-01 10:45:00", command=["gbpo", "train", "mine.yaml", "--output_dir", str(run)])
+    resume(run, 10, started="2026-11-01 10:45:00", command_to_continue="gbpo train other.yaml")
     story = read(run)
     assert story.end is None and len(story.ends) == 1
     assert [start.step for start in story.starts] == [0, 10]
-    assert story.command == f"gbpo train mine.yaml --output_dir {run} --resume_from_checkpoint auto"
+    assert story.command == "gbpo train other.yaml"
     assert read(run, End(20, "interrupted")).end == End(20, "interrupted")
 
 

@@ -20,10 +20,10 @@ def test_the_page_is_written_beside_the_files(run, capsys, tmp_path):
         (["{run}", "--replay"], "--replay needs a step: it grades the completions of one step."),
         (["{run}", "--replay", "--step", "1", "--output", "x"], "--output is the page, but --replay writes no page."),
         (["{run}", "--max", "0"], "--max 0 would leave no generation on the page. Write a positive number."),
-        (["{run}/../none"], "none' is not a folder. Give the output folder of a run, for example runs/tiny_math."),
-        (["{run}/rollouts"], "has no completions, so there is nothing to show. Run the recipe with log_completions"),
+        (["{run}/../none"], "none' is not the output folder of a run, so there is nothing to show. Give a folder such"),
+        (["{run}/rollouts"], "rollouts' is not the output folder of a run, so there is nothing to show."),
         (["{run}", "--output", "{run}/none/page.html"], "cannot be written (No such file or directory)."),
-        (["{run}", "--pages"], "unrecognized arguments: --pages"),
+        (["{run}", "--pages"], "unknown option --pages. Did you mean --"),
     ],
 )
 def test_errors_are_one_line(run, capsys, words, message):
@@ -33,3 +33,10 @@ def test_errors_are_one_line(run, capsys, words, message):
     assert stop.value.code == 2
     assert error.startswith("gbpo rollouts: error: ") and error.count("\n") == 1
     assert message.format(run=run) in error
+
+
+def test_a_run_without_completions_is_told_how_to_log_them(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        main([str(tmp_path)])
+    assert "has no completions, so there is nothing to show. Run the recipe with log_comp" in capsys.readouterr().err

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import sys
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 
 class OneScreenHelp(argparse.HelpFormatter):
@@ -21,7 +23,15 @@ class OneScreenHelp(argparse.HelpFormatter):
 
 
 class OneLineErrorParser(argparse.ArgumentParser):
-    """An argument parser whose errors are a single line without the usage text."""
+    """An argument parser whose errors are a single line without the usage text.
+
+    Args:
+        without: What follows if a required argument is missing, and what to write. The error then ends with this.
+    """
+
+    def __init__(self, *args: Any, without: str = "", **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._without = without
 
     def parse_args(self, args=None, namespace=None):
         """Parse all arguments. The error for an unknown option names the nearest known one."""
@@ -36,6 +46,21 @@ class OneLineErrorParser(argparse.ArgumentParser):
 
     def error(self, message: object) -> NoReturn:
         """Print `PROGRAM: error: MESSAGE` and exit with status 2."""
+        if missing := re.fullmatch("the following arguments are required: (.*)", str(message)):
+            message = f"Missing: {missing[1]}. {self._without}"
         program = self.prog.removeprefix("python -m ")
         print(f"{program}: error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
         raise SystemExit(2)
+
+
+def check_file(option: str, path: Path | None) -> None:
+    """Check that a file can be written, before the work whose result it takes.
+
+    Raises:
+        ValueError: It is a folder, or its folder does not exist.
+    """
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ValueError(
+            f"{option} {str(path)!r} cannot be written, because it is a folder or its folder does not exist. Give "
+            "another file."
+        )
