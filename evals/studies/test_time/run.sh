@@ -16,7 +16,7 @@ algorithms=(
 
 seeds=(1 2 3 4 5)
 
-study() { # NAME UPDATES LEARNING_RATE [GENERATIONS [OPTION…]]: the algorithms with each seed, 60 generations unless given
+study() { # NAME UPDATES LEARNING_RATE [GENERATIONS [OPTION…]]: the algorithms with each seed, 60 generations by default
     local tenth=$((${4:-60} / 10 * $2)) # optimiser steps
     "${PYTHON:-.venv/bin/python}" -m evals.compare recipes/tiny_ttrl.yaml --algorithms "${algorithms[@]}" \
         --seeds "${seeds[@]}" --jobs "${JOBS:-2}" --output "runs/ttrl/$1" \
@@ -67,14 +67,14 @@ study confirmation-16-rate-3e-5 16 3e-5
 
 # Staleness and mismatch, written down before these runs. The votes are the 8 completions themselves, because additional
 # votes cannot be combined with `generate_ahead` or `sampling_dtype`. The anchor is the default, `trainer`. There are 4
-# updates per generation. A try of GRPO with seed 0 chose the rate: with 1e-4 it ended at 0.72 of right sums, and at 0.76
-# with completions of 16 generations ago, so nothing happened. With 3e-4 it stayed at 0.4 to 0.5 from the middle of the
-# run on, so it is near the edge. The seeds are 16 to 20, in all three settings. If there is no time for seed 20, the
-# seeds are 16 to 19 in all of them.
+# updates per generation. A try of GRPO with seed 0 chose the rate: with 1e-4 it ended at 0.72 of right sums, and at
+# 0.76 with completions of 16 generations ago, so nothing happened. With 3e-4 it stayed at 0.4 to 0.5 from the middle
+# of the run on, so it is near the edge. The seeds are 16 to 20, in all three settings. If there is no time for seed 20,
+# the seeds are 16 to 19 in all of them.
 #
 # - An axis shows an effect if GRPO ends significantly lower with it than without it: paired t-test over seeds of the
-#   final mean@16, p < 0.05 after Holm's correction for the two axes. An axis without this effect cannot judge which loss
-#   bears it better, and the page says so.
+#   final mean@16, p < 0.05 after Holm's correction for the two axes. An axis without this effect cannot judge which
+#   loss bears it better, and the page says so.
 # - The differences to GRPO in the same setting, 3 losses in 3 settings, are another family. A difference counts if its
 #   p-value, corrected by Holm's method for all 9, is below 0.05.
 seeds=(16 17 18 19 20)
