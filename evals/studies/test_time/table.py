@@ -11,8 +11,7 @@ written before the numbers were computed:
 
 - A run **ends below its start** if its last validation is below its first.
 - A run **collapses** if it shows the sign "fall" of `evals.report.stability` in these validations: two in a row are
-  below half of the best one so far. The report of a comparison reads the reward in place of them. Here the reward is
-  the agreement with the vote, which also rises while the answers become wrong.
+  below half of the best one so far.
 - A run **reaches one half** at the first validation of at least 0.5.
 """
 
