@@ -103,7 +103,7 @@ def explored() -> None:
 def compared(studies: dict[str, Results]) -> None:
     """Print one table for each comparison by title. The differences between the losses and GRPO are one family."""
     differences = {
-        (title, name): paired_difference(rights(results.done(name, {})), rights(results.done("grpo", {})))
+        (title, name): difference(results, name)
         for title, results in studies.items()
         for name in results.algorithms
         if name != "grpo"
@@ -116,6 +116,13 @@ def compared(studies: dict[str, Results]) -> None:
         for name in results.algorithms:
             mean, *rest = row(results.done(name, {}))
             print("| " + " | ".join([NAMES[name], mean, *written.get((title, name), ["–", "–"]), *rest]) + " |")
+
+
+def difference(results: Results, name: str) -> Interval:
+    """The difference between a loss and GRPO, with the seeds that both have finished."""
+    cells = results.done(name, {})
+    seeds = {cell.seed for cell in cells}
+    return paired_difference(rights(cells), rights([one for one in results.done("grpo", {}) if one.seed in seeds]))
 
 
 def axes() -> None:
