@@ -56,7 +56,7 @@ AXES = {
 }
 NAMES = {
     "grpo": "GRPO",
-    "grpo:loss_type=cispo": "CISPO",
+    "grpo:loss_type=cispo": "CISPO, weights up to 0.2",
     "grpo:importance_sampling_level=sequence": "GRPO, ratio per sequence",
     "gbpo": "GBPO as published",
     "gbpo:target_baseline=exact": "GBPO, exact",
