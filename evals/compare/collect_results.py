@@ -24,7 +24,7 @@ from .process_log import last_lines
 
 _TAIL_LINES = 15  # lines of output kept for a failed run
 
-# Metrics of a run that the report uses. The means of the single rewards in the validation are kept too.
+# Metrics of a run that the report and the studies use. The means of the single rewards are kept too.
 SERIES = (
     "step",
     "elapsed",
@@ -40,6 +40,7 @@ SERIES = (
     "clip_ratio/region_mean",
     "completions/mean_length",
     "frac_reward_zero_std",
+    "rewards/majority_vote/label_accuracy",
 )
 
 
@@ -78,7 +79,7 @@ def _cell(plan: ComparisonPlan, point: Point, seed: int) -> Cell:
     files = plan.cell_folder(point, seed)
     record = files.record
     rows = folder.read_metrics(files.run)
-    rewards = sorted({name for row in rows for name in row if _is_validation_reward(name)})
+    rewards = sorted({name for row in rows for name in row if _is_single_reward(name)})
     columns = {name: [row.get(name) for row in rows] for name in (*SERIES, *rewards)}
     best = files.best_checkpoint()
     steps = [rows[-1]["step"] if rows else 0, int(best.name.rpartition("-")[2]) if best else 0]
@@ -118,9 +119,9 @@ def _updates_per_generation(training: dict[str, Any]) -> float | None:
     return training["steps_per_generation"] * training["num_iterations"] / training["gradient_accumulation_steps"]
 
 
-def _is_validation_reward(metric: str) -> bool:
-    """Whether a metric is the mean of one reward function in the validation."""
-    return metric.startswith("eval_rewards/") and metric.endswith("/mean")
+def _is_single_reward(metric: str) -> bool:
+    """Whether a metric is the mean of one reward function, in training or in the validation."""
+    return metric.startswith(("rewards/", "eval_rewards/")) and metric.endswith("/mean")
 
 
 def _from_checkout(command: list[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from ..shared.estimates import Interval, iqm_interval, mean_interval, pass_at_k, possible_range
 from ..shared.results import Cell, Evaluation, Results, label
 from .differences import GridDifference, PointDifference, grid_differences, point_differences
-from .run_numbers import area, completion_tokens, final_entropy, generations, logged, reach, score, validation_metric
+from .run_numbers import area, completion_tokens, final_entropy, generations, logged, reach, reward_metrics, score
 from .stability import Sign, collapsed, gradient_spikes, max_drawdown, signs
 from .verdicts import THRESHOLD_SHARE, threshold_line
 
@@ -49,7 +49,7 @@ class PointSummary:
         peak_memory_gb: Peak memory; median over seeds.
         collapsed: Number of finished seeds that collapsed, as defined in `evals.report.stability`.
         first_signs: Sign → number of collapsed seeds in which it appeared first.
-        max_drawdown: Largest fall of the smoothed training reward from its peak so far; mean over seeds.
+        max_drawdown: Largest fall of the smoothed training reward (`reward_metrics`) from its peak; mean over seeds.
         first_entropy: Entropy of the first log in nats per token; mean over seeds.
         entropy: Entropy of the last log in nats per token.
         gradient_spikes: Number of logs with a spike of the gradient norm; mean over seeds.
@@ -115,8 +115,8 @@ def analyse(results: Results) -> Analysis:
     The threshold of a grid point is `THRESHOLD_SHARE` of the way from the first validation reward, averaged over all
     runs, to the highest final validation reward of an algorithm, averaged over its seeds.
     """
-    validation = validation_metric(results)
-    found = {cell.folder: signs(cell.series) for cell in results.cells}
+    training, validation = reward_metrics(results)
+    found = {cell.folder: signs(cell.series, training, validation) for cell in results.cells}
     models = [model for cell in results.cells for model in (cell.last, cell.best) if model]
     of_reward = possible_range(value for model in models for value in model.scores)
     of_validation = possible_range(value for cell in results.cells for value in logged(cell, validation))
@@ -128,7 +128,7 @@ def analyse(results: Results) -> Analysis:
             cells = [c for c in results.cells if (c.algorithm, c.setting) == (algorithm, setting)]
             failed = sum(cell.status == "failed" for cell in cells)
             done = results.done(algorithm, setting)
-            how = validation, threshold, of_reward, of_validation
+            how = training, validation, threshold, of_reward, of_validation
             summaries.append(_point_summary(setting, algorithm, done, failed, found, *how))
     reward_range, validation_range = (high - low for low, high in (of_reward, of_validation))
     return Analysis(
@@ -163,6 +163,7 @@ def _point_summary(
     cells: Sequence[Cell],
     failed: int,
     found: Mapping[str, Sequence[Sign]],
+    training: str,
     validation: str,
     threshold: float | None,
     of_reward: _Limits,
@@ -193,7 +194,7 @@ def _point_summary(
         peak_memory_gb=_median(cell.peak_memory_gb for cell in cells),
         collapsed=len(collapses),
         first_signs=dict(Counter(came[0].kind for came in collapses)),
-        max_drawdown=_mean(max_drawdown(cell.series.get("reward", [])) for cell in cells),
+        max_drawdown=_mean(max_drawdown(cell.series.get(training, [])) for cell in cells),
         first_entropy=_mean(values[0] for cell in cells if (values := logged(cell, "entropy"))),
         entropy=_interval((end for cell in cells if (end := final_entropy(cell)) is not None), (0, math.inf)),
         gradient_spikes=_mean(

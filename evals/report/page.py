@@ -22,7 +22,7 @@ from .figures import figures
 from .formatting import bounds, markdown, signed
 from .heat_maps import heat_maps
 from .overview import overview
-from .run_numbers import mean_name
+from .run_numbers import mean_name, reward_metrics
 from .stability import COLLAPSES, SIGNS
 from .tables import tables
 from .verdicts import THRESHOLD_SHARE
@@ -110,6 +110,8 @@ def _context(results: Results, analysis: Analysis, mean: str) -> dict[str, Any]:
     for difference in sorted(analysis.differences, key=lambda difference: -difference.last.estimate):
         verdicts.setdefault(label(difference.setting), []).append(difference)
     points = [label(setting) for setting in results.settings()]
+    training, validation = reward_metrics(results)
+    judged = f"Collapses and drawdowns are read from {training} and, in the validations, {validation}."
     collapsed = {(label(s.setting), s.algorithm) for s in analysis.summaries if s.collapsed}
     return {
         "results": results,
@@ -132,7 +134,7 @@ def _context(results: Results, analysis: Analysis, mean: str) -> dict[str, Any]:
             if (label(cell.setting), cell.algorithm) in collapsed and (signs := analysis.signs.get(cell.folder))
         ],
         "has_intervals": has_intervals,
-        "rules": _RULES + (_INTERVALS if has_intervals else _NO_INTERVALS),
+        "rules": [*_RULES, judged] + (_INTERVALS if has_intervals else _NO_INTERVALS),
         "curves": curves,
         "banded": any(line and line["low"] for at in curves["points"] for panel in at["panels"] for line in panel),
         "max_points": MAX_POINTS,

@@ -1,6 +1,6 @@
 """Numbers of one run, and the names of its measures, from its logs and its evaluation.
 
-`validation` names the metric that counts as the validation curve, see `validation_metric`.
+`validation` names the metric that counts as the validation curve, see `reward_metrics`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ def mean_name(results: Results) -> str:
     return f"mean@{samples.pop()}" if len(samples) == 1 else "mean@k"
 
 
-def validation_metric(results: Results) -> str:
-    """Metric of the validations: the reward of the test if the runs logged it, else the reward that they trained on.
+def reward_metrics(results: Results) -> tuple[str, str]:
+    """Metrics of training and of validation: the reward of the test if it was logged, else the reward trained on.
 
-    The two differ if a run has several rewards, or learns from a majority vote without reference answers.
+    The two differ if a run has several rewards, or learns from a majority vote without reference answers. The results
+    of earlier versions have the reward of the test in the validations only.
     """
     [name, *_] = results.evaluation.get("reward_funcs") or [""]
-    metric = f"eval_rewards/{name.rpartition('.')[2]}/mean"
-    return metric if any(logged(cell, metric) for cell in results.cells) else "eval_reward"
+    mean = f"rewards/{name.rpartition('.')[2]}/mean"
+    named = any(logged(cell, metric) for cell in results.cells for metric in (mean, f"eval_{mean}"))
+    return (mean, f"eval_{mean}") if named else ("reward", "eval_reward")
 
 
 def score(model: Evaluation) -> float:

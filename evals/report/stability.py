@@ -68,18 +68,29 @@ class Sign:
     line: str
 
 
-def signs(series: Series) -> list[Sign]:
+def signs(series: Series, reward: str = "reward", validation: str = "eval_reward") -> list[Sign]:
     """Find the first log at which each kind of sign appeared.
 
     Args:
         series: Logged metrics, as in `Cell.series`. Metrics may be missing.
+        reward: Metric in which a drawdown or a fall is looked for. It differs from the reward that the run trained on
+            if that reward does not say what is right, such as the agreement with a majority vote.
+        validation: The same for the validations.
 
     Returns:
         At most one sign per kind, in order of appearance.
     """
     rows = _rows(series)
-    falls = sorted([*_fall(rows), *_validation_fall(rows)])[:1]
-    lines = [*_collapses(rows), *falls, *_ratio(rows), *_gradient(rows)]
+    read = {"reward": reward, "eval_reward": validation}
+    others = {name: column for name, column in series.items() if name not in read}
+    graded = _rows(others | {name: series[metric] for name, metric in read.items() if metric in series})
+    lines = [
+        *(found for found in _collapses(rows) if found[1] != "drawdown"),
+        *(found for found in _collapses(graded) if found[1] == "drawdown"),
+        *sorted([*_fall(graded), *_validation_fall(graded)])[:1],
+        *_ratio(rows),
+        *_gradient(rows),
+    ]
     return [Sign(int(rows[i]["step"]), kind, line) for i, kind, line in sorted(lines)]
 
 

@@ -112,10 +112,13 @@ def other_bounds(problem: Problem, rng: np.random.Generator) -> Errors:
         η(π*) − η(π0) = E_{s~d_π*}[Σ_a (π* − π0) Q] = ε · E_{s~d_π*}[Σ_a w |Q − μ|].
 
     Bounds may be asymmetric: ε_high above μ and ε_low below, with another quantile of Q for the median. They are chosen
-    so small that 0 ≤ π ≤ 1 holds inside them. DPPO's gradient is checked too.
+    so small that 0 ≤ π ≤ 1 holds inside them. Wider bounds end at 0 and 1: then π0 ρ* with t = 1 + ε · sign(A) is the
+    highest probability that the bounds allow where A > 0, and the lowest where A < 0. DPPO's gradient is checked too.
     """
     mdps, old = problem.mdps, problem.old
     q = mdps.action_values(old)
+    advantage = _advantage(q, old)
+    target = call_core(target_ratio, advantage, **problem.bounds, temperature=0.0)
     for exponent in (0.5, 1.0, float(rng.uniform())):
         weights = old ** (1 - exponent)
         room = np.minimum(old, 1 - old) / weights  # least distance of π0 to 0 and 1, in units of the width
@@ -131,6 +134,11 @@ def other_bounds(problem: Problem, rng: np.random.Generator) -> Errors:
         gains = np.where(centred > 0, bounds["epsilon_high"], -bounds["epsilon_low"]) * centred
         gain = mdps.returns(optimal) - mdps.returns(old)
         yield "other bounds, improvement", abs(gain - _mean(mdps.occupancy(optimal), weights, gains))
+        lowest = np.maximum(old - problem.bounds["epsilon_low"] * weights, 0)
+        highest = np.minimum(old + problem.bounds["epsilon_high"] * weights, 1)
+        furthest = np.where(advantage > 0, highest, lowest)
+        ratio = call_core(widened_target_ratio, target, np.log(old), exponent=exponent)
+        yield "other bounds, between 0 and 1", abs(old * ratio - furthest)[advantage != 0]
     yield from _dppo(problem, q, rng)
 
 
@@ -308,12 +316,16 @@ def ppo(problem: Problem, rng: np.random.Generator) -> Errors:
     ratio = log_ratio.exp().detach()
     past = torch.where(advantage > 0, ratio > 1 + high, ratio < 1 - low)
     back = advantage.abs() * ratio * (ratio - 1).sign()
+    slope = 0.3
     ppo_gradient = gradient(clipped(log_ratio))
     for target in targets:
         bpo_gradient = gradient(bounded_ratio_loss(log_ratio, target, advantage))
+        sloped = gradient(bounded_ratio_loss(log_ratio, target, advantage, overshoot_slope=slope))
         without_slope = gradient(bounded_ratio_loss(log_ratio, target, advantage, overshoot_slope=0.0))
         yield "PPO, gradient", (bpo_gradient - ppo_gradient)[~past].abs().numpy()
         yield "PPO, past the target", (ppo_gradient.abs() + (bpo_gradient - back).abs())[past].numpy()
+        expected = torch.where(past, slope * back, ppo_gradient)
+        yield "PPO, overshoot_slope 0.3", (sloped - expected).abs().numpy()
         yield "PPO, overshoot_slope 0", (without_slope - ppo_gradient).abs().numpy()
 
 

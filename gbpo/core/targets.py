@@ -165,7 +165,7 @@ def bound_width(old_log_probs: torch.Tensor, *, exponent: float) -> torch.Tensor
     Departs from the paper, which has q = 0 alone.
 
     Args:
-        old_log_probs: log π0, any shape. Values below -80 count as -80.
+        old_log_probs: log π0, any shape. Values below -80 count as -80, and values above 0 as 0.
         exponent: q, in [0, 1].
 
     Returns:
@@ -191,7 +191,7 @@ def widened_target_ratio(target: torch.Tensor, old_log_probs: torch.Tensor, *, e
 
     Args:
         target: t, in any shape that broadcasts with `old_log_probs`, for example (B, 1).
-        old_log_probs: log π0, for example (B, T). Values below -80 count as -80.
+        old_log_probs: log π0, for example (B, T). Values below -80 count as -80, and values above 0 as 0.
         exponent: q, in [0, 1].
 
     Returns:

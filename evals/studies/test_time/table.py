@@ -4,15 +4,15 @@ A difference is that of the share of right completions on the held-out sums betw
 averaged over seeds. Its p-value is that of Student's paired t-test, corrected by Holm's method. The differences with
 the seeds 1 to 5 are one family. Those of the confirmation with fresh seeds are another, because they were chosen
 before. Those at equal optimiser steps are a third. Those of the second confirmation, with GRPO at the setting that the
-screen found, are a fourth.
+screen found, are a fourth. With stale completions and with a mismatch, the effects on GRPO are a fifth and the
+differences to GRPO a sixth.
 
 The other measures read the validations of a run, which are the shares of right completions. The definitions were
 written before the numbers were computed:
 
 - A run **ends below its start** if its last validation is below its first.
 - A run **collapses** if it shows the sign "fall" of `evals.report.stability` in these validations: two in a row are
-  below half of the best one so far. The report of a comparison reads the reward in place of them. Here the reward is
-  the agreement with the vote, which also rises while the answers become wrong.
+  below half of the best one so far.
 - A run **reaches one half** at the first validation of at least 0.5.
 """
 
@@ -49,8 +49,14 @@ SCREEN = {
     "4 updates, 1e-4, 240 generations": "screen-4-generations-240",
 }
 SECOND = "confirmation-16-rate-3e-5"
+AXES = {
+    "Fresh completions, one dtype": "axes-none",
+    "Completions of 16 generations ago": "axes-ahead-16",
+    "Sampler in bfloat16, trainer in float32": "axes-bfloat16",
+}
 NAMES = {
     "grpo": "GRPO",
+    "grpo:loss_type=cispo": "CISPO, weights up to 0.2",
     "grpo:importance_sampling_level=sequence": "GRPO, ratio per sequence",
     "gbpo": "GBPO as published",
     "gbpo:target_baseline=exact": "GBPO, exact",
@@ -59,6 +65,7 @@ NAMES = {
     "gbpo:target_baseline=exact,bound_exponent=1": "GBPO, exact, bounds on the probability",
 }
 RIGHT = "eval_rewards/exact_match/mean"  # share of right completions in the validation
+LABELS = "rewards/majority_vote/label_accuracy"  # share of majority labels that are right, in training
 
 
 def curve(cell: Cell) -> tuple[list[float], list[float]]:
@@ -90,9 +97,13 @@ def row(cells: Sequence[Cell]) -> list[str]:
 
 def explored() -> None:
     """Print one table for each comparison with the seeds 1 to 5."""
-    studies = {title: Results.load(STUDY / folder) for title, folder in TABLES.items()}
+    compared({title: Results.load(STUDY / folder) for title, folder in TABLES.items()})
+
+
+def compared(studies: dict[str, Results]) -> None:
+    """Print one table for each comparison by title. The differences between the losses and GRPO are one family."""
     differences = {
-        (title, name): paired_difference(rights(results.done(name, {})), rights(results.done("grpo", {})))
+        (title, name): difference(results, name)
         for title, results in studies.items()
         for name in results.algorithms
         if name != "grpo"
@@ -105,6 +116,31 @@ def explored() -> None:
         for name in results.algorithms:
             mean, *rest = row(results.done(name, {}))
             print("| " + " | ".join([NAMES[name], mean, *written.get((title, name), ["–", "–"]), *rest]) + " |")
+
+
+def difference(results: Results, name: str) -> Interval:
+    """The difference between a loss and GRPO, with the seeds that both have finished."""
+    cells = results.done(name, {})
+    seeds = {cell.seed for cell in cells}
+    return paired_difference(rights(cells), rights([one for one in results.done("grpo", {}) if one.seed in seeds]))
+
+
+def axes() -> None:
+    """Print the runs with stale completions and with a mismatch, what either costs GRPO, and the labels."""
+    studies = {title: Results.load(STUDY / folder) for title, folder in AXES.items()}
+    compared(studies)
+    none, *others = AXES
+    grpo = {title: rights(results.done("grpo", {})) for title, results in studies.items()}
+    effects = {("grpo", title): paired_difference(grpo[title], grpo[none]) for title in others}
+    print(f"\n| axis | GRPO − GRPO of “{none}” | p, Holm |")
+    print("|---|---|---|")
+    for (_, title), texts in _written(effects).items():
+        print("| " + " | ".join([title, *texts]) + " |")
+    print("\n| loss |", *(f"{title} |" for title in studies))
+    print("|---" * (1 + len(studies)) + "|")
+    for name in studies[none].algorithms:
+        right = [f"{fmean(map(label_accuracy, results.done(name, {}))):.2f}" for results in studies.values()]
+        print("| " + " | ".join([NAMES[name], *right]) + " |")
 
 
 def confirmation() -> dict[tuple[str, str], list[Cell]]:
@@ -174,7 +210,8 @@ def safety() -> None:
     for name, shown in NAMES.items():
         found = [results.done(name, {}) for results in studies.values()]
         counts = [f"{below_start(cells)}, {collapses(cells)}" if cells else "–" for cells in found]
-        print("| " + " | ".join([shown, *counts]) + " |")
+        if any(found):
+            print("| " + " | ".join([shown, *counts]) + " |")
     print(
         "\n| loss | setting | below start | collapsed | reach one half | generations to it | thousand tokens to it "
         "| standard deviation | lowest seed |"
@@ -230,6 +267,11 @@ def confirmed_again() -> None:
     print("|---|---|---|---|")
     for (name, title), texts in _written(differences).items():
         print("| " + " | ".join([NAMES[name], title, *texts]) + " |")
+
+
+def label_accuracy(cell: Cell) -> float:
+    """Share of the majority labels that are right, in the last five logs of a run."""
+    return fmean([value for value in cell.series[LABELS] if value is not None][-5:])
 
 
 def updates(title: str) -> int:
@@ -288,3 +330,4 @@ if __name__ == "__main__":
     safety()
     screened()
     confirmed_again()
+    axes()

@@ -118,6 +118,8 @@ def check_done(cell):
         if value is not None
     ]
     assert [step for step, _ in validated] == [0, 2, 4, 6, 8]
+    trained = cell.series["rewards/ord_mod_3/mean"]
+    assert any(trained) and trained == cell.series["reward"]
     single = [value for value in cell.series["eval_rewards/ord_mod_3/mean"] if value is not None]
     assert single == pytest.approx([value for _, value in validated])  # the recipe has one reward, of weight 1
     highest = max(value for step, value in validated if step)

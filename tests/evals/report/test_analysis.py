@@ -325,6 +325,21 @@ def test_collapses_and_their_first_signs(make_results, make_cell):
     assert summary(analysis, "gbpo").collapsed == 0  # failed runs do not count
 
 
+def test_collapses_are_counted_with_the_reward_of_the_test(make_results, make_cell):
+    """The runs learn from a majority vote, which rises. The reward of the test has weight 0 and falls in one run."""
+    names = ("eval_reward", "entropy", "grad_norm", "gbpo/outside_bounds", "gbpo/ratio_p01", "gbpo/ratio_p99")
+    empty = {name: [None] * 12 for name in (*names, "num_tokens", "elapsed")}
+    vote = empty | {"step": list(range(12)), "reward": [i / 12 for i in range(12)]}
+    wrong, right = (vote | {"rewards/exact_match/mean": [0.4] * 5 + [end] * 7} for end in (0.0, 0.4))
+    cells = [make_cell("grpo", seed, [1], series=logs) for seed, logs in enumerate((wrong, right))]
+    results = make_results(cells)
+    assert summary(analyse(results), "grpo").collapsed == 0  # a file that does not name the reward of the test
+    results.evaluation["reward_funcs"] = ["exact_match"]
+    found = summary(analyse(results), "grpo")
+    assert (found.collapsed, found.first_signs) == (1, {"fall": 1})
+    assert found.max_drawdown == pytest.approx(0.2)  # 0.4 → 0 in one run, none in the other
+
+
 def test_a_baseline_without_cells(make_results, make_cell):
     analysis = analyse(make_results([make_cell("gbpo", 0, [1])]))
     assert (summary(analysis, "grpo").seeds, analysis.differences) == (0, [])

@@ -239,6 +239,19 @@ def test_the_report_names_the_interval_methods_of_the_code(tmp_path):
         assert not re.search(r"bootstrap|percentile interval|student|clopper|t interval|normal interval", text, re.I)
 
 
+def test_the_report_names_the_reward_in_which_collapses_are_counted(tmp_path):
+    results, analysis = made_up(seeds=2)
+    html, summary = written(tmp_path / "one", results, analysis)
+    trained_on = "are read from reward and, in the validations, eval_reward."
+    assert trained_on in html and trained_on in summary.replace("\\", "")
+    results.evaluation["reward_funcs"] = ["exact_match"]
+    for cell in results.cells:
+        cell.series["eval_rewards/exact_match/mean"] = cell.series["eval_reward"]
+    named = "are read from rewards/exact_match/mean and, in the validations, eval_rewards/exact_match/mean."
+    html, summary = written(tmp_path / "two", results, analysis)
+    assert named in html and named in summary.replace("\\", "")
+
+
 def test_tables_contain_the_numbers_of_the_analysis(full):
     _, _, analysis, html, summary = full
 

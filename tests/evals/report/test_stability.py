@@ -149,6 +149,21 @@ def test_a_solved_task_has_not_collapsed():
     assert not collapsed(signs(solved))
 
 
+def test_a_rising_vote_does_not_hide_that_answers_become_wrong():
+    # the vote of the training rises all the time; right completions as in "rose and lost it"
+    logs = series(reward=[i / 25 for i in range(25)], eval_reward=[i / 25 for i in range(25)])
+    logs["rewards/exact_match/mean"] = [0.0] * 5 + [1.0] * 10 + [0.0] * 10
+    logs["eval_rewards/exact_match/mean"] = [0.3, 0.1, 0.1] + [None] * 22
+    metrics = "rewards/exact_match/mean", "eval_rewards/exact_match/mean"
+    assert signs(logs) == []
+    # the validations fall at log 3, and the mean of five logs at log 18
+    assert [(sign.kind, sign.step) for sign in signs(logs, *metrics)] == [("fall", 30), ("drawdown", 180)]
+    del logs["rewards/exact_match/mean"]  # results of an earlier version
+    assert [(sign.kind, sign.step) for sign in signs(logs, *metrics)] == [("fall", 30)]
+    logs["reward"] = [0.5] + [None] * 24  # the reward that a run trains on says whether it was graded
+    assert ("ungraded", 40) in [(sign.kind, sign.step) for sign in signs(logs, *metrics)]
+
+
 def test_max_drawdown():
     # means of five logs: 0.2, 0.4, 0.6, 0.8, 0.8, 0.6, 0.4, 0.4
     rewards = [0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 1]

@@ -6,16 +6,19 @@ import pytest
 
 from evals.shared.results import Cell, Evaluation
 from evals.studies.test_time.table import (
+    LABELS,
     RIGHT,
     STUDY,
     _median,
     at_equal_steps,
+    axes,
     below_start,
     by_sum,
     collapses,
     confirmed,
     confirmed_again,
     explored,
+    label_accuracy,
     safety,
     screened,
     tokens_at,
@@ -30,6 +33,7 @@ def test_the_page_shows_the_tables_of_the_results(capsys):
     safety()
     screened()
     confirmed_again()
+    axes()
     printed = [line for line in capsys.readouterr().out.splitlines() if line]
     page = (STUDY / "README.md").read_text().splitlines()
     assert len(printed) > 10
@@ -50,6 +54,12 @@ def test_a_run_collapses_below_half_of_its_best_share_of_right_completions_twice
     assert [collapses([one]) for one in (fallen, once, low)] == [1, 0, 0]
     assert [below_start([one]) for one in (fallen, once, low)] == [0, 0, 1]
     assert below_start([run(steps, [0.3, 0.5, 0.4, 0.3])]) == 0  # ends where it began
+
+
+def test_the_label_accuracy_is_the_mean_of_the_last_five_logs():
+    cell = run([], [])
+    cell.series[LABELS] = [1.0, 0.6, None, 0.5, 0.4, 0.3, None, 0.2]
+    assert label_accuracy(cell) == pytest.approx(0.4)
 
 
 def test_validations_are_interpolated_between_steps():

@@ -25,6 +25,7 @@ def failed(results):
 OPTIMUM = ["optimum, value", "optimum, ratios"]
 IMPROVEMENT = ["improvement, η(π*) − η(π0) = ε·B"]
 OTHER_BOUNDS = ["other bounds, value", "other bounds, policy", "other bounds, improvement"]
+OTHER_BOUNDS += ["other bounds, between 0 and 1"]
 # mutant: (file, original text, mutated text, checks that must fail)
 MUTANTS = {
     "sign flipped": ("targets.py", "torch.sign(centred) + 1", "1 - torch.sign(centred)", [*OPTIMUM, "PPO, gradient"]),
@@ -106,6 +107,25 @@ MUTANTS = {
         "1 + 0.99 * (target - 1) * bound_width",
         [*OTHER_BOUNDS, "DPPO, gradient"],
     ),
+    "exponent 1 − q": (
+        "targets.py",
+        "bound_width(old_log_probs, exponent=exponent)\n",
+        "bound_width(old_log_probs, exponent=1 - exponent)\n",
+        [*OTHER_BOUNDS, "DPPO, gradient"],
+    ),
+    "target below 0": ("targets.py", "widened.clamp(min=0.0)", "widened", ["other bounds, between 0 and 1"]),
+    "target above 1 / π0": (
+        "targets.py",
+        "torch.minimum(widened.clamp(min=0.0), bound_width(old_log_probs, exponent=1.0))",
+        "widened.clamp(min=0.0)",
+        ["other bounds, between 0 and 1"],
+    ),
+    "target above 1 / π0^q cut": (
+        "targets.py",
+        "bound_width(old_log_probs, exponent=1.0)",
+        "bound_width(old_log_probs, exponent=exponent)",
+        ["other bounds, between 0 and 1"],
+    ),
     "median loss to the mean": (
         "losses.py",
         "return smooth - excess * (epsilon_low / (epsilon_low + epsilon_high))",
@@ -137,6 +157,18 @@ MUTANTS = {
         ["lower bound, its slack", "PPO, past the target"],
     ),
     "overshoot on the wrong side": ("losses.py", "(target - 1) > 0", "(target - 1) < 0", ["PPO, overshoot_slope 0"]),
+    "slope ignored": (
+        "losses.py",
+        "overshoot_slope * distance, distance)",
+        "distance, distance)",
+        ["PPO, overshoot_slope 0", "PPO, overshoot_slope 0.3", "DPPO, gradient"],
+    ),
+    "slope squared": (
+        "losses.py",
+        "overshoot_slope * distance, distance)",
+        "overshoot_slope**2 * distance, distance)",
+        ["PPO, overshoot_slope 0.3"],
+    ),
     "signed weight": (
         "losses.py",
         "at_least_float32(advantages.detach()).abs()",
@@ -178,7 +210,11 @@ def test_a_mutated_core_fails_its_checks(name, monkeypatch):
 
 def test_a_mutant_fails_only_the_checks_that_it_affects(monkeypatch):
     install(monkeypatch, *MUTANTS["overshoot on the wrong side"][:3])
-    assert failed(run_checks.run(FEW, seed=0)) == {"PPO, overshoot_slope 0", "DPPO, gradient"}
+    assert failed(run_checks.run(FEW, seed=0)) == {
+        "PPO, overshoot_slope 0",
+        "PPO, overshoot_slope 0.3",
+        "DPPO, gradient",
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -214,8 +250,12 @@ def test_a_failed_check_ends_with_status_1_and_is_named(monkeypatch, capsys):
         command.main(["--mdps", "8"])
     assert ended.value.code == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [line[:32].rstrip() for line in lines if "  FAIL  " in line] == ["DPPO, gradient", "PPO, overshoot_slope 0"]
-    assert lines[-1].startswith(f"2 of {len(run_checks.CHECKS)} checks FAILED")
+    assert [line[:32].rstrip() for line in lines if "  FAIL  " in line] == [
+        "DPPO, gradient",
+        "PPO, overshoot_slope 0",
+        "PPO, overshoot_slope 0.3",
+    ]
+    assert lines[-1].startswith(f"3 of {len(run_checks.CHECKS)} checks FAILED")
 
 
 def test_an_error_that_is_not_finite_fails_and_is_valid_json():
