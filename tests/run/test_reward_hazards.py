@@ -119,6 +119,11 @@ FIXED = {
         "run": rewards("majority_vote", majority_vote={"boxed": False}),
         "form": PromptFormat(),
     },
+    "a model with a token for boxes": {
+        "run": rewards("math"),
+        "special": ["\\boxed{"],
+        "form": PromptFormat(),
+    },
     "box in the chat template": {
         "run": rewards("math"),
         "template": r"{{ 'Use \\boxed{}. ' }}" + PLAIN,

@@ -18,6 +18,7 @@ from ..recipe.arguments import EPISODES, VERIFIERS, RunArguments
 from ..rewards_package import rewards_module
 from . import images
 from .arithmetic import arithmetic
+from .chains import chains
 from .episodes import EMPTY_PROMPT, episodes
 from .messages import read_prompts
 from .programs import programs
@@ -26,6 +27,7 @@ from .verifiers_tasks import UnusableTasksetError, open_tasks, rows_of
 
 _TASKS: dict[str, Callable[..., Dataset]] = {
     "arithmetic": arithmetic,
+    "chains": chains,
     "programs": programs,
     "shapes": shapes,
     EPISODES: episodes,
@@ -143,7 +145,8 @@ def _load_split(run: RunArguments, split: str, *, field: str = "dataset_name") -
     if run.dataset_kwargs:
         raise ValueError(
             f"dataset_kwargs={run.dataset_kwargs} would be ignored: {name!r} is not a generated task. Remove "
-            "dataset_kwargs, or write dataset_name: arithmetic, programs, builtin:shapes or reasoning_gym:<task>."
+            "dataset_kwargs, or write dataset_name: arithmetic, chains, programs, builtin:shapes or "
+            "reasoning_gym:<task>."
         )
     if is_local(name):
         path = Path(name).expanduser()

@@ -17,6 +17,7 @@ _BUILDERS = {
     "tiny_math": ("build_math", "tiny"),
     "tiny_code": ("build_code", "tiny"),
     "tiny_words": ("build_words", "tiny"),
+    "tiny_chain": ("build", "tiny_chain", "tiny"),
     "tiny_vision": ("build", "tiny_vision", "tiny"),
     "tiny_agent": ("build", "agent", "tool_chat", "tiny"),
     "tiny_tools": ("build", "tiny_tools", "tool_chat", "tiny"),

@@ -70,15 +70,15 @@ def _words(text: str) -> list[str]:
     return [word for word, _ in cuts]
 
 
-def tiny_decoder(tokenizer: Qwen2Tokenizer, seed: int = 0) -> Qwen2ForCausalLM:
-    """A Qwen2 with random weights and about 0.1 M parameters for this tokenizer."""
+def tiny_decoder(tokenizer: Qwen2Tokenizer, seed: int = 0, width: int = 64, layers: int = 2) -> Qwen2ForCausalLM:
+    """A Qwen2 with random weights for this tokenizer, by default with about 0.1 M parameters."""
     torch.manual_seed(seed)
     return Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=192,
-            num_hidden_layers=2,
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=4,
             max_position_embeddings=8192,

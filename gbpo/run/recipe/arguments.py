@@ -23,8 +23,9 @@ class RunArguments:
     Args:
         algorithm: `"gbpo"`, or `"grpo"` for TRL's GRPO loss with the same recipe.
         dataset_name: A Hub id, a local `.jsonl`, `.json`, `.parquet` or `.csv` file, or a generated task: `arithmetic`,
-            `programs`, `builtin:shapes` or `reasoning_gym:<task>`. The default with an environment is `episodes`: rows
-            with a `seed` and an empty prompt, which the environment completes. With `verifiers:<name>` it is its tasks.
+            `chains`, `programs`, `builtin:shapes` or `reasoning_gym:<task>`. The default with an environment is
+            `episodes`: rows with a `seed` and an empty prompt, which the environment completes. With `verifiers:<name>`
+            it is its tasks.
         dataset_config: Configuration of a Hub data set.
         dataset_train_split: Split to train on.
         dataset_test_split: Split to evaluate on when `eval_strategy` is set.
@@ -60,7 +61,7 @@ class RunArguments:
     dataset_name: str = field(
         default="",
         metadata={
-            "help": "A Hub id, a local jsonl/json/parquet/csv file, arithmetic, programs, builtin:shapes or "
+            "help": "A Hub id, a local jsonl/json/parquet/csv file, arithmetic, chains, programs, builtin:shapes or "
             "reasoning_gym:<task>."
         },
     )
@@ -113,8 +114,8 @@ class RunArguments:
             self.dataset_name = str(self.environment) if own else EPISODES
         if not self.dataset_name:
             raise ValueError(
-                "dataset_name is missing: write a Hub id, a local file, arithmetic, programs, builtin:shapes or "
-                "reasoning_gym:<task>."
+                "dataset_name is missing: write a Hub id, a local file, arithmetic, chains, programs, builtin:shapes "
+                "or reasoning_gym:<task>."
             )
         for name in (
             "dataset_kwargs",

@@ -32,6 +32,7 @@ PLANS = {
     "tiny_curriculum": (1, 128, 2),
     "tiny_ttrl": (1, 128, 2),
     "tiny_words": (1, 128, 4),
+    "tiny_chain": (1, 64, 4),
     "tiny_judge": (1, 128, 2),
     "tiny_vision": (1, 64, 2),
     "tiny_tools": (1, 128, 2),
