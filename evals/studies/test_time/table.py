@@ -7,27 +7,24 @@ before. Those at equal optimiser steps are a third. Those of the second confirma
 screen found, are a fourth. With stale completions and with a mismatch, the effects on GRPO are a fifth and the
 differences to GRPO a sixth.
 
-The other measures read the validations of a run, which are the shares of right completions. The definitions were
-written before the numbers were computed:
-
-- A run **ends below its start** if its last validation is below its first.
-- A run **collapses** if it shows the sign "fall" of `evals.report.stability` in these validations: two in a row are
-  below half of the best one so far.
-- A run **reaches one half** at the first validation of at least 0.5.
+The other measures read the validations of a run, which are the shares of right completions. The definitions, here and
+in `evals.studies.tables`, were written before the numbers were computed. A run **reaches one half** at the first
+validation of at least 0.5.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median, stdev
 
 import numpy as np
 
-from ...report.stability import collapsed, signs
-from ...shared.estimates import Interval, area_under_curve, first_reach, mean_interval, paired_difference, pass_at_k
-from ...shared.holm import corrected_p_values
+from ...shared.estimates import Interval, first_reach, paired_difference
 from ...shared.results import Cell, Results
+from .. import tables
+from ..tables import rights, written
 
 STUDY = Path(__file__).parent
 TABLES = {
@@ -65,34 +62,9 @@ NAMES = {
     "gbpo:target_baseline=exact,bound_exponent=1": "GBPO, exact, bounds on the probability",
 }
 RIGHT = "eval_rewards/exact_match/mean"  # share of right completions in the validation
+curve, row = partial(tables.curve, RIGHT), partial(tables.row, RIGHT)
+below_start, collapses = partial(tables.below_start, RIGHT), partial(tables.collapses, RIGHT)
 LABELS = "rewards/majority_vote/label_accuracy"  # share of majority labels that are right, in training
-
-
-def curve(cell: Cell) -> tuple[list[float], list[float]]:
-    """Steps and shares of right completions of the validations of a run."""
-    pairs = zip(cell.series["step"], cell.series[RIGHT], strict=True)
-    found = [(step, value) for step, value in pairs if step is not None and value is not None]
-    return [step for step, _ in found], [value for _, value in found]
-
-
-def rights(cells: Sequence[Cell]) -> list[float]:
-    """Final mean@16 of each run."""
-    return [fmean(cell.last.scores) for cell in cells if cell.last]
-
-
-def row(cells: Sequence[Cell]) -> list[str]:
-    """Final mean@16, pass@16, highest validation, area under the validation, and entropy at the end of some runs."""
-    mean = mean_interval(rights(cells)).within(0, 1)
-    assert mean.low is not None and mean.high is not None
-    curves = [curve(cell) for cell in cells]
-    ends = [next(value for value in reversed(cell.series["entropy"]) if value is not None) for cell in cells]
-    return [
-        f"{mean.estimate:.2f} [{mean.low:.2f}, {mean.high:.2f}]",
-        f"{fmean(pass_at_k(16, cell.last.correct, 16) for cell in cells if cell.last):.2f}",
-        f"{fmean(max(values) for _, values in curves):.2f}",
-        f"{fmean(area_under_curve(*one) for one in curves):.2f}",
-        f"{fmean(ends):.2f}",
-    ]
 
 
 def explored() -> None:
@@ -108,14 +80,14 @@ def compared(studies: dict[str, Results]) -> None:
         for name in results.algorithms
         if name != "grpo"
     }
-    written = _written(differences)
+    texts = written(differences)
     for title, results in studies.items():
         print(f"\n**{title}**\n")
-        print("| loss | final mean@16 | − GRPO | p, Holm | final pass@16 | highest validation | area | entropy |")
+        print(tables.HEAD)
         print("|---|---|---|---|---|---|---|---|")
         for name in results.algorithms:
             mean, *rest = row(results.done(name, {}))
-            print("| " + " | ".join([NAMES[name], mean, *written.get((title, name), ["–", "–"]), *rest]) + " |")
+            print("| " + " | ".join([NAMES[name], mean, *texts.get((title, name), ["–", "–"]), *rest]) + " |")
 
 
 def difference(results: Results, name: str) -> Interval:
@@ -134,7 +106,7 @@ def axes() -> None:
     effects = {("grpo", title): paired_difference(grpo[title], grpo[none]) for title in others}
     print(f"\n| axis | GRPO − GRPO of “{none}” | p, Holm |")
     print("|---|---|---|")
-    for (_, title), texts in _written(effects).items():
+    for (_, title), texts in written(effects).items():
         print("| " + " | ".join([title, *texts]) + " |")
     print("\n| loss |", *(f"{title} |" for title in studies))
     print("|---" * (1 + len(studies)) + "|")
@@ -171,7 +143,7 @@ def confirmed() -> None:
     }
     print("\n| loss | − GRPO with | difference | p, Holm | interval over sums |")
     print("|---|---|---|---|---|")
-    for (name, title), texts in _written(differences).items():
+    for (name, title), texts in written(differences).items():
         sums = paired_difference(by_sum(runs[name, "16 updates, 1e-4"]), by_sum(runs["grpo", title]))
         print("| " + " | ".join([NAMES[name], title, *texts, f"[{sums.low:+.2f}, {sums.high:+.2f}]"]) + " |")
 
@@ -197,7 +169,7 @@ def at_equal_steps() -> None:
     }
     print("\n| loss with 16 updates, 1e-4 | − GRPO with | optimiser steps of both | difference | p, Holm |")
     print("|---|---|---|---|---|")
-    for (name, title), texts in _written(differences).items():
+    for (name, title), texts in written(differences).items():
         print("| " + " | ".join([NAMES[name], title, str(60 * updates(title)), *texts]) + " |")
 
 
@@ -265,7 +237,7 @@ def confirmed_again() -> None:
     }
     print("\n| loss | setting | − GRPO with 16 updates, 3e-5 | p, Holm |")
     print("|---|---|---|---|")
-    for (name, title), texts in _written(differences).items():
+    for (name, title), texts in written(differences).items():
         print("| " + " | ".join([NAMES[name], title, *texts]) + " |")
 
 
@@ -289,16 +261,6 @@ def by_sum(cells: Sequence[Cell]) -> list[float]:
     return [fmean(scores) for scores in zip(*(cell.last.scores for cell in cells if cell.last), strict=True)]
 
 
-def below_start(cells: Sequence[Cell]) -> int:
-    """Number of runs whose last validation is below their first."""
-    return sum(values[-1] < values[0] for _, values in map(curve, cells))
-
-
-def collapses(cells: Sequence[Cell]) -> int:
-    """Number of runs whose share of right completions in the validations has fallen."""
-    return sum(collapsed(signs({"step": steps, "eval_reward": values})) for steps, values in map(curve, cells))
-
-
 def tokens_at(step: float | None, cell: Cell) -> float | None:
     """Tokens of a run up to an optimiser step."""
     pairs = zip(cell.series["step"], cell.series["num_tokens"], strict=True)
@@ -309,18 +271,6 @@ def _median(values: Sequence[float | None]) -> str:
     """Median over runs, or a dash if half of them or more have no value."""
     found = median(float("inf") if value is None else value for value in values)
     return "–" if found == float("inf") else f"{found:.0f}"
-
-
-def _written(differences: dict[tuple[str, str], Interval]) -> dict[tuple[str, str], list[str]]:
-    """Each difference with its interval, and its p-value, corrected for all of them."""
-    p_values = corrected_p_values([found.p_value for found in differences.values()])
-    return {
-        key: [
-            f"{found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}]",
-            "< 0.001" if p is not None and p < 0.0005 else f"{p:.3f}",
-        ]
-        for (key, found), p in zip(differences.items(), p_values, strict=True)
-    }
 
 
 if __name__ == "__main__":
