@@ -198,6 +198,8 @@ def train(inputs: Inputs, model: str, description: Description, step_report: Tra
         trainer.record_rollouts(partial(_write_rollouts, output, traces="trackio" in recipe.training.report_to))
     if is_main:
         step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+        if checkpoint and (changed := folder.changes(checkpoint, recipe)):
+            print(f"Changed after step {step}: {'; '.join(changed)}.", flush=True)
         folder.write_config(output, recipe, step, started_words())
         files.rewind(output, step)
         _print_plan(trainer, inputs, description)

@@ -174,5 +174,6 @@ def read(model: str, tokenizer_folder: str, chat_template_path: str | None, **op
 
 
 def _not_loaded(model: str, part: str, error: Exception, fix: str) -> ValueError:
-    reason = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split())
+    reason = reason if len(reason) <= 200 else f"{reason[:200].rpartition(' ')[0]} …"
     return ValueError(f"model_name_or_path={model!r}: its {part} cannot be loaded: {reason} {fix}")
