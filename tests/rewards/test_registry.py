@@ -108,7 +108,11 @@ def test_a_dotted_class_is_called_with_its_options(user_package):
     ("path", "config", "parts"),
     [
         ("own_rewards.missing.shorter", {}, ["importing 'own_rewards.missing'", "ModuleNotFoundError", "PYTHONPATH"]),
-        ("own_rewards.broken.shorter", {}, ["importing 'own_rewards.broken'", "OSError: no licence", "Correct the module"]),
+        (
+            "own_rewards.broken.shorter",
+            {},
+            ["importing 'own_rewards.broken'", "OSError: no licence", "Correct the module"],
+        ),
         ("own_rewards.leaves.shorter", {}, ["SystemExit: no key", "Correct the module"]),
         ("own_rewards.imports.shorter", {}, ["No module named 'no_such_package'", "install what it imports"]),
         ("own_rewards/kinds.py", {}, ["is a file", "'kinds.NAME'"]),

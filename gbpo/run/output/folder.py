@@ -148,7 +148,8 @@ def changes(checkpoint: str, recipe: "Recipe") -> list[str]:
     now = json.loads(json.dumps(options_without_secrets(_fields(recipe)), default=str))
     return [
         f"{name}: {before[section][name]} -> {now[section][name]}"
-        for section in ("run", "model", "training") if section in before
+        for section in ("run", "model", "training")
+        if section in before
         for name in sorted({*before["changed"][section], *_changed(recipe)[section]} - {*_OF_A_START})
         if before[section].get(name) != now[section].get(name)
     ]

@@ -122,7 +122,7 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
             raise ValueError(f"{name}={value!r} {limits.consequence}. Write {limits}.")
     if args.max_steps == 0 or args.max_steps < -1:
         raise ValueError(
-            f"max_steps={args.max_steps} would be ignored, and num_train_epochs={args.num_train_epochs:g} would set the "
+            f"max_steps={args.max_steps} would be ignored: num_train_epochs={args.num_train_epochs:g} would set the "
             "steps. Write 1 or more, or -1 and num_train_epochs."
         )
     if args.load_best_model_at_end and args.eval_strategy == "no":

@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             companion("evals.report.command").main([str(options.folder)])
         elif (options.folder / _PLAN).is_file():
             raise ValueError(
-                f"No run of the comparison in {str(options.folder)!r} has finished, so there is nothing to report. Repeat "
-                "the command later."
+                f"No run of the comparison in {str(options.folder)!r} has finished, so there is nothing to report. "
+                "Repeat the command later."
             )
         else:
             print(write(options.folder))
