@@ -40,13 +40,15 @@ _RECIPES_USAGE = "gbpo recipes [show NAME | copy NAME [FILE]]"
 _COMPLETION_USAGE = "gbpo completion bash|zsh"
 _COMPLETION_HELP = f"""usage: {_COMPLETION_USAGE}
 
-Print a script with which the shell completes commands, recipes, fields and their values. Make it once:
+Print a script with which the shell completes commands, recipes, fields and
+their values. Make it once:
 
   bash: mkdir -p ~/.local/share/bash-completion/completions
         gbpo completion bash > ~/.local/share/bash-completion/completions/gbpo
   zsh:  gbpo completion zsh > FOLDER/_gbpo, with a FOLDER of $fpath
 
-bash reads the file if the package bash-completion is installed. Without it, add to ~/.bashrc:
+bash reads the file if the package bash-completion is installed. Without it, add
+to ~/.bashrc:
 source ~/.local/share/bash-completion/completions/gbpo"""
 
 

@@ -14,12 +14,13 @@ N reference answers to be.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+import yaml
 
 from . import get_reward
 from .programs.suites.rows import read_suites
@@ -104,10 +105,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         columns = _load(options.dataset, options.split, options.columns, options.extract, options.reward == "code")
         reward = get_reward(options.reward, **options.reward_kwargs)
+        if not hasattr(reward, "check_references"):
+            raise ValueError(
+                f"The reward {options.reward!r} has no method check_references, so no reference answer can be checked. "
+                "Name a reward that has it, such as exact_match, or write a class with this method."
+            )
         understood = _understood(reward, {name: values[: options.show] for name, values in columns.items()})
         failing = failing_references(reward, columns)
     except (ValueError, TypeError) as error:
-        parser.error(str(error))
+        parser.error(" ".join(str(error).split()))
     for row, text in enumerate(understood):
         reference = next((repr(values[row]) for name, values in columns.items() if name in _SHOWN_COLUMNS), "")
         print(f"row {row}: {reference[:100]} -> {text}")
@@ -137,12 +143,23 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("dataset", help="a jsonl, json, parquet or csv file, or the name of a data set on the Hub")
     add("--reward", required=True, help="name or dotted path of the reward")
-    add("--reward_kwargs", type=json.loads, default={}, help="options of the reward, such as '{\"workers\": 4}' (none)")
-    add("--columns", type=json.loads, default={}, help='columns to rename, such as \'{"answer": "solution"}\' (none)')
-    add("--extract", type=json.loads, default={}, help='extractors, such as \'{"solution": "after ####"}\' (none)')
+    add("--reward_kwargs", type=_mapping, default={}, help="options of the reward, such as '{workers: 4}' (none)")
+    add("--columns", type=_mapping, default={}, help="columns to rename, such as '{answer: solution}' (none)")
+    add("--extract", type=_mapping, default={}, help="extractors, such as '{solution: last box}' (none)")
     add("--split", default="train", help="split of a data set on the Hub (train)")
     add("--show", type=int, default=0, metavar="N", help="print what the first N references are read as (0)")
     return parser
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """A mapping as in a recipe, or as JSON."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a mapping. Write it as {{key: value}}.")
+    return value
 
 
 def _understood(reward: Callable[..., Any], columns: Mapping[str, Sequence[Any]]) -> list[str]:

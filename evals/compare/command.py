@@ -82,7 +82,7 @@ def make_parser() -> OneLineErrorParser:
     """The parser of the command, without the fields of the recipe."""
     parser = OneLineErrorParser(
         prog="gbpo compare",
-        usage="%(prog)s RECIPE --algorithms A B … --seeds 0 1 … [--output DIR] [options] [--field value …]",
+        usage="%(prog)s RECIPE --algorithms A B … --seeds 0 1 …\n           [--output DIR] [options] [--field value …]",
         description=__doc__,
         formatter_class=OneScreenHelp,
         allow_abbrev=False,

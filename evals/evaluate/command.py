@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from statistics import fmean
@@ -58,6 +59,8 @@ def summary_lines(evaluation: Evaluation) -> list[str]:
     if mean.ends:
         lines[1] += f"  95 % interval [{mean.low:.4f}, {mean.high:.4f}]"
     lines += [f"mean length   {evaluation.mean_tokens:.1f} tokens", f"truncated     {evaluation.truncated:.1%}"]
+    if not math.isclose(rows.get("pass@1", rows[f"mean@{k}"]), rows[f"mean@{k}"]):
+        lines.append("pass@k counts a completion as right if its reward is 1.")
     if evaluation.kl_to_start is not None:
         lines.append(f"KL            {evaluation.kl_to_start:.4f} nats per completion")
     if evaluation.broken:

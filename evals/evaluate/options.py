@@ -144,10 +144,13 @@ def sources(settings: Settings, options: argparse.Namespace, data_set: str | Non
     given = {name: value for name, value in vars(options).items() if value is not None}
     given |= {"reward_funcs": options.reward} if options.reward is not None else {}
     given |= {"dataset_name": data_set} if data_set is not None else {}
+    fields = settings.as_dict()
     known = {
         name: value
-        for name, value in settings.as_dict().items()
-        if _OF_TRAINER.get(name, name) in origin.values and value not in (None, {}, [])
+        for name, value in fields.items()
+        if _OF_TRAINER.get(name, name) in origin.values
+        and value not in (None, {}, [])
+        and not (name == "dataset_train_split" and Path(fields["dataset_name"] or "").is_file())  # a file has no splits
     }
     parts = {
         f"from {origin.path}": {name: value for name, value in known.items() if name not in given},

@@ -1,6 +1,7 @@
 """Calls each of the user's own rewards once, before a model is loaded."""
 
 import asyncio
+import inspect
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -56,16 +57,25 @@ def try_rewards(rewards: Mapping[str, Callable[..., Any]], row: Mapping[str, Any
     tools = {"trainer_state": TrainerState(), "log_extra": _ignore, "log_metric": _ignore}
     for name, reward in rewards.items():
         try:
+            inspect.signature(reward).bind(**batch, **tools)
+        except TypeError as error:
+            raise ValueError(
+                f"The reward {name!r} cannot take the arguments that a run passes, so a run would end: {error}. Write "
+                "completions, the columns that it reads, and **kwargs as its parameters."
+            ) from None
+        try:
             values = reward(**batch, **tools)
             if asyncio.iscoroutine(values):
                 values = asyncio.run(values)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
+            is_about_messages = isinstance(completion, list) and "list" in str(error)
             raise ValueError(
                 f"The reward {name!r} raised {type(error).__name__}: {' '.join(str(error).split())[:300]} "
                 f"({Path(where.filename).name}, line {where.lineno}) for the completion {_TEXT!r} of the first prompt, "
                 "so a run would end. Correct the reward: return 0 for a wrong completion, and None for one that cannot "
                 "be graded."
+                + (" A completion is a list of messages here: read completion[-1]['content']." * is_about_messages)
             ) from None
         if not _is_list_of_rewards(values, count):
             raise ValueError(

@@ -44,7 +44,7 @@ from .processes.ending import command_to_continue, started_words, watched
 from .processes.group import agreed, leave_together
 from .processes.launcher import LaunchError, ShardsCheck, check_group, check_launcher, check_strategy
 from .processes.output_lock import lock_output
-from .recipe.checks import check_difficulty, check_reward_weights, check_writable, form_rewards
+from .recipe.checks import check_difficulty, check_reward_names, check_reward_weights, check_writable, form_rewards
 from .recipe.evaluation import set_evaluation
 from .recipe.parsing import Recipe, parse
 from .report.at_end import reported
@@ -140,7 +140,9 @@ def check_inputs(recipe: Recipe) -> Inputs:
     rewards = load_rewards(recipe.run, train_set, recipe.training.max_completion_length)
     episodes = load_episodes(recipe.run, train_set, eval_set, has_rewards=bool(rewards))
     rewards += rewards_of(episodes)
-    check_reward_weights(recipe.training.reward_weights, [get_callable_name(reward) for reward in rewards])
+    reward_names = [get_callable_name(reward) for reward in rewards]
+    check_reward_names(reward_names)
+    check_reward_weights(recipe.training.reward_weights, reward_names)
     check_difficulty(recipe.training.difficulty, recipe.run.reward_funcs or (), len(rewards))
     set_evaluation(recipe, rewards)
     rounds = vote_rounds(rewards, recipe.training.num_generations)  # raises an error if `votes` does not fit
@@ -196,6 +198,8 @@ def train(inputs: Inputs, model: str, description: Description, step_report: Tra
         trainer.record_rollouts(partial(_write_rollouts, output, traces="trackio" in recipe.training.report_to))
     if is_main:
         step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+        if checkpoint and (changed := folder.changes(checkpoint, recipe)):
+            print(f"Changed after step {step}: {'; '.join(changed)}.", flush=True)
         folder.write_config(output, recipe, step, started_words(), command_to_continue(output))
         files.rewind(output, step)
         _print_plan(trainer, inputs, description)

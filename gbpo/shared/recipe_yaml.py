@@ -19,6 +19,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: The file does not exist, is not YAML, or gives a field twice.
     """
+    if path.is_dir():
+        raise ValueError(f"Recipe {path} is a folder. Give the path of a YAML file.")
     if not path.is_file():
         shipped = [name.rpartition("/")[2] for name in shipped_recipes()]
         raise ValueError(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -17,17 +20,24 @@ def import_dotted(path: str, what: str) -> Callable[..., Any]:
     Raises:
         ValueError: The module cannot be imported, or the attribute does not exist or cannot be called.
     """
+    if file := re.match(r"(.*)\.py(?:$|:)", path):
+        raise ValueError(f"{what} {path!r} is a file. Write '{Path(file[1]).name}.NAME', with a name of this file.")
     module_name, _, attribute = path.rpartition(".")
+    top = module_name.partition(".")[0]
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise any error
+    except (Exception, SystemExit) as error:  # a user's module may raise any error
+        is_missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == top
+        fix = f"Run the command in the folder that holds {top!r}, or add this folder to PYTHONPATH."
         raise ValueError(
-            f"{what} {path!r}: importing {module_name!r} failed with {type(error).__name__}: {error}. Write "
-            "'package.module.attribute' with the package on PYTHONPATH."
+            f"{what} {path!r}: importing {module_name!r} failed with {type(error).__name__}: {error}. "
+            + (fix if is_missing else "Correct the module, or install what it imports.")
         ) from error
     if not hasattr(module, attribute):
+        is_pythons = top in sys.stdlib_module_names
         raise ValueError(
-            f"{what} {path!r}: the module {module_name!r} has no attribute {attribute!r}. Correct the name."
+            f"{what} {path!r}: the module {module_name!r} has no attribute {attribute!r}. "
+            + ("Python has a module of this name: give your file another name." if is_pythons else "Correct the name.")
         )
     target = getattr(module, attribute)
     if not callable(target):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from rewards import get_reward
+from rewards import check, get_reward
 from rewards.answers.math_answer import _check
 from rewards.answers.normalise import normalise
 from rewards.check import SAMPLE, check_sample, failing_references
@@ -150,7 +150,7 @@ def test_the_command_prints_failing_rows(tmp_path):
 
 def test_the_command_reads_nested_columns_and_extracts(tmp_path):
     rows = [{"info": {"answer": "3 + 4 = 7\n#### 7"}}, {"info": {"answer": "no answer"}}]
-    columns, extract = '{"info.answer": "solution"}', '{"solution": "after ####"}'
+    columns, extract = "{info.answer: solution}", '{"solution": "after ####"}'  # as in a recipe, and as JSON
     done = run_check(tmp_path, rows, "--reward", "exact_match", "--columns", columns, "--extract", extract)
     assert done.returncode == 1, done.stderr
     assert done.stdout.splitlines()[-1] == "1 of 2 reference answers grade themselves as correct"
@@ -174,8 +174,16 @@ def test_the_command_shows_what_was_understood(tmp_path):
         (["--reward", "maths"], "nearest known one is 'math'"),
         (["--reward", "math", "--columns", '{"reference": "solution"}'], "the columns answer"),
         (["--reward", "math"], "solution"),
+        (["--reward", "format"], "'format' has no method check_references, so no reference answer can be checked"),
     ],
 )
 def test_an_error_of_the_command_is_one_line(tmp_path, flags, message):
     done = run_check(tmp_path, [{"answer": "4"}], *flags)
-    assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["answer", "answer=solution", "{answer: solution", "[answer]"])
+def test_columns_that_are_no_mapping_are_refused(capsys, text):
+    with pytest.raises(SystemExit, match="2"):
+        check.main(["rows.jsonl", "--reward", "math", "--columns", text])
+    assert f"argument --columns: {text!r} is not a mapping. Write it as {{key: value}}." in capsys.readouterr().err

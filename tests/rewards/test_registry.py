@@ -34,12 +34,14 @@ NUMBER = 3
 
 @pytest.fixture
 def user_package(tmp_path, monkeypatch):
-    """A package with a user's own rewards, `own_rewards.kinds`, and a module that cannot be imported."""
+    """A package with a user's own rewards, `own_rewards.kinds`, and modules that cannot be imported."""
     package = tmp_path / "own_rewards"
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "kinds.py").write_text(USER_MODULE)
     (package / "broken.py").write_text("raise OSError('no licence')")
+    (package / "leaves.py").write_text("raise SystemExit('no key')")
+    (package / "imports.py").write_text("import no_such_package")
     monkeypatch.syspath_prepend(tmp_path)
     yield package
     for name in [name for name in sys.modules if name.startswith("own_rewards")]:
@@ -106,7 +108,16 @@ def test_a_dotted_class_is_called_with_its_options(user_package):
     ("path", "config", "parts"),
     [
         ("own_rewards.missing.shorter", {}, ["importing 'own_rewards.missing'", "ModuleNotFoundError", "PYTHONPATH"]),
-        ("own_rewards.broken.shorter", {}, ["importing 'own_rewards.broken'", "OSError: no licence"]),
+        (
+            "own_rewards.broken.shorter",
+            {},
+            ["importing 'own_rewards.broken'", "OSError: no licence", "Correct the module"],
+        ),
+        ("own_rewards.leaves.shorter", {}, ["SystemExit: no key", "Correct the module"]),
+        ("own_rewards.imports.shorter", {}, ["No module named 'no_such_package'", "install what it imports"]),
+        ("own_rewards/kinds.py", {}, ["is a file", "'kinds.NAME'"]),
+        ("./own_rewards/kinds.py:shorter", {}, ["is a file", "'kinds.NAME'"]),
+        ("random.shorter", {}, ["'random' has no attribute 'shorter'", "give your file another name"]),
         ("own_rewards.kinds.longer", {}, ["'own_rewards.kinds' has no attribute 'longer'"]),
         ("own_rewards.kinds.NUMBER", {}, ["'NUMBER' is of type int, which cannot be called"]),
         ("own_rewards.kinds.NotCallable", {}, ["instances of the class cannot be called"]),

@@ -35,8 +35,29 @@ def test_an_error_is_one_line_with_its_place():
         ValueError, match=rf"^The reward 'own\.fails' raised RuntimeError: boom and more .*py, line {line}\)"
     ):
         try_rewards({"own.fails": fails}, ROW, 2)
-    with pytest.raises(ValueError, match="unexpected keyword argument 'completions'"):
+
+
+def test_a_reward_without_kwargs_is_told_to_take_them():
+    with pytest.raises(ValueError, match=r"unexpected keyword argument 'completions'\. Write .* \*\*kwargs"):
         try_rewards({"own.prompts": lambda prompts: [0.0]}, ROW, 2)
+
+
+def test_a_reward_that_ends_the_process_is_an_error():
+    def leaves(**_):
+        raise SystemExit("no key")
+
+    with pytest.raises(ValueError, match="raised SystemExit: no key"):
+        try_rewards({"own.leaves": leaves}, ROW, 2)
+
+
+def test_a_reward_that_takes_messages_for_text_is_told_where_the_text_is():
+    chat = {**ROW, "prompt": [{"role": "user", "content": "1+1="}]}
+    where = r"completion\[-1\]\['content'\]"
+    with pytest.raises(ValueError, match=rf"no attribute 'strip' .* {where}"):
+        try_rewards({"own.strip": lambda completions, **_: [one.strip() for one in completions]}, chat, 2)
+    with pytest.raises(ValueError) as refused:
+        try_rewards({"own.other": lambda **_: 1 / 0}, chat, 2)
+    assert "messages" not in str(refused.value)
 
 
 @pytest.mark.parametrize("is_chat", [False, True])

@@ -187,7 +187,7 @@ def _reasoning_gym(task: str, size: int = 2048, seed: int = 0, **kwargs: Any) ->
     try:
         import reasoning_gym
     except ImportError:
-        raise ValueError(
+        raise ImportError(
             f"dataset_name='reasoning_gym:{task}' needs the package reasoning-gym, which is not installed: "
             "pip install reasoning-gym."
         ) from None

@@ -10,6 +10,8 @@ from types import ModuleType
 
 from filelock import FileLock
 
+from ...shared.packages import check_installed
+
 PREFIX = "builtin:"
 
 # name → function that takes the folder to write to, its module in this package, and the modules that it trains with
@@ -23,6 +25,8 @@ _BUILDERS = {
     "tiny_tools": ("build", "tiny_tools", "tool_chat", "tiny"),
     "gemma3_270m": ("build", "gemma"),
 }
+# name → package that builds it, beside those that gbpo installs; the extra `gemma` has all of them
+_PACKAGES = {"tiny_words": "reasoning_gym", "gemma3_270m": "gguf"}
 
 
 def check_model_name(name: str | None) -> None:
@@ -30,6 +34,7 @@ def check_model_name(name: str | None) -> None:
 
     Raises:
         ValueError: The name is neither a builtin model, nor a folder with a config.json, nor a possible Hub id.
+        ImportError: The package that builds a builtin model is missing, and the model is not built yet.
     """
     if not name:
         raise ValueError("model_name_or_path is missing: write a Hub id, a local folder or builtin:tiny_math.")
@@ -37,6 +42,9 @@ def check_model_name(name: str | None) -> None:
         if name.removeprefix(PREFIX) not in _BUILDERS:
             known = ", ".join(PREFIX + builder for builder in _BUILDERS)
             raise ValueError(f"model_name_or_path={name!r} is not a builtin model. Write one of {known}.")
+        package = _PACKAGES.get(name.removeprefix(PREFIX))
+        if package and not is_built(name):
+            check_installed(package, "gemma", f"Building model_name_or_path={name!r} once")
     elif is_folder(name) and not (Path(name).expanduser() / "config.json").is_file():
         raise ValueError(f"model_name_or_path={name!r} is not a folder with a config.json. Check the path.")
 

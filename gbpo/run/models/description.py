@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import transformers
+from huggingface_hub.constants import HF_HUB_OFFLINE
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ...shared.recipe_yaml import nearest
@@ -149,9 +150,8 @@ def read(model: str, tokenizer_folder: str, chat_template_path: str | None, **op
     try:
         config = AutoConfig.from_pretrained(model, **options)
     except (OSError, ValueError) as error:
-        raise _not_loaded(
-            model, "config", error, "Check the name and the connection, or give a local folder."
-        ) from None
+        cause = "HF_HUB_OFFLINE is set: remove it" if HF_HUB_OFFLINE else "Check the name and the connection"
+        raise _not_loaded(model, "config", error, f"{cause}, or give a local folder.") from None
     names = config.architectures or ["none"]
     architecture = getattr(transformers, names[0], AutoModelForCausalLM)
     generates = architecture is AutoModelForCausalLM or architecture.can_generate()
@@ -174,5 +174,6 @@ def read(model: str, tokenizer_folder: str, chat_template_path: str | None, **op
 
 
 def _not_loaded(model: str, part: str, error: Exception, fix: str) -> ValueError:
-    reason = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split())
+    reason = reason if len(reason) <= 200 else f"{reason[:200].rpartition(' ')[0]} …"
     return ValueError(f"model_name_or_path={model!r}: its {part} cannot be loaded: {reason} {fix}")

@@ -37,6 +37,8 @@ _LAYOUT = (
     "num_iterations",
     "world_size",
 )
+_OF_A_START = ("output_dir", "resume_from_checkpoint")  # fields that describe a start and not the training
+_WEIGHTS = ("use_peft", "lora_r")  # fields that decide which weights a checkpoint and its optimiser hold
 
 
 def choose(recipe: "Recipe") -> Path:
@@ -97,15 +99,20 @@ def last_checkpoint(folder: Path, resume: str) -> str | None:
 
 def _check_layout(checkpoint: Path, recipe: "Recipe") -> None:
     path = checkpoint.parent / CONFIG
-    before = json.loads(path.read_text())["training"] if path.is_file() else {}
-    for name in _LAYOUT:
-        now = getattr(recipe.training, name)
-        if before.get(name, now) != now:
-            raise ValueError(
-                f"{name}={now}, but {str(checkpoint)!r} was saved with {before[name]}: the completions and the "
-                f"position in the data that the checkpoint holds would not fit. Write {name}={before[name]}, or start "
-                f"a new run from the weights of the checkpoint with --model_name_or_path {checkpoint}."
-            )
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    for section, part, names, held in (
+        ("training", recipe.training, _LAYOUT, "the completions and the position in the data"),
+        ("model", recipe.model, _WEIGHTS, "the weights and the state of the optimiser"),
+    ):
+        before = config.get(section, {})
+        for name in names:
+            now = getattr(part, name)
+            if before.get(name, now) != now:
+                raise ValueError(
+                    f"{name}={now}, but {str(checkpoint)!r} was saved with {before[name]}: {held} that the checkpoint "
+                    f"holds would not fit. Write {name}={before[name]}, or start a new run from the weights of the "
+                    f"checkpoint with --model_name_or_path {checkpoint}."
+                )
 
 
 def write_config(
@@ -122,11 +129,6 @@ def write_config(
         command_to_continue: The command that continues the run, in the folder where it was started.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    fields = {
-        "run": dataclasses.asdict(recipe.run),
-        "model": dataclasses.asdict(recipe.model),
-        "training": recipe.training.to_dict() | {"world_size": recipe.training.world_size},
-    }
     config = {
         "recipe": str(recipe.path),
         "command": list(command),
@@ -137,10 +139,33 @@ def write_config(
         "versions": versions(),
         "hardware": describe_hardware(),
         "changed": _changed(recipe),
-        **fields,
+        **_fields(recipe),
     }
     name = f"config-from-{step}.json" if step and (folder / CONFIG).exists() else CONFIG
     write_whole(folder / name, json.dumps(options_without_secrets(config), indent=2, default=str) + "\n")
+
+
+def changes(checkpoint: str, recipe: "Recipe") -> list[str]:
+    """The given fields whose values differ from those with which a checkpoint was saved, as `name: before -> now`."""
+    path = config_of(Path(checkpoint))
+    before = json.loads(path.read_text()) if path else {}
+    now = json.loads(json.dumps(options_without_secrets(_fields(recipe)), default=str))
+    return [
+        f"{name}: {before[section][name]} -> {now[section][name]}"
+        for section in ("run", "model", "training")
+        if section in before
+        for name in sorted({*before["changed"][section], *_changed(recipe)[section]} - {*_OF_A_START})
+        if before[section].get(name) != now[section].get(name)
+    ]
+
+
+def _fields(recipe: "Recipe") -> dict[str, dict[str, Any]]:
+    """All fields of a recipe, by the section of `config.json` they are in."""
+    return {
+        "run": dataclasses.asdict(recipe.run),
+        "model": dataclasses.asdict(recipe.model),
+        "training": recipe.training.to_dict() | {"world_size": recipe.training.world_size},
+    }
 
 
 def _changed(recipe: "Recipe") -> dict[str, list[str]]:

@@ -1,8 +1,9 @@
 """What this machine can run: `gbpo doctor [RECIPE [--field value …]]`.
 
-Prints the package versions, devices, engines and sandbox layers of this machine. With a recipe, it also checks what the
-recipe needs. Without a recipe it checks what every run needs. Exit status: 0 if all of this is there, 1 if something is
-missing, 2 for bad input.
+Prints the package versions, devices, engines and sandbox layers of this
+machine. With a recipe, it also checks what the recipe needs. Without a recipe
+it checks what every run needs. Exit status: 0 if all of this is there, 1 if
+something is missing, 2 for bad input.
 """
 
 import importlib

@@ -95,6 +95,10 @@ def _new_watchers_folder(output: Path) -> str:
     return str(output / watcher.FOLDER / uuid.uuid4().hex)
 
 
+# The last is what torch.save reports when a file takes no more bytes.
+_DISK_IS_FULL = ("No space left on device", "Disk quota exceeded", "unexpected pos")
+
+
 def reason(error: BaseException) -> str:
     """The error that ended a run, in one line."""
     if isinstance(error, TrainingStopped):
@@ -104,7 +108,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, Terminated):
         return "terminated by SIGTERM"
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    full = "No space left on device" in text or "Disk quota exceeded" in text
+    full = any(words in text for words in _DISK_IS_FULL)
     return f"the disk is full, free some space before you continue ({text})" if full else text
 
 

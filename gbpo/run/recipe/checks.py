@@ -120,8 +120,11 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
         value = getattr(model if name.startswith("lora_") else args, name)
         if value is not None and not limits.contains(value):  # NaN is in no range
             raise ValueError(f"{name}={value!r} {limits.consequence}. Write {limits}.")
-    if args.max_steps == 0:
-        raise ValueError("max_steps=0 would take no step. Write 1 or more, or -1 and num_train_epochs.")
+    if args.max_steps == 0 or args.max_steps < -1:
+        raise ValueError(
+            f"max_steps={args.max_steps} would be ignored: num_train_epochs={args.num_train_epochs:g} would set the "
+            "steps. Write 1 or more, or -1 and num_train_epochs."
+        )
     if args.load_best_model_at_end and args.eval_strategy == "no":
         raise ValueError(
             "load_best_model_at_end=True has no evaluations to compare, because eval_strategy is 'no'. Write "
@@ -282,8 +285,8 @@ def _check_packages(args: GRPOConfig, model: ModelConfig) -> None:
     for logger in args.report_to:
         if logger not in INTEGRATION_TO_CALLBACK:
             raise ValueError(
-                f"report_to={logger!r} is not a logger that transformers knows. Did you mean "
-                f"{nearest(logger, INTEGRATION_TO_CALLBACK)!r}?"
+                f"report_to={logger!r} is not a logger that transformers knows. Write none, or one of "
+                f"{', '.join(sorted(INTEGRATION_TO_CALLBACK))}."
             )
         if logger not in get_available_reporting_integrations():
             raise ValueError(f"report_to={logger!r} is not installed: pip install {logger}, or remove {logger!r}.")
@@ -308,6 +311,15 @@ def check_difficulty(difficulty: Any, names: Sequence[str], rewards: int) -> Non
             "the form of a completion, which does not say whether an answer is right. Add a reward that grades the "
             "answer, or remove difficulty."
         )
+
+
+def check_reward_names(names: Sequence[str]) -> None:
+    """Raise `ValueError` if two rewards have the same name, which metrics and rollouts use as a key."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"Two rewards are functions named {name!r}, so rewards/{name}/mean would mix them. Rename one of them."
+            )
 
 
 def check_reward_weights(weights: Sequence[float] | None, names: Sequence[str]) -> None:

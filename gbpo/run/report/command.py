@@ -2,8 +2,9 @@
 
     gbpo report DIR
 
-writes DIR/report.html, a single file that works offline. DIR is the output folder of a run, which may still go on, or
-the --output folder of `gbpo compare`. A comparison gets `summary.md` and `figures/*.png` too.
+writes DIR/report.html, a single file that works offline. DIR is the output
+folder of a run, which may still go on, or the --output folder of
+`gbpo compare`. A comparison gets `summary.md` and `figures/*.png` too.
 """
 
 import argparse
@@ -14,7 +15,8 @@ from ...shared.command_line import OneLineErrorParser
 from ...shared.packages import check_installed, companion
 from .page import write
 
-_RESULTS = "results.json"  # only a comparison has one
+# files of a comparison: its plan, and its results, which it writes after each run
+_PLAN, _RESULTS = "comparison.json", "results.json"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,6 +33,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if (options.folder / _RESULTS).is_file():
             check_installed("scipy", "evals", "gbpo report of a comparison")
             companion("evals.report.command").main([str(options.folder)])
+        elif (options.folder / _PLAN).is_file():
+            raise ValueError(
+                f"No run of the comparison in {str(options.folder)!r} has finished, so there is nothing to report. "
+                "Repeat the command later."
+            )
         else:
             print(write(options.folder))
     except (ValueError, ImportError) as error:

@@ -1,7 +1,9 @@
 """Show the completions of a run, or grade them again.
 
-    gbpo rollouts RUN                    write RUN/rollouts.html, a page that works offline
-    gbpo rollouts RUN --replay --step N  compute rewards and advantages of step N again, without the model
+    gbpo rollouts RUN                    write RUN/rollouts.html
+    gbpo rollouts RUN --replay --step N  grade step N again, without the model
+
+The page works offline. A replay computes rewards and advantages.
 
 RUN is the output folder of a run with `log_completions: true`.
 """

@@ -48,6 +48,14 @@ def test_the_command_as_a_user_types_it(model, other_model, questions_file, tmp_
     assert written[1]["evaluation"]["kl_to_start"] > 0.01
 
 
+@pytest.mark.parametrize(("score", "says"), [(0.5, True), (0.25, False)])
+def test_a_graded_reward_says_what_pass_at_k_counts(score, says):
+    """One of four samples has reward 1. With a mean of 0.5 the others are graded; with 0.25 they are 0."""
+    lines = command.summary_lines(Evaluation(0, 4, [score] * 3, [1] * 3, None, [1.0] * 3, None, 2.0, 0.0))
+    assert "pass@1        0.2500" in lines
+    assert ("pass@k counts a completion as right if its reward is 1." in lines) == says
+
+
 def test_a_generated_task_uses_questions_that_training_does_not(model, capsys):
     for kwargs, word in (("{size: 3}", "questions     3"), ("{size: 2, seed: 0}", "questions     2")):
         command.main([model, "arithmetic", *SMALL, "--dataset_kwargs", kwargs])

@@ -191,6 +191,7 @@ def test_one_line_says_where_the_settings_come_from(run, monkeypatch, capsys):
     command.main([run, "--samples", "2", "--temperature", "0.5", "--output", "out.json"])
     printed = capsys.readouterr()
     (line,) = [line for line in printed.out.splitlines() if line.startswith("gbpo evaluate: from ")]
+    assert "dataset_train_split" not in line  # a file has no splits
     taken, _, given = line.partition("; from the command line: ")
     for words in (
         f"from {run}/config.json: dataset_name='held_out.jsonl'",

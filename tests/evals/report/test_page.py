@@ -529,6 +529,18 @@ def test_samples_come_from_the_first_seed_and_the_largest_difference():
     assert [score for _, score, _ in samples["questions"][0]["answers"]] == [0.5, 0.5, 1.0]
 
 
+def test_what_a_comparison_does_not_have_is_not_on_the_page(tmp_path):
+    results, analysis = made_up(seeds=2)
+    results.evaluation |= {"seed": 0, "image_column": None, "environment_kwargs": {}}
+    with_references, _ = written(tmp_path, results, analysis)
+    assert "<span>Reference</span>" in with_references and "<dt>seed</dt><dd>0</dd>" in with_references
+    assert "image_column" not in with_references and "environment_kwargs" not in with_references
+    for question in results.questions:
+        question["gold"] = ""
+    without, _ = written(tmp_path, results, analysis)
+    assert "<span>Reference</span>" not in without and "What is 3 + 1?" in without
+
+
 def test_samples_are_left_out_of_a_shortened_file(tmp_path):
     results, analysis = made_up(seeds=2)
     results.questions = []

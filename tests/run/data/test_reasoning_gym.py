@@ -155,7 +155,7 @@ def test_errors_name_unknown_tasks_and_arguments():
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    with pytest.raises(ValueError, match="pip install reasoning-gym"):
+    with pytest.raises(ImportError, match="^dataset_name='reasoning_gym:doubling' needs .*: pip install reasoning-gym"):
         load(RunArguments(dataset_name="reasoning_gym:doubling"), evaluation=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install reasoning-gym"):

@@ -7,6 +7,7 @@ from transformers import AutoProcessor, AutoTokenizer
 
 from gbpo import local_model
 from gbpo.run.data import programs
+from gbpo.run.models.catalogue import check_model_name
 from gbpo.run.models.tiny import character_tokenizer
 
 
@@ -32,3 +33,11 @@ def test_an_unknown_builtin_model_names_the_known_ones():
     with pytest.raises(ValueError, match="'builtin:tiny_mth' is not a builtin model.*builtin:tiny_math"):
         local_model("builtin:tiny_mth")
     assert local_model("Qwen/Qwen2.5-0.5B") == "Qwen/Qwen2.5-0.5B"
+
+
+def test_a_missing_package_is_named_before_a_model_is_built(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    check_model_name("builtin:tiny_math")
+    monkeypatch.setattr("gbpo.shared.packages.find_spec", lambda package: None)
+    with pytest.raises(ImportError, match=r"'builtin:tiny_words' .* needs reasoning_gym, .*pip install .*\[gemma\]"):
+        check_model_name("builtin:tiny_words")

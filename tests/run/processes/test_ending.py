@@ -223,6 +223,7 @@ def test_a_run_that_stops_itself_gives_the_reason_in_one_line(launch, boxing_mod
             "the disk is full, free some space before you continue (",
         ),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full, free some space"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), "the disk is full, free"),
     ],
 )
 def test_reasons_are_one_line(error, why):

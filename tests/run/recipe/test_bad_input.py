@@ -37,6 +37,7 @@ FILES = {
     "rewards_that_fail.py": ""
     "def fails(completions, **_): return [1 / len(one[-1]['content'].strip('0')) for one in completions]\n"
     "def text(completions, **_): return ['1.0'] * len(completions)\n",
+    "same_name.py": "def exact_match(completions, **_): return [0.0] * len(completions)\n",
     "module_with_reward.py": "value = 3\ndef reward(completions, proof, **kwargs):\n    return [1.0]\n",
     "done/config.json": "{}",
     "done/metrics.jsonl": '{"step": 1}\n',
@@ -104,12 +105,17 @@ CASES = {
     ),
     "wrong argument of a task": ([TINY, "--dataset_kwargs", "{sise: 9}"], ["sise", "arithmetic"]),
     "unknown reward": ([TINY, "--reward_funcs", "exact_mach"], ["exact_mach", "exact_match"]),
+    "recipe is a folder": (["weights"], ["weights is a folder"]),
     "no reward": (["no_reward.yaml"], ["reward_funcs"]),
     "reward module missing": ([TINY, "--reward_funcs", "no_such_module.reward"], ["no_such_module"]),
     "reward is not a function": ([TINY, "--reward_funcs", "module_with_reward.value"], ["value"]),
     "own reward, column missing": (
         [TINY, "--reward_funcs", "module_with_reward.reward"],
         ["proof", "prompt, solution"],
+    ),
+    "two rewards of one name": (
+        [TINY, "--reward_funcs", "exact_match", "same_name.exact_match"],
+        ["Two rewards", "'exact_match'", "rewards/exact_match/mean", "Rename"],
     ),
     "own reward that raises": (
         [TINY, "--reward_funcs", "rewards_that_fail.fails"],
@@ -216,6 +222,7 @@ CASES |= {
     "learning rate zero": ([TINY, "--learning_rate", "0"], ["learning_rate=0.0", "(0, 1]"]),
     "learning rate not finite": ([TINY, "--learning_rate", "nan"], ["learning_rate=nan"]),
     "max_steps zero": ([TINY, "--max_steps", "0"], ["max_steps=0", "num_train_epochs"]),
+    "max_steps negative": ([TINY, "--max_steps", "-5"], ["max_steps=-5 would be ignored", "num_train_epochs"]),
     "epochs zero": ([TINY, "--max_steps", "-1", "--num_train_epochs", "0"], ["num_train_epochs=0"]),
     "unknown schedule": ([TINY, "--lr_scheduler_type", "cosin"], ["lr_scheduler_type", "cosin", "cosine"]),
     "unknown optimiser": ([TINY, "--optim", "adam"], ["optim", "adam", "adamw_torch"]),

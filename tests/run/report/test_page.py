@@ -34,7 +34,7 @@ class Texts(HTMLParser):
 
 
 def text_of(page):
-    return " ".join(" ".join(Texts(page.read_text()).found).split())
+    return " ".join(" ".join(Texts(page.read_text().replace("<wbr>", "")).found).split())
 
 
 def panels_of(page):
@@ -148,6 +148,8 @@ def test_a_resumed_run_shows_the_settings_of_each_start(make_run, logs, resume):
     history = text.split("History")[-1]
     assert history.index("started") < history.index("ended at step 3: killed") < history.index("resumed after step 2")
     assert "Nothing says how the run ended" in text
+    resume(run, 2, started="2026-11-01 10:45:00")
+    assert "field start from step 2 learning_rate 0.001 History" in text_of(write(run))  # equal values are shown once
 
 
 def test_the_samples_are_the_best_and_the_worst_of_each_group(make_run, logs):
@@ -208,6 +210,10 @@ def test_the_command_knows_a_run_from_other_folders(make_run, capsys, tmp_path):
         main([str(tmp_path)])
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.count("\n") == 1 and "gbpo report: error:" in error
+    (tmp_path / "comparison.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        main([str(tmp_path)])
+    assert "No run of the comparison in" in capsys.readouterr().err
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(SystemExit):
         main([str(tmp_path)])
