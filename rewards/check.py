@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         understood = _understood(reward, {name: values[: options.show] for name, values in columns.items()})
         failing = failing_references(reward, columns)
     except (ValueError, TypeError) as error:
-        parser.error(" ".join(str(error).split()))
+        parser.error(str(error))
     for row, text in enumerate(understood):
         reference = next((repr(values[row]) for name, values in columns.items() if name in _SHOWN_COLUMNS), "")
         print(f"row {row}: {reference[:100]} -> {text}")
