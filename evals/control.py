@@ -18,7 +18,6 @@ Exit status: 0 if every run finished, 1 if a run failed, 2 for bad input.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import dataclasses
 import json
@@ -37,6 +36,7 @@ from matplotlib.figure import Figure
 
 from gbpo.control.folder import RESULTS, check
 from gbpo.control.recipe import ALGORITHMS, Plan, parse
+from gbpo.shared.command_line import OneLineErrorParser, seed
 from gbpo.shared.pages.palette import PALETTE
 from gbpo.shared.write_whole import write_whole
 
@@ -211,10 +211,10 @@ def _text(interval: dict[str, Any]) -> str:
     return f"{found.estimate:.1f}" + ("" if found.low is None else f" [{found.low:.1f}, {found.high:.1f}]")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m evals.control", description=__doc__.partition("\n\n")[0])
+def _parser() -> OneLineErrorParser:
+    parser = OneLineErrorParser(prog="python -m evals.control", description=__doc__.partition("\n\n")[0])
     parser.add_argument("recipes", nargs="+", type=Path, help="recipes of gbpo.control")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of both algorithms")
+    parser.add_argument("--seeds", type=seed, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of both algorithms")
     parser.add_argument("--steps", type=int, help="environment steps per run (default: the recipe's)")
     parser.add_argument("--workers", type=int, default=1, help="runs at the same time (1)")
     parser.add_argument("--runs", type=Path, default=Path("runs/control"), help="folder of the runs")

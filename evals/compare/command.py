@@ -24,7 +24,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gbpo.run.data import loading as data
-from gbpo.shared.command_line import OneLineErrorParser, OneScreenHelp
+from gbpo.shared.command_line import OneLineErrorParser, OneScreenHelp, seed
 from gbpo.shared.packages import find_recipe
 
 from ..report import page
@@ -92,7 +92,7 @@ def make_parser() -> OneLineErrorParser:
     add = parser.add_argument
     add("recipe", type=find_recipe, help="recipe of all runs: a file or the name of a shipped recipe")
     add("--algorithms", nargs="+", required=True, metavar="A", help="grpo, gbpo, or gbpo:FIELD=VALUE,…")
-    add("--seeds", nargs="+", type=int, required=True, metavar="N", help="seeds of the runs; use five or more")
+    add("--seeds", nargs="+", type=seed, required=True, metavar="N", help="seeds of the runs; use five or more")
     add("--output", type=Path, metavar="DIR", help="folder of the comparison (runs/compare-RECIPE)")
     add("--grid", nargs="+", default=[], metavar="FIELD=V,V", help="fields to vary, with their values")
     add("--jobs", type=int, default=1, metavar="N", help="parallel runs; with several GPUs each gets one GPU (1)")

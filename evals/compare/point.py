@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -36,10 +37,17 @@ class Algorithm:
         """Read `BASE[:field=value,…]`.
 
         Raises:
-            ValueError: The base is unknown, a field has no value, or the algorithm does not read a field.
+            ValueError: The text names several algorithms, the base is unknown, a field has no value, or the algorithm
+                does not read a field.
         """
-        base, _, rest = text.partition(":")
         option = f"--algorithms {text!r}"
+        several = re.split(rf",(?=(?:{'|'.join(ALGORITHMS)})(?:[:,]|$))", text)
+        if len(several) > 1:
+            raise ValueError(
+                f"{option} is read as one algorithm, because commas separate its fields. Separate algorithms by "
+                f"spaces: --algorithms {' '.join(several)}."
+            )
+        base, _, rest = text.partition(":")
         if base not in ALGORITHMS:
             raise ValueError(
                 f"{option}: {base!r} is unknown. Write one of {', '.join(ALGORITHMS)}, optionally with fields after a "

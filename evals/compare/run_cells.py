@@ -56,11 +56,12 @@ def run_cells(plan: ComparisonPlan) -> bool:
     try:
         runner.evaluate([model], plan.folder / START)
         waiting = {pool.submit(runner.run_cell, *cell) for cell in todo}
-        with tqdm(total=len(cells), initial=len(cells) - len(waiting), unit="cell") as bar:
+        with tqdm(total=len(cells), initial=len(cells) - len(waiting), unit="cell", disable=None) as bar:
             while waiting:
                 done, waiting = concurrent.futures.wait(waiting, PROGRESS_SECONDS, concurrent.futures.FIRST_COMPLETED)
                 for future in done:
                     bar.write(future.result())
+                sys.stdout.flush()  # a log file shows each line when its cell ends
                 share, text = runner.progress()
                 bar.n = round(len(cells) - len(waiting) + share, 1)
                 bar.set_postfix_str(text)

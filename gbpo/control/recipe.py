@@ -13,7 +13,7 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.utils import LinearSchedule
 
-from ..shared.command_line import OneLineErrorParser
+from ..shared.command_line import OneLineErrorParser, seed
 from ..shared.packages import find_recipe
 from ..shared.recipe_yaml import nearest, read_yaml
 from .bpo import BPO
@@ -159,7 +159,7 @@ def make_parser() -> OneLineErrorParser:
     parser.add_argument("--env", help="a Gymnasium id to train instead of a recipe")
     parser.add_argument("--algorithm", choices=list(ALGORITHMS), default="bpo", help="algorithm to train with (bpo)")
     parser.add_argument("--steps", type=int, help="environment steps of each seed (the recipe's)")
-    parser.add_argument("--seeds", type=int, nargs="+", help="seeds to train (the recipe's, or 0)")
+    parser.add_argument("--seeds", type=seed, nargs="+", help="seeds to train (the recipe's, or 0)")
     parser.add_argument("--output", type=Path, help="folder of the results (runs/NAME-ALGORITHM)")
     parser.add_argument("--video", action="store_true", help="film an episode of each finished seed")
     return parser

@@ -65,7 +65,7 @@ def try_rewards(rewards: Mapping[str, Callable[..., Any]], row: Mapping[str, Any
             ) from None
         try:
             values = reward(**batch, **tools)
-            if asyncio.iscoroutine(values):
+            if inspect.iscoroutine(values):
                 values = asyncio.run(values)
         except (Exception, SystemExit) as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
@@ -77,6 +77,11 @@ def try_rewards(rewards: Mapping[str, Callable[..., Any]], row: Mapping[str, Any
                 "be graded."
                 + (" A completion is a list of messages here: read completion[-1]['content']." * is_about_messages)
             ) from None
+        if inspect.isgenerator(values) or inspect.isasyncgen(values):
+            raise ValueError(
+                f"The reward {name!r} yields values, but a run reads a list of them. Return a list with one number or "
+                "None for each completion, without yield."
+            )
         if not _is_list_of_rewards(values, count):
             raise ValueError(
                 f"The reward {name!r} returned {str(values)[:100]!r} for {count} completions, so a run would end. "

@@ -365,9 +365,12 @@ def check_enough_prompts(recipe: Recipe, rows: int) -> None:
 
 def _summary(recipe: Recipe, output: Path, seconds: float) -> str:
     """The paths of all results, and the mean reward of the first and of the last logging steps."""
-    reward = Trend.of(folder.read_metrics(output), "reward")
+    rows = folder.read_metrics(output)
+    reward = Trend.of(rows, "reward")
     name = recipe.training.run_name or recipe.path.stem
     change = f"reward {reward.first.mean:.2f} -> {reward.last.mean:.2f}" if reward else "no reward logged"
+    if recipe.training.logging_strategy == "steps" and not any("reward" in row for row in rows):
+        change += f" before step logging_steps={recipe.training.logging_steps:g} (write a smaller logging_steps)"
     lines = [f"reward:  {reward.text('.3f')}"] if reward else []
     lines += [
         f"report:  {output / REPORT}",

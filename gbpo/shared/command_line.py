@@ -53,6 +53,21 @@ class OneLineErrorParser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+def seed(text: str) -> int:
+    """Read a seed, as the type of an option that takes several.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not an integer. The message says how to write several seeds.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        seeds = text.replace(",", " ") if re.fullmatch(r"\d+(,\d+)+", text) else "0 1 2"
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an integer, so no run can have it as its seed. Separate seeds by spaces: --seeds {seeds}."
+        ) from None
+
+
 def check_file(option: str, path: Path | None) -> None:
     """Check that a file can be written, before the work whose result it takes.
 

@@ -1,6 +1,7 @@
 """`BridgeTrainer`: the one class that overrides methods of TRL, transformers and accelerate, or patches their names."""
 
 import random
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -108,6 +109,9 @@ class BridgeTrainer(GRPOTrainer):
     _buffered_inputs: Any
 
     def __init__(self, *args, **kwargs):
+        # TRL calls methods of the model by their old names, which a user cannot change
+        old_names = "`(is_gradient_checkpointing|gradient_checkpointing_(enable|disable))`"
+        warnings.filterwarnings("ignore", old_names, FutureWarning, "transformers.modeling_utils")
         llm: Any = getattr(vllm_generation, "LLM", None)  # absent if vLLM is not installed
 
         def start_engine(**options):

@@ -202,6 +202,7 @@ def test_bpo_learns_cartpole(tmp_path):
         ({"env": "Tetris-v0"}, [], "env='Tetris-v0'"),
         ({"env_kwargs": {"gravity": 0}}, [], "env_kwargs={'gravity': 0}"),
         ({"seeds": ["zero"]}, [], "seeds=\\['zero'\\] must be integers"),
+        ({}, ["--seeds", "0,1"], "'0,1' is not an integer.* by spaces: --seeds 0 1\\."),
         ({}, ["--seeds", "-1"], "seeds=\\[-1\\] must be integers"),
         ({}, ["--steps", "0"], "steps=0 would train"),
         ({}, ["--algorithm", "sac"], "invalid choice: 'sac'"),

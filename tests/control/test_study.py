@@ -171,6 +171,13 @@ def test_a_missing_recipe_prints_one_line(tmp_path, capsys):
     assert stop.value.code == 2 and "none.yaml not found" in error and error.count("\n") == 1
 
 
+def test_seeds_with_commas_are_refused_in_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        control.main([str(tmp_path / "none.yaml"), "--seeds", "0,1"])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "by spaces: --seeds 0 1." in error and error.count("\n") == 1
+
+
 def test_a_run_that_cannot_start_is_reported_in_one_line(tmp_path, capsys):
     recipe = tmp_path / "gone.yaml"
     recipe.write_text(json.dumps({"env": "NoSuchTask-v7", "steps": 128}))

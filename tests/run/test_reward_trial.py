@@ -26,6 +26,20 @@ def test_something_else_is_refused_in_one_line(values):
         try_rewards({"own.reward": lambda **_: values}, ROW, 2)
 
 
+def yields(**_):
+    yield from [0.0, 1.0]
+
+
+async def yields_later(**_):
+    yield 0.0
+
+
+@pytest.mark.parametrize("reward", [yields, yields_later])
+def test_a_generator_is_told_to_return_a_list(reward):
+    with pytest.raises(ValueError, match=r"^The reward 'own\.reward' yields values, .* Return a list .* yield\.$"):
+        try_rewards({"own.reward": reward}, ROW, 2)
+
+
 def test_an_error_is_one_line_with_its_place():
     def fails(completions, **_):
         raise RuntimeError("boom\nand more")

@@ -3,10 +3,13 @@
 torch.compile takes minutes; tests/engines/test_compile.py covers it.
 """
 
+import warnings
+
 import pytest
 import torch
 from peft import LoraConfig
 
+from gbpo import GBPOConfig
 from rollouts import random_rollout, token_sum
 
 CHECKPOINTING = {
@@ -72,3 +75,18 @@ def test_checkpointing(two_steps, lora):
         actual = two_steps(peft_config, **config)
         assert actual[0].model.is_gradient_checkpointing, name
         assert_same(actual, expected)
+
+
+def test_the_defaults_checkpoint_without_a_warning(make_trainer):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        trainer = make_trainer(activation_checkpointing=None, max_steps=1)
+        trainer.train()
+    assert trainer.model.is_activation_checkpointing
+    assert not [str(one.message) for one in seen if "checkpointing" in str(one.message)]
+
+
+def test_the_old_name_turns_checkpointing_off_with_the_warning_of_transformers(tmp_path):
+    with pytest.warns(FutureWarning, match="Use `activation_checkpointing` instead"):
+        config = GBPOConfig(str(tmp_path), gradient_checkpointing=False, use_cpu=True, bf16=False)
+    assert not config.activation_checkpointing

@@ -216,6 +216,12 @@ WRONG = {
     ),
     "another batch": (["--algorithms", "grpo", "gbpo:num_generations=4"], ["num_generations"]),
     "unknown algorithm": (["--algorithms", "ppo"], ["ppo", "gbpo"]),
+    "algorithms with commas": (
+        ["--algorithms", "grpo,gbpo:target_baseline=exact,overshoot_slope=0.2,gbpo"],
+        ["by spaces: --algorithms grpo gbpo:target_baseline=exact,overshoot_slope=0.2 gbpo."],
+    ),
+    "seeds with commas": (["--seeds", "0,1"], ["'0,1' is not an integer", "by spaces: --seeds 0 1."]),
+    "a range of seeds": (["--seeds", "0-4"], ["'0-4' is not an integer", "--seeds 0 1 2."]),
     "unknown field": (["--epsilom=0.3"], ["epsilom", "epsilon"]),
     "seed twice": (["--seeds", "1", "1"], ["--seeds", "repeats"]),
     "seed as a field": (["--seed=3"], ["--seed", "--seeds"]),

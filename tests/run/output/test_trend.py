@@ -40,12 +40,13 @@ def test_logs_without_the_metric_do_not_count():
     ("values", "change", "first_line"),
     [
         ([0.1, 0.3, *[0.5] * 8], "reward 0.20 -> 0.50", "reward:  0.200 ± 0.141 in the first 2 of 10 logs, 0.500"),
-        ([], "no reward logged", "report:"),
+        ([], "no reward logged before step logging_steps=10 (write a smaller logging_steps)", "report:"),
+        ([None], "no reward logged", "report:"),
     ],
 )
 def test_the_summary_compares_means(tmp_path, values, change, first_line):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of(values)))
-    training = SimpleNamespace(run_name="demo", log_completions=False)
+    training = SimpleNamespace(run_name="demo", log_completions=False, logging_strategy="steps", logging_steps=10)
     recipe = SimpleNamespace(training=training, run=SimpleNamespace(merge_adapter=False), path=Path("x.yaml"))
     lines = train._summary(recipe, tmp_path, 29.4).splitlines()
     assert lines[-1] == f"demo: {change} in 29 s, {tmp_path}"
