@@ -54,6 +54,7 @@ AXES = {
 NAMES = {
     "grpo": "GRPO",
     "grpo:loss_type=cispo": "CISPO, weights up to 0.2",
+    "grpo:loss_type=cispo,epsilon_high=5": "CISPO",
     "grpo:importance_sampling_level=sequence": "GRPO, ratio per sequence",
     "gbpo": "GBPO as published",
     "gbpo:target_baseline=exact": "GBPO, exact",
