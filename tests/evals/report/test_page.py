@@ -576,9 +576,9 @@ def test_a_report_of_140_cells_is_small_and_quick(tmp_path):
     grid = {"epsilon": [0.2, 0.3, 0.5], "num_iterations": [1, 4, 16]}
     results, analysis = made_up([*ALGORITHMS, "gbpo:overshoot_slope=0.2"], grid, seeds=4, steps=600)
     assert len(results.cells) == 144
-    start = time.monotonic()
+    start = time.process_time()
     written(tmp_path, results, analysis)
-    assert time.monotonic() - start < 30
+    assert time.process_time() - start < 30
     assert (tmp_path / "report.html").stat().st_size < 5e6
 
 
