@@ -1,7 +1,8 @@
 """`python -m evals.studies.chain.table`: prints the tables of the study in Markdown, from its `results.json` files.
 
 The differences of the final mean@16 between a loss and GRPO, at equal rates and at the own rate of each loss, are one
-family for Holm's method. The own rate has the highest final validation, averaged over the seeds.
+family for Holm's method. A difference that two tables show counts once. The own rate has the highest final validation,
+averaged over the seeds.
 """
 
 from __future__ import annotations
@@ -44,26 +45,25 @@ def own_rate(found: Runs, name: str) -> float:
 def compared() -> None:
     """Print one table for each rate, and the losses at their own rates."""
     found = runs(4)
-    names = [name for name in NAMES if name != "grpo"]
-    rates = list(dict.fromkeys(rate for _, rate in found))
     own = {name: own_rate(found, name) for name in NAMES}
-    pairs: dict[tuple[str, float | None], tuple[float, float]] = {
-        (name, rate): (rate, rate) for name in names for rate in rates
-    }
-    pairs |= {(name, None): (own[name], own["grpo"]) for name in names}
-    differences = {
-        (name, key): paired_difference(rights(found[name, rate]), rights(found["grpo", other]))
-        for (name, key), (rate, other) in pairs.items()
-    }
-    texts = written(differences)
-    for key in (*rates, None):
-        print(f"\n**Learning rate {_text(key)}**\n" if key else "\n**Own rate of each loss**\n")
+    tables = {f"Learning rate {_text(rate)}": dict.fromkeys(NAMES, rate) for _, rate in found}
+    tables["Own rate of each loss"] = own
+    pairs = {(name, rates[name], rates["grpo"]) for rates in tables.values() for name in NAMES if name != "grpo"}
+    texts = written(
+        {
+            (name, rate, other): paired_difference(rights(found[name, rate]), rights(found["grpo", other]))
+            for name, rate, other in sorted(pairs)
+        }
+    )
+    for title, rates in tables.items():
+        print(f"\n**{title}**\n")
         print(HEAD)
         print("|---|---|---|---|---|---|---|---|")
         for name, shown in NAMES.items():
-            mean, *rest = row(VALIDATION, found[name, key or own[name]])
-            shown = shown if key else f"{shown}, {_text(own[name])}"
-            print("| " + " | ".join([shown, mean, *texts.get((name, key), ["–", "–"]), *rest]) + " |")
+            mean, *rest = row(VALIDATION, found[name, rates[name]])
+            shown = f"{shown}, {_text(own[name])}" if rates is own else shown
+            difference = texts.get((name, rates[name], rates["grpo"]), ["–", "–"])
+            print("| " + " | ".join([shown, mean, *difference, *rest]) + " |")
 
 
 def safety() -> None:
