@@ -16,6 +16,7 @@ from gbpo.run.data.loading import load
 from gbpo.run.data.prompts import PromptFormat
 from gbpo.run.models.description import describe
 from gbpo.run.preview import memory
+from gbpo.run.processes.group import leave_together
 from gbpo.run.recipe.parsing import parse
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "tiny_math.yaml"
@@ -87,3 +88,4 @@ def main(model, output, *flags):
 if __name__ == "__main__":
     torch.manual_seed(0)
     main(*sys.argv[1:])
+    leave_together()
