@@ -1,6 +1,7 @@
 """Each hazard: a recipe that has it, one that does not, the shipped recipes, and one warning per run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from transformers import Qwen2Config
 
 from gbpo import GBPOConfig
 from gbpo.run import train
+from gbpo.run.models import tiny_chain
 from gbpo.run.models.description import Description
 from gbpo.run.models.tiny import character_tokenizer
 from gbpo.run.preview import hazards
@@ -160,7 +162,10 @@ def test_evaluation_set_of_messages():
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 def test_shipped_recipes_have_no_hazard(path, algorithm, monkeypatch):
     without_vllm(monkeypatch)
-    assert found("--algorithm", algorithm, path=path, train_set=MANY, model=QWEN_MATH, prompt_tokens=500) == []
+    model = QWEN_MATH
+    if path.stem == "tiny_chain":  # its model has learnt to box answers that no prompt asks for
+        model = replace(model, tokenizer=tiny_chain.tokenizer())
+    assert found("--algorithm", algorithm, path=path, train_set=MANY, model=model, prompt_tokens=500) == []
 
 
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
