@@ -50,8 +50,7 @@ def find(
     if "format" in rewards:
         pattern = rewards["format"].get("pattern", rewards_module("shape.format").THINK_ANSWER)
         found += [*_thoughts_in_the_prompt(pattern, texts[0]), *_removed_tags(pattern, tokenizer)]
-    if "\\boxed{" not in tokenizer.get_vocab():  # a model with a token for it has learnt to write it
-        found += _no_box(rewards, texts)
+    found += _no_box(rewards, texts, tokenizer)
     return found
 
 
@@ -122,8 +121,15 @@ def _removed_tags(pattern: str, tokenizer: "PreTrainedTokenizerBase") -> Iterato
         )
 
 
-def _no_box(rewards: dict[str, dict[str, Any]], texts: list[str]) -> Iterator[str]:
-    r"""Warn if a reward reads the answer from \boxed{}, and no prompt asks for it."""
+def _no_box(
+    rewards: dict[str, dict[str, Any]], texts: list[str], tokenizer: "PreTrainedTokenizerBase"
+) -> Iterator[str]:
+    r"""Warn if a reward reads the answer from \boxed{}, and no prompt asks for it.
+
+    A model with a token for `\boxed{` has learnt to write it and needs no request.
+    """
+    if "\\boxed{" in tokenizer.get_vocab():
+        return
     readers = [name for name, options in rewards.items() if reads_boxes(name, options)]
     if readers and not any("boxed" in text for text in texts):
         yield (

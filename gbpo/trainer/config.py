@@ -246,7 +246,7 @@ class BaseConfig(GRPOConfig):
         self._generation_batch_given = self.generation_batch_size is not None  # TRL computes it otherwise
         self.gradient_accumulation_steps = self._accumulation_steps()
         if self.activation_checkpointing is None and self.gradient_checkpointing:
-            self.activation_checkpointing = True  # TRL sets this default by the old name, of which transformers warns
+            self.activation_checkpointing = True  # TRL sets the old field, and transformers warns about it
         self._check_sampling_dtype()
         self._check_anchor()
         super().__post_init__()

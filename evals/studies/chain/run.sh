@@ -18,7 +18,7 @@ export OMP_NUM_THREADS=1
 study() { # UPDATES RATES ALGORITHMS...: 30 generations of 8 prompts × 8 completions with the seeds 1 to 5
     local updates=$1 rates=$2
     shift 2
-    "${PYTHON:-.venv/bin/python}" -m evals.compare recipes/tiny_chain.yaml --algorithms "$@" --seeds ${SEEDS:-1 2 3 4 5} \
+    "${PYTHON:-.venv/bin/python}" -m evals.compare recipes/tiny_chain.yaml --algorithms "$@" --seeds 1 2 3 4 5 \
         --grid "learning_rate=$rates" --jobs "${JOBS:-2}" --output "runs/chain/updates-$updates" \
         --num_iterations="$updates" --max_steps=$((30 * updates)) --eval_steps $((3 * updates)) \
         --logging_steps="$updates" --log_completions=false --eval_questions 128
@@ -28,3 +28,5 @@ study() { # UPDATES RATES ALGORITHMS...: 30 generations of 8 prompts × 8 comple
 
 study 4 3e-5,1e-4,3e-4 grpo gbpo:target_baseline=median,overshoot_slope=1 gbpo:target_baseline=exact,overshoot_slope=1
 study 1 1e-4,3e-4 grpo
+
+"${PYTHON:-.venv/bin/python}" -m evals.studies.chain.table

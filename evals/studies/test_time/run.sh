@@ -78,12 +78,10 @@ study confirmation-16-rate-3e-5 16 3e-5
 # - The differences to GRPO in the same setting, 3 losses in 3 settings, are another family. A difference counts if its
 #   p-value, corrected by Holm's method for all 9, is below 0.05.
 #
-# After the runs: with `loss_type: cispo` TRL takes epsilon_high, 0.2 here, as the highest weight. It recommends 5.
+# Two changes were made after GRPO had run with all seeds and the other losses with the seeds 16 and 17. TRL takes
+# `epsilon_high` as the highest weight of CISPO and recommends 5. The first runs had 0.2, so CISPO runs again with 5. The
+# other losses also run with the seeds 18 to 20.
 seeds=(16 17 18 19 20)
-#
-# Two changes were made after GRPO had run with all seeds and the other losses with two. CISPO ran with an upper weight of
-# 0.2 at first, because `epsilon_high` is that weight in TRL. It now has TRL's 5. The other losses also run with the
-# seeds 18 to 20.
 algorithms=(grpo grpo:loss_type=cispo,epsilon_high=5 gbpo gbpo:target_baseline=exact)
 own_votes="--reward_kwargs={majority_vote: {votes: 8, boxed: false}}"
 study axes-none 4 3e-4 60 "$own_votes"

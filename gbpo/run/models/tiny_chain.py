@@ -1,4 +1,4 @@
-"""The builtin model `tiny_chain`: a decoder of 1 M parameters that adds and subtracts in steps, and errs at some."""
+"""The builtin model `tiny_chain`: a decoder of 1.1 M parameters that counts on in steps and makes some errors."""
 
 import random
 from pathlib import Path
