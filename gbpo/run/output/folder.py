@@ -66,6 +66,11 @@ def choose(recipe: "Recipe") -> Path:
         _check_layout(Path(checkpoint), recipe)
         return folder
     if resume and resume != AUTO:
+        if last := last_checkpoint(folder, AUTO):
+            raise ValueError(
+                f"resume_from_checkpoint={resume!r} is no checkpoint, so the run cannot continue from it. Write true "
+                f"for {last}, or the path of another checkpoint."
+            )
         raise ValueError(
             f"resume_from_checkpoint={resume!r}: {str(folder)!r} holds no checkpoint to continue from. Name a "
             "checkpoint folder, or remove the field to start a new run (save_strategy decides when checkpoints are "

@@ -1,4 +1,4 @@
-"""What a resumed run says about the fields that differ from those of its checkpoint."""
+"""What a resumed run says about its checkpoint, and about the fields that differ from those of the checkpoint."""
 
 from pathlib import Path
 
@@ -34,3 +34,10 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path):
     again = saved(tmp_path, "--use_peft", "true", "--lora_r", "4")
     with pytest.raises(ValueError, match=r"lora_r=8, but .* was saved with 4: the weights .* Write lora_r=4"):
         choose(parse([*again, "--use_peft", "true", "--lora_r", "8"]))
+
+
+def test_a_resume_from_a_wrong_name_names_the_last_checkpoint(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"resume_from_checkpoint='latest' is no checkpoint.*true for \S+checkpoint-2,"
+    ):
+        choose(parse([*saved(tmp_path), "--resume_from_checkpoint", "latest"]))
