@@ -897,15 +897,18 @@ def resources():
     }
 
 
-def box_processes(patience=5.0):
-    """Processes of this process's boxes that do not end within `patience` seconds."""
+def box_processes(patience=60.0):
+    """Processes of this process's boxes that do not end within `patience` seconds. The state says what each waits for.
+
+    A killed process may wait for a slow disk for many seconds before it ends.
+    """
     deadline = time.monotonic() + patience
     while True:
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # the process has ended
                 if MARK.encode() in (folder / "cmdline").read_bytes():
-                    found.append(folder.name)
+                    found.append({name: (folder / name).read_text()[:100] for name in ("stat", "wchan", "cmdline")})
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.1)
