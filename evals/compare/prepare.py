@@ -196,7 +196,6 @@ def _check_unchanged(plan: ComparisonPlan, held_out: str | None, questions: int)
     """
     path, recipe = plan.folder / _MANIFEST, plan.folder / RECIPE
     now = {
-        "recipe": plan.recipe.read_text(),
         "overrides": plan.overrides,
         "launcher": plan.launcher,
         "evaluation": plan.evaluation,
@@ -206,6 +205,8 @@ def _check_unchanged(plan: ComparisonPlan, held_out: str | None, questions: int)
     }
     before: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else now
     changed = [name for name in now if before.get(name) != now[name]]
+    if path.is_file() and read_yaml(recipe) != read_yaml(plan.recipe):  # comments may differ
+        changed.insert(0, "recipe")
     if changed:
         raise ValueError(
             f"{str(plan.folder)!r} contains runs with another {', '.join(changed)}, which are not comparable with "

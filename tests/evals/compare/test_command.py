@@ -294,17 +294,23 @@ def test_questions_that_the_runs_would_drop_are_not_written(random_model, tmp_pa
 
 def test_a_folder_accepts_only_comparable_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "run_cells", lambda plan: False)
-    argv = [str(TINY), "--algorithms", "grpo", "gbpo", "--seeds", "0", f"--output={tmp_path / 'compared'}"]
+    argv = ["--algorithms", "grpo", "gbpo", "--seeds", "0", f"--output={tmp_path / 'compared'}"]
 
-    def status(*flags):
+    def status(*flags, recipe=TINY):
         with pytest.raises(SystemExit) as stop:
-            module.main([*argv, *flags])
+            module.main([str(recipe), *argv, *flags])
         return stop.value.code, capsys.readouterr().err
 
     assert status("--max_steps=50")[0] == 1  # no run is done
     for changed in (["--max_steps=60"], ["--max_steps=50", "--eval_samples=4"], []):
         code, error = status(*changed)
         assert code == 2 and "another" in error and "--output" in error
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(f"{TINY.read_text()}\nweight_decay: 0.1\n")
+    code, error = status("--max_steps=50", recipe=edited)
+    assert code == 2 and "another recipe, which" in error
+    edited.write_text(f"# A comment changes no run.\n{TINY.read_text()}")
+    assert status("--max_steps=50", recipe=edited)[0] == 1
     more = ["--max_steps=50", "--seeds", "0", "1", "--grid", "num_iterations=2,4"]
     code, error = status(*more)
     assert code == 1, error
