@@ -51,15 +51,19 @@ AXES = {
     "Completions of 16 generations ago": "axes-ahead-16",
     "Sampler in bfloat16, trainer in float32": "axes-bfloat16",
 }
+OTHERS = "screen-others"
 NAMES = {
     "grpo": "GRPO",
-    "grpo:loss_type=cispo": "CISPO, weights up to 0.2",
     "grpo:loss_type=cispo,epsilon_high=5": "CISPO",
+    "grpo:loss_type=sapo": "SAPO",
+    "grpo:loss_type=vespo": "VESPO",
     "grpo:importance_sampling_level=sequence": "GRPO, ratio per sequence",
     "gbpo": "GBPO as published",
     "gbpo:target_baseline=exact": "GBPO, exact",
     "gbpo:target_baseline=exact,overshoot_slope=0.2": "GBPO, exact, κ 0.2",
+    "gbpo:target_baseline=exact,overshoot_slope=0": "GBPO, exact, κ 0",
     "gbpo:target_baseline=mean,target_temperature=0,bound_exponent=1,overshoot_slope=0": "DPPO",
+    "gbpo:target_baseline=exact,bound_exponent=0.5": "GBPO, exact, `bound_exponent` 0.5",
     "gbpo:target_baseline=exact,bound_exponent=1": "GBPO, exact, bounds on the probability",
 }
 RIGHT = "eval_rewards/exact_match/mean"  # share of right completions in the validation
@@ -242,6 +246,16 @@ def confirmed_again() -> None:
         print("| " + " | ".join([NAMES[name], title, *texts]) + " |")
 
 
+def other_losses() -> None:
+    """Print the screen of other losses with the seeds 1 and 2. A loss goes on if both are above the exact target's."""
+    results = Results.load(STUDY / OTHERS)
+    print("\n| loss | seed 1 | seed 2 | final pass@16 | highest validation | area | entropy |")
+    print("|---|---|---|---|---|---|---|")
+    for name in results.algorithms:
+        cells = results.done(name, {})
+        print("| " + " | ".join([NAMES[name], *(f"{right:.2f}" for right in rights(cells)), *row(cells)[1:]]) + " |")
+
+
 def label_accuracy(cell: Cell) -> float:
     """Share of the majority labels that are right, in the last five logs of a run."""
     return fmean([value for value in cell.series[LABELS] if value is not None][-5:])
@@ -282,3 +296,4 @@ if __name__ == "__main__":
     screened()
     confirmed_again()
     axes()
+    other_losses()
