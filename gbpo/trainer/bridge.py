@@ -44,6 +44,7 @@ from .sampling.background import BackgroundRewards, decoded
 from .sampling.curriculum import Curriculum
 from .sampling.delay_line import Completions, Generation, PromptOrder, as_batch, done
 from .sampling.extra_votes import ExtraVotes
+from .sampling.merged_weights import has_mergeable_adapter, merged_weights
 from .sampling.resampling import Resampling
 from .sampling.seeds import SamplingSeeds, random_state
 from .sampling.vllm_client import SeededClient, readable_errors
@@ -125,6 +126,10 @@ class BridgeTrainer(GRPOTrainer):
             set_seed(self.args.seed, device_specific=True)  # TRL did this before the engine, which set another seed
             if getattr(self.vllm_generation, "vllm_client", None) is not None:
                 self.vllm_generation.vllm_client = SeededClient(self.vllm_generation.vllm_client)
+            sharded = self._dist.is_fsdp or self._dist.is_zero3 or self.is_distributed_loading_by_transformers
+            if has_mergeable_adapter(self.model) and not sharded:
+                weights_for_vllm = self.vllm_generation._iter_named_params
+                self.vllm_generation._iter_named_params = partial(self._merged_weights, weights_for_vllm)
 
     # --- what GBPO adds
 
@@ -321,6 +326,13 @@ class BridgeTrainer(GRPOTrainer):
             self._send_weights()
         with self._shared_prefill(), self._sampling_precision():
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+
+    def _merged_weights(
+        self, weights_for_vllm: Callable[[], Iterator[tuple[str, torch.Tensor]]]
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """The names and weights that TRL sends to vLLM, with the adapter merged into copies of the weights."""
+        with _replaced(self.model, merge_adapter=lambda: None, unmerge_adapter=lambda: None):
+            yield from merged_weights(self.model, weights_for_vllm())
 
     @contextmanager
     def _shared_prefill(self) -> Iterator[None]:

@@ -72,6 +72,10 @@ SOURCES = {
         "3b2cda6d35bb97b4",
         "builds the engine from the names LLM and VLLMClient of its module",
     ),
+    (VLLMGeneration, "_iter_named_params"): (
+        "baab615d5c7bc3e1",
+        "calls merge_adapter and unmerge_adapter of the model, and gives `param.data` in between",
+    ),
     (VLLMGeneration, "generate"): ("2d2ac2be5b1309c4", "calls the client's generate by keywords"),
     (VLLMClient, "generate"): (
         "63635cf59ca8bb70",

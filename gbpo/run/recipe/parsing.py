@@ -61,7 +61,8 @@ def parse(argv: Sequence[str]) -> Recipe:
     values = {"lora_dropout": 0.0, **values}  # TRL's default is 0.05, and the ratio would see the noise of dropout
     if not torch.accelerator.is_available():
         values = {"use_cpu": True, "bf16": False, **values}
-    use_expandable_segments(vllm_sleeps=bool(values.get("use_vllm") and values.get("vllm_enable_sleep_mode")))
+    sleeps, is_split = values.get("vllm_enable_sleep_mode"), values.get("vllm_tensor_parallel_size", 1) != 1
+    use_expandable_segments(vllm_needs_fixed=bool(values.get("use_vllm") and (sleeps or is_split)))
     check_deepspeed(values.get("deepspeed"))
     try:
         run, training, model, *_ = parser.parse_dict(values)

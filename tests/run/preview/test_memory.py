@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.integrations import deepspeed
 from trl import get_peft_config
 
@@ -15,7 +16,7 @@ import pictures
 from gbpo import GBPOTrainer
 from gbpo.run.data.loading import load
 from gbpo.run.data.prompts import PromptFormat
-from gbpo.run.models.description import describe
+from gbpo.run.models.description import Description, describe
 from gbpo.run.models.tiny_vision import tiny_qwen_vl
 from gbpo.run.preview import fake_runs, hazards, memory
 from gbpo.run.preview.device import Device, device_here, precision
@@ -302,6 +303,31 @@ def test_gradients_of_two_ranks(in_two_processes, model, tmp_path, strategy, fla
     assert ("DDP buckets" in seen["parts"]) == (strategy == "ddp")
     if strategy == "ddp":
         assert seen["parts"]["DDP buckets"][0] == pytest.approx(seen["buckets"][0], rel=1e-3)
+
+
+QWEN = {  # the shape of Qwen2.5-Math-1.5B, Qwen2.5-Coder-1.5B-Instruct and Qwen2.5-1.5B-Instruct
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
+CARDS = dict.fromkeys(("qwen_math", "qwen_math_ahead", "qwen_code", "qwen_judge", "qwen_ttrl"), 80e9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "card"), [*CARDS.items(), ("qwen_math_lora", 24e9)])
+def test_a_recipe_fits_on_each_of_several_gpus(name, card, monkeypatch):
+    """DDP keeps a copy of the gradients, which one process does not have. The cards are those of the headers."""
+    monkeypatch.setattr("gbpo.run.recipe.checks.find_spec", lambda package: package)  # vLLM is not installed here
+    recipe = parse([str(ROOT / "recipes" / f"{name}.yaml"), "--attn_implementation", "sdpa"])
+    monkeypatch.setattr(type(recipe.training), "world_size", 8)
+    skeleton = memory.skeleton(recipe, Description(Qwen2Config(**QWEN), Qwen2ForCausalLM, None))
+    found = memory.estimate(recipe, skeleton, prompt_tokens=800)
+    assert "DDP buckets" in {part.name for part in found.states}
+    assert found.fits(card), f"{memory.gibibytes(memory.peak(found.parts(card)))} do not fit"
 
 
 def test_gradients_of_fsdp_are_split_if_a_step_has_one_pass(model, monkeypatch):

@@ -1,4 +1,4 @@
-"""CUDA's allocator grows its segments, except where the user or vLLM's sleep mode decides otherwise."""
+"""CUDA's allocator grows its segments, except where the user or vLLM decides otherwise."""
 
 import os
 
@@ -28,7 +28,8 @@ def test_a_setting_of_the_user_stays():
     assert "PYTORCH_ALLOC_CONF" not in os.environ
 
 
-def test_sleep_mode_of_vllm_needs_fixed_segments(monkeypatch):
+@pytest.mark.parametrize("option", [("--vllm_enable_sleep_mode", "true"), ("--vllm_tensor_parallel_size", "2")])
+def test_sleep_mode_and_tensor_parallelism_of_vllm_need_fixed_segments(option, monkeypatch):
     monkeypatch.setattr("gbpo.run.recipe.checks.find_spec", lambda name: object())  # as if vLLM were installed
-    parse([RECIPE, "--use_vllm", "true", "--vllm_enable_sleep_mode", "true"])
+    parse([RECIPE, "--use_vllm", "true", *option])
     assert "PYTORCH_ALLOC_CONF" not in os.environ
