@@ -74,6 +74,14 @@ def shared():
         (r"\boxed{B, E}", "BE", "ok"),
         (r"\boxed{BD}", "B, E", "wrong"),
         (r"\boxed{B or E}", "B, E", "wrong"),
+        # the value of something whose name cannot be read
+        (r"\boxed{\dim W = 6}", "6", "ok"),
+        (r"\boxed{P(X \mid Y) = \frac{6}{7}}", r"\frac67", "ok"),
+        (r"\boxed{\dim W = 5}", "6", "wrong"),
+        (r"\boxed{\dim W = 5 = 6}", "6", "unparsed"),
+        (r"\boxed{\dim W \ne 6}", "6", "unparsed"),
+        (r"\boxed{\dim W < 5 = 6}", "6", "unparsed"),
+        (r"\boxed{5 ? 4 = 6}", "6", "unparsed"),
         # times
         (r"\boxed{\text{6:40 p.m.}}", "6:40 PM", "ok"),
         (r"\boxed{6:40\text{ a.m.}}", "6:40 PM", "wrong"),
