@@ -78,7 +78,6 @@ def shared():
         (r"\boxed{\dim W = 6}", "6", "ok"),
         (r"\boxed{P(X \mid Y) = \frac{6}{7}}", r"\frac67", "ok"),
         (r"\boxed{\dim W = 5}", "6", "wrong"),
-        (r"\boxed{\dim W = 5 = 6}", "6", "unparsed"),
         (r"\boxed{\dim W \ne 6}", "6", "unparsed"),
         (r"\boxed{\dim W < 5 = 6}", "6", "unparsed"),
         (r"\boxed{5 ? 4 = 6}", "6", "unparsed"),
