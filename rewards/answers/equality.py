@@ -48,6 +48,8 @@ from sympy import (
 )
 from sympy.core.relational import Relational
 
+from .normalise import is_word
+
 DIGITS = 1000  # irrational numbers that agree to this many digits are equal
 
 _PARSER = NormalizationConfig(
@@ -61,6 +63,7 @@ _RELATION = re.compile(rf"=|{_INEQUALITY.pattern}")
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 _BRACKET = re.compile(r"[(\[]|\\\{|&")
+_FUNCTION = re.compile(r"(?<![A-Za-z\\{])((?=[A-Za-z]*[aeiou])[A-Za-z]{4,}|gcd|lcm|max|min|sum) ?\(")
 _IN_BASE = re.compile(r"([0-9A-F]*[0-9][0-9A-F]*)_ ?\{? ?(\d{1,2}) ?\}?")
 _CLOCK = re.compile(r"(\d{1,2})(?: ?: ?([0-5]\d))?(?:\\text\{([ap]m)\})?")
 _HUNDREDTH = UnevaluatedExpr(Rational(1, 100))
@@ -138,6 +141,8 @@ def parse_latex(latex: str) -> Value:
     >>> parse_latex(r"0.125"), parse_latex(r"x < 1 \text{ or } x \ge 2")
     (1/8, Union(Interval.open(-oo, 1), Interval(2, oo)))
     """
+    if any(map(is_word, _FUNCTION.findall(latex))):
+        raise ValueError("an unknown function, whose name would be read as a product of letters")
     for separator, combine in ((_OR, Union), (_AND, Intersection)):
         parts = separator.split(latex)
         if len(parts) > 1 and all(map(_RELATION.search, parts)) and any(map(_INEQUALITY.search, parts)):

@@ -258,7 +258,7 @@ def _repeating(match: re.Match[str]) -> str:
 
 _GREEK = "alpha|beta|gamma|delta|theta|lambda|mu|phi|omega"
 _BARE_COMMAND = re.compile(
-    rf"(?<![A-Za-z\\{{])(pi|infty|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|{_GREEK})(?![A-Za-z])"
+    rf"(?<![A-Za-z\\{{])(pi|infty|(?:sin|cos|tan)h?|cot|sec|csc|arcsin|arccos|arctan|log|ln|{_GREEK})(?![A-Za-z])"
 )
 _INFINITY = re.compile(
     r"\\text\{ ?infinity ?\}|\\inf(?![A-Za-z_])|(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", re.IGNORECASE
@@ -267,9 +267,13 @@ _SQRT_GROUP = re.compile(r"(?:\\|(?<![A-Za-z]))sqrt(\[\d+\])? ?(?=\()")
 _SQRT_BRACES = re.compile(r"(?<![A-Za-z\\])sqrt ?(?=\{)")
 _SQRT_NUMBER = re.compile(r"(?:(?<![A-Za-z\\])sqrt|\\sqrt(?: |(\[\d+\]))) ?(\d+)")
 _JOINED_THOUSANDS = re.compile(r"(?<![\w.,])\d{1,3}(?:_\d{3})+(?!\d)")
-_CALL = re.compile(r"(?:\\(?=exp)|(?<![A-Za-z\\]))(exp|abs|floor|ceil|cbrt) ?(?=\()")
+_CALL = re.compile(r"(?:\\(?=exp)|(?<![A-Za-z\\]))(exp|[Aa]bs|floor|ceil(?:ing)?|cbrt|factorial) ?(?=\()")
+_CALL_OF_TWO = re.compile(r"(?<![A-Za-z\\])(Rational|Fraction|pow|binomial|comb|nCr|log) ?(?=\()")
 _CALLS = {"exp": ("e^{", "}"), "abs": ("|", "|"), "cbrt": (r"\sqrt[3]{", "}")}
-_CALLS |= {"floor": (r"\lfloor ", r"\rfloor "), "ceil": (r"\lceil ", r"\rceil ")}
+_CALLS |= {"floor": (r"\lfloor ", r"\rfloor "), "factorial": ("(", ")!"), "Abs": ("|", "|")}
+_CALLS |= dict.fromkeys(("ceil", "ceiling"), (r"\lceil ", r"\rceil "))
+_CALLS_OF_TWO = dict.fromkeys(("Rational", "Fraction"), r"\frac{{{0}}}{{{1}}}") | {"pow": "({0})^{{{1}}}"}
+_CALLS_OF_TWO |= dict.fromkeys(("binomial", "comb", "nCr"), r"\binom{{{0}}}{{{1}}}") | {"log": r"\log_{{{1}}}({0})"}
 _INVERSE = re.compile(r"(?<![A-Za-z\\])a(sin|cos|tan) ?(?=\()")
 _LOG_BASE = re.compile(r"(?<![A-Za-z\\])log(2|10) ?(?=\()")
 _MOD = re.compile(r"(?<=\d) ?(?:\\bmod(?![A-Za-z])|\\text\{ ?mod ?\}|\bmod\b) ?(?=\d)")
@@ -341,6 +345,7 @@ def _code(text: str) -> str:
     text = _SQRT_BRACES.sub(r"\\sqrt", text)
     text = _SQRT_NUMBER.sub(r"\\sqrt\1{\2}", text)
     text = _rewrite_groups(text, _CALL, lambda match, content: content.join(_CALLS[match[1]]))
+    text = _rewrite_groups(text, _CALL_OF_TWO, _call_of_two)
     text = _LOG_BASE.sub(r"\\log_{\1}", _INVERSE.sub(r"\\arc\1", text))
     text = _MOD.sub(r" \\mod ", text)
     if match := _COMPLEX.fullmatch(text):
@@ -354,6 +359,11 @@ def _code(text: str) -> str:
     text = _POWER.sub(r"^{\1}", text)
     text = _CHOOSE.sub(lambda match: r"\binom{{{}}}{{{}}}".format(*filter(None, match.groups())), text)
     return _fractions(text)
+
+
+def _call_of_two(match: re.Match[str], content: str) -> str:
+    arguments = [part.strip() for part in content.split(",")]
+    return _CALLS_OF_TWO[match[1]].format(*arguments) if len(arguments) == 2 else f"{match[0]}({content})"
 
 
 def _matrix(match: re.Match[str]) -> str:
@@ -534,7 +544,7 @@ def _words(text: str) -> str:
 
 _INDEX = re.compile(r"_ ?(?:i|\{[^{}]*i)")
 _IMAGINARY = re.compile(
-    r"\\(?:text|begin|end|operatorname|mathbb|mathcal)\{[^{}]*\}|\\(?:imath|jmath)(?![A-Za-z])|\\[A-Za-z]+|i"
+    r"\\(?:text|begin|end|operatorname|mathbb|mathcal)\{[^{}]*\}|\\(?:imath|jmath)(?![A-Za-z])|\\[A-Za-z]+|[A-Za-z]{3,}(?=\()|i"
 )
 
 
@@ -542,7 +552,13 @@ def _imaginary(text: str) -> str:
     """Write the imaginary unit as the parser knows it, unless `i` is an index."""
     if "i" not in text or _INDEX.search(text):
         return text
-    return _IMAGINARY.sub(lambda match: "{I}" if match[0] in ("i", r"\imath") else match[0], text)
+
+    def written(match: re.Match[str]) -> str:
+        if match[0].startswith("\\"):
+            return "{I}" if match[0] == r"\imath" else match[0]
+        return match[0] if is_word(match[0]) else match[0].replace("i", "{I}")  # a word is the name of a function
+
+    return _IMAGINARY.sub(written, text)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

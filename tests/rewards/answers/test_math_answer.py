@@ -105,7 +105,13 @@ def shared():
         (r"\boxed{" + "1+" * MAX_ANSWER + "1}", "1+" * MAX_ANSWER + "1", "ok"),
         (r"\boxed{" + "0" * MAX_ANSWER + "4}", "4", "unparsed"),
         (r"\boxed{" + "0" * (MAX_ANSWER - 1) + "4}", "4", "ok"),
+        # a call of code
+        (r"\boxed{\frac{4}{7}}", "Rational(4, 7)", "ok"),
+        (r"\boxed{720}", "factorial(6)", "ok"),
+        (r"\boxed{\text{gcd}(4, 7) = 1}", "1", "ok"),
+        (r"\boxed{mgl(1-\cos x)}", r"mgl - mgl\cos x", "ok"),  # a product
         # the reference answer cannot be read
+        (r"\boxed{4}", "totient(5)", "no_gold"),  # not a product of letters
         (r"\boxed{5}", "(", "no_gold"),
         (r"\boxed{}", r"\boxed{}", "no_gold"),
         (r"\boxed{5}", None, "no_gold"),
