@@ -159,6 +159,10 @@ def _mapping(text: str) -> dict[str, Any]:
         value = None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is not a mapping. Write it as {{key: value}}.")
+    for key, one in value.items():
+        if one is None and ":" in str(key):
+            spaced = str(key).replace(":", ": ", 1)
+            raise argparse.ArgumentTypeError(f"{text!r} has no space after a colon. Write {{{spaced}}}.")
     return value
 
 

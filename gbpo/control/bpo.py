@@ -135,10 +135,10 @@ class BPO(PPO):
                 f"policy={self.policy_class.__name__} has no median critic, which the target ratio needs. Write "
                 "'MlpPolicy', or derive a class: class Policy(gbpo.control.policies.MedianCritic, YourPolicy)."
             )
+        self._check_options()
         self.clip_range = FloatSchedule(self.clip_range)
         if self.clip_range_high is not None:
             self.clip_range_high = FloatSchedule(self.clip_range_high)
-        self._check_options()
         super()._setup_model()
 
     def _check_options(self) -> None:
@@ -276,6 +276,7 @@ class BPO(PPO):
         progress_bar: bool = False,
     ) -> BPO:
         """Train the agent, with the arguments of `PPO.learn`."""
+        self._check_options()  # they may have been set since the agent was made
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _epsilons(self) -> tuple[float, float]:
@@ -284,8 +285,10 @@ class BPO(PPO):
 
     def _bounds(self, progress: float) -> tuple[float, float]:
         """ε_low and ε_high. A later value of `clip_range`, also a number, changes both if none is given for ε_high."""
-        high = self.clip_range if self.clip_range_high is None else self.clip_range_high
-        return FloatSchedule(self.clip_range)(progress), FloatSchedule(high)(progress)
+        low = _schedule("clip_range", self.clip_range)(progress)
+        if self.clip_range_high is None:
+            return low, low
+        return low, _schedule("clip_range_high", self.clip_range_high)(progress)
 
     def _log(
         self, losses: list[MinibatchLoss], last_epoch: list[MinibatchLoss], epsilon_low: float, epsilon_high: float
@@ -316,6 +319,16 @@ class BPO(PPO):
 
     def _maybe_recommend_cpu(self, mlp_class_name: str = MlpPolicy.__name__) -> None:
         super()._maybe_recommend_cpu(mlp_class_name)
+
+
+def _schedule(name: str, value: Any) -> Schedule:
+    try:
+        return FloatSchedule(value)
+    except AssertionError:
+        raise ValueError(
+            f"{name}={value!r} is neither a number nor a function of the remaining progress, so the ratio would have "
+            "no bound. Write a number, for example 0.3."
+        ) from None
 
 
 class MinibatchLoss(NamedTuple):

@@ -48,6 +48,8 @@ from sympy import (
 )
 from sympy.core.relational import Relational
 
+from .normalise import is_word
+
 DIGITS = 1000  # irrational numbers that agree to this many digits are equal
 
 _PARSER = NormalizationConfig(
@@ -55,11 +57,13 @@ _PARSER = NormalizationConfig(
 )
 _OR = re.compile(r"\\text\{ ?or ?\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z])")
 _AND = re.compile(r"\\text\{ ?and ?\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![A-Za-z])")
+_LIST = re.compile(rf"[,;]|{_OR.pattern}|{_AND.pattern}")
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
 _RELATION = re.compile(rf"=|{_INEQUALITY.pattern}")
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 _BRACKET = re.compile(r"[(\[]|\\\{|&")
+_FUNCTION = re.compile(r"(?<![A-Za-z\\{])((?=[A-Za-z]*[aeiou])[A-Za-z]{4,}|gcd|lcm|max|min|sum) ?\(")
 _IN_BASE = re.compile(r"([0-9A-F]*[0-9][0-9A-F]*)_ ?\{? ?(\d{1,2}) ?\}?")
 _CLOCK = re.compile(r"(\d{1,2})(?: ?: ?([0-5]\d))?(?:\\text\{([ap]m)\})?")
 _HUNDREDTH = UnevaluatedExpr(Rational(1, 100))
@@ -137,22 +141,25 @@ def parse_latex(latex: str) -> Value:
     >>> parse_latex(r"0.125"), parse_latex(r"x < 1 \text{ or } x \ge 2")
     (1/8, Union(Interval.open(-oo, 1), Interval(2, oo)))
     """
+    if any(map(is_word, _FUNCTION.findall(latex))):
+        raise ValueError("an unknown function, whose name would be read as a product of letters")
     for separator, combine in ((_OR, Union), (_AND, Intersection)):
         parts = separator.split(latex)
         if len(parts) > 1 and all(map(_RELATION.search, parts)) and any(map(_INEQUALITY.search, parts)):
             return combine(*(_solutions(parse_latex(part)) for part in parts))
     parts = latex.split(",")
-    if (
-        len(parts) > 1
-        and r"\ne" in latex
-        and all(map(_INEQUALITY.search, parts))
-        and len(set(_LETTER.findall(latex))) == 1
-    ):
-        return Intersection(*(_solutions(parse_latex(part)) for part in parts))
+    if len(parts) > 1 and all(map(_INEQUALITY.search, parts)) and len(set(_LETTER.findall(latex))) == 1:
+        solutions = [_solutions(parse_latex(part)) for part in parts]
+        both = Intersection(*solutions)
+        return Union(*solutions) if both.is_empty else both  # x < 1, x > 2 means one or the other
     if match := _IN_BASE.fullmatch(latex):
         return InBase(match[1].lstrip("0") or "0", int(match[2]))
     if (match := _CLOCK.fullmatch(latex)) and (match[2] or match[3]):
         return Clock(int(match[1]), int(match[2]) if match[2] else None, match[3] or "")
+    if r"\%" in latex and not _BRACKET.search(latex):
+        parts = [part for part in _LIST.split(latex) if part.strip()]
+        if len(parts) > 1:
+            return FiniteSet(*map(parse_latex, parts))
     if latex.endswith(r"\%"):
         return Mul(parse_latex(latex[:-2]), _HUNDREDTH, evaluate=False)
     if _PLUS_MINUS.search(latex) and not _BRACKET.search(latex):
@@ -219,6 +226,10 @@ def _is_inequality(value: Value) -> bool:
 def _as_sets(values: tuple[Value, Value]) -> tuple[Value, Value]:
     """Inequalities as the sets of their solutions, if both values are inequalities or sets."""
     sets = [value.rhs if isinstance(value, Equality) else value for value in values]  # x in [1, 2] is an equality here
+    if isinstance(sets[0], Union) and isinstance(sets[1], FiniteSet):  # (0, 1) or (2, 3)
+        parts = sets[1]._unsorted_args
+        if all(isinstance(part, Interval) for part in parts):
+            return sets[0], Union(*parts)
     if not any(map(_is_inequality, sets)) or not all(isinstance(one, Set) or _is_inequality(one) for one in sets):
         return values
     if all(map(_is_inequality, sets)) and sets[0].free_symbols != sets[1].free_symbols:
@@ -324,6 +335,10 @@ def equal(expected: Value, answer: Value) -> bool:
         return equal(percentages[0], answer) or equal(percentages[0] / 100, answer)
     if percentages[1] is not None:
         return equal(expected, percentages[1]) or equal(expected, percentages[1] / 100)
+    if isinstance(answer, FiniteSet) and any(_percentage(part) is not None for part in answer._unsorted_args):
+        return _is_same_list(expected, answer)
+    if isinstance(expected, FiniteSet) and any(_percentage(part) is not None for part in expected._unsorted_args):
+        return isinstance(answer, FiniteSet) and _is_same_list(expected, answer)
     numbers = _constant(expected), _constant(answer)
     if None not in numbers:
         same = _same_number(*numbers)
@@ -333,6 +348,14 @@ def equal(expected: Value, answer: Value) -> bool:
     if any(isinstance(value, FiniteSet) for value in pair) and any(map(_is_inequality, pair)):
         return False  # the list {2, 5} does not equal 2 < x < 5
     return sympy_expr_eq(*_as_sets(_as_points(pair)), DIGITS, DIGITS)
+
+
+def _is_same_list(expected: Value, answer: FiniteSet) -> bool:
+    """Whether each value of a list, some of them percentages, equals one of the other list, in both directions."""
+    values = expected._unsorted_args if isinstance(expected, FiniteSet) else (expected,)
+    return all(any(equal(value, part) for value in values) for part in answer._unsorted_args) and all(
+        any(equal(value, part) for part in answer._unsorted_args) for value in values
+    )
 
 
 def _same_number(a: Expr, b: Expr) -> bool | None:

@@ -30,6 +30,7 @@ SOFT_LIMIT = 1.0  # seconds of CPU time for each of three steps: read the refere
 
 _NAMED = re.compile(r"\banswer\b", re.IGNORECASE)  # the completion names its answer, but outside a box
 _EMPTY_OR_VARIABLE = re.compile(r"[\s$]*[A-Za-z]?\s*")
+_NAME = re.compile(r"(?=.*[A-Za-z])(?!.*\\[lgn]e(?![A-Za-z]))[^<>]*")  # of what an answer gives the value of
 _APPROXIMATELY = re.compile(r"\\approx(?![A-Za-z])|≈")
 _SEPARATOR = re.compile(r"\s*(?:[,;]|,?\s*(?:and|or))\s*")  # between two formulas of a list
 _FORMULA = re.compile(r"(?<!\\)(?:\$\$(.+?)\$\$|\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)  # not \\$
@@ -286,7 +287,15 @@ def _values(answer: str) -> list[Value]:
 
 
 def _value(answer: str) -> Value:
-    return parse_latex(normalise(answer))
+    r"""The value of an answer. If the name before its only `=` cannot be read, as in `\dim V = 3`, that of the rest."""
+    latex = normalise(answer)
+    try:
+        return parse_latex(latex)
+    except Exception:
+        name, equals, value = latex.partition("=")
+        if not equals or not _NAME.fullmatch(name) or "=" in value:
+            raise
+        return parse_latex(value)
 
 
 class _TooSlowError(BaseException):  # sympy catches every Exception in many places

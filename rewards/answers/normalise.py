@@ -26,7 +26,7 @@ _TABLE = r"""
     ≤ \le  ⩽ \le  ≥ \ge  ⩾ \ge  ≠ \ne  ∞ \infty  ∪ \cup  ∩ \cap  ∈ \in  ∖ \setminus  ∅ \emptyset  ∨ \lor  ∧ \land
     √ \sqrt  ∛ \sqrt[3]  ∜ \sqrt[4]  ° ^\circ  º ^\circ  ⌊ \lfloor  ⌋ \rfloor  ⌈ \lceil  ⌉ \rceil  π \pi  θ \theta
     α \alpha  β \beta  ℝ \mathbb{R}  ℤ \mathbb{Z}  ℕ \mathbb{N}  ℚ \mathbb{Q}  ℂ \mathbb{C}  ’ '  ′ '
-    。 .  、 ,
+    ‘ '  “ "  ” "  。 .  、 ,
 """.split()
 _COMMANDS = dict(zip(_TABLE[::2], _TABLE[1::2], strict=True))
 _SPACES = re.compile("[\u00a0\u2002-\u200a\u202f]")  # among them the thin spaces between thousands
@@ -99,12 +99,16 @@ def _rewrite_groups(text: str, head: re.Pattern[str], rewrite: Callable[[re.Matc
 _DELIMITERS = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")
 _CODES = "USD|EUR|GBP|JPY|CNY|RMB|INR"
 _CURRENCY = re.compile(
-    rf"(?:US)?\\\$|[€£¥₹¢]|\\(?:pounds|euro)(?![A-Za-z])|\\text\{{ ?(?:{_CODES}) ?\}}|\b(?:{_CODES})\b"
+    rf"(?:US)?\\\$|[€£¥₹¢]|\\(?:pounds|euro|textdollar)(?![A-Za-z])|\\text\{{ ?(?:{_CODES}) ?\}}|\b(?:{_CODES})\b"
 )
-_MARKDOWN = re.compile(r"\s*(?:(\*{1,3}|__?|`|\")(.+)\1[.,;]?|#+ (.+))\s*", re.DOTALL)
+_MARKDOWN = re.compile(r"\s*(?:(\*{1,3}|__?|`|\")(.+)\1[.,;]?|#+ (.+)|``(.+)'')\s*", re.DOTALL)
 _SYMBOLS = {"{.}": ".", "{:}": ":", "{-}": "-", r"\ast ": r"\cdot ", "+/-": r"\pm ", r"\{ \}": r"\emptyset"}
 _SYMBOLS |= {r"\lbrace": r"\{", r"\rbrace": r"\}", r"\langle": "(", r"\rangle": ")"}
-_SYMBOL = re.compile(r"^\\\{ \\\}$|(?<![A-Za-z])\{[.:-]\}|\\ast |\\[lr]brace(?![A-Za-z])|\\[lr]angle(?![A-Za-z])|\+/-")
+_SYMBOLS |= {r"\colon": ":", r"\bigcup": r"\cup", r"\bigcap": r"\cap", r"\cr": r"\\", "smallmatrix": "matrix"}
+_SYMBOL = re.compile(
+    r"^\\\{ \\\}$|(?<![A-Za-z])\{[.:-]\}|\\ast |\\(?:[lr]brace|[lr]angle|colon|big(?:cup|cap)|cr)(?![A-Za-z])|\+/-"
+    r"|(?<=\{)smallmatrix(?=\})"
+)
 _INVISIBLE = re.compile(
     r"\\!\s*"
     r"|\\(?:display|text|script)style(?![A-Za-z])"
@@ -115,12 +119,25 @@ _INVISIBLE = re.compile(
     r"|\\(?:checkmark|qed|square|blacksquare|Box)\s*$|(?<=\\\\)\[[\d.]+(?:pt|em|ex|mm|cm)\]"
 )
 _SPACE = re.compile(r"(?<!\\)\\[,;:> ]|\\(?:q?quad|enspace|thinspace|medspace)(?![A-Za-z])|\\hspace\*?\{[^{}]*\}|~|\s+")
+_ROW_ENDS = re.compile(r"\\\\\s*(?:\\\\\s*)+")  # the end of one row, escaped twice
+_LINES = re.compile(
+    r"\\begin\s*\{(align(?:ed)?\*?|gather(?:ed)?\*?|equation\*?|split|cases)\}(.*?)\\end\s*\{\1\}", re.DOTALL
+)
+_SYSTEM = re.compile(  # a brace before lines
+    r"\\left\s*\\\{\s*\\begin\s*\{(aligned|array|gathered|matrix)\}(?:\{[lcr]*\})?(.*?)\\end\s*\{\1\}\s*\\right\s*\.",
+    re.DOTALL,
+)
 _TEXT_COMMA = re.compile(r"\\text\s*\{\s*([,;]\s*)\}")
 _MATH_FONT = re.compile(
     r"\\(?:math(?:bf|it|sf|tt|cal|frak|normal|ord|op)|boldsymbol|pmb|bm|underline|ensuremath|fbox|framebox|boxed"
     r"|textcolor\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\}|fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\})\s*(?=\{)"
 )
 _TEXT_FONT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)|emph|mbox|hbox|operatorname\*?)\s*(?=\{)")
+_TEXT_IN_TEXT = re.compile(r"\\text\{ ?\\text\{([^{}]*)\} ?\}")
+_MATHS_IN_TEXT = re.compile(  # without a word, except and and or
+    r"\\text\{ ?(?:(?:[Tt]he )?(?:final )?[Aa]nswer(?: is|:) ?)?"
+    r"((?=[^{}]*\d)(?:\b(?:and|or)\b|(?![A-Za-z]{2})[^{}])*?)[ .]*\}"
+)
 _ROMAN = re.compile(r"(\s*)\\(?:mathrm|text)\s*(?=\{)")
 _ELLIPSIS = re.compile(r"(?<![\d.])(\d*\.\d*?)(?:(\d)\2{2,}|(\d{2,}?)\3+) ?(?:\.{3}|\\[lc]?dots)(?=\s*$)")  # 0.333...
 _TRAILING = re.compile(r"[\s.,;]+$|(?<=[^\\])\\+$")
@@ -133,7 +150,9 @@ _UNIT_LETTERS = frozenset("mgshLlNJWVAKCF")  # other single letters are variable
 def _decoration(text: str) -> str:
     """Remove what changes only the look of an answer: delimiters, currencies, fonts, colours, spaces, a final dot."""
     while match := _MARKDOWN.fullmatch(text):
-        text = match[2] or match[3]
+        text = match[2] or match[3] or match[4]
+    text = _SYSTEM.sub(lambda match: rf"\begin{{cases}}{match[2]}\end{{cases}}", text)
+    text = _LINES.sub(_list_of_lines, _ROW_ENDS.sub(r"\\\\", text))
     text = _CURRENCY.sub("", text)
     text = _DELIMITERS.sub("", text)
     text = _INVISIBLE.sub("", text)
@@ -143,11 +162,26 @@ def _decoration(text: str) -> str:
     text = _rewrite_groups(text, _MATH_FONT, lambda _, content: content)
     text = _rewrite_groups(text, _TEXT_FONT, lambda _, content: rf"\text{{{content}}}")
     text = _rewrite_groups(text, _ROMAN, _roman)
+    text = _TEXT_IN_TEXT.sub(r"\\text{\1}", text)
     text = _SPACE.sub(" ", text)
     text = _LEADING.sub("", _TRAILING.sub("", text))
     if text.startswith("{") and _group_end(text, 0) == len(text):
         text = text[1:-1]
+    if match := _MATHS_IN_TEXT.fullmatch(text):
+        text = match[1]
     return text.strip()
+
+
+def _list_of_lines(match: re.Match[str]) -> str:
+    """The lines of an environment as a list, except the cases of a function."""
+    lines = re.sub(r"&\s*(?==)|(?<==)\s*&", "", match[2])
+    if match[1] == "cases" and "&" in lines:
+        return match[0]
+    listed = ""
+    for line in lines.replace("&", " ").split(r"\\"):
+        line = line.strip(" \n,;.")
+        listed += line if not listed or line.startswith("=") else f", {line}" if line else ""
+    return listed
 
 
 def _roman(match: re.Match[str], content: str) -> str:
@@ -166,7 +200,7 @@ def _roman(match: re.Match[str], content: str) -> str:
 # numbers
 # ---------------------------------------------------------------------------------------------------------------------
 
-_SPACED_THOUSANDS = re.compile(r"(?<![\w.,^}])\d{1,3}(?: \d{3})+(?![\w]| \d)")
+_SPACED_THOUSANDS = re.compile(r"(?<![\w.,^}])\d{1,3}(?: \d{3})+(?![^\W_]| \d)")
 _BRACED_COMMA = re.compile(r"\s*\{\s*,\s*\}\s*")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,}])(?:(?=0\{,\}|\d+\{,\}(?!\d{3}(?!\d)))(\d+)\{,\}|(0),(?=0))(\d+)(?![\d.{,])")
 _COMMA_THOUSANDS = re.compile(r"(?<![\w.,^}])\d{1,3}(?:,\d{3})+(?!\d)")
@@ -174,7 +208,7 @@ _BRACKET = re.compile(r"[(\[]|\\\{")
 _MIXED = re.compile(r"(?<![\w.])(\d+) (\d+) ?/ ?(\d+)(?![\w.])")
 _SIDE_BY_SIDE = re.compile(r"(?<=\d) +(?=\d)")
 _DOT_THOUSANDS = re.compile(r"-?\d{1,3}(?:\.\d{3})+,\d+|-?\d{1,3}(?:\.\d{3}){2,}")  # perhaps with a decimal comma
-_TO = re.compile(r"(\d+) ?(?:\\text\{ ?to ?\}|to) ?(\d+)")
+_TO = re.compile(r"(?<=\d) ?(?:\\text\{ ?to ?\}|to) ?(?=\d)")
 _RATIO = re.compile(r"\d+(?: ?: ?\d+){2,}")
 _EXPONENT = re.compile(r"(?<![A-Za-z\\_^])(\d+(?:\.\d*)?|\.\d+)[eE]\{?([+-]?\d+)\}?(?![\w.])")
 _REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))|\((\d+)\)(?![\^(\w]))")
@@ -186,8 +220,7 @@ _DECIMAL_POINT_FIRST = re.compile(r"(?<![\d.])\.(?=\d)")
 
 def _numbers(text: str) -> str:
     """Join thousands, and write exponents, repeating decimals and mixed numbers as LaTeX."""
-    if match := _TO.fullmatch(text):
-        return f"{match[1]}:{match[2]}"
+    text = _TO.sub(":", text)
     if _RATIO.fullmatch(text):
         parts = [int(part) for part in text.split(":")]
         return rf"\text{{{':'.join(str(part // max(1, math.gcd(*parts))) for part in parts)}}}"
@@ -225,16 +258,22 @@ def _repeating(match: re.Match[str]) -> str:
 
 _GREEK = "alpha|beta|gamma|delta|theta|lambda|mu|phi|omega"
 _BARE_COMMAND = re.compile(
-    rf"(?<![A-Za-z\\{{])(pi|infty|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|{_GREEK})(?![A-Za-z])"
+    rf"(?<![A-Za-z\\{{])(pi|infty|(?:sin|cos|tan)h?|cot|sec|csc|arcsin|arccos|arctan|log|ln|{_GREEK})(?![A-Za-z])"
 )
-_INFINITY = re.compile(r"\\text\{ ?infinity ?\}|(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", re.IGNORECASE)
+_INFINITY = re.compile(
+    r"\\text\{ ?infinity ?\}|\\inf(?![A-Za-z_])|(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", re.IGNORECASE
+)
 _SQRT_GROUP = re.compile(r"(?:\\|(?<![A-Za-z]))sqrt(\[\d+\])? ?(?=\()")
 _SQRT_BRACES = re.compile(r"(?<![A-Za-z\\])sqrt ?(?=\{)")
 _SQRT_NUMBER = re.compile(r"(?:(?<![A-Za-z\\])sqrt|\\sqrt(?: |(\[\d+\]))) ?(\d+)")
 _JOINED_THOUSANDS = re.compile(r"(?<![\w.,])\d{1,3}(?:_\d{3})+(?!\d)")
-_CALL = re.compile(r"(?:\\(?=exp)|(?<![A-Za-z\\]))(exp|abs|floor|ceil|cbrt) ?(?=\()")
+_CALL = re.compile(r"(?:\\(?=exp)|(?<![A-Za-z\\]))(exp|[Aa]bs|floor|ceil(?:ing)?|cbrt|factorial) ?(?=\()")
+_CALL_OF_TWO = re.compile(r"(?<![A-Za-z\\])(Rational|Fraction|pow|binomial|comb|nCr|log) ?(?=\()")
 _CALLS = {"exp": ("e^{", "}"), "abs": ("|", "|"), "cbrt": (r"\sqrt[3]{", "}")}
-_CALLS |= {"floor": (r"\lfloor ", r"\rfloor "), "ceil": (r"\lceil ", r"\rceil ")}
+_CALLS |= {"floor": (r"\lfloor ", r"\rfloor "), "factorial": ("(", ")!"), "Abs": ("|", "|")}
+_CALLS |= dict.fromkeys(("ceil", "ceiling"), (r"\lceil ", r"\rceil "))
+_CALLS_OF_TWO = dict.fromkeys(("Rational", "Fraction"), r"\frac{{{0}}}{{{1}}}") | {"pow": "({0})^{{{1}}}"}
+_CALLS_OF_TWO |= dict.fromkeys(("binomial", "comb", "nCr"), r"\binom{{{0}}}{{{1}}}") | {"log": r"\log_{{{1}}}({0})"}
 _INVERSE = re.compile(r"(?<![A-Za-z\\])a(sin|cos|tan) ?(?=\()")
 _LOG_BASE = re.compile(r"(?<![A-Za-z\\])log(2|10) ?(?=\()")
 _MOD = re.compile(r"(?<=\d) ?(?:\\bmod(?![A-Za-z])|\\text\{ ?mod ?\}|\bmod\b) ?(?=\d)")
@@ -251,11 +290,14 @@ _SET_MINUS = re.compile(r"(?<=[})\]]) ?(?:-|\\backslash(?![A-Za-z])) ?(?=\\\{)")
 _EXCEPT = re.compile(r"\\text\{ ?all real(?: number)?s? except(?: for)? ?\}(?:x ?=)? ?(.+)", re.IGNORECASE)
 _NESTED_LIST = re.compile(r"\[ ?((?:\[[^\[\]]*\] ?, ?)+\[[^\[\]]*\]) ?\]")
 _COMBINATION = re.compile(
-    r"(?:\{\}|(?<![\w}]))_ ?\{? ?(\w+) ?\}? ?\\?C ?_ ?\{? ?(\w+) ?\}?"
+    r"(?:\{\}|(?<![\w}]))[_^] ?\{? ?(\w+) ?\}? ?\\?C ?_ ?\{? ?(\w+) ?\}?"
     r"|(?<![\w\\])C ?_ ?\{? ?(\d+) ?\}? ?\^ ?\{? ?(\d+) ?\}?"
 )
 _NAMED_BASE = re.compile(r"(?<=[0-9A-F)]) ?(?:\\text\{ ?)?\(? ?(?:in )?(?<![A-Za-z])base (?:\} ?)?(\w+) ?\)?(?: ?\})?$")
-_BASES = {name: str(base) for base, name in enumerate("two three four five six seven eight nine ten".split(), 2)}
+_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+_NUMBER_NAMES = {
+    name: str(number) for number, name in enumerate(f"{_NUMBERS} seventeen eighteen nineteen twenty".split())
+}
 _DIGITS_IN_BASE = re.compile(r"\(? ?([0-9A-F]+) ?\)? ?_ ?(?:\{ ?(?:\\text\{ ?(\w+) ?\}|\(? ?(\d+) ?\)?) ?\}|(\d+))")
 _PERCENT = re.compile(r"\\text\{ ?(?:percent|percentage|pct|\\?%) ?\}|(?<![A-Za-z])(?:percent|pct)(?![A-Za-z])|\\?%")
 _FRACTION = re.compile(r"(\^ ?)?\\[dtc]?(frac|binom)(?![A-Za-z])|\\(?:nice|s)(frac)(?![A-Za-z])")
@@ -265,10 +307,12 @@ _NATURAL = re.compile(r"\\log ?_ ?\{? ?e ?\}?")
 _LG = re.compile(r"\\lg(?![A-Za-z])")
 _ARGUMENT_BEFORE_DOT = re.compile(
     r"(\\(?:(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln)) ?"
-    r"((?:\d+(?:\.\d+)?)? ?[A-Za-z]|\d+(?:\.\d+)?|\\(?:pi|theta|alpha|beta)) ?(?=\\(?:cdot|times)|\*)"
+    r"((?:\d+(?:\.\d+)?)? ?[A-Za-z]|\d+(?:\.\d+)?|\\(?:pi|theta|alpha|beta))"
+    r" ?(?=\\(?:cdot|times)|\*|/ ?\\(?:(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln)(?![A-Za-z]))"
 )
 _BUILDER = re.compile(r"\\\{ ?([A-Za-z])(?: ?\\in ?\\mathbb\{R\})? ?(?:\\mid|\\vert|\\colon|:|\|) ?(.*\b\1\b.*?) ?\\\}")
 _BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb) ?\{? ?([A-Z]) ?\}?")
+_SEMICOLON = re.compile(r"(?:(?<=\[)|(?<=[(\]]))([^\[\](),;]+);([^\[\](),;]+)(?=[\[\])])")
 _OPEN_INTERVAL = re.compile(r"([\[\]])([^\[\](),;]+),([^\[\](),;]+)([\[\]])")
 _PARAMETER = re.compile(
     r"(?<=[\w})]) ?[,;]? ?(?:\\text\{ ?(?:for|where|with) ?(?:any|all)? ?\})?"
@@ -283,7 +327,7 @@ def _code(text: str) -> str:
     text = _PERCENT.sub(r"\\%", text)
     text = _NAMED_BASE.sub(r"_{\1}", text)
     if (match := _DIGITS_IN_BASE.fullmatch(text)) and ("(" in text or r"\text" in text):
-        text = f"{match[1]}_{{{_BASES.get(match[2] or '', match[2]) or match[3] or match[4]}}}"
+        text = f"{match[1]}_{{{_NUMBER_NAMES.get(match[2] or '', match[2]) or match[3] or match[4]}}}"
     text = _COMBINATION.sub(lambda match: r"\binom{{{}}}{{{}}}".format(*filter(None, match.groups())), text)
     text = _NESTED_LIST.sub(_matrix, text)
     text = _SET_MINUS.sub(r"\\setminus ", _EXCEPT.sub(r"\\mathbb{R}\\setminus\\{\1\\}", text))
@@ -292,6 +336,7 @@ def _code(text: str) -> str:
     text = _BLACKBOARD.sub(r"\\mathbb{\1}", text)
     text = _BUILDER.sub(r"\2", text)
     text = _PARAMETER.sub("", text)
+    text = _SEMICOLON.sub(r"\1,\2", text) if "[" in text or "]" in text else text
     text = _OPEN_INTERVAL.sub(_open_interval, text)
     text = _UNION.sub(r"\\cup ", text)
     if r"\infty" in text or "[" in text or "]" in text:  # otherwise these may be points
@@ -300,6 +345,7 @@ def _code(text: str) -> str:
     text = _SQRT_BRACES.sub(r"\\sqrt", text)
     text = _SQRT_NUMBER.sub(r"\\sqrt\1{\2}", text)
     text = _rewrite_groups(text, _CALL, lambda match, content: content.join(_CALLS[match[1]]))
+    text = _rewrite_groups(text, _CALL_OF_TWO, _call_of_two)
     text = _LOG_BASE.sub(r"\\log_{\1}", _INVERSE.sub(r"\\arc\1", text))
     text = _MOD.sub(r" \\mod ", text)
     if match := _COMPLEX.fullmatch(text):
@@ -313,6 +359,11 @@ def _code(text: str) -> str:
     text = _POWER.sub(r"^{\1}", text)
     text = _CHOOSE.sub(lambda match: r"\binom{{{}}}{{{}}}".format(*filter(None, match.groups())), text)
     return _fractions(text)
+
+
+def _call_of_two(match: re.Match[str], content: str) -> str:
+    arguments = [part.strip() for part in content.split(",")]
+    return _CALLS_OF_TWO[match[1]].format(*arguments) if len(arguments) == 2 else f"{match[0]}({content})"
 
 
 def _matrix(match: re.Match[str]) -> str:
@@ -364,17 +415,23 @@ _SCALES = {"hundred": 2, "万": 4, "亿": 8, "thousand": 3, "million": 6, "billi
 _ORDINAL = re.compile(r"(?<=\d) ?(?:\^ ?)?(?:\{ ?)?(?:\\text\{ ?)?(?:st|nd|rd|th)\b(?: ?\})*$")
 _LETTER = r"[^\W\d_]"
 _UNIT_POWER = r"\^ ?\{?-?[1-9]\}?"
-_UNIT_FRACTION = re.compile(r"(?<=\d) ?\\frac\{ ?\\text\{[^{}]*\} ?\}\{ ?\\text\{[^{}]*\} ?(?:\^ ?\{\d\})? ?\}$")
+_UNIT_FRACTION = re.compile(
+    r"(?<=\d) ?\\frac\{ ?\\text\{[^{}]*\} ?\}\{ ?(?:\\text\{[^{}]*\}|[A-Za-z]) ?(?:\^ ?\{\d\})? ?\}$"
+)
 _MODULUS = re.compile(r"(?<=[\w)]) ?(?:\\pmod ?(?:\{ ?\d+ ?\}|\d+)|\( ?mod \d+ ?\)|\\text\{ ?\( ?mod \d+ ?\) ?\})$")
 _TRAILING_TEXT = re.compile(rf" ?(?:/|\\cdot)? ?\\text\{{((?:[^{{}}]|\^\{{-?[1-9]\}})*)\}} ?(?:{_UNIT_POWER})?$")
-_TRAILING_WORDS = re.compile(rf"(?:(?<=[\d}})!])|(?<=\\pi)) ({_LETTER}+(?:[ /-]{_LETTER}+)*)(?:\^ ?\{{?-?[1-9]\}}?)?$")
+_TRAILING_WORDS = re.compile(
+    rf"(?:(?<=[\d}})!])|(?<=\\pi)) ({_LETTER}+(?:\.?[ /-]{_LETTER}+)*)(?:\^ ?\{{?-?[1-9]\}}?)?$"
+)
+_UNIT_IN_PARENTHESES = re.compile(rf"(?<=\d) ?\( ?(\\text\{{[^{{}}]*\}}(?: ?{_UNIT_POWER})?) ?\)$")
+_GREEK_UNIT = re.compile(r"(?<=\d) ?(?:\\text\{ ?\} ?)?\\(?:Omega|mu ?\\text\{[^{}]*\})$")
 _FOREIGN_UNIT = re.compile(r"(?<=[\d})]) ?[^\W\d_A-Za-z\u0370-\u03ff]+$")
 _SECOND_ANSWER = re.compile(
     r"\d|\b(?:or|and|not|plus|minus|below|oder|und|nicht|ou|et|pas|wrong|incorrect|false)\b|[或和与不非〇零一二三四五六七八九十百千半]"
     r"|^ ?(?:squared|cubed|half|twice|doubled|tripled|halved|factorial)\b"
     r"|^ ?(?:thirds|(?:four|fif|six|seven|eigh|nin|ten|hundred|thousand)ths)\b"
 )
-_ATTACHED_UNIT = re.compile(r"(?<=\d)(?:cm|mm|km|kg)(?:\^ ?\{?[23]\}?|/[hs])?$")
+_ATTACHED_UNIT = re.compile(r"(?<=[\d}])(?:(?:cm|mm|km|kg)(?:\^ ?\{?[23]\}?|/[hs])?| ?m/s(?:\^ ?\{?2\}?)?)$")
 _OPEN_END = re.compile(r"(?:[-+*/=<>,;:^_(\[]|\\(?:cdot|times|pm|le|ge|ne|in|cup|cap|setminus|land|lor))$")
 _SHORT_UNITS = frozenset(
     "cm mm km dm nm ft in yd mi kg mg lb oz ml mL dl cl sq cu cents cent am pm AM PM deg hr hrs fps cms".split()
@@ -382,9 +439,20 @@ _SHORT_UNITS = frozenset(
 _CONNECTIVES = frozenset("and or mod if for where union".split())
 _ANSWER_IS = "(?:最终|最后)?答案[是为]?|respuesta es|réponse est|Antwort (?:ist|lautet)"
 _LABEL = re.compile(
-    rf"^(?:\\text\{{(?:[^{{}}]*(?:[:=]|\banswer is|{_ANSWER_IS})|(?i: ?about| ?approximately)) ?\}}(?: ?[:=])?"
+    rf"^(?:\\text\{{(?:[^{{}}]*(?:[:=]|(?<!\bnot)\bis|\bare|{_ANSWER_IS})|(?i: ?about| ?approximately)) ?\}}(?: ?[:=])?"
     rf"|[A-Za-z]_\{{1, ?2\}} ?=|(?:{_ANSWER_IS})[:=]?) ?(?=.)"
 )
+_ALL_NUMBERS = re.compile(
+    r"^(?:\\text\{ ?[Aa]ll(?: real)?(?: numbers?| values?)?(?: of)? ?\} ?)?(?:[a-z] ?\\text\{ ?such that ?\} ?)?"
+    r"(?=[^\\]*(?:[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])))"
+)
+_FUNCTION_NAME = re.compile(  # of an equation whose other side does not contain the function
+    r"^([A-Za-z])(?: ?\^ ?\{ ?-1 ?\})? ?\( ?[a-z] ?\) ?= ?(?!.*(?:=|(?<![A-Za-z\\])\1 ?\())"
+)
+_POINT_NAMES = re.compile(
+    r"\( ?(?:[a-z]|\\[a-z]+)(?: ?, ?(?:[a-z]|\\[a-z]+))+ ?\) ?= ?(?=\()|^[ABD-Z] ?(?=\([^()]+,[^()]+\)$)"
+)
+_TRANSPOSED = re.compile(r"^(\([^()]+,[^()]+\)) ?\^ ?\{? ?(?:T|\\top|\\intercal) ?\}?$")
 _NEGATIVE = re.compile(r"^\\text\{ ?(?:negative|minus) ?\} ?(?=\d|\\infty)")
 _CLOCK = re.compile(
     r"(?:\\text\{ ?)?(\d{1,2}(?::\d\d)?) ?(?:\} ?)?(?:\\text\{ ?)?([ap])\.? ?m\.?(?: ?\})?", re.IGNORECASE
@@ -395,8 +463,15 @@ _DATE = re.compile(
     rf"|(?P<e>\d{{1,2}})(?:st|nd|rd|th)? (?:of )?(?P<n>{_MONTH})[a-z]*)(?:,? ?(?P<y>\d{{4}}))?",
     re.IGNORECASE,
 )
+_MEASURE = (
+    r"\d+(?:\.\d+)? ?(?:hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|days?|weeks?|months?|years?|feet|foot|ft"
+    r"|inch(?:es)?|in|pounds?|lbs?|ounces?|oz|dollars?|cents?)\.?"
+)
+_UNIT_NAMES = {"lb": "p", "lbs": "p"}  # other units are named by their first letter
+_MEASURES = re.compile(rf"{_MEASURE}(?:,? ?(?:and )?{_MEASURE})+")
 _NAMES = {"allrealnumbers": r"\mathbb{R}", "allreals": r"\mathbb{R}", "allintegers": r"\mathbb{Z}"}
 _NAMES |= {**dict.fromkeys(("emptyset", "nosolution", "nosolutions"), r"\emptyset"), "infinity": r"\infty"}
+_NAMES |= _NUMBER_NAMES
 _WHOLE_TEXT = re.compile(r"\\text\{ ?([^{}]*) ?\}")
 _PHRASE = re.compile(r"(?:(?:[Aa]n?|[Tt]he) (?=[A-Za-z-]{3}))?([A-Za-z]+(?:[ '-][A-Za-z]+)*)")
 
@@ -427,13 +502,19 @@ def _words(text: str) -> str:
     text = _ANGLE.sub(r"\1(\\frac{\3\\pi}{180})", text)
     text = _DEGREES.sub("", text)
     text = _NEGATIVE.sub("-", _LABEL.sub("", text))
-    date = re.sub(r"\\text\{([^{}]*)\} ?", r"\1 ", text).strip()
-    if match := _DATE.fullmatch(re.sub(" +", " ", date)):
+    text = _FUNCTION_NAME.sub("", _ALL_NUMBERS.sub("", text))
+    text = _TRANSPOSED.sub(r"\1", _POINT_NAMES.sub("", text))
+    plain = re.sub(" +", " ", re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)).strip()
+    if _MEASURES.fullmatch(plain) and re.search("[a-z]{2}", plain):
+        measures = re.findall(r"(\d[\d.]*) ?([a-z]+)", plain)
+        return rf"\text{{{''.join(number + _UNIT_NAMES.get(unit, unit[0]) for number, unit in measures)}}}"
+    if match := _DATE.fullmatch(plain):
         return rf"\text{{{(match['m'] or match['n']).lower()}{match['d'] or match['e']}{match['y'] or ''}}}"
     whole = _WHOLE_TEXT.fullmatch(text)
     if whole and re.match(r"[-+(.]*\d", whole[1]):
         text = whole[1].strip().rstrip(" .")
     text = _SCALE.sub(lambda match: rf"\cdot 10^{{{_SCALES[match[2] or match[3]]}}}{match[1] or ''}", text)
+    text = _GREEK_UNIT.sub("", _UNIT_IN_PARENTHESES.sub(r" \1", text))
     text = _UNIT_FRACTION.sub("", _MODULUS.sub("", _ORDINAL.sub("", text)))
     while (match := _TRAILING_TEXT.search(text)) and match.start() and not _OPEN_END.search(text[: match.start()]):
         if _SECOND_ANSWER.search(re.sub(_UNIT_POWER, "", match[1])):
@@ -463,7 +544,7 @@ def _words(text: str) -> str:
 
 _INDEX = re.compile(r"_ ?(?:i|\{[^{}]*i)")
 _IMAGINARY = re.compile(
-    r"\\(?:text|begin|end|operatorname|mathbb|mathcal)\{[^{}]*\}|\\(?:imath|jmath)(?![A-Za-z])|\\[A-Za-z]+|i"
+    r"\\(?:text|begin|end|operatorname|mathbb|mathcal)\{[^{}]*\}|\\(?:imath|jmath)(?![A-Za-z])|\\[A-Za-z]+|[A-Za-z]{3,}(?=\()|i"
 )
 
 
@@ -471,7 +552,13 @@ def _imaginary(text: str) -> str:
     """Write the imaginary unit as the parser knows it, unless `i` is an index."""
     if "i" not in text or _INDEX.search(text):
         return text
-    return _IMAGINARY.sub(lambda match: "{I}" if match[0] in ("i", r"\imath") else match[0], text)
+
+    def written(match: re.Match[str]) -> str:
+        if match[0].startswith("\\"):
+            return "{I}" if match[0] == r"\imath" else match[0]
+        return match[0] if is_word(match[0]) else match[0].replace("i", "{I}")  # a word is the name of a function
+
+    return _IMAGINARY.sub(written, text)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

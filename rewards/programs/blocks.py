@@ -12,9 +12,19 @@ from dataclasses import dataclass
 # A line that opens or closes a block: the indentation with markers of lists, the fence, and the text after the fence.
 _FENCE = re.compile(r"^([ \t]*+(?:(?:[-*+]|\d{1,9}[.)])[ \t]++)*+)(`{3,}+|~{3,}+)([^\n]*+)$", re.MULTILINE)
 # The text after a fence whose language is Python: `py`, `Python 3`, `{#id .python startFrom="1"}`.
-_PYTHON = re.compile(r"(?:\{\s*+(?:#\S++\s++)?)?\.?(?:i?python|py|pypy)(?:-?\d[\d.]*)?(?![\w+#-])", re.IGNORECASE)
-# The tag of an answer in the line of a fence.
-_TAG = re.compile(r"^([ \t]*+)(?:<answer>[ \t]*+(?=`{3}|~{3})|(`{3,}+|~{3,}+)[ \t]*+</answer>)", re.MULTILINE)
+_PYTHON = re.compile(
+    r"(?:\{\s*+(?:#\S++\s++)?)?\.?(?:(?:i?python|py|pypy)(?:-?\d[\d.]*)?(?![\w+#-])|\S++(?<=\.py)(?!\S))",
+    re.IGNORECASE,
+)
+# A tag in the line of a fence: `<answer>` before the first one, `</answer>` or `<|im_end|>` after the last one.
+_TAG = re.compile(
+    r"^([ \t]*+)(?:<\w++>[ \t]*+(?=`{3}|~{3})|(`{3,}+|~{3,}+)[ \t]*+<[/|][^<>\n]*+>[ \t]*+$)", re.MULTILINE
+)
+# What is read only if there is no other block: words before a fence that names Python, and marks of a quotation.
+_WORDS = re.compile(
+    r"^(?=[^`\n]*?[A-Za-z])([^`\n]*[^`\s])[ \t]++(?=```(?:python|py)3?[ \t]*+$)", re.MULTILINE | re.IGNORECASE
+)
+_QUOTE = re.compile(r"^[ \t]*+>[ \t]?", re.MULTILINE)
 _PRINTS = re.compile(r"\b(?:print|write|writelines)\s*+\(")
 _INDENTATION = re.compile(r"^[ \t]*+(?=[^ \t\n])", re.MULTILINE)  # of a line that is not blank
 
@@ -50,7 +60,8 @@ def find_program(text: str, functions: Collection[str] = ()) -> str | None:
         defined, assigned = (sum(bool(p.search(block.program)) for p in some) for some in patterns)
         return defined, assigned, block.is_labelled or _PRINTS.search(block.program) is not None
 
-    blocks = list(_blocks(_TAG.sub(r"\1\2", text.replace("\r\n", "\n"))))
+    text = _TAG.sub(r"\1\2", text.replace("\r\n", "\n"))
+    blocks = list(_blocks(text)) or list(_blocks(_WORDS.sub(r"\1\n", _QUOTE.sub("", text))))
     return max(reversed(blocks), key=rank).program if blocks else None
 
 

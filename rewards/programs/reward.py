@@ -57,10 +57,12 @@ class Code:
               standard library and small stand-ins for pytest and numpy. Only calls and their results pass between the
               two sandboxes. An instance of a class of the program equals only itself;
             - the forms of `suites.formats`: APPS and TACO (`inputs`, `outputs`, `fn_name`), LiveCodeBench (a list of
-              cases with `testtype`), open-r1 (`test_cases`). Recipes and `python -m rewards.check` turn them into the
-              first two forms, with the name of the function from the column `metadata`. A case of a call then has the
-              key `or`, another right value, if the set may wrap each result in a list.
-            Objects and lists may also be JSON text. None and blank text mean that there are no tests.
+              cases with `testtype`), open-r1 (`test_cases`), code-r1 (`functional`, `pytest`). Recipes and `python -m
+              rewards.check` turn them into one of the forms above, with the name of the function from the column
+              `metadata`. A case of a call then has the key `or`, another right value, if the set may wrap each result
+              in a list.
+            Objects and lists may also be text, as JSON or Python write it. None and blank text mean that there are no
+            tests.
         entry_point: Optional. The name of the function that the tests call. Needed for suites that define
             `def check(candidate)` but do not call `check`, as in HumanEval, and for functions with the name of a
             builtin.

@@ -9,8 +9,11 @@ MAX_ANSWER = 400  # characters; the rewards do not parse a longer answer
 MAX_SEPARATOR = 40  # characters between two boxes of a list
 
 _SPACE = r"(?:[\s$]|\\q?quad|\\[,;: ])*"
+_NAME = rf"(?P<variable>[A-Za-z])(?:_\{{?\w+\}}?)?\s*={_SPACE}"  # of the value in a box, such as `x_1 =`
+_NAME_BEFORE = re.compile(rf"(?<![A-Za-z\\]){_NAME}\Z")
 _SEPARATOR = re.compile(
     rf"{_SPACE}(?:\\[)\]])?{_SPACE}(?:,|;|,?\s*(?:and|or|\\text\{{\s*(?:and|or)\s*\}})){_SPACE}(?:\\[(\[])?{_SPACE}"
+    rf"(?:{_NAME})?"
 )
 _OPENING = re.compile(r"\\boxed\s*\{")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -28,7 +31,8 @@ def boxed(answer: str) -> str:
 def last_boxed(text: str) -> str | None:
     r"""The answer of a text: the content of the last `\boxed{}`, stripped; None if there is no box or it is not closed.
 
-    Boxes with nothing between them but a comma, a semicolon, `and` or `or` are one answer, a list.
+    Boxes with nothing between them but a comma, a semicolon, `and` or `or` are one answer, a list. Before each of them
+    may stand the same variable, as in `x = `.
 
     >>> last_boxed(r"\boxed{1}, no: \boxed{\{2, \frac{3}{4}\}}.")
     '\\{2, \\frac{3}{4}\\}'
@@ -45,11 +49,23 @@ def last_boxed(text: str) -> str | None:
         while openings and openings[-1].start() >= start:
             openings.pop()
         end = _box_end(text, openings[-1].end(), start) if openings else None
-        if end is None or start - end > MAX_SEPARATOR or not _SEPARATOR.fullmatch(text, end, start):
+        if end is None or start - end > MAX_SEPARATOR or not _are_listed(text, openings[-1].start(), end, start):
             break
         contents.append(_content(text, openings[-1], end))
         start = openings[-1].start()
     return ", ".join(dict.fromkeys(reversed(contents)))
+
+
+def _are_listed(text: str, first: int, end: int, start: int) -> bool:
+    """Whether two boxes are one list. The first box is `text[first:end]`, and the other one begins at `start`.
+
+    Both may be values of the same variable, as in `x = ... or x = ...`.
+    """
+    separator = _SEPARATOR.fullmatch(text, end, start)
+    if separator is None or separator["variable"] is None:
+        return separator is not None
+    name = _NAME_BEFORE.search(text[max(0, first - MAX_SEPARATOR) : first])
+    return name is not None and name["variable"] == separator["variable"]
 
 
 def has_box(text: str) -> bool:

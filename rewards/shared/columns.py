@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .literals import read_literal
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -17,7 +19,7 @@ def rename_columns(dataset: Dataset, columns: Mapping[str, str]) -> tuple[Datase
         dataset: The data set.
         columns: New name of each column. The source may be a dotted name: `reward_model.ground_truth` is the value of
             the key `ground_truth` in the column `reward_model`, and a number is a place in a list. JSON text on the
-            way is parsed.
+            way is parsed, and the text of a Python dict or list.
 
     Returns:
         The data set, and one line for each column that was replaced and each nested value that some rows lack.
@@ -117,7 +119,7 @@ def _value_at(value: Any, path: Sequence[str]) -> Any:
     for key in path:
         if isinstance(value, str):
             try:
-                value = json.loads(value)
+                value = read_literal(value)
             except (ValueError, RecursionError):
                 return None
         if isinstance(value, Mapping):

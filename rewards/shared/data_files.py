@@ -102,7 +102,7 @@ def _read_csv(path: Path) -> Dataset:
 
 def _lines(reader: Any) -> Iterator[list[str]]:
     """The lines of a CSV file that are not blank."""
-    start = 1
+    start = reader.line_num + 1
     try:
         for row in reader:
             start = reader.line_num + 1

@@ -2,7 +2,6 @@ r"""Extractors: read a value, such as the reference answer, out of the text or t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .boxed import last_boxed
 from .columns import storable, with_column
 from .dotted_path import import_dotted
+from .literals import read_literal
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -132,7 +132,7 @@ def _only_element(value: Any) -> str | None:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value, parse_int=str, parse_float=str)  # numbers stay as they are written
+            value = read_literal(value, parse_int=str, parse_float=str)  # numbers of JSON stay as they are written
         except (ValueError, RecursionError):
             return None
     if not isinstance(value, list) or len(value) != 1 or isinstance(value[0], (list, dict)) or value[0] is None:

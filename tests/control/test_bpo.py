@@ -153,6 +153,15 @@ def test_a_new_clip_range_moves_both_bounds_unless_the_upper_one_is_given(high, 
     assert BPO.load(tmp_path / "again")._epsilons() == (0.1, high or 0.1)
 
 
+@pytest.mark.parametrize(("name", "value"), [("clip_range", -0.2), ("clip_range_high", 0), ("target_baseline", "max")])
+def test_an_option_that_is_set_later_is_checked_before_training(name, value, random_env):
+    agent = BPO("MlpPolicy", random_env(VECTOR, ACTIONS["Box"]), **SMALL, **small_net())
+    setattr(agent, name, value)
+    with pytest.raises(ValueError, match=f"{name}="):
+        agent.learn(1)
+    assert agent.num_timesteps == 0
+
+
 def test_the_same_seed_gives_the_same_weights(random_env):
     def weights():
         agent = BPO("MlpPolicy", "CartPole-v1", **SMALL, **small_net()).learn(64)
@@ -201,6 +210,9 @@ def test_schedules_may_end_at_zero():
     [
         ({"clip_range": 1.5}, "clip_range=1.5 puts the lower bound"),
         ({"clip_range": 0.0}, "clip_range=0.0 puts the lower bound"),
+        ({"clip_range": "0.2"}, "clip_range='0.2' is neither a number nor a function"),
+        ({"clip_range": None}, "clip_range=None is neither"),
+        ({"clip_range_high": [0.2]}, "clip_range_high=.* is neither"),
         ({"clip_range": lambda progress: 2 * progress}, "clip_range=2.0 puts the lower bound"),
         ({"clip_range_high": -0.1}, "clip_range_high=-0.1 puts the upper bound"),
         ({"temperature": -1.0}, "temperature=-1.0 gives no valid target ratio"),

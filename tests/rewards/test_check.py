@@ -187,3 +187,10 @@ def test_columns_that_are_no_mapping_are_refused(capsys, text):
     with pytest.raises(SystemExit, match="2"):
         check.main(["rows.jsonl", "--reward", "math", "--columns", text])
     assert f"argument --columns: {text!r} is not a mapping. Write it as {{key: value}}." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--columns", "--extract"])
+def test_a_mapping_without_a_space_after_its_colon_is_refused(capsys, option):
+    with pytest.raises(SystemExit, match="2"):
+        check.main(["rows.jsonl", "--reward", "math", option, "{answer:solution}"])
+    assert "has no space after a colon. Write {answer: solution}." in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """Prompts as data sets have them: text, messages in several spellings, and conversations with the answer at the end."""
 
-import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +8,9 @@ from datasets import Dataset
 
 from ..rewards_package import rewards_module
 
-_ROLES = {"human": "user", "gpt": "assistant"}  # of messages with the keys `from` and `value`
+_ROLES = {"human": "user", "prompter": "user"}  # other names of roles
+_ROLES |= dict.fromkeys(("gpt", "chatgpt", "model", "bot", "ai"), "assistant")
+_MESSAGES = re.compile(r"\s*\[\s*\{\s*['\"](?:role|from|content|value)['\"]\s*:")  # the beginning of messages as text
 _IMAGE_TAG = "<image>"  # the place of an image in a text
 _IMAGE = {"type": "image", "text": None}  # the place of an image in a message
 
@@ -17,8 +19,8 @@ def read_prompts(dataset: Dataset, name: str, images: Sequence[int] | None = Non
     """Check the column `prompt`, and bring its messages into one form.
 
     A prompt becomes text or a list of messages with a role and a text. Messages may have the keys `from` and `value`,
-    their content may be a list of text parts, and the list of messages may be JSON text. Assistant messages at the end
-    are removed, because they contain the answer.
+    their content may be a list of text parts, and the list of messages may be text, as JSON or Python write it.
+    Assistant messages at the end are removed, because they contain the answer.
 
     With images, every prompt becomes a list of messages, and the content of every message a list of parts, with a place
     for each image. The places are the parts of type `image` and the tags `<image>` of the prompt. If there are none,
@@ -74,15 +76,17 @@ def read_prompts(dataset: Dataset, name: str, images: Sequence[int] | None = Non
 
 def _read(prompt: Any) -> str | list[dict[str, Any]]:
     """A prompt as text or as messages."""
-    if isinstance(prompt, str) and prompt.lstrip().startswith("[{"):
+    if isinstance(prompt, str) and _MESSAGES.match(prompt):
         try:
-            messages = json.loads(prompt)
-        except (ValueError, RecursionError):
-            return prompt
+            messages = rewards_module("shared.literals").read_literal(prompt)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f", which begins like messages but is neither JSON nor a list of Python: {error}. Write JSON."
+            ) from None
         if not all(isinstance(message, dict) and message.keys() & {"role", "from"} for message in messages):
             return prompt
         return [_message(message) for message in messages]
-    if not prompt or not isinstance(prompt, str | list):
+    if not prompt or (isinstance(prompt, str) and not prompt.strip()) or not isinstance(prompt, str | list):
         raise ValueError(". Write a text or messages. With an environment, the column may be missing.")
     return prompt if isinstance(prompt, str) else [_message(message) for message in prompt]
 
@@ -90,7 +94,7 @@ def _read(prompt: Any) -> str | list[dict[str, Any]]:
 def _message(message: Any) -> dict[str, Any]:
     """A message with a role and a text."""
     if isinstance(message, dict) and {"from", "value"} <= message.keys():
-        message = {"role": _ROLES.get(message["from"], message["from"]), "content": message["value"]}
+        message = {"role": message["from"], "content": message["value"]}
     if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
         raise ValueError(", which is not a list of messages. Give every message a role and a content.")
     content = message["content"]
@@ -98,7 +102,8 @@ def _message(message: Any) -> dict[str, Any]:
         content = [_part(part) for part in content]
     elif not isinstance(content, str) and not message.get("tool_calls"):  # a message that calls tools needs no content
         raise ValueError(f", in which a message has the content {content!r}. Write a text.")
-    return {**message, "content": content}
+    role = message["role"].lower() if isinstance(message["role"], str) else message["role"]
+    return {**message, "role": _ROLES.get(role, role), "content": content}
 
 
 def _part(part: Any) -> dict[str, Any]:

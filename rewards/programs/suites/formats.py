@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from ...shared.literals import read_literal
+
 NEIGHBOURS = ("metadata", "fn_name", "language", "test_imports", "test_setup_code")  # columns read beside `tests`
 FORMS = (
     'an object with "type" and "cases", with "inputs" and "outputs", or with "test_cases", a list of objects with '
@@ -21,6 +23,7 @@ FORMS = (
 
 _MOST_DIGITS = 4300  # `int` reads no longer text
 _NAMES_OF_PYTHON = ("", "py", "python", "python3", "python 3")
+_CODE_KEYS = ("functional", "pytest", "test_code")  # of objects whose tests are Python code
 _CALL_TYPES = ("functional", "function_call", "call")
 _STDIN_TYPES = ("stdin", "stdin_stdout", "stdio")
 
@@ -116,9 +119,19 @@ def _object(tests: dict[str, Any], beside: Mapping[str, Any]) -> Suite:
             return _suite("inputs and outputs", pairs, _function(tests, beside))
     if {"input", "output"} <= tests.keys():
         return _case_list([tests], beside)
+    if named := [name for name in _CODE_KEYS if isinstance(tests.get(name), str)]:
+        return _code_of_object(tests, named[0], beside)
     raise ValueError(
         f"tests with the keys {', '.join(map(str, tests)) or '(none)'} have an unknown form; write {FORMS}"
     )
+
+
+def _code_of_object(tests: dict[str, Any], name: str, beside: Mapping[str, Any]) -> Suite:
+    """Python code under a key of an object, as code-r1 and Skywork-OR1 write it, with what stands before and after."""
+    lines = [tests.get("import_prefix") or "", tests[name]]
+    if tests.get("entry_point") and not re.search(r"^check\(", tests[name], re.MULTILINE):
+        lines.append(f"check({tests['entry_point']})")
+    return _python("\n".join(lines), beside, form=f"an object with {name}")
 
 
 def _case_list(cases: list[dict[str, Any]], beside: Mapping[str, Any]) -> Suite:
@@ -153,7 +166,7 @@ def _function(*places: Mapping[str, Any]) -> str | None:
         metadata = place.get("metadata")
         if isinstance(metadata, str):
             with contextlib.suppress(ValueError):  # a column of this name may hold anything
-                metadata = json.loads(metadata)
+                metadata = read_literal(metadata)
         named = [place.get("fn_name"), place.get("func_name")]
         if isinstance(metadata, Mapping):
             named += [metadata.get("func_name"), metadata.get("fn_name")]
@@ -234,7 +247,7 @@ def _texts(text: str) -> list[str]:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text, parse_int=_integer)
+        return read_literal(text, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"tests are not valid JSON: {error}: {_excerpt(text)}") from None
 

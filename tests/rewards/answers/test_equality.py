@@ -82,6 +82,18 @@ def test_the_value_of_latex(latex, value):
         # conditions on one variable
         (r"(-\infty,3)\cup(3,8)", r"x < 8, x \ne 3", True),
         (r"(-\infty,3)\cup(3,8)", r"x < 8, y \ne 3", False),
+        ("(3,8)", "x > 3, x < 8", True),
+        (r"(-\infty,3)\cup(8,\infty)", "x < 3, x > 8", True),
+        ("(3,8)", "x < 3, x > 8", False),
+        (r"(-\infty,3)\cup(8,\infty)", r"(8,\infty) or (-\infty,3)", True),
+        (r"(-\infty,3)\cup(8,\infty)", r"(8,\infty), (-\infty,4)", False),
+        # lists with percentages
+        (r"30\%, 70\%", r"70\%, 30\%", True),
+        (r"30\%, 70\%", "0.3, 0.7", True),
+        (r"30\%, 70\%", r"30\%", False),
+        (r"30\%, 70\%", r"30\%, 60\%", False),
+        (r"\frac{3}{10}", r"\frac{3}{10} \text{ or } 30\%", True),
+        (r"\frac{3}{10}", r"\frac{3}{10} \text{ or } 40\%", False),
         # bases
         ("64_7", "64_{7}", True),
         ("64_7", "64_{9}", False),

@@ -74,6 +74,13 @@ def shared():
         (r"\boxed{B, E}", "BE", "ok"),
         (r"\boxed{BD}", "B, E", "wrong"),
         (r"\boxed{B or E}", "B, E", "wrong"),
+        # the value of something whose name cannot be read
+        (r"\boxed{\dim W = 6}", "6", "ok"),
+        (r"\boxed{P(X \mid Y) = \frac{6}{7}}", r"\frac67", "ok"),
+        (r"\boxed{\dim W = 5}", "6", "wrong"),
+        (r"\boxed{\dim W \ne 6}", "6", "unparsed"),
+        (r"\boxed{\dim W < 5 = 6}", "6", "unparsed"),
+        (r"\boxed{5 ? 4 = 6}", "6", "unparsed"),
         # times
         (r"\boxed{\text{6:40 p.m.}}", "6:40 PM", "ok"),
         (r"\boxed{6:40\text{ a.m.}}", "6:40 PM", "wrong"),
@@ -98,7 +105,13 @@ def shared():
         (r"\boxed{" + "1+" * MAX_ANSWER + "1}", "1+" * MAX_ANSWER + "1", "ok"),
         (r"\boxed{" + "0" * MAX_ANSWER + "4}", "4", "unparsed"),
         (r"\boxed{" + "0" * (MAX_ANSWER - 1) + "4}", "4", "ok"),
+        # a call of code
+        (r"\boxed{\frac{4}{7}}", "Rational(4, 7)", "ok"),
+        (r"\boxed{720}", "factorial(6)", "ok"),
+        (r"\boxed{\text{gcd}(4, 7) = 1}", "1", "ok"),
+        (r"\boxed{mgl(1-\cos x)}", r"mgl - mgl\cos x", "ok"),  # a product
         # the reference answer cannot be read
+        (r"\boxed{4}", "totient(5)", "no_gold"),  # not a product of letters
         (r"\boxed{5}", "(", "no_gold"),
         (r"\boxed{}", r"\boxed{}", "no_gold"),
         (r"\boxed{5}", None, "no_gold"),

@@ -32,6 +32,14 @@ def fenced(program, opening="```python", closing="```"):
             "<think>\n```python\nx = 2\n```\n</think>\n <answer>~~~py\n x = '<answer>'\n ~~~ </answer>",
             "x = '<answer>'\n",
         ),
+        ("<solution>```py\nx = 1\n```</solution>", "x = 1\n"),
+        ("```py\nx = 1\n```<|im_end|>", "x = 1\n"),
+        ("```solution.py\nx = 1\n```", "x = 1\n"),
+        ("```solution.pyx\nx = 1\n```", None),
+        ("The answer: ```python\nx = 1\n```", "x = 1\n"),
+        ("The answer: ```python\nx = 1\n```\n```py\nx = 2\n```", "x = 2\n"),  # an ordinary block comes first
+        ("> So:\n> ```py\n> x = 1\n> if x:\n>     y = 2\n> ```", "x = 1\nif x:\n    y = 2\n"),
+        ("```py\nx = (1\n> 0)\n```", "x = (1\n> 0)\n"),  # no quotation
         ("<answer>```</answer> x\n```python\nx = 1\n```", "x = 1\n"),
         ("x = 1", None),
         ("```javascript\nx = 1\n```", None),

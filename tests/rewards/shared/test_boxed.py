@@ -33,7 +33,12 @@ from rewards.shared.boxed import MAX_ANSWER, last_boxed
         (r"\boxed{16}; \boxed{17}, and \boxed{18}", "16, 17, 18"),
         (r"\boxed{17}, \boxed{17}", "17"),
         (r"\boxed{16}. So \boxed{17} or \boxed{18}", "17, 18"),
+        (r"$x=\boxed{17}$ or $x=\boxed{18}$", "17, 18"),
+        (r"\(t_1 = \boxed{17}\), \(t_2 = \boxed{18}\)", "17, 18"),
         # no lists
+        (r"$x=\boxed{17}$ or $y=\boxed{18}$", "18"),
+        (r"$\boxed{17}$ or $x=\boxed{18}$", "18"),
+        (r"$x=\boxed{17}$, so $x=\boxed{18}$", "18"),
         (r"\boxed{17}\boxed{18}", "18"),
         (r"\boxed{17}, no: \boxed{18}", "18"),
         (r"\boxed{17} = \boxed{18}", "18"),

@@ -28,6 +28,11 @@ def test_a_dotted_name_is_a_value_inside_a_column(source, values):
     assert dataset.column_names == ["reward", "info", "solution"]
 
 
+def test_a_dotted_name_reads_the_text_of_a_python_dict():
+    rows = [{"info": "{'truth': '19', 'seen': None}"}, {"info": '{"truth": "27"}'}]
+    assert rename_columns(Dataset.from_list(rows), {"info.truth": "solution"})[0]["solution"] == ["19", "27"]
+
+
 def test_a_column_whose_own_name_has_a_dot_is_renamed():
     dataset, notes = rename_columns(Dataset.from_list([{"a.b": "1", "a": {"b": "2"}}]), {"a.b": "solution"})
     assert dataset["solution"] == ["1"] and dataset.column_names == ["solution", "a"] and notes == []

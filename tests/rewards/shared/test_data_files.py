@@ -143,6 +143,7 @@ def test_a_parquet_file_keeps_its_types(tmp_path):
     ("name", "content", "reason"),
     [
         ("rows.csv", "a,b\n1,2\n1,2,3\n", "line 3 has 3 fields, but the first has 2 names"),
+        ("rows.csv", 'a,b\n"1,2\n', "the row of line 2: "),
         ("rows.csv", "a,a\n1,2\n", "two columns the same name: a, a"),
         ("rows.jsonl", '{"a": 1}\n{"a": 2\n', "line 2: not JSON"),
         ("rows.jsonl", '{"a": 1}\n7\n', "row 1 is not a JSON object: '7'"),

@@ -36,6 +36,7 @@ def module(tmp_path, monkeypatch):
         ("last box", r"\boxed{1}, so \boxed{\frac{3}{4}}.", r"\frac{3}{4}"),
         ("json list", '["19"]', "19"),
         ("json list", "[1.50]", "1.50"),  # as it is written
+        ("json list", "['1.50']", "1.50"),
         ("json list", r'["\\frac{1}{2}"]', r"\frac{1}{2}"),
     ],
 )

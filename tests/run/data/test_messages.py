@@ -43,6 +43,9 @@ def test_text_and_messages_stay_as_they_are(prompt):
         ([{"from": "system", "value": "Be brief."}, {"from": "human", "value": "3+8?"}], [SYSTEM, user("3+8?")]),
         (json.dumps([SYSTEM, user("3+8?")]), [SYSTEM, user("3+8?")]),
         (json.dumps([{"from": "human", "value": "3+8?"}]), [user("3+8?")]),
+        (str([SYSTEM, user("It's 3+8?")]), [SYSTEM, user("It's 3+8?")]),  # as a CSV file of pandas has it
+        ([{"role": "Human", "content": "3+8?"}], [user("3+8?")]),
+        ([{"role": "critic", "content": "Hm."}, user("3+8?")], [{"role": "critic", "content": "Hm."}, user("3+8?")]),
     ],
 )
 def test_other_spellings_of_messages(given, prompt):
@@ -57,6 +60,10 @@ def test_other_spellings_of_messages(given, prompt):
         ([user("1+1?"), assistant("2"), user("3+8?"), assistant("11")], [user("1+1?"), assistant("2"), user("3+8?")]),
         ([user("3+8?"), assistant("10 or"), assistant("11")], [user("3+8?")]),
         ([{"from": "human", "value": "3+8?"}, {"from": "gpt", "value": "11"}], [user("3+8?")]),
+        ([{"role": "human", "content": "3+8?"}, {"role": "gpt", "content": "11"}], [user("3+8?")]),
+        ([{"role": "USER", "content": "3+8?"}, {"role": "Assistant", "content": "11"}], [user("3+8?")]),
+        ([user("3+8?"), {"role": "model", "content": "11"}], [user("3+8?")]),
+        (str([user("3+8?"), assistant("11")]), [user("3+8?")]),
     ],
 )
 def test_the_answer_at_the_end_of_a_prompt_is_left_out_and_counted(given, prompt):
@@ -88,6 +95,11 @@ def test_only_prompts_with_an_answer_are_cut():
     [
         (["3+8?", None], ["Row 1 of 'mine.jsonl'", "None", "a text or messages"]),
         (["3+8?", ""], ["Row 1", "''"]),
+        (["3+8?", " \n"], ["Row 1", "a text or messages"]),
+        (
+            ["[{'role': 'user', 'content': '3+8?'}\n {'role': 'assistant', 'content': '11'}]"],
+            ["neither JSON", "Write JSON"],
+        ),
         ([[user("3+8?")], []], ["Row 1", "[]"]),
         ([3, 4], ["Row 0", "3"]),
         ([{"role": "user", "content": "3+8?"}], ["Row 0", "'role'"]),

@@ -219,6 +219,36 @@ ROWS = {
         "call shift, 2 cases",
         ("class Solution:\n    def shift(self, x: int, by: int) -> int: return x + by", CALL_WRONG),
     ),
+    "Python text": (
+        {"verification_info": str({"test_cases": [{"fn_name": "shift", "input": [3, 4], "output": [7]}], "id": None})},
+        {"verification_info": "tests"},
+        "call shift, 1 case",
+        (CALL_RIGHT, CALL_WRONG),
+    ),
+    "code-r1": (
+        {"truth": json.dumps({"functional": "def check(candidate):\n    assert candidate(3, 4) == 7\n\ncheck(shift)"})},
+        {"truth": "tests"},
+        "call shift, 1 case",
+        (CALL_RIGHT, CALL_WRONG),
+    ),
+    "code-r1 with test functions": (
+        {"truth": json.dumps({"pytest": "from solution import shift\ndef test_it():\n    assert shift(3, 4) == 7\n"})},
+        {"truth": "tests"},
+        "1 test",
+        (CALL_RIGHT, CALL_WRONG),
+    ),
+    "Skywork-OR1 code": (
+        {
+            "truth": {
+                "import_prefix": "import math\n",
+                "test_code": "def check(candidate):\n    assert candidate(x = 3, by = 4) == math.isqrt(49)\n",
+                "entry_point": "Solution().shift",
+            }
+        },
+        {"truth": "tests"},
+        "call shift, 1 case",
+        ("class Solution:\n    def shift(self, x: int, by: int) -> int: return x + by", CALL_WRONG),
+    ),
     "the project's own form": (
         {"tests": {"type": "call", "fn_name": "shift", "cases": [{"args": [3, 4], "expected": 7}], "tol": None}},
         {},
