@@ -174,12 +174,14 @@ def _decoration(text: str) -> str:
 
 def _list_of_lines(match: re.Match[str]) -> str:
     """The lines of an environment as a list, except the cases of a function."""
+    if r"\begin" in match[2]:  # a matrix
+        return match[2].strip()
     lines = re.sub(r"&\s*(?==)|(?<==)\s*&", "", match[2])
     if match[1] == "cases" and "&" in lines:
         return match[0]
     listed = ""
     for line in lines.replace("&", " ").split(r"\\"):
-        line = line.strip(" \n,;.")
+        line = line.strip().rstrip(" ,;.")
         listed += line if not listed or line.startswith("=") else f", {line}" if line else ""
     return listed
 

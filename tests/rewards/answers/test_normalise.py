@@ -200,6 +200,11 @@ from rewards.answers.normalise import is_word, normalise, read_choice, read_deci
         # lines and text around an answer
         (r"\begin{aligned} x &= 4+15 \\ &= 19 \end{aligned}", "x = 4+15= 19"),
         (r"\begin{cases} x &= 1, \\ y &= 9. \end{cases}", "x = 1, y = 9"),
+        (r"\begin{aligned} .19 \end{aligned}", "0.19"),
+        (
+            r"\begin{gathered} \begin{matrix}1&9\\ 8&7\end{matrix} \end{gathered}",
+            r"\begin{matrix}1&9\\ 8&7\end{matrix}",
+        ),
         (r"\left\{ \begin{array}{l} x=1 \\ y=9 \end{array} \right.", "x=1, y=9"),
         (r"\begin{cases} x & x>1 \\ 9 & x<1 \end{cases}", r"\begin{cases} x & x>1 \\ 9 & x<1 \end{cases}"),
         (r"\begin{smallmatrix}1&9\cr 8&7\end{smallmatrix}", r"\begin{matrix}1&9\\ 8&7\end{matrix}"),
