@@ -37,11 +37,16 @@ COMMANDS = {
 _NEEDS = dict.fromkeys(("compare", "evaluate", "theory"), ("scipy", "evals"))
 _NEEDS |= {"control": ("stable_baselines3", "control")}
 _RECIPES_USAGE = "gbpo recipes [show NAME | copy NAME [FILE]]"
+_RECIPES_HELP = f"""usage: {_RECIPES_USAGE}
+
+Without arguments, list the shipped recipes. 'show' prints a recipe. 'copy'
+writes it to FILE (NAME.yaml), for you to change. recipes/README.md explains the
+fields."""
 _COMPLETION_USAGE = "gbpo completion bash|zsh"
 _COMPLETION_HELP = f"""usage: {_COMPLETION_USAGE}
 
 Print a script with which the shell completes commands, recipes, fields and
-their values. Make it once:
+their values. Write it to a file once:
 
   bash: mkdir -p ~/.local/share/bash-completion/completions
         gbpo completion bash > ~/.local/share/bash-completion/completions/gbpo
@@ -127,7 +132,7 @@ def _recipes(words: list[str]) -> None:
         _show("\n".join([*lines, "", f"{_RECIPES_USAGE}, from {recipes_folder()}"]))
         return
     if words[0] in ("-h", "--help"):
-        print(f"usage: {_RECIPES_USAGE}")
+        print(_RECIPES_HELP)
         return
     if words in (["show"], ["copy"]):
         _refuse(f"No recipe is named, so there is nothing to {words[0]}. Write gbpo recipes {words[0]} tiny_math")

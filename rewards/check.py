@@ -147,7 +147,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--columns", type=_mapping, default={}, help="columns to rename, such as '{answer: solution}' (none)")
     add("--extract", type=_mapping, default={}, help="extractors, such as '{solution: last box}' (none)")
     add("--split", default="train", help="split of a data set on the Hub (train)")
-    add("--show", type=int, default=0, metavar="N", help="print what the first N references are read as (0)")
+    add("--show", type=int, default=0, metavar="N", help="print how the first N reference answers are parsed (0)")
     return parser
 
 

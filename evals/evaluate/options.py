@@ -19,6 +19,8 @@ from .settings import ENGINES, QUESTION_FIELDS, SAMPLING, Settings
 
 # field of a recipe → other names of its option
 _SHORT = {"dataset_columns": "--columns", "dataset_extract": "--extract", "dataset_train_split": "--split"}
+# fields whose text of a recipe is about training
+_QUESTION_HELP = {"dataset_train_split": "split of a Hub data set to evaluate on"}
 # setting of the sampling → field of the trainer
 _OF_TRAINER = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_completion_length"}
 _OF_TRAINER |= {"tool_turns": "max_tool_calling_iterations"}
@@ -55,7 +57,7 @@ def parser(description: str | None) -> OneLineErrorParser:
             names = [_SHORT[field.name]] if field.name in _SHORT else [f"--{field.name}"]
             kind = {int | None: int, float: float}.get(hints[field.name], str)
             text = field.metadata["help"]
-            text = text[0].lower() + text[1:].rstrip(".")
+            text = _QUESTION_HELP.get(field.name, text[0].lower() + text[1:].rstrip("."))
             add(*names, dest=field.name, type=kind, metavar="X", help=text)
             if field.name in _SHORT:  # the name of the field in a recipe works too
                 add(f"--{field.name}", dest=field.name, type=kind, help=argparse.SUPPRESS)

@@ -156,8 +156,8 @@ class BaseConfig(GRPOConfig):
         max_staleness: With `generate_ahead`, completions that are older than this number of optimiser steps are left
             out of the loss. None: no limit.
         sampling_dtype: `"bfloat16"` or `"float16"`: transformers samples in this dtype while the trainer keeps its own.
-            This gives the ratios the rounding that vLLM's have, for studies without vLLM. The options
-            `vllm_importance_sampling_*` and `ratio_anchor` then act as with vLLM. None: the trainer's dtype.
+            The ratios then contain rounding, as with vLLM. This is for studies without vLLM. The options
+            `vllm_importance_sampling_*` and `ratio_anchor` act as with vLLM. None: the trainer's dtype.
 
     Raises:
         TypeError: A field of an earlier version is used. The message gives the new name.

@@ -48,7 +48,7 @@ def compared() -> None:
     found = runs("updates-4")
     own = {name: own_rate(found, name) for name in NAMES}
     tables = {f"Learning rate {_text(rate)}": dict.fromkeys(NAMES, rate) for _, rate in found}
-    tables["Own rate of each loss"] = own
+    tables["Each loss at the rate with its highest validation"] = own
     pairs = {(name, rates[name], rates["grpo"]) for rates in tables.values() for name in NAMES if name != "grpo"}
     texts = written(
         {

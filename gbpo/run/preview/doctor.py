@@ -1,9 +1,9 @@
-"""What this machine can run: `gbpo doctor [RECIPE [--field value …]]`.
+"""Say what this machine can run, and what a recipe lacks.
 
-Prints the package versions, devices, engines and sandbox layers of this
-machine. With a recipe, it also checks what the recipe needs. Without a recipe
-it checks what every run needs. Exit status: 0 if all of this is there, 1 if
-something is missing, 2 for bad input.
+The command prints the package versions, devices, engines and sandbox layers of
+this machine. With a recipe, it also checks what the recipe needs. Without a
+recipe it checks what every run needs. Exit status: 0 if all of this is there, 1
+if something is missing, 2 for bad input.
 """
 
 import importlib
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the findings and exit with status 0, 1 or 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in ("-h", "--help"):
-        print(__doc__)
+        print(f"usage: gbpo doctor [RECIPE [--field value …]]\n\n{(__doc__ or '').rstrip()}")
         return
     missing = False
     reach = _guarded(hub)
