@@ -25,26 +25,27 @@ VALIDATION = "eval_reward"  # share of right completions in the validation
 Runs = dict[tuple[str, float], list[Cell]]
 
 
-def runs(updates: int) -> Runs:
-    """The runs of the study by loss and learning rate, in the order of the seeds."""
-    results = Results.load(STUDY / f"updates-{updates}")
+def runs(folder: str) -> Runs:
+    """The runs of a comparison by loss and learning rate, in the order of the seeds."""
+    results = Results.load(STUDY / folder)
     (rates,) = results.grid.values()
     return {(name, rate): results.done(name, {"learning_rate": rate}) for name in results.algorithms for rate in rates}
 
 
+def final_validation(cells: list[Cell]) -> float:
+    """The last validation, averaged over runs."""
+    return fmean(curve(VALIDATION, cell)[1][-1] for cell in cells)
+
+
 def own_rate(found: Runs, name: str) -> float:
     """The learning rate with the highest final validation of a loss, averaged over the seeds."""
-    finals = {
-        rate: fmean(curve(VALIDATION, cell)[1][-1] for cell in cells)
-        for (loss, rate), cells in found.items()
-        if loss == name
-    }
+    finals = {rate: final_validation(cells) for (loss, rate), cells in found.items() if loss == name}
     return max(finals, key=finals.__getitem__)
 
 
 def compared() -> None:
     """Print one table for each rate, and the losses at their own rates."""
-    found = runs(4)
+    found = runs("updates-4")
     own = {name: own_rate(found, name) for name in NAMES}
     tables = {f"Learning rate {_text(rate)}": dict.fromkeys(NAMES, rate) for _, rate in found}
     tables["Each loss at the rate with its highest validation"] = own
@@ -68,7 +69,7 @@ def compared() -> None:
 
 def safety() -> None:
     """Print what more updates cost GRPO, and how many runs of each loss end below their start or collapse."""
-    found, once = runs(4), runs(1)
+    found, once = runs("updates-4"), runs("updates-1")
     print("\n| learning rate | GRPO, 1 update | GRPO, 4 updates | difference | seeds that end lower with 4 |")
     print("|---|---|---|---|---|")
     for _, rate in once:
@@ -85,6 +86,17 @@ def safety() -> None:
         print("| " + " | ".join([NAMES[name], _text(rate), *counts, *spread]) + " |")
 
 
+def screened() -> None:
+    """Print the screen of a lower rate beside the other rates, all with the seeds 1 and 2."""
+    found = runs("screen-rate-1e-5") | runs("updates-4")
+    rates = sorted({rate for _, rate in found})
+    print("\n| loss |", *(f"{_text(rate)} |" for rate in rates))
+    print("|---" * (1 + len(rates)) + "|")
+    for name, shown in NAMES.items():
+        values = [final_validation([cell for cell in found[name, rate] if cell.seed in (1, 2)]) for rate in rates]
+        print("| " + " | ".join([shown, *(f"{value:.3f}" for value in values)]) + " |")
+
+
 def _text(rate: float) -> str:
     return f"{rate:.0e}".replace("e-0", "e-")
 
@@ -92,3 +104,4 @@ def _text(rate: float) -> str:
 if __name__ == "__main__":
     compared()
     safety()
+    screened()

@@ -1,11 +1,16 @@
 """`python -m evals.studies.test_time.table`: prints the tables of the study in Markdown, from its `results.json` files.
 
 A difference is that of the share of right completions on the held-out sums between a loss and GRPO, paired by seed and
-averaged over seeds. Its p-value is that of Student's paired t-test, corrected by Holm's method. The differences with
-the seeds 1 to 5 are one family. Those of the confirmation with fresh seeds are another, because they were chosen
-before. Those at equal optimiser steps are a third. Those of the second confirmation, with GRPO at the setting that the
-screen found, are a fourth. With stale completions and with a mismatch, the effects on GRPO are a fifth and the
-differences to GRPO a sixth.
+averaged over seeds. Its p-value is that of Student's paired t-test, corrected by Holm's method. The families:
+
+1. the differences with the seeds 1 to 5,
+2. those of the confirmation with fresh seeds,
+3. those at equal optimiser steps,
+4. those of the second confirmation, with GRPO at the setting that the screen found,
+5. the difference with 240 generations,
+6. with old completions and with a mismatch, the effects on GRPO,
+7. there also the differences to GRPO,
+8. the differences between the exact target and the losses that go on from the screen of other losses.
 
 The other measures read the validations of a run, which are the shares of right completions. The definitions, here and
 in `evals.studies.tables`, were written before the numbers were computed. A run **reaches one half** at the first
@@ -14,14 +19,14 @@ validation of at least 0.5.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median, stdev
 
 import numpy as np
 
-from ...shared.estimates import Interval, first_reach, paired_difference
+from ...shared.estimates import first_reach, paired_difference
 from ...shared.results import Cell, Results
 from .. import tables
 from ..tables import rights, written
@@ -39,6 +44,7 @@ CONFIRMATION = {
     "1 update, 3e-4": "confirmation-1",
 }
 SCREEN = {
+    "16 updates, 1e-5": "screen-16-rate-1e-5",
     "16 updates, 3e-5": "screen-16-rate-3e-5",
     "16 updates, 1e-4": "updates-16-rate-1e-4",
     "4 updates, 1e-4": "updates-4-rate-1e-4",
@@ -46,12 +52,15 @@ SCREEN = {
     "4 updates, 1e-4, 240 generations": "screen-4-generations-240",
 }
 SECOND = "confirmation-16-rate-3e-5"
+LONG = {"4 updates per generation, learning rate 1e-4, 240 generations": "confirmation-4-generations-240"}
 AXES = {
     "Fresh completions, one dtype": "axes-none",
+    "Completions of 4 generations ago": "axes-ahead-4",
     "Completions of 16 generations ago": "axes-ahead-16",
     "Sampler in bfloat16, trainer in float32": "axes-bfloat16",
 }
-OTHERS = "screen-others"
+OTHERS, AGAIN = "screen-others", {"The losses that go on": "others-again"}
+EXACT = "gbpo:target_baseline=exact"
 NAMES = {
     "grpo": "GRPO",
     "grpo:loss_type=cispo,epsilon_high=5": "CISPO",
@@ -74,38 +83,32 @@ LABELS = "rewards/majority_vote/label_accuracy"  # share of majority labels that
 
 def explored() -> None:
     """Print one table for each comparison with the seeds 1 to 5."""
-    compared({title: Results.load(STUDY / folder) for title, folder in TABLES.items()})
+    compared(TABLES)
 
 
-def compared(studies: dict[str, Results]) -> None:
-    """Print one table for each comparison by title. The differences between the losses and GRPO are one family."""
+def compared(folders: Mapping[str, str], base: str = "grpo") -> None:
+    """Print one table for each comparison by title. The differences between the losses and `base` are one family."""
+    studies = {title: Results.load(STUDY / folder) for title, folder in folders.items()}
     differences = {
-        (title, name): difference(results, name)
+        (title, name): paired_difference(rights(results.done(name, {})), rights(results.done(base, {})))
         for title, results in studies.items()
         for name in results.algorithms
-        if name != "grpo"
+        if name != base
     }
     texts = written(differences)
     for title, results in studies.items():
         print(f"\n**{title}**\n")
-        print(tables.HEAD)
+        print(tables.HEAD.replace("− GRPO", f"− {NAMES[base]}"))
         print("|---|---|---|---|---|---|---|---|")
         for name in results.algorithms:
             mean, *rest = row(results.done(name, {}))
             print("| " + " | ".join([NAMES[name], mean, *texts.get((title, name), ["–", "–"]), *rest]) + " |")
 
 
-def difference(results: Results, name: str) -> Interval:
-    """The difference between a loss and GRPO, with the seeds that both have finished."""
-    cells = results.done(name, {})
-    seeds = {cell.seed for cell in cells}
-    return paired_difference(rights(cells), rights([one for one in results.done("grpo", {}) if one.seed in seeds]))
-
-
 def axes() -> None:
     """Print the runs with stale completions and with a mismatch, what either costs GRPO, and the labels."""
+    compared(AXES)
     studies = {title: Results.load(STUDY / folder) for title, folder in AXES.items()}
-    compared(studies)
     none, *others = AXES
     grpo = {title: rights(results.done("grpo", {})) for title, results in studies.items()}
     effects = {("grpo", title): paired_difference(grpo[title], grpo[none]) for title in others}
@@ -213,7 +216,7 @@ def screened() -> None:
     """Print the settings of the screen beside those of the confirmation, all with the seeds 1 and 2."""
     print("\n| loss | setting | final validation | final mean@16 | final pass@16 | thousand tokens |")
     print("|---|---|---|---|---|---|")
-    for name in ("grpo", "gbpo", "gbpo:target_baseline=exact"):
+    for name in ("grpo", "gbpo", EXACT):
         for title, folder in SCREEN.items():
             cells = [cell for cell in Results.load(STUDY / folder).done(name, {}) if cell.seed in (1, 2)]
             if cells:
@@ -247,13 +250,14 @@ def confirmed_again() -> None:
 
 
 def other_losses() -> None:
-    """Print the screen of other losses with the seeds 1 and 2. A loss goes on if both are above the exact target's."""
+    """Print the screen of other losses with the seeds 1 and 2, and the losses that go on with the seeds 3 to 10."""
     results = Results.load(STUDY / OTHERS)
     print("\n| loss | seed 1 | seed 2 | final pass@16 | highest validation | area | entropy |")
     print("|---|---|---|---|---|---|---|")
     for name in results.algorithms:
         cells = results.done(name, {})
         print("| " + " | ".join([NAMES[name], *(f"{right:.2f}" for right in rights(cells)), *row(cells)[1:]]) + " |")
+    compared(AGAIN, EXACT)
 
 
 def label_accuracy(cell: Cell) -> float:
@@ -295,5 +299,6 @@ if __name__ == "__main__":
     safety()
     screened()
     confirmed_again()
+    compared(LONG)
     axes()
     other_losses()

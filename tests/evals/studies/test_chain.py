@@ -1,12 +1,13 @@
 """The study on chains: the page shows its tables, and a loss has the rate of its best validation."""
 
 from evals.shared.results import Cell
-from evals.studies.chain.table import STUDY, VALIDATION, compared, own_rate, runs, safety
+from evals.studies.chain.table import STUDY, VALIDATION, compared, own_rate, runs, safety, screened
 
 
 def test_the_page_shows_the_tables_of_the_results(capsys):
     compared()
     safety()
+    screened()
     printed = [line for line in capsys.readouterr().out.splitlines() if line]
     page = (STUDY / "README.md").read_text().splitlines()
     assert len(printed) > 20
@@ -29,6 +30,6 @@ def test_the_own_rate_has_the_highest_last_validation_on_average():
 
 
 def test_every_run_of_the_plan_has_finished():
-    four, one = runs(4), runs(1)
+    four, one = runs("updates-4"), runs("updates-1")
     assert {tuple(cell.seed for cell in cells) for cells in (four | one).values()} == {(1, 2, 3, 4, 5)}
     assert len(four) == 9 and set(one) == {("grpo", 1e-4), ("grpo", 3e-4)}

@@ -19,6 +19,7 @@ from evals.studies.test_time.table import (
     confirmed_again,
     explored,
     label_accuracy,
+    other_losses,
     safety,
     screened,
     tokens_at,
@@ -34,6 +35,7 @@ def test_the_page_shows_the_tables_of_the_results(capsys):
     screened()
     confirmed_again()
     axes()
+    other_losses()
     printed = [line for line in capsys.readouterr().out.splitlines() if line]
     page = (STUDY / "README.md").read_text().splitlines()
     assert len(printed) > 10
