@@ -817,11 +817,11 @@ MATHS = {
     "link": ("unparsed", box(r"\href{x}{4}"), "4"),
     # Python code that sympy could evaluate
     "import": ("unparsed", box("__import__('os').system('touch /tmp/gbpo-hostile')"), "4"),
-    "import as text": ("wrong", box(r"\text{__import__('os').system('touch /tmp/gbpo-hostile')}"), "4"),
+    "import as text": ("unparsed", box(r"\text{__import__('os').system('touch /tmp/gbpo-hostile')}"), "4"),
     "lambda": ("wrong", box("lambda: 4"), "4"),
-    "exec": ("wrong", box("exec('x')"), "4"),
+    "exec": ("unparsed", box("exec('x')"), "4"),
     "sympify": ("wrong", box("S('4')"), "4"),
-    "eval": ("wrong", box("eval(4)"), "4"),
+    "eval": ("unparsed", box("eval(4)"), "4"),
     # several answers
     "or": ("wrong", box(r"4 \text{ or } 5"), "4"),
     "or, turned": ("wrong", box(r"5 \text{ or } 4"), "4"),

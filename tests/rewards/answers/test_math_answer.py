@@ -209,7 +209,7 @@ def test_hostile_completions_get_no_reward_in_time_and_do_not_affect_others(shar
 
 def test_python_in_a_box_is_not_run(shared, tmp_path):
     code = f"__import__('os').system('touch {tmp_path}/pwned')"
-    assert shared.grade([boxed(code), boxed(rf"\text{{{code}}}")], [4, 4]) == ["unparsed", "wrong"]
+    assert shared.grade([boxed(code), boxed(rf"\text{{{code}}}")], [4, 4]) == ["unparsed", "unparsed"]
     assert not (tmp_path / "pwned").exists()
 
 
