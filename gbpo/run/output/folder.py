@@ -78,9 +78,11 @@ def choose(recipe: "Recipe") -> Path:
         )
     taken = [name for name in (CONFIG, METRICS, MODEL) if (folder / name).exists()]
     if MODEL in taken or (taken and not resume):
+        can_continue = last_checkpoint(folder, AUTO) is not None
+        remedy = ", or continue that run with --resume_from_checkpoint true" if can_continue else ""
         raise ValueError(
             f"output_dir={str(folder)!r} already holds {', '.join(taken)}, which this run would overwrite. Give "
-            "another folder, or continue that run with --resume_from_checkpoint true."
+            f"another folder{remedy}."
         )
     return folder
 

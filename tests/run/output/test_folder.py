@@ -41,3 +41,13 @@ def test_a_resume_from_a_wrong_name_names_the_last_checkpoint(tmp_path):
         ValueError, match=r"resume_from_checkpoint='latest' is no checkpoint.*true for \S+checkpoint-2,"
     ):
         choose(parse([*saved(tmp_path), "--resume_from_checkpoint", "latest"]))
+
+
+def test_a_folder_of_a_run_is_refused_and_can_be_continued_only_with_a_checkpoint(tmp_path):
+    again = saved(tmp_path)[:-2]
+    with pytest.raises(ValueError, match=r"would overwrite.*continue that run with --resume_from_checkpoint true\."):
+        choose(parse(again))
+    (tmp_path / "checkpoint-2" / "trainer_state.json").unlink()
+    (tmp_path / "checkpoint-2").rmdir()
+    with pytest.raises(ValueError, match=r"would overwrite\. Give another folder\.$"):
+        choose(parse(again))
