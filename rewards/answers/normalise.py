@@ -269,13 +269,13 @@ _SQRT_GROUP = re.compile(r"(?:\\|(?<![A-Za-z]))sqrt(\[\d+\])? ?(?=\()")
 _SQRT_BRACES = re.compile(r"(?<![A-Za-z\\])sqrt ?(?=\{)")
 _SQRT_NUMBER = re.compile(r"(?:(?<![A-Za-z\\])sqrt|\\sqrt(?: |(\[\d+\]))) ?(\d+)")
 _JOINED_THOUSANDS = re.compile(r"(?<![\w.,])\d{1,3}(?:_\d{3})+(?!\d)")
-_CALL = re.compile(r"(?:\\(?=exp)|(?<![A-Za-z\\]))(exp|[Aa]bs|floor|ceil(?:ing)?|cbrt|factorial) ?(?=\()")
-_CALL_OF_TWO = re.compile(r"(?<![A-Za-z\\])(Rational|Fraction|pow|binomial|comb|nCr|log) ?(?=\()")
-_CALLS = {"exp": ("e^{", "}"), "abs": ("|", "|"), "cbrt": (r"\sqrt[3]{", "}")}
-_CALLS |= {"floor": (r"\lfloor ", r"\rfloor "), "factorial": ("(", ")!"), "Abs": ("|", "|")}
+_CALLS = {"exp": ("e^{", "}"), "cbrt": (r"\sqrt[3]{", "}"), "factorial": ("(", ")!")}
+_CALLS |= {"floor": (r"\lfloor ", r"\rfloor "), **dict.fromkeys(("abs", "Abs"), ("|", "|"))}
 _CALLS |= dict.fromkeys(("ceil", "ceiling"), (r"\lceil ", r"\rceil "))
 _CALLS_OF_TWO = dict.fromkeys(("Rational", "Fraction"), r"\frac{{{0}}}{{{1}}}") | {"pow": "({0})^{{{1}}}"}
 _CALLS_OF_TWO |= dict.fromkeys(("binomial", "comb", "nCr"), r"\binom{{{0}}}{{{1}}}") | {"log": r"\log_{{{1}}}({0})"}
+_CALL = re.compile(rf"(?:\\(?=exp)|(?<![A-Za-z\\]))({'|'.join(_CALLS)}) ?(?=\()")
+_CALL_OF_TWO = re.compile(rf"(?<![A-Za-z\\])({'|'.join(_CALLS_OF_TWO)}) ?(?=\()")
 _INVERSE = re.compile(r"(?<![A-Za-z\\])a(sin|cos|tan) ?(?=\()")
 _LOG_BASE = re.compile(r"(?<![A-Za-z\\])log(2|10) ?(?=\()")
 _MOD = re.compile(r"(?<=\d) ?(?:\\bmod(?![A-Za-z])|\\text\{ ?mod ?\}|\bmod\b) ?(?=\d)")
@@ -296,10 +296,11 @@ _COMBINATION = re.compile(
     r"|(?<![\w\\])C ?_ ?\{? ?(\d+) ?\}? ?\^ ?\{? ?(\d+) ?\}?"
 )
 _NAMED_BASE = re.compile(r"(?<=[0-9A-F)]) ?(?:\\text\{ ?)?\(? ?(?:in )?(?<![A-Za-z])base (?:\} ?)?(\w+) ?\)?(?: ?\})?$")
-_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-_NUMBER_NAMES = {
-    name: str(number) for number, name in enumerate(f"{_NUMBERS} seventeen eighteen nineteen twenty".split())
-}
+_NUMBERS = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen twenty
+""".split()
+_NUMBER_NAMES = {name: str(number) for number, name in enumerate(_NUMBERS)}
 _DIGITS_IN_BASE = re.compile(r"\(? ?([0-9A-F]+) ?\)? ?_ ?(?:\{ ?(?:\\text\{ ?(\w+) ?\}|\(? ?(\d+) ?\)?) ?\}|(\d+))")
 _PERCENT = re.compile(r"\\text\{ ?(?:percent|percentage|pct|\\?%) ?\}|(?<![A-Za-z])(?:percent|pct)(?![A-Za-z])|\\?%")
 _FRACTION = re.compile(r"(\^ ?)?\\[dtc]?(frac|binom)(?![A-Za-z])|\\(?:nice|s)(frac)(?![A-Za-z])")

@@ -101,7 +101,12 @@ def _text(rate: float) -> str:
     return f"{rate:.0e}".replace("e-0", "e-")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print all tables of the page."""
     compared()
     safety()
     screened()
+
+
+if __name__ == "__main__":
+    main()

@@ -68,12 +68,12 @@ NAMES = {
     "grpo:loss_type=vespo": "VESPO",
     "grpo:importance_sampling_level=sequence": "GRPO, ratio per sequence",
     "gbpo": "GBPO as published",
-    "gbpo:target_baseline=exact": "GBPO, exact",
-    "gbpo:target_baseline=exact,overshoot_slope=0.2": "GBPO, exact, κ 0.2",
-    "gbpo:target_baseline=exact,overshoot_slope=0": "GBPO, exact, κ 0",
+    EXACT: "GBPO, exact",
+    f"{EXACT},overshoot_slope=0.2": "GBPO, exact, κ 0.2",
+    f"{EXACT},overshoot_slope=0": "GBPO, exact, κ 0",
     "gbpo:target_baseline=mean,target_temperature=0,bound_exponent=1,overshoot_slope=0": "DPPO",
-    "gbpo:target_baseline=exact,bound_exponent=0.5": "GBPO, exact, `bound_exponent` 0.5",
-    "gbpo:target_baseline=exact,bound_exponent=1": "GBPO, exact, bounds on the probability",
+    f"{EXACT},bound_exponent=0.5": "GBPO, exact, `bound_exponent` 0.5",
+    f"{EXACT},bound_exponent=1": "GBPO, exact, bounds on the probability",
 }
 RIGHT = "eval_rewards/exact_match/mean"  # share of right completions in the validation
 curve, row = partial(tables.curve, RIGHT), partial(tables.row, RIGHT)
@@ -292,7 +292,8 @@ def _median(values: Sequence[float | None]) -> str:
     return "–" if found == float("inf") else f"{found:.0f}"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print all tables of the page."""
     explored()
     confirmed()
     at_equal_steps()
@@ -302,3 +303,7 @@ if __name__ == "__main__":
     compared(LONG)
     axes()
     other_losses()
+
+
+if __name__ == "__main__":
+    main()

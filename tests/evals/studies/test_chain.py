@@ -1,13 +1,11 @@
 """The study on chains: the page shows its tables, and a loss has the rate of its best validation."""
 
 from evals.shared.results import Cell
-from evals.studies.chain.table import STUDY, VALIDATION, compared, own_rate, runs, safety, screened
+from evals.studies.chain.table import STUDY, VALIDATION, main, own_rate, runs
 
 
 def test_the_page_shows_the_tables_of_the_results(capsys):
-    compared()
-    safety()
-    screened()
+    main()
     printed = [line for line in capsys.readouterr().out.splitlines() if line]
     page = (STUDY / "README.md").read_text().splitlines()
     assert len(printed) > 20

@@ -10,32 +10,18 @@ from evals.studies.test_time.table import (
     RIGHT,
     STUDY,
     _median,
-    at_equal_steps,
-    axes,
     below_start,
     by_sum,
     collapses,
-    confirmed,
-    confirmed_again,
-    explored,
     label_accuracy,
-    other_losses,
-    safety,
-    screened,
+    main,
     tokens_at,
     validation_at,
 )
 
 
 def test_the_page_shows_the_tables_of_the_results(capsys):
-    explored()
-    confirmed()
-    at_equal_steps()
-    safety()
-    screened()
-    confirmed_again()
-    axes()
-    other_losses()
+    main()
     printed = [line for line in capsys.readouterr().out.splitlines() if line]
     page = (STUDY / "README.md").read_text().splitlines()
     assert len(printed) > 10
