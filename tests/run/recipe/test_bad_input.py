@@ -151,7 +151,7 @@ CASES = {
     "unreachable model": ([TINY, "--model_name_or_path", "nobody/nothing"], ["nobody/nothing", "local folder"]),
     "unreachable data set": ([TINY, "--dataset_name", "nobody/nothing"], ["nobody/nothing", "local file"]),
     "template without {prompt}": ([TINY, "--prompt_template", "Solve it."], ["Solve it.", "{prompt}"]),
-    "folder of another run": ([TINY, "--output_dir", "done"], ["done", "config.json", "--resume_from_checkpoint"]),
+    "folder of another run": ([TINY, "--output_dir", "done"], ["done", "config.json", "Give another folder."]),
     "resume without a folder": ([TINY, "--resume_from_checkpoint", "true"], ["--output_dir"]),
     "resume from an empty folder": (
         [TINY, "--output_dir", "weights", "--resume_from_checkpoint", "true"],
