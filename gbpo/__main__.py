@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+from .shared.nearest import nearest
 from .shared.packages import check_installed, companion, launch_words, recipes_folder, shipped_recipes
-from .shared.recipe_yaml import nearest
 from .shared.version import __version__
 
 COMMANDS = {

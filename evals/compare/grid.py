@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,16 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
     """Read the values of `--grid`, for example `["epsilon=0.2,0.3"]` → `{"epsilon": [0.2, 0.3]}`.
 
     Raises:
-        ValueError: A field has no value, or a field or value is given twice.
+        ValueError: A field has no value, a field or value is given twice, or an item gives two fields.
     """
     grid: dict[str, list[Any]] = {}
     for text in texts:
         name, listed = read_assignment(text, f"--grid {text!r}")
+        if second := re.search(r",\s*(\w+=.*)", listed):
+            raise ValueError(
+                f"--grid {text!r} gives two fields in one item, so {second[1]!r} would be a value of {name}. Separate "
+                f"fields by a space: --grid {text[: -len(second[0])]} {second[1]}."
+            )
         values = [_number(value) for value in listed.split(",")]
         if name in grid or len(set(values)) < len(values):
             raise ValueError(

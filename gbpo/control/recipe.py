@@ -14,8 +14,9 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.utils import LinearSchedule
 
 from ..shared.command_line import OneLineErrorParser, seed
+from ..shared.nearest import nearest
 from ..shared.packages import find_recipe
-from ..shared.recipe_yaml import nearest, read_yaml
+from ..shared.recipe_yaml import read_yaml
 from .bpo import BPO
 
 ALGORITHMS: dict[str, type[PPO]] = {"bpo": BPO, "ppo": PPO}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
+
+from .nearest import nearest
 
 
 class OneScreenHelp(argparse.HelpFormatter):
@@ -34,14 +35,16 @@ class OneLineErrorParser(argparse.ArgumentParser):
         self._without = without
 
     def parse_args(self, args=None, namespace=None):
-        """Parse all arguments. The error for an unknown option names the nearest known one."""
+        """Parse all arguments. The error for an unknown option says what to write instead."""
         options, unknown = self.parse_known_args(args, namespace)
+        flag = next((word.partition("=")[0] for word in unknown if word.startswith("--")), None)
+        usage = self.format_usage().removeprefix("usage: ")
+        if flag and re.search(rf"(?i)\b{re.escape(flag[2:])}\b", re.sub(r"\[-.*?\]|--\S+ \S+", "", usage)):
+            self.error(f"unknown option {flag}. Write the value without a flag: {usage}")
+        if flag:
+            self.error(f"unknown option {flag}. Did you mean {nearest(flag, self._option_string_actions)}?")
         if unknown:
-            flag = next((word for word in unknown if word.startswith("--")), None)
-            nearest = flag and difflib.get_close_matches(flag, self._option_string_actions, n=1, cutoff=0)[0]
-            self.error(
-                f"unknown option {flag}. Did you mean {nearest}?" if flag else f"{unknown[0]!r} is unknown. Remove it."
-            )
+            self.error(f"{unknown[0]!r} is unknown. Remove it.")
         return options
 
     def error(self, message: object) -> NoReturn:

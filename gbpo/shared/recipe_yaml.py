@@ -1,12 +1,12 @@
 """Reads recipes for all commands."""
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from .nearest import nearest
 from .packages import shipped_recipes
 
 
@@ -66,8 +66,3 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
-
-
-def nearest(word: str, known: Any) -> str:
-    """The known word that is most similar to `word`."""
-    return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+from ...shared.nearest import nearest
 from ...shared.packages import install_command
-from ...shared.recipe_yaml import nearest
 from ..recipe.arguments import VERIFIERS, RunArguments
 from ..rewards_package import rewards_module
 from . import verifiers

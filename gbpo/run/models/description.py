@@ -9,7 +9,7 @@ import transformers
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from ...shared.recipe_yaml import nearest
+from ...shared.nearest import nearest
 from .processors import load_processor
 
 if TYPE_CHECKING:

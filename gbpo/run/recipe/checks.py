@@ -17,8 +17,8 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig, ModelConfig
 
+from ...shared.nearest import nearest
 from ...shared.packages import install_command
-from ...shared.recipe_yaml import nearest
 from ...trainer.config import CHOICES, check_choices, renamed_speedup
 from ...trainer.passes.speedups import SPEEDUPS
 
@@ -80,6 +80,22 @@ _RANGES = {
 RENAMED = {name: renamed_speedup(name) for name in SPEEDUPS} | {
     "max_prompt_length": "TRL has removed max_prompt_length, so no prompt would be shortened. Write "
     "max_prompt_tokens: N, which drops prompts with more than N tokens."
+}
+
+# name of a field in other trainers → its name here
+OTHER_NAMES = {
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "steps": "max_steps",
+    **dict.fromkeys(("model", "model_name", "model_path"), "model_name_or_path"),
+    **dict.fromkeys(("data", "data_path", "train_files"), "dataset_name"),
+    **dict.fromkeys(("batch_size", "train_batch_size", "micro_batch_size"), "per_device_train_batch_size"),
+    **dict.fromkeys(("group_size", "num_samples", "n_samples", "n"), "num_generations"),
+    **dict.fromkeys(("max_tokens", "max_new_tokens", "max_response_length"), "max_completion_length"),
+    **dict.fromkeys(("kl", "kl_coef", "kl_loss_coef"), "beta"),
+    **dict.fromkeys(("clip_range", "clip_ratio", "cliprange"), "epsilon"),
+    **dict.fromkeys(("rewards", "reward_function"), "reward_funcs"),
+    "lora_rank": "lora_r",
 }
 
 # losses that algorithm: grpo can use

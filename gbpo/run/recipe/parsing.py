@@ -12,11 +12,12 @@ import yaml
 from trl import ModelConfig, TrlParser
 
 from ...shared.allocator import use_expandable_segments
+from ...shared.nearest import nearest
 from ...shared.packages import find_recipe
-from ...shared.recipe_yaml import nearest, read_yaml
+from ...shared.recipe_yaml import read_yaml
 from ...trainer.config import BaseConfig, GBPOConfig, reward_scale
 from .arguments import TOOL_TURNS, RunArguments, mapping
-from .checks import RENAMED, check_deepspeed, check_fields
+from .checks import OTHER_NAMES, RENAMED, check_deepspeed, check_fields
 
 _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 _PATH_OR_MAPPING = ("accelerator_config", "deepspeed", "fsdp_config", "environment")
@@ -177,7 +178,7 @@ class _Parser(TrlParser):
             return ValueError(RENAMED[name])
         return ValueError(
             f"Unknown field {name!r} in the recipe or on the command line. Did you mean "
-            f"{nearest(name, self._fields)!r}?"
+            f"{OTHER_NAMES.get(name) or nearest(name, self._fields)!r}?"
         )
 
     def _refuse_unknown_flag(self, unknown: list[str], flags: list[str]) -> NoReturn:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers.utils import get_json_schema
 
-from ...shared.recipe_yaml import nearest
+from ...shared.nearest import nearest
 from ..recipe.arguments import RunArguments
 from ..rewards_package import rewards_module
 from .calculator import calculator

@@ -50,6 +50,11 @@ def test_an_invalid_grid_is_refused(texts):
         read_grid(texts)
 
 
+def test_two_fields_in_one_item_of_the_grid_are_refused():
+    with pytest.raises(ValueError, match=r"Separate fields by a space: --grid epsilon=0\.2,0\.3 beta=0\.1,0\.2\.$"):
+        read_grid(["epsilon=0.2,0.3,beta=0.1,0.2"])
+
+
 def test_every_algorithm_is_run_at_every_grid_point():
     found = grid_points(TINY, ["grpo", "gbpo:target_baseline=exact"], {"epsilon": [0.2, 0.3]}, ["--max_steps=7"])
     assert [(p.algorithm.name, p.setting["epsilon"]) for p in found] == [

@@ -87,6 +87,7 @@ def test_a_generated_task_uses_questions_that_training_does_not(model, capsys):
         ),
         (["MODEL", "FILE", *COLUMNS, *SMALL, "--chat_template_kwargs", "{tools: 1}"], "contains tools"),
         (["MODEL", "FILE", *COLUMNS, *SMALL, "--max_prompt_length", "9"], "Did you mean --max_prompt_tokens?"),
+        (["MODEL", "--dataset", "FILE", *COLUMNS, *SMALL], "without a flag: gbpo evaluate MODEL [MODEL ...] [DATASET]"),
         (["MODEL", "FILE", *COLUMNS, *SMALL, "--samples", "0"], "samples=0"),
         (["MODEL", "FILE", *COLUMNS, *SMALL, "--samples", "two"], "invalid int value: 'two'"),
         (["MODEL", "FILE", *COLUMNS, *SMALL, "--temperature", "0"], "temperature=0"),

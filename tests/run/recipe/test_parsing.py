@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from threading import Thread
 
@@ -12,13 +13,15 @@ import pytest
 import torch
 from peft import get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, Qwen2Config
-from trl import get_peft_config
+from trl import ModelConfig, get_peft_config
 from yaml import safe_load as parse_yaml
 
 import pictures
 from gbpo.run import train
 from gbpo.run.recipe import checks
+from gbpo.run.recipe.arguments import RunArguments
 from gbpo.run.recipe.parsing import parse
+from gbpo.trainer.config import GBPOConfig
 from gbpo.trainer.passes.speedups import SPEEDUPS, decide
 from rewards.judges import example_server
 
@@ -446,6 +449,29 @@ def test_a_former_field_is_refused_with_the_new_one(tmp_path, monkeypatch):
     for text, flags in (("former_field: 3", []), ("", ["--former_field", "3"]), ("", ["--former-field=3"])):
         with pytest.raises(ValueError, match=r"^former_field is now new_field: write new_field: 3\.$"):
             parse_text(tmp_path, text, *flags)
+
+
+@pytest.mark.parametrize(
+    ("unknown", "meant"),
+    [
+        ("lr", "learning_rate"),
+        ("clip_ratio", "epsilon"),
+        ("dataset", "dataset_name"),
+        ("output", "output_dir"),
+        ("learning_rat", "learning_rate"),
+    ],
+)
+def test_an_unknown_field_is_refused_with_the_field_that_is_meant(tmp_path, unknown, meant):
+    with pytest.raises(ValueError, match=f"Unknown field '{unknown}'.*Did you mean '{meant}'"):
+        parse_text(tmp_path, f"{unknown}: 1")
+
+
+def test_the_names_of_other_trainers_lead_to_fields_and_are_no_fields(tmp_path):
+    kinds = (RunArguments, GBPOConfig, ModelConfig)
+    assert set(checks.OTHER_NAMES.values()) <= {field.name for kind in kinds for field in fields(kind)}
+    for name in checks.OTHER_NAMES:
+        with pytest.raises(ValueError, match=f"Unknown field '{name}'"):
+            parse_text(tmp_path, f"{name}: 1")
 
 
 def test_the_speed_switches_are_names_in_exact_speedups():
