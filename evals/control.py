@@ -32,7 +32,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from gbpo.control.folder import RESULTS, check
 from gbpo.control.recipe import ALGORITHMS, Plan, parse
@@ -156,13 +158,18 @@ def describe(comparison: dict[str, Any]) -> str:
 
 
 def draw(comparison: dict[str, Any]) -> Figure:
-    """Draw the interquartile mean of the evaluation returns over environment steps, with its interval.
+    """Draw the interquartile mean of the evaluation returns over environment steps, with its interval."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    draw_curves(figure.subplots(), comparison)
+    return figure
+
+
+def draw_curves(axis: Axes, comparison: dict[str, Any]) -> None:
+    """Draw the curves of a study into `axis`.
 
     Intervals may be very wide, for example with two seeds. The plot therefore ends above and below the curves at a
     distance equal to the height of the curves.
     """
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axis = figure.subplots()
     for name, (colour, _) in zip(reversed(ALGORITHMS), PALETTE, strict=False):
         points = comparison.get(name, {}).get("curve", [])
         steps = [point["steps"] for point in points]
@@ -177,10 +184,10 @@ def draw(comparison: dict[str, Any]) -> Figure:
     interval = " with 95 % interval" if len(comparison["seeds"]) > 1 else ""
     axis.set_title(f"{comparison['env']}, {_seeds(comparison)}, IQM{interval}")
     axis.set_xlabel("environment steps")
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.set_ylabel("evaluation return")
     axis.grid(alpha=0.3)
     axis.legend()
-    return figure
 
 
 def _train(job: list[str]) -> int:

@@ -1,0 +1,43 @@
+"""The study of control: both pages show its table, which is computed from the results, and its picture."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evals.studies.control import table as made
+from evals.studies.control.table import STUDY, draw, hours, studies, table
+
+PAGES = (STUDY / "README.md", Path("gbpo/control/README.md").absolute())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parts[-3])
+def test_the_pages_show_the_table_and_the_picture(page):
+    text = page.read_text()
+    assert "\n".join(table()) in text
+    assert (STUDY / "curves.png").is_file() and "curves.png)" in text
+
+
+def test_a_row_is_computed_from_the_results(tmp_path, monkeypatch):
+    study = json.loads((STUDY / "swimmer.json").read_text())
+    study |= {"steps": 7_200_000, "seeds": [0, 1]}
+    for name, mean, speed in (("bpo", 5.0, 500), ("ppo", -1000.0, 1000)):
+        study[name] |= {"iqm": {"estimate": mean, "low": mean - 1, "high": mean + 2}, "steps_per_second": speed}
+        study[name] |= {"train_return_means": [mean, mean], "sampled_return_means": [mean + 10, mean + 30]}
+    study["difference"] = {"estimate": 1005.0, "low": None, "high": None}
+    (tmp_path / "swimmer-7200000.json").write_text(json.dumps(study))
+    monkeypatch.setattr(made, "STUDY", tmp_path)
+    assert table()[-1] == (
+        "| Swimmer-v5 | 7,200,000 | 2 | 5 [4, 7] | -1,000 [-1,001, -998] | 1,005 | ≈ 356 and ≈ 362 at 20M (figure) "
+        "| 25, -980 | 12 |"
+    )
+    assert hours(study) == 12  # 2 × 4 h with BPO, 2 × 2 h with PPO
+
+
+def test_every_study_has_a_panel_whose_curves_end_at_its_results():
+    figure, found = draw(), studies()
+    assert len(figure.axes) == len(found) > 8
+    for axis, study in zip(figure.axes, found.values(), strict=True):
+        ends = {line.get_label(): line.get_ydata()[-1] for line in axis.lines}
+        assert ends == {name.upper(): study[name]["iqm"]["estimate"] for name in ("ppo", "bpo")}
+        assert study["env"] in axis.get_title()
