@@ -60,7 +60,8 @@ _OR = re.compile(r"\\text\{ ?or ?\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(
 _AND = re.compile(r"\\text\{ ?and ?\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![A-Za-z])")
 _LIST = re.compile(rf"[,;]|{_OR.pattern}|{_AND.pattern}")
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
-_RELATION = re.compile(rf"=|{_INEQUALITY.pattern}")
+_SOLUTIONS = re.compile(rf"{_INEQUALITY.pattern}|\\in(?![A-Za-z])")
+_RELATION = re.compile(rf"=|{_SOLUTIONS.pattern}")
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 _BRACKET = re.compile(r"[(\[]|\\\{|&")
@@ -147,7 +148,7 @@ def parse_latex(latex: str) -> Value:
         raise ValueError("an unknown function, whose name would be read as a product of letters")
     for separator, combine in ((_OR, Union), (_AND, Intersection)):
         parts = separator.split(latex)
-        if len(parts) > 1 and all(map(_RELATION.search, parts)) and any(map(_INEQUALITY.search, parts)):
+        if len(parts) > 1 and all(map(_RELATION.search, parts)) and any(map(_SOLUTIONS.search, parts)):
             return combine(*(_solutions(parse_latex(part)) for part in parts))
     parts = latex.split(",")
     if len(parts) > 1 and all(map(_INEQUALITY.search, parts)) and len(set(_LETTER.findall(latex))) == 1:
@@ -254,7 +255,7 @@ def _solutions(relation: Value) -> Set:
         relation = relation.reversed
     bound = relation.rhs
     if isinstance(relation, Equality):
-        return FiniteSet(bound)
+        return bound if isinstance(bound, Set) else FiniteSet(bound)
     if not relation.lhs.is_Symbol or bound.free_symbols:
         return relation.as_set()  # sympy solves it, which takes up to a second
     below = Interval(-oo, bound, right_open=not isinstance(relation, LessThan))
@@ -389,6 +390,8 @@ def equal(expected: Value, answer: Value) -> bool:
             return None not in values and equal(*values)
     if _is_contradiction(answer):
         return False
+    if isinstance(expected, Equality) and None not in (_constant(expected.lhs), _constant(expected.rhs)):
+        expected = expected.rhs  # 5! = 120
     if isinstance(answer, Equality) and answer.rhs.is_Symbol and _constant(answer.lhs) is not None:
         answer = answer.reversed  # 8 = x
     percentages = _percentage(expected), _percentage(answer)

@@ -179,8 +179,6 @@ def _decoration(text: str) -> str:
     text = _TEXT_IN_TEXT.sub(r"\\text{\1}", text)
     text = _SPACE.sub(" ", text)
     text = _TEXT_IN_BRACES.sub(r" \1", text)
-    if _TEXTS.fullmatch(text):
-        text = rf"\text{{{' '.join(part.strip() for part in re.findall('{([^{}]*)}', text))}}}"
     text = _LEADING.sub("", _TRAILING.sub("", text))
     if text.startswith("{") and _group_end(text, 0) == len(text):
         text = text[1:-1]
@@ -252,7 +250,7 @@ _RATIO = re.compile(r"\d+(?: ?: ?\d+){2,}")
 _EXPONENT = re.compile(r"(?<![A-Za-z\\_^])(\d+(?:\.\d*)?|\.\d+)[eE]\{?([+-]?\d+)\}?(?![\w.])")
 _REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))|\((\d+)\)(?![\^(\w]))")
 _DOTS = re.compile(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?")  # over the first and the last repeated digit
-_FACTOR = re.compile(r"(?<![\w^.}\\])(\d+(?:\.\d+)?) ?(?=\()")
+_FACTOR = re.compile(r"(?<![\w^.}\\])(\d+(?:\.\d+)?) ?(?=\()|(?<=\\pi) ?(?=\()")
 _BETWEEN_GROUPS = re.compile(r"\) ?(?=\()")
 _DECIMAL_POINT_FIRST = re.compile(r"(?<![\d.])\.(?=\d)")
 
@@ -277,7 +275,7 @@ def _numbers(text: str) -> str:
     text = _SIDE_BY_SIDE.sub(", ", text)
     text = _EXPONENT.sub(r"\1\\cdot 10^{\2}", text)
     text = _REPEATING.sub(_repeating, _DOTS.sub(r"\\overline{\1\2\3}", text))
-    text = _FACTOR.sub(r"\1\\cdot ", text)  # the parser adds the numbers of 3(2), as if it were a mixed number
+    text = _FACTOR.sub(r"\1\\cdot ", text)  # the parser adds the numbers of 3(2), and calls \pi(2)
     if "," not in text:
         text = _BETWEEN_GROUPS.sub(r")\\cdot ", text)
     return _DECIMAL_POINT_FIRST.sub("0.", text)
@@ -343,7 +341,8 @@ _DIGITS_IN_BASE = re.compile(r"\(? ?([0-9A-F]+) ?\)? ?_ ?(?:\{ ?(?:\\text\{ ?(\w
 _PERCENT = re.compile(r"\\text\{ ?(?:percent|percentage|pct|\\?%) ?\}|(?<![A-Za-z])(?:percent|pct)(?![A-Za-z])|\\?%")
 _FRACTION = re.compile(r"(\^ ?)?\\[dtc]?(frac|binom)(?![A-Za-z])|\\(?:nice|s)(frac)(?![A-Za-z])")
 _CHOOSE = re.compile(
-    r"\{ ?([^{}\\]+?) ?\\choose ?([^{}\\]+?) ?\}|^([^{}\\]+?) ?\\choose ?\b([^{}\\]+)$|^(\w+) ?\bchoose ?\b(\w+)$"
+    r"\{ ?([^{}\\]+?) ?\\choose(?![A-Za-z]) ?([^{}\\]+?) ?\}|^([^{}\\]+?) ?\\choose(?![A-Za-z]) ?([^{}\\]+)$"
+    r"|^(\w+) ?(?:\bchoose\b|\\text\{ ?choose ?\}) ?(\w+)$"
 )
 _BASE = re.compile(r"_ ?(\d+) (?=\d)|_ ?(\d)(?=\d)")
 _NATURAL = re.compile(r"\\log ?_ ?\{? ?e ?\}?")
@@ -465,6 +464,9 @@ _UNIT_FRACTION = re.compile(
 )
 _MODULUS = re.compile(r"(?<=[\w)]) ?(?:\\pmod ?(?:\{ ?\d+ ?\}|\d+)|\( ?mod \d+ ?\)|\\text\{ ?\( ?mod \d+ ?\) ?\})$")
 _TRAILING_TEXT = re.compile(rf" ?(?:/|\\cdot)? ?\\text\{{((?:[^{{}}]|\^\{{-?[1-9]\}})*)\}} ?(?:{_UNIT_POWER})?$")
+_NEXT = r"(?= ?(?:[,;)\]]|\\\}|(?:\\text\{ ?)?\b(?:and|or)\b ?\}? ?[-+\d\\.]))"  # what follows a value of a list
+_LISTED_UNIT = re.compile(rf"(?<=[\d}}]) ?(?:\\text\{{([^{{}}]*)\}}|(?<= )({_LETTER}+))(?: ?{_UNIT_POWER})?{_NEXT}")
+_UNIT_AND = re.compile(r"(?<=[\d}]) ?\\text\{ ?([^{}\d]+) (and|or) ?\}(?= ?[-+\d\\.])")  # 3\text{ cm and }4\text{ cm}
 _TRAILING_WORDS = re.compile(
     rf"(?:(?<=[\d}})!])|(?<=\\pi)) ({_LETTER}+(?:\.?[ /-]{_LETTER}+)*)(?:\^ ?\{{?-?[1-9]\}}?)?$"
 )
@@ -552,6 +554,8 @@ def _words(text: str) -> str:
         text = rf"{sign}{degrees}\frac{{{60 * int(minutes) + int(seconds or 0)}}}{{3600}}"
     text = _DEGREES.sub(lambda match: " " * text[match.end() : match.end() + 1].isdigit(), text)
     text = _NEGATIVE.sub("-", _LABEL.sub("", text))
+    if _TEXTS.fullmatch(text):
+        text = rf"\text{{{' '.join(part.strip() for part in re.findall('{([^{}]*)}', text))}}}"
     text = _FUNCTION_NAME.sub("", _ALL_NUMBERS.sub("", text))
     text = _TRANSPOSED.sub(r"\1", _POINT_NAMES.sub("", text))
     plain = re.sub(" +", " ", re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)).strip()
@@ -566,6 +570,7 @@ def _words(text: str) -> str:
     text = _SCALE.sub(lambda match: rf"\cdot 10^{{{_SCALES[match[2] or match[3]]}}}{match[1] or ''}", text)
     text = _GREEK_UNIT.sub("", _UNIT_IN_PARENTHESES.sub(r" \1", text))
     text = _UNIT_FRACTION.sub("", _MODULUS.sub("", _ORDINAL.sub("", text)))
+    text = _LISTED_UNIT.sub(_without_unit, _UNIT_AND.sub(r"\\text{\1}\\text{ \2 }", text))
     while (match := _TRAILING_TEXT.search(text)) and match.start() and not _OPEN_END.search(text[: match.start()]):
         if _SECOND_ANSWER.search(re.sub(_UNIT_POWER, "", match[1])):
             break
@@ -589,6 +594,12 @@ def _words(text: str) -> str:
         name = re.sub("[^a-z]", "", match[1].lower())
         return _NAMES.get(name, rf"\text{{{name}}}")
     return text
+
+
+def _without_unit(match: re.Match[str]) -> str:
+    """Nothing in place of a unit after a value of a list; other words stay."""
+    is_unit = match[2] is None or is_word(match[2])
+    return "" if is_unit and not _SECOND_ANSWER.search(match[1] or match[2] or "") else match[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -156,6 +156,18 @@ def test_the_value_of_latex(latex, value):
         ("c = 8", "c = 3+5 = 8", True),
         ("c = 8", "d = 3+5 = 8", False),
         (r"\sqrt{6}", r"\sqrt{6} = 2.45 = \sqrt{6}", True),
+        # an equation of numbers as the reference answer
+        ("4! = 24", "24", True),
+        ("4! = 24", "4!", True),
+        ("4! = 24", "x = 24", True),
+        ("4! = 24", "4", False),
+        ("4! = 24", "4! = 25", False),
+        # memberships
+        (r"(0,4)\cup (6,\infty)", r"x\in(0,4) \text{ or } x\in(6,\infty)", True),
+        (r"\{4\}\cup (6,\infty)", r"x = 4 \text{ or } x\in(6,\infty)", True),
+        (r"(0,4)\cup (6,\infty)", r"x\in(0,4] \text{ or } x\in(6,\infty)", False),
+        (r"(0,4)\cup (6,\infty)", r"x\in(0,4) \text{ and } x\in(6,\infty)", False),
+        (r"(0,4)", r"x\in(0,6) \text{ and } x\in(-2,4)", True),
         # roots with and without indices
         ("x_1 = 4, x_2 = 3", "x = 3, x = 4", True),
         ("x = 3, x = 4", "x_1 = 4, x_2 = 3", True),

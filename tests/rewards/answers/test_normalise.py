@@ -271,6 +271,7 @@ from rewards.answers.normalise import is_word, normalise, read_choice, read_deci
         (r"19\notag", "19"),
         (r"\text{dark } \text{red}", r"\text{darkred}"),
         (r"\text{red or } \text{blue}", r"\text{redorblue}"),
+        (r"\text{Answer: } \text{dark } \text{red}", r"\text{darkred}"),
         (r"\text{ln } 19", r"\ln 19"),
         # lists of words, and circled numbers
         (r"\text{red, blue}", r"\text{red}, \text{blue}"),
@@ -280,6 +281,19 @@ from rewards.answers.normalise import is_word, normalise, read_choice, read_deci
         ("②⑤", r"\text{circled2and5}"),
         (r"\text{⑤、②}", r"\text{circled2and5}"),
         ("②+⑤", "②+⑤"),
+        # units in lists
+        (r"1\text{ kg}, 9\text{ kg}", "1, 9"),
+        (r"(1\text{ m}, 9\text{ s})", "(1, 9)"),
+        (r"\sqrt{19} \text{ m}^2, 9", r"\sqrt{19}, 9"),
+        (r"1\text{ girl and }9\text{ boys}", r"1\text{ and }9"),
+        ("1 girl and 9 boys", "1 and 9"),
+        ("1m, 9m", "1m, 9m"),
+        (r"1\text{ or 2}, 9", r"1\text{ or 2}, 9"),
+        (r"1\text{ squared and }9", r"1\text{squared}\text{ and }9"),
+        # a factor before parentheses, and choose
+        (r"9\pi (1)^2", r"9\pi\cdot (1)^{2}"),
+        (r"19 \text{ choose } 9", r"\binom{19}{9}"),
+        (r"{19\choose9}", r"\binom{19}{9}"),
         # degrees
         ("19\\text{°}", "19"),
         (r"1^\circ 9", "1, 9"),
