@@ -103,8 +103,7 @@ def _messages(messages: Sequence[Any]) -> list[dict[str, Any]]:
 def _role(message: dict[str, Any]) -> Any:
     """The role of a message by its usual name."""
     role = message.get("role") or message.get("from")
-    role = role.lower() if isinstance(role, str) else role
-    return _ROLES.get(role, role)
+    return _ROLES.get(role.lower(), role.lower()) if isinstance(role, str) else role
 
 
 def _message(message: Any) -> dict[str, Any]:
