@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, normalize_latex
@@ -59,12 +60,14 @@ _OR = re.compile(r"\\text\{ ?or ?\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(
 _AND = re.compile(r"\\text\{ ?and ?\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![A-Za-z])")
 _LIST = re.compile(rf"[,;]|{_OR.pattern}|{_AND.pattern}")
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
-_RELATION = re.compile(rf"=|{_INEQUALITY.pattern}")
+_SOLUTIONS = re.compile(rf"{_INEQUALITY.pattern}|\\in(?![A-Za-z])")
+_RELATION = re.compile(rf"=|{_SOLUTIONS.pattern}")
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 _BRACKET = re.compile(r"[(\[]|\\\{|&")
+_NO_PARENTHESIS = re.compile(r"\[|\\\{|&")
 _FUNCTION = re.compile(r"(?<![A-Za-z\\{])((?=[A-Za-z]*[aeiou])[A-Za-z]{4,}|gcd|lcm|max|min|sum) ?\(")
-_IN_BASE = re.compile(r"([0-9A-F]*[0-9][0-9A-F]*)_ ?\{? ?(\d{1,2}) ?\}?")
+_IN_BASE = re.compile(r"([0-9A-F]*[0-9][0-9A-F]*(?=_)|[A-F]{2,}(?=_ ?\{? ?1[1-6]\b))_ ?\{? ?(\d{1,2}) ?\}?")
 _CLOCK = re.compile(r"(\d{1,2})(?: ?: ?([0-5]\d))?(?:\\text\{([ap]m)\})?")
 _HUNDREDTH = UnevaluatedExpr(Rational(1, 100))
 _OPERATIONS = (Sum, Product, Integral, Limit, Derivative)  # their values are left to math-verify
@@ -145,7 +148,7 @@ def parse_latex(latex: str) -> Value:
         raise ValueError("an unknown function, whose name would be read as a product of letters")
     for separator, combine in ((_OR, Union), (_AND, Intersection)):
         parts = separator.split(latex)
-        if len(parts) > 1 and all(map(_RELATION.search, parts)) and any(map(_INEQUALITY.search, parts)):
+        if len(parts) > 1 and all(map(_RELATION.search, parts)) and any(map(_SOLUTIONS.search, parts)):
             return combine(*(_solutions(parse_latex(part)) for part in parts))
     parts = latex.split(",")
     if len(parts) > 1 and all(map(_INEQUALITY.search, parts)) and len(set(_LETTER.findall(latex))) == 1:
@@ -156,24 +159,71 @@ def parse_latex(latex: str) -> Value:
         return InBase(match[1].lstrip("0") or "0", int(match[2]))
     if (match := _CLOCK.fullmatch(latex)) and (match[2] or match[3]):
         return Clock(int(match[1]), int(match[2]) if match[2] else None, match[3] or "")
+    if latex.count("=") > 1 and not _LIST.search(latex) and not _INEQUALITY.search(latex):
+        chain = _chain(_split(latex, "="))
+        if chain is not None:
+            return chain
     if r"\%" in latex and not _BRACKET.search(latex):
         parts = [part for part in _LIST.split(latex) if part.strip()]
         if len(parts) > 1:
             return FiniteSet(*map(parse_latex, parts))
     if latex.endswith(r"\%"):
         return Mul(parse_latex(latex[:-2]), _HUNDREDTH, evaluate=False)
-    if _PLUS_MINUS.search(latex) and not _BRACKET.search(latex):
-        latex = ", ".join(both for part in latex.split(",") for both in _both_signs(part))
+    if _PLUS_MINUS.search(latex) and not _NO_PARENTHESIS.search(latex):
+        latex = ", ".join(both for part in _split(latex, ",") for both in _both_signs(part))
     value = _exact(parse_latex_cached(normalize_latex(latex, _PARSER)))
     return value.args[0] if isinstance(value, FiniteSet) and len(value) == 1 else value
 
 
+def _split(latex: str, separator: str) -> list[str]:
+    """The parts between separators that stand outside of all braces, brackets and parentheses."""
+    parts, depth = [""], 0
+    for character in latex:
+        depth += (character in "{([") - (character in "})]")
+        if character == separator and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
 def _both_signs(latex: str) -> list[str]:
-    r"""The two values of a part with one `\pm` or `\mp`, or with one of each; any other part as it is."""
+    r"""The two values of a part with one `\pm` or `\mp`, or with one of each; any other part as it is.
+
+    In a point, each `\pm` has a sign of its own: `(\pm 1, \pm 2)` are four points. A point may have three of them.
+    """
+    coordinates = _split(latex.strip()[1:-1], ",") if latex.strip().startswith("(") else []
+    if len(coordinates) > 1 and latex.count(r"\pm") <= 3 and r"\mp" not in latex:
+        return [f"({','.join(point)})" for point in product(*map(_both_signs, coordinates))]
     if max(latex.count(r"\pm"), latex.count(r"\mp")) != 1:
         return [latex]
     upper, lower = latex.replace(r"\pm", "+"), latex.replace(r"\pm", "-")
     return [upper.replace(r"\mp", "-"), lower.replace(r"\mp", "+")]
+
+
+def _chain(sides: list[str]) -> Value | None:
+    """The last side of a chain of equal numbers, such as 1 + 2 = 3 = 6/2. If a name comes first, an equation.
+
+    If a number differs from the first one and is no rounding of it, the equation of both. None: a side after the first
+    is no number.
+    """
+    values = list(map(parse_latex, sides[1:]))
+    if any(_constant(value) is None and _percentage(value) is None for value in values):
+        return None
+    try:
+        name = parse_latex(sides[0])
+    except Exception:  # a name that cannot be read, such as P(A \mid B)
+        name = None
+    has_name = _constant(name) is None and _percentage(name) is None
+    numbers = values if has_name else [name, *values]
+    first = next((number for number in map(_constant, numbers) if number is not None), None)
+    if first is None:
+        return None
+    for number in numbers:
+        is_other = _percentage(number) is not None or _same_number(first, _constant(number)) is False
+        if is_other and not is_rounding(first, number):
+            return Equality(first, number, evaluate=False)  # a contradiction
+    return Equality(name, values[-1], evaluate=False) if has_name and isinstance(name, Expr) else values[-1]
 
 
 def _exact(value: Value) -> Value:
@@ -205,7 +255,7 @@ def _solutions(relation: Value) -> Set:
         relation = relation.reversed
     bound = relation.rhs
     if isinstance(relation, Equality):
-        return FiniteSet(bound)
+        return bound if isinstance(bound, Set) else FiniteSet(bound)
     if not relation.lhs.is_Symbol or bound.free_symbols:
         return relation.as_set()  # sympy solves it, which takes up to a second
     below = Interval(-oo, bound, right_open=not isinstance(relation, LessThan))
@@ -248,6 +298,22 @@ def _as_points(values: tuple[Value, Value]) -> tuple[Value, Value]:
     return first, second
 
 
+def _as_roots(values: tuple[Value, Value]) -> tuple[Value, Value]:
+    """Values of one variable as a list, if one list has no indices: next to x = 1, x = 2, x_1 = 2, x_2 = 1 is 1, 2."""
+    names = [{str(equation.lhs).partition("_")[0::2] for equation in _equations(value)} for value in values]
+    letters = {letter for name in names for letter, _ in name}
+    if not all(names) or len(letters) != 1 or min(map(len, names)) != 1:
+        return values
+    first, second = (FiniteSet(*(equation.rhs for equation in _equations(value))) for value in values)
+    return first, second
+
+
+def _equations(value: Value) -> tuple[Equality, ...]:
+    """The equations of a list that give the value of a variable; none if the list has something else."""
+    parts = tuple(value._unsorted_args) if isinstance(value, FiniteSet) else ()
+    return parts if all(isinstance(part, Equality) and part.lhs.is_Symbol for part in parts) else ()
+
+
 def _as_tuple(value: Value) -> Value:
     """A point of two coordinates as a tuple: the parser reads it as an open interval."""
     is_point = isinstance(value, Interval) and value.left_open and value.right_open
@@ -256,9 +322,7 @@ def _as_tuple(value: Value) -> Value:
 
 def _point(value: Value) -> Value:
     """Equations of different variables as a point; other values as they are."""
-    equations = value._unsorted_args if isinstance(value, FiniteSet) else ()
-    if not all(isinstance(equation, Equality) and equation.lhs.is_Symbol for equation in equations):
-        return value
+    equations = _equations(value)
     sides = {str(equation.lhs): equation.rhs for equation in equations}
     return Tuple(*(sides[name] for name in sorted(sides))) if 1 < len(sides) == len(equations) else value
 
@@ -326,6 +390,8 @@ def equal(expected: Value, answer: Value) -> bool:
             return None not in values and equal(*values)
     if _is_contradiction(answer):
         return False
+    if isinstance(expected, Equality) and None not in (_constant(expected.lhs), _constant(expected.rhs)):
+        expected = expected.rhs  # 5! = 120
     if isinstance(answer, Equality) and answer.rhs.is_Symbol and _constant(answer.lhs) is not None:
         answer = answer.reversed  # 8 = x
     percentages = _percentage(expected), _percentage(answer)
@@ -347,7 +413,7 @@ def equal(expected: Value, answer: Value) -> bool:
     pair = (expected, answer)
     if any(isinstance(value, FiniteSet) for value in pair) and any(map(_is_inequality, pair)):
         return False  # the list {2, 5} does not equal 2 < x < 5
-    return sympy_expr_eq(*_as_sets(_as_points(pair)), DIGITS, DIGITS)
+    return sympy_expr_eq(*_as_sets(_as_roots(_as_points(pair))), DIGITS, DIGITS)
 
 
 def _is_same_list(expected: Value, answer: FiniteSet) -> bool:

@@ -31,7 +31,12 @@ SOFT_LIMIT = 1.0  # seconds of CPU time for each of three steps: read the refere
 _NAMED = re.compile(r"\banswer\b", re.IGNORECASE)  # the completion names its answer, but outside a box
 _EMPTY_OR_VARIABLE = re.compile(r"[\s$]*[A-Za-z]?\s*")
 _NAME = re.compile(r"(?=.*[A-Za-z])(?!.*\\[lgn]e(?![A-Za-z]))[^<>]*")  # of what an answer gives the value of
-_APPROXIMATELY = re.compile(r"\\approx(?![A-Za-z])|≈")
+_ABOUT = r"(?:\\approx(?![A-Za-z])|≈|(?:\\text\{\s*)?(?:or )?(?:approximately|about|approx\.?)\s*\}?(?=\s*[-\d.$\\]))"
+_APPROXIMATELY = re.compile(_ABOUT)
+_ROUNDED_IN_PARENTHESES = re.compile(  # 3/8 (or 0.375)
+    rf"(?:\\ |\\text\{{|\s)*\((?:{_ABOUT}|=|(?:\\text\{{\s*)?or\b\s*\}}?)\s*"
+    r"([-\d.,]+(?:\\?%)?)\s*(?:\\text\{\)\}|\)\s*\}?)$"
+)
 _SEPARATOR = re.compile(r"\s*(?:[,;]|,?\s*(?:and|or))\s*")  # between two formulas of a list
 _FORMULA = re.compile(r"(?<!\\)(?:\$\$(.+?)\$\$|\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)  # not \\$
 
@@ -235,7 +240,7 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
         if choice and choice[0].isupper():
             if chosen:
                 return "ok" if choice[0] == chosen[0].upper() else "wrong"
-            expected = choice[0]
+            expected = choice[1] or choice[0]
         elif chosen:
             answer = chosen[1] or chosen[0]
         expected_value = _within(soft_limit, _value, expected)
@@ -279,6 +284,7 @@ def _read(reference: str) -> str:
 
 def _values(answer: str) -> list[Value]:
     r"""The value of an answer. Of an answer such as `\frac13 \approx 0.33`, the value and its rounding."""
+    answer = _ROUNDED_IN_PARENTHESES.sub(r"\\approx \1", answer)
     parts = [part for part in _APPROXIMATELY.split(answer) if not _EMPTY_OR_VARIABLE.fullmatch(part)]
     values = list(map(_value, parts))
     if not all(is_rounding(values[0], value) for value in values[1:]):

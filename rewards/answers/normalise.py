@@ -104,21 +104,31 @@ _CURRENCY = re.compile(
 _MARKDOWN = re.compile(r"\s*(?:(\*{1,3}|__?|`|\")(.+)\1[.,;]?|#+ (.+)|``(.+)'')\s*", re.DOTALL)
 _SYMBOLS = {"{.}": ".", "{:}": ":", "{-}": "-", r"\ast ": r"\cdot ", "+/-": r"\pm ", r"\{ \}": r"\emptyset"}
 _SYMBOLS |= {r"\lbrace": r"\{", r"\rbrace": r"\}", r"\langle": "(", r"\rangle": ")"}
-_SYMBOLS |= {r"\colon": ":", r"\bigcup": r"\cup", r"\bigcap": r"\cap", r"\cr": r"\\", "smallmatrix": "matrix"}
+_SYMBOLS |= {
+    r"\text{^\circ}": r"^\circ ",
+    r"\colon": ":",
+    r"\bigcup": r"\cup",
+    r"\bigcap": r"\cap",
+    r"\cr": r"\\",
+    "smallmatrix": "matrix",
+}
 _SYMBOL = re.compile(
     r"^\\\{ \\\}$|(?<![A-Za-z])\{[.:-]\}|\\ast |\\(?:[lr]brace|[lr]angle|colon|big(?:cup|cap)|cr)(?![A-Za-z])|\+/-"
-    r"|(?<=\{)smallmatrix(?=\})"
+    r"|(?<=\{)smallmatrix(?=\})|\\text\{\^\\circ\}"
 )
 _INVISIBLE = re.compile(
     r"\\!\s*"
     r"|\\(?:display|text|script)style(?![A-Za-z])"
     r"|\\(?:left|right)\.|\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])"
-    r"|\\(?:no)?limits(?![A-Za-z])|\\[hv]?phantom\{[^{}]*\}|\\(?:math)?strut(?![A-Za-z])|\\(?:label|tag)\{[^{}]*\}"
+    r"|\\(?:no)?limits(?![A-Za-z])|\\(?:math)?strut(?![A-Za-z])|\\(?:label|tag)\{[^{}]*\}|\\no(?:number|tag)(?![A-Za-z])"
     r"|\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|it|rm|sf|tt|bfseries|itshape)(?![A-Za-z])"
     r"|\\(?:mathbf|mathrm|mathit|mathsf|boldsymbol|bm)(?=\s*\d)|\\color\s*(?!\{white\})\{[^{}]*\}"
     r"|\\(?:checkmark|qed|square|blacksquare|Box)\s*$|(?<=\\\\)\[[\d.]+(?:pt|em|ex|mm|cm)\]"
 )
-_SPACE = re.compile(r"(?<!\\)\\[,;:> ]|\\(?:q?quad|enspace|thinspace|medspace)(?![A-Za-z])|\\hspace\*?\{[^{}]*\}|~|\s+")
+_SPACE = re.compile(
+    r"(?:(?<!\\)\\[,;:> ]|\\(?:q?quad|enspace|thinspace|medspace|space)(?![A-Za-z])|\\[hv]?phantom\{[^{}]*\}"
+    r"|\\hspace\*?\{[^{}]*\}|~|\s)+"
+)
 _ROW_ENDS = re.compile(r"\\\\\s*(?:\\\\\s*)+")  # the end of one row, escaped twice
 _LINES = re.compile(
     r"\\begin\s*\{(align(?:ed)?\*?|gather(?:ed)?\*?|equation\*?|split|cases)\}(.*?)\\end\s*\{\1\}", re.DOTALL
@@ -138,6 +148,9 @@ _MATHS_IN_TEXT = re.compile(  # without a word, except and and or
     r"\\text\{ ?(?:(?:[Tt]he )?(?:final )?[Aa]nswer(?: is|:) ?)?"
     r"((?=[^{}]*\d)(?:\b(?:and|or)\b|(?![A-Za-z]{2})[^{}])*?)[ .]*\}"
 )
+_OLD_ROMAN = re.compile(r"\{ ?\\rm(?![A-Za-z])[\s~]*\{?([^{}]*)\}?\s*\}|\\rm\s*\{([^{}]*)\}")
+_TEXT_IN_BRACES = re.compile(r"(?<=\d)\s*\{\s*(\\text\{[^{}]*\})\s*\}")
+_TEXTS = re.compile(r"\\text\{[^{}]*\}(?: ?\\text\{[^{}]*\})+")
 _ROMAN = re.compile(r"(\s*)\\(?:mathrm|text)\s*(?=\{)")
 _ELLIPSIS = re.compile(r"(?<![\d.])(\d*\.\d*?)(?:(\d)\2{2,}|(\d{2,}?)\3+) ?(?:\.{3}|\\[lc]?dots)(?=\s*$)")  # 0.333...
 _TRAILING = re.compile(r"[\s.,;]+$|(?<=[^\\])\\+$")
@@ -154,6 +167,7 @@ def _decoration(text: str) -> str:
     text = _SYSTEM.sub(lambda match: rf"\begin{{cases}}{match[2]}\end{{cases}}", text)
     text = _LINES.sub(_list_of_lines, _ROW_ENDS.sub(r"\\\\", text))
     text = _CURRENCY.sub("", text)
+    text = _OLD_ROMAN.sub(lambda match: rf"\mathrm{{{match[1] or match[2]}}}", text)
     text = _DELIMITERS.sub("", text)
     text = _INVISIBLE.sub("", text)
     text = _SYMBOL.sub(lambda match: _SYMBOLS[match[0]], text)
@@ -164,6 +178,7 @@ def _decoration(text: str) -> str:
     text = _rewrite_groups(text, _ROMAN, _roman)
     text = _TEXT_IN_TEXT.sub(r"\\text{\1}", text)
     text = _SPACE.sub(" ", text)
+    text = _TEXT_IN_BRACES.sub(r" \1", text)
     text = _LEADING.sub("", _TRAILING.sub("", text))
     if text.startswith("{") and _group_end(text, 0) == len(text):
         text = text[1:-1]
@@ -188,14 +203,34 @@ def _list_of_lines(match: re.Match[str]) -> str:
 
 def _roman(match: re.Match[str], content: str) -> str:
     r"""Upright text. One letter is a variable, as in `2\mathrm{x}`, except a unit such as `6\,\mathrm{m}`."""
-    if _FUNCTION.fullmatch(content):
-        return rf"{match[1]}\{content} "
+    if _FUNCTION.fullmatch(content.strip()):
+        return rf"{match[1]}\{content.strip()} "
     before = match.string[: match.start()]
     if _PLAIN_NUMBER.fullmatch(content) and not before[-1:].isalnum():
         return match[1] + content
     is_set_off = bool(match[1]) or before.endswith((r"\,", r"\;", r"\ ", "~"))
     is_unit = content in _UNIT_LETTERS and before != "" and (is_set_off or r"\text" in match[0])
     return match[1] + (content if len(content) == 1 and not is_unit else rf"\text{{{content}}}")
+
+
+_VECTOR_FONT = r"\\(?:mathbf|boldsymbol|bm|hat|widehat|vec|overrightarrow)"
+_UNIT_VECTOR = re.compile(
+    rf"{_VECTOR_FONT}\s*\{{\s*{_VECTOR_FONT}\s*\{{\s*\\?([ijk])(?:math)?\s*\}}\s*\}}"
+    rf"|{_VECTOR_FONT}(?:\s*\{{\s*\\?([ijk])(?:math)?\s*\}}|\s+([ijk])(?![A-Za-z]))"
+)
+_TERM = re.compile(r"[\s$]*([+-]?)([^<>+-]*)<([ijk])>[\s$.]*")
+
+
+def _unit_vectors(text: str) -> str:
+    r"""A sum of unit vectors, such as `3\mathbf{i} - 5\mathbf{k}`, as a point."""
+    marked = _UNIT_VECTOR.sub(lambda match: f"<{match[1] or match[2] or match[3]}>", text)
+    if marked == text:
+        return text
+    terms = list(_TERM.finditer(marked))
+    coordinates = {term[3]: term[1].strip("+") + (term[2].strip(" $") or "1") for term in terms}
+    if "".join(term[0] for term in terms) != marked or not 1 < len(coordinates) == len(terms):
+        return text
+    return f"({', '.join(coordinates.get(letter, '0') for letter in ('ijk' if 'k' in coordinates else 'ij'))})"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -215,7 +250,7 @@ _RATIO = re.compile(r"\d+(?: ?: ?\d+){2,}")
 _EXPONENT = re.compile(r"(?<![A-Za-z\\_^])(\d+(?:\.\d*)?|\.\d+)[eE]\{?([+-]?\d+)\}?(?![\w.])")
 _REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))|\((\d+)\)(?![\^(\w]))")
 _DOTS = re.compile(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?")  # over the first and the last repeated digit
-_FACTOR = re.compile(r"(?<![\w^.}\\])(\d+(?:\.\d+)?) ?(?=\()")
+_FACTOR = re.compile(r"(?<![\w^.}\\])(\d+(?:\.\d+)?) ?(?=\()|(?<=\\pi) ?(?=\()")
 _BETWEEN_GROUPS = re.compile(r"\) ?(?=\()")
 _DECIMAL_POINT_FIRST = re.compile(r"(?<![\d.])\.(?=\d)")
 
@@ -240,7 +275,7 @@ def _numbers(text: str) -> str:
     text = _SIDE_BY_SIDE.sub(", ", text)
     text = _EXPONENT.sub(r"\1\\cdot 10^{\2}", text)
     text = _REPEATING.sub(_repeating, _DOTS.sub(r"\\overline{\1\2\3}", text))
-    text = _FACTOR.sub(r"\1\\cdot ", text)  # the parser adds the numbers of 3(2), as if it were a mixed number
+    text = _FACTOR.sub(r"\1\\cdot ", text)  # the parser adds the numbers of 3(2), and calls \pi(2)
     if "," not in text:
         text = _BETWEEN_GROUPS.sub(r")\\cdot ", text)
     return _DECIMAL_POINT_FIRST.sub("0.", text)
@@ -301,10 +336,14 @@ _NUMBERS = """
     eighteen nineteen twenty
 """.split()
 _NUMBER_NAMES = {name: str(number) for number, name in enumerate(_NUMBERS)}
+_TEXT_DIGITS = re.compile(r"(?<!\{)\\text\{ ?([0-9A-F]+) ?\}")
 _DIGITS_IN_BASE = re.compile(r"\(? ?([0-9A-F]+) ?\)? ?_ ?(?:\{ ?(?:\\text\{ ?(\w+) ?\}|\(? ?(\d+) ?\)?) ?\}|(\d+))")
 _PERCENT = re.compile(r"\\text\{ ?(?:percent|percentage|pct|\\?%) ?\}|(?<![A-Za-z])(?:percent|pct)(?![A-Za-z])|\\?%")
 _FRACTION = re.compile(r"(\^ ?)?\\[dtc]?(frac|binom)(?![A-Za-z])|\\(?:nice|s)(frac)(?![A-Za-z])")
-_CHOOSE = re.compile(r"\{ ?(\w+) ?\\choose ?(\w+) ?\}|^(\w+) ?(?:\\|\b)choose ?\b(\w+)$")
+_CHOOSE = re.compile(
+    r"\{ ?([^{}\\]+?) ?\\choose(?![A-Za-z]) ?([^{}\\]+?) ?\}|^([^{}\\]+?) ?\\choose(?![A-Za-z]) ?([^{}\\]+)$"
+    r"|^(\w+) ?(?:\bchoose\b|\\text\{ ?choose ?\}) ?(\w+)$"
+)
 _BASE = re.compile(r"_ ?(\d+) (?=\d)|_ ?(\d)(?=\d)")
 _NATURAL = re.compile(r"\\log ?_ ?\{? ?e ?\}?")
 _LG = re.compile(r"\\lg(?![A-Za-z])")
@@ -318,8 +357,8 @@ _BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb) ?\{? ?([A-Z]) ?\}?")
 _SEMICOLON = re.compile(r"(?:(?<=\[)|(?<=[(\]]))([^\[\](),;]+);([^\[\](),;]+)(?=[\[\])])")
 _OPEN_INTERVAL = re.compile(r"([\[\]])([^\[\](),;]+),([^\[\](),;]+)([\[\]])")
 _PARAMETER = re.compile(
-    r"(?<=[\w})]) ?[,;]? ?(?:\\text\{ ?(?:for|where|with) ?(?:any|all)? ?\})?"
-    r" ?[a-z] ?\\in ?\\mathbb\{[NQRZ]\}(?:\^[+*])?$"
+    r"(?<=[\w})\]]) ?[,;]? ?(?:\\text\{ ?(?:for|where|with) ?(?:any|all|some)? ?\})?"
+    r" ?(\()? ?[a-z] ?\\in ?\\mathbb\{[NQRZ]\}(?:\^[+*])? ?(?(1)\))$"
 )
 _ARGUMENT = re.compile(r" *(?:(\d)|([A-Za-z])|(\\[A-Za-z]+))")
 
@@ -329,7 +368,8 @@ def _code(text: str) -> str:
     text = _JOINED_THOUSANDS.sub(lambda match: match[0].replace("_", ""), text.replace("**", "^"))
     text = _PERCENT.sub(r"\\%", text)
     text = _NAMED_BASE.sub(r"_{\1}", text)
-    if (match := _DIGITS_IN_BASE.fullmatch(text)) and ("(" in text or r"\text" in text):
+    match = _DIGITS_IN_BASE.fullmatch(_TEXT_DIGITS.sub(r"\1", text))
+    if match and ("(" in text or r"\text" in text):
         text = f"{match[1]}_{{{_NUMBER_NAMES.get(match[2] or '', match[2]) or match[3] or match[4]}}}"
     text = _COMBINATION.sub(lambda match: r"\binom{{{}}}{{{}}}".format(*filter(None, match.groups())), text)
     text = _NESTED_LIST.sub(_matrix, text)
@@ -409,6 +449,7 @@ def _fractions(text: str) -> str:
 
 _DEGREE = r" ?(?:(?:\{\} ?)?\^ ?(?:\{ ?\\circ ?\}|\\circ|\{o\}|o$)|\{ ?\^ ?\\circ ?\})"
 _DEGREES = re.compile(rf"{_DEGREE} ?(?:\\text\{{ ?[CF] ?\}}|[CF](?![A-Za-z]))?|\\degrees?(?![A-Za-z])")
+_MINUTES = re.compile(rf"(-?)(\d+){_DEGREE} ?(\d+) ?(?:'|\^ ?\{{? ?\\prime ?\}}?)(?: ?(\d+) ?(?:''|\"|' '))?")
 _ANGLE = re.compile(  # a conditional group: a parenthesis closes if one opens
     r"(\\(?:sin|cos|tan|cot|sec|csc)(?: ?\^ ?\{\d\})?) ?([({] ?)?(\d+(?:\.\d+)?)"
     rf"(?:{_DEGREE}|\\degrees?(?![A-Za-z])) ?(?(2)[)}}])"
@@ -423,6 +464,9 @@ _UNIT_FRACTION = re.compile(
 )
 _MODULUS = re.compile(r"(?<=[\w)]) ?(?:\\pmod ?(?:\{ ?\d+ ?\}|\d+)|\( ?mod \d+ ?\)|\\text\{ ?\( ?mod \d+ ?\) ?\})$")
 _TRAILING_TEXT = re.compile(rf" ?(?:/|\\cdot)? ?\\text\{{((?:[^{{}}]|\^\{{-?[1-9]\}})*)\}} ?(?:{_UNIT_POWER})?$")
+_NEXT = r"(?= ?(?:[,;)\]]|\\\}|(?:\\text\{ ?)?\b(?:and|or)\b ?\}? ?[-+\d\\.]))"  # what follows a value of a list
+_LISTED_UNIT = re.compile(rf"(?<=[\d}}]) ?(?:\\text\{{([^{{}}]*)\}}|(?<= )({_LETTER}+))(?: ?{_UNIT_POWER})?{_NEXT}")
+_UNIT_AND = re.compile(r"(?<=[\d}]) ?\\text\{ ?([^{}\d]+) (and|or) ?\}(?= ?[-+\d\\.])")  # 3\text{ cm and }4\text{ cm}
 _TRAILING_WORDS = re.compile(
     rf"(?:(?<=[\d}})!])|(?<=\\pi)) ({_LETTER}+(?:\.?[ /-]{_LETTER}+)*)(?:\^ ?\{{?-?[1-9]\}}?)?$"
 )
@@ -450,7 +494,8 @@ _ALL_NUMBERS = re.compile(
     r"(?=[^\\]*(?:[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])))"
 )
 _FUNCTION_NAME = re.compile(  # of an equation whose other side does not contain the function
-    r"^([A-Za-z])(?: ?\^ ?\{ ?-1 ?\})? ?\( ?[a-z] ?\) ?= ?(?!.*(?:=|(?<![A-Za-z\\])\1 ?\())"
+    r"^([A-Za-z])(?: ?\^ ?\{ ?-1 ?\}|'+)? ?\( ?[a-z] ?\) ?= ?(?!.*(?:=|(?<![A-Za-z\\])\1'* ?\())"
+    r"|^(?:\\frac\{ ?d ?[a-z] ?\}\{ ?d ?[a-z] ?\}|([a-z])'+) ?= ?(?!.*(?:=|(?<![A-Za-z\\])\2(?![A-Za-z])))"
 )
 _POINT_NAMES = re.compile(
     r"\( ?(?:[a-z]|\\[a-z]+)(?: ?, ?(?:[a-z]|\\[a-z]+))+ ?\) ?= ?(?=\()|^[ABD-Z] ?(?=\([^()]+,[^()]+\)$)"
@@ -474,8 +519,9 @@ _UNIT_NAMES = {"lb": "p", "lbs": "p"}  # other units are named by their first le
 _MEASURES = re.compile(rf"{_MEASURE}(?:,? ?(?:and )?{_MEASURE})+")
 _NAMES = {"allrealnumbers": r"\mathbb{R}", "allreals": r"\mathbb{R}", "allintegers": r"\mathbb{Z}"}
 _NAMES |= {**dict.fromkeys(("emptyset", "nosolution", "nosolutions"), r"\emptyset"), "infinity": r"\infty"}
-_NAMES |= _NUMBER_NAMES
+_NAMES |= {"doesnotexist": r"\text{dne}", **_NUMBER_NAMES}
 _WHOLE_TEXT = re.compile(r"\\text\{ ?([^{}]*) ?\}")
+_WORD_SEPARATOR = re.compile(r" *(?:,? and|[,;]) +")
 _PHRASE = re.compile(r"(?:(?:[Aa]n?|[Tt]he) (?=[A-Za-z-]{3}))?([A-Za-z]+(?:[ '-][A-Za-z]+)*)")
 
 
@@ -503,8 +549,13 @@ def _words(text: str) -> str:
     if match := _CLOCK.fullmatch(text):
         return rf"{match[1]}\text{{{match[2].lower()}m}}"
     text = _ANGLE.sub(r"\1(\\frac{\3\\pi}{180})", text)
-    text = _DEGREES.sub("", text)
+    if match := _MINUTES.fullmatch(text):
+        sign, degrees, minutes, seconds = match.groups()
+        text = rf"{sign}{degrees}\frac{{{60 * int(minutes) + int(seconds or 0)}}}{{3600}}"
+    text = _DEGREES.sub(lambda match: " " * text[match.end() : match.end() + 1].isdigit(), text)
     text = _NEGATIVE.sub("-", _LABEL.sub("", text))
+    if _TEXTS.fullmatch(text):
+        text = rf"\text{{{' '.join(part.strip() for part in re.findall('{([^{}]*)}', text))}}}"
     text = _FUNCTION_NAME.sub("", _ALL_NUMBERS.sub("", text))
     text = _TRANSPOSED.sub(r"\1", _POINT_NAMES.sub("", text))
     plain = re.sub(" +", " ", re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)).strip()
@@ -519,6 +570,7 @@ def _words(text: str) -> str:
     text = _SCALE.sub(lambda match: rf"\cdot 10^{{{_SCALES[match[2] or match[3]]}}}{match[1] or ''}", text)
     text = _GREEK_UNIT.sub("", _UNIT_IN_PARENTHESES.sub(r" \1", text))
     text = _UNIT_FRACTION.sub("", _MODULUS.sub("", _ORDINAL.sub("", text)))
+    text = _LISTED_UNIT.sub(_without_unit, _UNIT_AND.sub(r"\\text{\1}\\text{ \2 }", text))
     while (match := _TRAILING_TEXT.search(text)) and match.start() and not _OPEN_END.search(text[: match.start()]):
         if _SECOND_ANSWER.search(re.sub(_UNIT_POWER, "", match[1])):
             break
@@ -533,12 +585,21 @@ def _words(text: str) -> str:
     phrase = _WHOLE_TEXT.fullmatch(text)
     letters = phrase[1].strip(" .") if phrase else text
     match = _PHRASE.fullmatch(letters)
+    parts = _WORD_SEPARATOR.split(letters)
+    if len(parts) > 1 and all(_PHRASE.fullmatch(part) and is_word(part) for part in parts):
+        return ", ".join(rf"\text{{{re.sub('[^a-z]', '', part.lower())}}}" for part in parts)
     if match and (
         phrase or any((is_word(part) and len(part) > 2) or part in _CONNECTIVES for part in re.split("[ '-]", letters))
     ):
         name = re.sub("[^a-z]", "", match[1].lower())
         return _NAMES.get(name, rf"\text{{{name}}}")
     return text
+
+
+def _without_unit(match: re.Match[str]) -> str:
+    """Nothing in place of a unit after a value of a list; other words stay."""
+    is_unit = match[2] is None or is_word(match[2])
+    return "" if is_unit and not _SECOND_ANSWER.search(match[1] or match[2] or "") else match[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -572,9 +633,10 @@ _PLAIN = re.compile(
     r"\\(?:displaystyle|left|right)(?![A-Za-z])|\\textcolor\{[^{}]*\}\{|\\[,;: ]|[{}$~]|\*\*"
     r"|\\(?:text[a-z]*|math(?:bf|rm|it|sf|tt|normal)|boldsymbol|bm|pmb|[mhf]box|emph|boxed|underline|operatorname)\{"
 )
-_CHOICE = re.compile(r"\s*(?:(?:option|choice|answer)\b[\s:]*)?[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?\s*", re.IGNORECASE)
+_OPTION = r"\s*(?:(?:the )?(?:(?:correct|right|best|final) )?(?:option|choice|answer)\b(?:\s+is\b)?[\s:]*)?"
+_CHOICE = re.compile(rf"{_OPTION}[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?\s*", re.IGNORECASE)
 _CHOICE_AND_TEXT = re.compile(
-    r"\s*(?:(?:option|choice|answer)\b[\s:]*)?"
+    rf"(?i:{_OPTION})"
     r"(?:\(\s*([A-Z])\s*\)[\s.:]|([A-Z])\s*(?:[):]|\.\s|\s[-–—]\s(?=[A-Za-z]{2})))"
     r"\s*(?!(?:and|or)\b|\(?[A-Z][).:]|[-+*/=^,;&])(\S.*)",
     re.DOTALL,
@@ -613,11 +675,14 @@ def read_letters(text: str) -> tuple[set[str], bool] | None:
 
 
 def _letters(text: str) -> str:
-    """Several letters, such as `A and C` or `(A), (C)`, as a list."""
+    """Several letters, such as `A and C` or `(A), (C)`, as a list; several circled numbers, such as `①③`, as a name."""
+    if _CIRCLED.fullmatch(text):
+        return rf"\text{{circled{'and'.join(sorted({str(ord(one) - 0x245F) for one in re.findall('[①-⑳]', text)}))}}}"
     letters = read_letters(text)
     return ", ".join(sorted(letters[0])) if letters and not letters[1] else text
 
 
+_CIRCLED = re.compile(r"(?=.*[①-⑳])(?:[①-⑳\s,;、，。.{}$]|\\text|\band\b|[和与])+")
 _SINGLE_COMMA = re.compile(r"(?<![\d.])(?:(\d+),(?!\d{3}(?!\d))|(0),)(?=\d+(?![\d.]))")
 
 
@@ -630,7 +695,7 @@ def read_decimal_comma(text: str) -> str:
     return _SINGLE_COMMA.sub(r"\1\2.", text) if text.count(",") == 1 and not _BRACKET.search(text) else text
 
 
-_STEPS = (_letters, _unicode, _decoration, _code, _words, _numbers, _imaginary)
+_STEPS = (_letters, _unicode, _unit_vectors, _decoration, _code, _words, _numbers, _imaginary)
 
 
 def normalise(text: str) -> str:

@@ -25,8 +25,14 @@ def rename_columns(dataset: Dataset, columns: Mapping[str, str]) -> tuple[Datase
         The data set, and one line for each column that was replaced and each nested value that some rows lack.
 
     Raises:
-        ValueError: A source does not exist. The message is one line that begins with `columns`.
+        ValueError: A source does not exist, or two have one new name. The message is one line that begins with
+            `columns`.
     """
+    if twice := [name for name in dict.fromkeys(columns.values()) if list(columns.values()).count(name) > 1]:
+        sources = ", ".join(source for source, name in columns.items() if name == twice[0])
+        raise ValueError(
+            f"columns gives the name {twice[0]!r} to {sources}: a column has one source. Keep one of them."
+        )
     notes = []
     nested = {}
     for source, name in columns.items():

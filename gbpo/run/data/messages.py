@@ -85,10 +85,25 @@ def _read(prompt: Any) -> str | list[dict[str, Any]]:
             ) from None
         if not all(isinstance(message, dict) and message.keys() & {"role", "from"} for message in messages):
             return prompt
-        return [_message(message) for message in messages]
+        return _messages(messages)
     if not prompt or (isinstance(prompt, str) and not prompt.strip()) or not isinstance(prompt, str | list):
         raise ValueError(". Write a text or messages. With an environment, the column may be missing.")
-    return prompt if isinstance(prompt, str) else [_message(message) for message in prompt]
+    return prompt if isinstance(prompt, str) else _messages(prompt)
+
+
+def _messages(messages: Sequence[Any]) -> list[dict[str, Any]]:
+    """Messages with a role and a text. The assistant messages at the end are removed later, so they need no text."""
+    end = len(messages)
+    while end and isinstance(messages[end - 1], dict) and _role(messages[end - 1]) == "assistant":
+        end -= 1
+    answers = [{"role": "assistant", "content": ""}] * (len(messages) - end)
+    return [_message(message) for message in messages[:end]] + answers
+
+
+def _role(message: dict[str, Any]) -> Any:
+    """The role of a message by its usual name."""
+    role = message.get("role") or message.get("from")
+    return _ROLES.get(role.lower(), role.lower()) if isinstance(role, str) else role
 
 
 def _message(message: Any) -> dict[str, Any]:
@@ -102,8 +117,7 @@ def _message(message: Any) -> dict[str, Any]:
         content = [_part(part) for part in content]
     elif not isinstance(content, str) and not message.get("tool_calls"):  # a message that calls tools needs no content
         raise ValueError(f", in which a message has the content {content!r}. Write a text.")
-    role = message["role"].lower() if isinstance(message["role"], str) else message["role"]
-    return {**message, "role": _ROLES.get(role, role), "content": content}
+    return {**message, "role": _role(message), "content": content}
 
 
 def _part(part: Any) -> dict[str, Any]:

@@ -64,6 +64,11 @@ def shared():
         (r"\boxed{\frac{4}{7} \approx \frac57}", r"\frac57", "unparsed"),
         (r"\boxed{5 \approx 6}", "5", "unparsed"),
         (r"\boxed{\frac57 \approx 0.714 \approx 6}", r"\frac57", "unparsed"),
+        (r"\boxed{\frac{5}{7}\ (\approx 0.714)}", r"\frac57", "ok"),
+        (r"\boxed{\frac{5}{8} \text{ (or 0.625)}}", "0.625", "ok"),
+        (r"\boxed{\frac{5}{7} \text{ or approximately } 0.714}", r"\frac57", "ok"),
+        (r"\boxed{\frac{4}{7} \text{ (or } 0.714)}", "0.714", "unparsed"),
+        (r"\boxed{\frac{4}{7}\ (\approx 0.714)}", r"\frac47", "unparsed"),
         # a decimal comma next to a number that is not whole
         (r"\boxed{5,75}", "5.75", "ok"),
         (r"\boxed{5,75}", r"\frac{23}{4}", "ok"),
@@ -74,6 +79,11 @@ def shared():
         (r"\boxed{B, E}", "BE", "ok"),
         (r"\boxed{BD}", "B, E", "wrong"),
         (r"\boxed{B or E}", "B, E", "wrong"),
+        # the letter or the text of a choice
+        (r"\boxed{\frac{5}{7}}", r"\textbf{(B)}\ \frac57", "ok"),
+        (r"\boxed{\text{(B)}}", r"\textbf{(B)}\ \frac57", "ok"),
+        (r"\boxed{\textbf{(C)}\ \frac57}", r"\textbf{(B)}\ \frac57", "wrong"),
+        (r"\boxed{\frac{4}{7}}", r"\textbf{(B)}\ \frac57", "wrong"),
         # the value of something whose name cannot be read
         (r"\boxed{\dim W = 6}", "6", "ok"),
         (r"\boxed{P(X \mid Y) = \frac{6}{7}}", r"\frac67", "ok"),

@@ -46,6 +46,13 @@ def test_a_nested_value_may_take_the_place_of_its_column():
     assert notes == ["columns: 'reward.truth' replaces the column 'reward' of the data set."]
 
 
+def test_two_columns_with_one_new_name_are_refused():
+    rows = Dataset.from_list([{"question": "2+3", "text": "4", "x": {"y": "5"}}])
+    for source in ("text", "x.y"):
+        with pytest.raises(ValueError, match=f"^columns gives the name 'prompt' to question, {source}: .* Keep one"):
+            rename_columns(rows, {"question": "prompt", source: "prompt"})
+
+
 def test_a_renamed_column_replaces_the_column_of_that_name():
     rows = Dataset.from_list([{"question": "3+4?", "solution": "Add them.", "answer": "7"}])
     dataset, notes = rename_columns(rows, {"question": "prompt", "answer": "solution"})

@@ -64,6 +64,11 @@ def test_other_spellings_of_messages(given, prompt):
         ([{"role": "USER", "content": "3+8?"}, {"role": "Assistant", "content": "11"}], [user("3+8?")]),
         ([user("3+8?"), {"role": "model", "content": "11"}], [user("3+8?")]),
         (str([user("3+8?"), assistant("11")]), [user("3+8?")]),
+        ([user("3+8?"), {"role": "assistant", "content": None}], [user("3+8?")]),
+        (
+            json.dumps([{"from": "human", "value": "3+8?"}, {"from": "assistant", "truth": {"value": "11"}}]),
+            [user("3+8?")],
+        ),
     ],
 )
 def test_the_answer_at_the_end_of_a_prompt_is_left_out_and_counted(given, prompt):
@@ -107,6 +112,7 @@ def test_only_prompts_with_an_answer_are_cut():
         ([[{"role": "user"}]], ["Row 0", "not a list of messages"]),
         ([[{"role": "user", "content": None}]], ["Row 0", "content None", "Write a text"]),
         ([[{"role": "user", "content": 38}]], ["content 38"]),
+        ([[user("3?"), {"role": "assistant", "content": None}, user("8?")]], ["Row 0", "content None"]),
         (
             [[{"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "Which?"}]}]],
             ["Row 0", "type 'image'", "text only"],
