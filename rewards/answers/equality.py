@@ -36,6 +36,7 @@ from sympy import (
     Mul,
     Product,
     Rational,
+    S,
     Set,
     StrictLessThan,
     Sum,
@@ -172,7 +173,8 @@ def parse_latex(latex: str) -> Value:
     if _PLUS_MINUS.search(latex) and not _NO_PARENTHESIS.search(latex):
         latex = ", ".join(both for part in _split(latex, ",") for both in _both_signs(part))
     value = _exact(parse_latex_cached(normalize_latex(latex, _PARSER)))
-    return value.args[0] if isinstance(value, FiniteSet) and len(value) == 1 else value
+    has_one_element = isinstance(value, FiniteSet) and len(value) == 1 and value.args[0] is not S.EmptySet
+    return value.args[0] if has_one_element else value
 
 
 def _split(latex: str, separator: str) -> list[str]:

@@ -23,7 +23,7 @@ from ..shared.concurrency import run_in_thread
 from ..shared.references import extraction_hint
 from ..shared.workers import Workers
 from .equality import Value, equal, is_rounding, parse_latex
-from .normalise import normalise, read_choice, read_decimal_comma, read_letters
+from .normalise import normalise, read_choice, read_decimal_comma, read_letters, read_modulus
 from .plain_numbers import other_spellings, parse_number
 
 SOFT_LIMIT = 1.0  # seconds of CPU time for each of three steps: read the reference answer, read the answer, compare
@@ -243,6 +243,9 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
             expected = choice[1] or choice[0]
         elif chosen:
             answer = chosen[1] or chosen[0]
+        moduli = read_modulus(expected), read_modulus(answer)
+        if None not in moduli and moduli[0] != moduli[1]:
+            return "wrong"
         expected_value = _within(soft_limit, _value, expected)
         status_if_raised = "unparsed"
         if isinstance(expected_value, Rational) and not expected_value.is_integer:

@@ -462,7 +462,9 @@ _UNIT_POWER = r"\^ ?\{?-?[1-9]\}?"
 _UNIT_FRACTION = re.compile(
     r"(?<=\d) ?\\frac\{ ?\\text\{[^{}]*\} ?\}\{ ?(?:\\text\{[^{}]*\}|[A-Za-z]) ?(?:\^ ?\{\d\})? ?\}$"
 )
-_MODULUS = re.compile(r"(?<=[\w)]) ?(?:\\pmod ?(?:\{ ?\d+ ?\}|\d+)|\( ?mod \d+ ?\)|\\text\{ ?\( ?mod \d+ ?\) ?\})$")
+_MODULUS = re.compile(
+    r"(?<=[\w)]) ?(?:\\pmod ?(?:\{ ?(\d+) ?\}|(\d+))|\( ?(?:mod |\\b?mod ?)(\d+) ?\)|\\text\{ ?\( ?mod (\d+) ?\) ?\})$"
+)
 _TRAILING_TEXT = re.compile(rf" ?(?:/|\\cdot)? ?\\text\{{((?:[^{{}}]|\^\{{-?[1-9]\}})*)\}} ?(?:{_UNIT_POWER})?$")
 _NEXT = r"(?= ?(?:[,;)\]]|\\\}|(?:\\text\{ ?)?\b(?:and|or)\b ?\}? ?[-+\d\\.]))"  # what follows a value of a list
 _LISTED_UNIT = re.compile(rf"(?<=[\d}}]) ?(?:\\text\{{([^{{}}]*)\}}|(?<= )({_LETTER}+))(?: ?{_UNIT_POWER})?{_NEXT}")
@@ -672,6 +674,12 @@ def read_letters(text: str) -> tuple[set[str], bool] | None:
     if not is_joined and not _LETTERS.fullmatch(plain):
         return None
     return set(re.findall("[A-Z]", plain)), is_joined
+
+
+def read_modulus(text: str) -> int | None:
+    r"""The modulus at the end of an answer, such as 7 in `x \equiv 3 \pmod{7}`; None if there is none."""
+    match = _MODULUS.search(_decoration(text)) if "mod" in text else None
+    return int(next(filter(None, match.groups()))) if match else None
 
 
 def _letters(text: str) -> str:

@@ -53,6 +53,16 @@ def shared():
         (r"\boxed{(1,2)}", "1<x<2", "ok"),
         (r"\boxed{1<x<2}", "(1,2)", "ok"),
         (r"\boxed{1<x<2}", "x < 2", "wrong"),
+        # of two moduli, both count
+        (r"\boxed{n \equiv 4 \pmod{9}}", r"n \equiv 4 \pmod 9", "ok"),
+        (r"\boxed{n \equiv 4 \text{ (mod 9)}}", r"4 \pmod 9", "ok"),
+        (r"\boxed{4}", r"n \equiv 4 \pmod 9", "ok"),
+        (r"\boxed{n \equiv 4 \pmod{11}}", r"n \equiv 4 \pmod 9", "wrong"),
+        (r"\boxed{4 \pmod{11}}", r"n \equiv 4 \text{ (mod 9)}", "wrong"),
+        # a set that contains the empty set has an element
+        (r"\boxed{\{\}}", r"\emptyset", "ok"),
+        (r"\boxed{\{\emptyset\}}", r"\emptyset", "wrong"),
+        (r"\boxed{\{\emptyset\}}", r"\{\emptyset\}", "ok"),
         # a letter under a command is not the letter
         (r"\boxed{\sqrt{x}}", "x", "wrong"),
         (r"\boxed{\overline{C}}", "C", "wrong"),
