@@ -1,17 +1,28 @@
 """Messages between the box of a suite and the box of a solution. The source of this file is sent into both boxes.
 
-A message is plain data, as written by wire.py, and numbers that stand for objects of the solution. An object itself
-never leaves the box of the solution. This file runs after wire.py, which defines `encode` and `decode`.
+A message is plain data, as written by wire.py, fractions, decimals and dates, and numbers that stand for other objects
+of the solution. Such an object never leaves the box of the solution. This file runs after wire.py, which defines
+`encode` and `decode`.
 """
 
 # ruff: noqa: F821
 # mypy: disable-error-code="name-defined"
 
+import importlib
 import os
 
 _OUT, _IN = 3, 4  # descriptors of the channel to the other box
 
 _answers = open(_IN, "rb", closefd=False)  # noqa: SIM115
+
+_PARTS = {  # classes of the standard library whose instances are sent as plain data → the arguments that make one again
+    ("fractions", "Fraction"): lambda value: (value.numerator, value.denominator),
+    ("decimal", "Decimal"): lambda value: (str(value),),
+    ("datetime", "timedelta"): lambda value: (value.days, value.seconds, value.microseconds),
+    ("datetime", "date"): lambda value: (value.isoformat(),),
+    ("datetime", "time"): lambda value: (value.isoformat(),),
+    ("datetime", "datetime"): lambda value: (value.isoformat(),),
+}
 
 
 def say(text):
@@ -50,6 +61,8 @@ def _tree(value, number):
         return [kind.__name__, [_tree(item, number) for item in value]]
     if kind is dict:
         return ["dict", [[_tree(key, number), _tree(item, number)] for key, item in value.items()]]
+    if (kind.__module__, kind.__name__) in _PARTS:
+        return [f"{kind.__module__}.{kind.__name__}", _PARTS[kind.__module__, kind.__name__](value)]
     try:
         encode(value)
     except TypeError:
@@ -65,4 +78,10 @@ def _value_of(tree, find):
         return find(content)
     if kind == "dict":
         return {_value_of(key, find): _value_of(item, find) for key, item in content}
-    return {"list": list, "tuple": tuple}[kind](_value_of(item, find) for item in content)
+    if kind in ("list", "tuple"):
+        return {"list": list, "tuple": tuple}[kind](_value_of(item, find) for item in content)
+    module, name = kind.split(".")
+    if (module, name) not in _PARTS:
+        raise ValueError(f"not plain data: {kind}")
+    made = getattr(importlib.import_module(module), name)
+    return made.fromisoformat(*content) if hasattr(made, "fromisoformat") else made(*content)

@@ -50,6 +50,32 @@ def test_many(x, y, times):
             "    if x < 0: raise NegativeError('negative')\n    return 9",
         ],
     ),
+    "fractions, decimals and dates": (
+        """
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from solution import halved, later
+
+def test_halved():
+    assert halved(Fraction(1, 3)) == Fraction(1, 6)
+    assert halved(Decimal("0.25")) == Decimal("0.125")
+    assert halved(timedelta(hours=3)) == timedelta(minutes=90)
+
+def test_later():
+    assert later({"on": [date(2023, 2, 28)]}) == {"on": [date(2023, 3, 1)]}
+    assert later({"on": [datetime(2024, 2, 28, 7, tzinfo=timezone.utc)]})["on"][0].day == 29
+""",
+        "from datetime import timedelta\ndef halved(x): return x / 2\n"
+        "def later(days): return {'on': [days['on'][0] + timedelta(days=1)]}",
+        [
+            "from datetime import timedelta\ndef halved(x): return x / 3\n"
+            "def later(days): return {'on': [days['on'][0] + timedelta(days=1)]}",
+            "class Fraction:\n    __module__ = 'fractions'\n    numerator, denominator = 1, 0\n"
+            "    __eq__ = lambda self, other: True\ndef halved(x): return Fraction()\ndef later(x): return Fraction()",
+            "def halved(x): return x / 2\ndef later(days): return days",
+        ],
+    ),
     "a class, its methods and its length": (
         """
 from solution import Stack
