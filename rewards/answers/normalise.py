@@ -683,14 +683,21 @@ def read_modulus(text: str) -> int | None:
 
 
 def _letters(text: str) -> str:
-    """Several letters, such as `A and C` or `(A), (C)`, as a list; several circled numbers, such as `①③`, as a name."""
-    if _CIRCLED.fullmatch(text):
-        return rf"\text{{circled{'and'.join(sorted({str(ord(one) - 0x245F) for one in re.findall('[①-⑳]', text)}))}}}"
+    """Several letters, such as `A and C` or `(A), (C)`, as a list."""
     letters = read_letters(text)
     return ", ".join(sorted(letters[0])) if letters and not letters[1] else text
 
 
 _CIRCLED = re.compile(r"(?=.*[①-⑳])(?:[①-⑳\s,;、，。.{}$]|\\text|\band\b|[和与])+")
+
+
+def _circled(text: str) -> str:
+    """Several circled numbers, such as `①③`, as one name."""
+    if not _CIRCLED.fullmatch(text):
+        return text
+    return rf"\text{{circled{'and'.join(sorted({str(ord(one) - 0x245F) for one in re.findall('[①-⑳]', text)}))}}}"
+
+
 _SINGLE_COMMA = re.compile(r"(?<![\d.])(?:(\d+),(?!\d{3}(?!\d))|(0),)(?=\d+(?![\d.]))")
 
 
@@ -703,7 +710,7 @@ def read_decimal_comma(text: str) -> str:
     return _SINGLE_COMMA.sub(r"\1\2.", text) if text.count(",") == 1 and not _BRACKET.search(text) else text
 
 
-_STEPS = (_letters, _unicode, _unit_vectors, _decoration, _code, _words, _numbers, _imaginary)
+_STEPS = (_letters, _circled, _unicode, _unit_vectors, _decoration, _code, _words, _numbers, _imaginary)
 
 
 def normalise(text: str) -> str:

@@ -860,7 +860,7 @@ MATHS = {
     # characters that look like 4
     "full-width digit": ("ok", box("４"), "4"),
     "arabic digit": ("unparsed", box("٤"), "4"),
-    "circled digit": ("unparsed", box("④"), "4"),
+    "circled digit": ("wrong", box("④"), "4"),
     "superscript": ("unparsed", box("⁴"), "4"),
     "zero width space": ("ok", box("4\u200b"), "4"),
     "NUL": ("unparsed", box("4\0"), "4"),
