@@ -53,16 +53,17 @@ class _Load(NamedTuple):
 
 def run(options: argparse.Namespace) -> BenchResult:
     """Measure each ratio of sampling to training, with each K and with TRL."""
-    ratios, lengths, generations = ((1.0,), (0, 1), 1) if options.quick else (_RATIOS, _AHEAD, 6)
+    ratios, lengths = ((1.0,), (0, 1)) if options.quick else (_RATIOS, _AHEAD)
     cases = _with_vllm if find_spec("vllm") else _with_stand_in
     found, notes = [], []
     with tempfile.TemporaryDirectory() as folder:
         model = str(Path(folder) / "model")
+        base = _Load(model, updates=2 if options.quick else 8, length=8, generations=1 if options.quick else 6)
         tokenizer = character_tokenizer()
         # vLLM's CPU build reloads no tied LM head
         random_model(vocab_size=len(tokenizer), tie_word_embeddings=False).save_pretrained(model)
         tokenizer.save_pretrained(model)
-        for ratio, server, load in cases(model, ratios, generations):
+        for ratio, server, load in cases(base, ratios):
             runs: dict[str, list[dict[str, float]]] = {}
             for _ in range(options.repeats):
                 for name, ahead in [("TRL", 0), *((f"K = {ahead}", ahead) for ahead in lengths)]:
@@ -90,12 +91,12 @@ def run(options: argparse.Namespace) -> BenchResult:
 _Case = tuple[float, Callable[[], AbstractContextManager[str]], _Load]
 
 
-def _with_vllm(model: str, ratios: Sequence[float], generations: int) -> Iterator[_Case]:
+def _with_vllm(base: _Load, ratios: Sequence[float]) -> Iterator[_Case]:
     """One server for all cases. The number of optimiser steps sets the ratio."""
-    log = Path(model).parent / "server.log"
+    log = Path(base.model).parent / "server.log"
     flags = ("--max-model-len", "128")
-    with vllm_server(model, log, *flags, prefix=_on_core(0, []), VLLM_CPU_OMP_THREADS_BIND=_core(0)) as server:
-        load = _Load(model, updates=8, length=32, generations=generations)
+    with vllm_server(base.model, log, *flags, prefix=_on_core(0, []), VLLM_CPU_OMP_THREADS_BIND=_core(0)) as server:
+        load = base._replace(length=32)
         taken = _seconds(load, server.url, "gbpo", 0)
         sampling, update = min(taken["waiting"]), min(taken["training"]) / load.updates
         for ratio in ratios:
@@ -103,13 +104,12 @@ def _with_vllm(model: str, ratios: Sequence[float], generations: int) -> Iterato
             yield ratio, lambda: nullcontext(server.url), load._replace(updates=updates)
 
 
-def _with_stand_in(model: str, ratios: Sequence[float], generations: int) -> Iterator[_Case]:
+def _with_stand_in(base: _Load, ratios: Sequence[float]) -> Iterator[_Case]:
     """A server for each run. The time of its answers sets the ratio."""
-    load = _Load(model, updates=8, length=8, generations=generations)
-    with _stand_in(model, seconds=0.0) as url:
-        training = min(_seconds(load, url, "gbpo", 0)["training"])
+    with _stand_in(base.model, seconds=0.0) as url:
+        training = min(_seconds(base, url, "gbpo", 0)["training"])
     for ratio in ratios:
-        yield ratio, partial(_stand_in, model, ratio * training), load
+        yield ratio, partial(_stand_in, base.model, ratio * training), base
 
 
 @contextmanager
