@@ -24,7 +24,18 @@ PUBLISHED = {  # study → returns of BPO and PPO in the paper
     "humanoid": "≈ 1,700 and ≈ 700 at 35M (figure)",
     "asterix": "9,472 and 7,123 at 10M (text)",
 }
-ORDER = ("cartpole", "acrobot", "lunarlander", "pendulum", "hopper", "swimmer", "ant", "humanoid", "asterix")
+ORDER = (
+    "cartpole",
+    "acrobot",
+    "lunarlander",
+    "pendulum",
+    "hopper",
+    "swimmer",
+    "halfcheetah",
+    "ant",
+    "humanoid",
+    "asterix",
+)
 HEAD = "| task | steps | seeds | BPO | PPO | BPO − PPO | published: BPO and PPO | sampled actions: BPO, PPO | hours |"
 
 
