@@ -37,15 +37,19 @@ class OneLineErrorParser(argparse.ArgumentParser):
     def parse_args(self, args=None, namespace=None):
         """Parse all arguments. The error for an unknown option says what to write instead."""
         options, unknown = self.parse_known_args(args, namespace)
-        flag = next((word.partition("=")[0] for word in unknown if word.startswith("--")), None)
-        usage = self.format_usage().removeprefix("usage: ")
-        if flag and re.search(rf"(?i)\b{re.escape(flag[2:])}\b", re.sub(r"\[-.*?\]|--\S+ \S+", "", usage)):
-            self.error(f"unknown option {flag}. Write the value without a flag: {usage}")
-        if flag:
-            self.error(f"unknown option {flag}. Did you mean {nearest(flag, self._option_string_actions)}?")
         if unknown:
-            self.error(f"{unknown[0]!r} is unknown. Remove it.")
+            self.error(self._refusal(unknown))
         return options
+
+    def _refusal(self, unknown: list[str]) -> str:
+        flag = next((word.partition("=")[0] for word in unknown if word.startswith("--")), None)
+        if flag is None:
+            return f"{unknown[0]!r} is unknown. Remove it."
+        usage = self.format_usage().removeprefix("usage: ")
+        without_options = re.sub(r"\[-.*?\]|--\S+ \S+", "", usage)
+        if re.search(rf"\b{re.escape(flag[2:])}\b", without_options, re.IGNORECASE):
+            return f"unknown option {flag}. Write the value without a flag: {usage}"
+        return f"unknown option {flag}. Did you mean {nearest(flag, self._option_string_actions)}?"
 
     def error(self, message: object) -> NoReturn:
         """Print `PROGRAM: error: MESSAGE` and exit with status 2."""

@@ -178,7 +178,7 @@ def parse_latex(latex: str) -> Value:
 
 
 def _split(latex: str, separator: str) -> list[str]:
-    """The parts between separators that stand outside of all braces, brackets and parentheses."""
+    """Split at each separator that is outside of braces, brackets and parentheses."""
     parts, depth = [""], 0
     for character in latex:
         depth += (character in "{([") - (character in "})]")
@@ -204,10 +204,15 @@ def _both_signs(latex: str) -> list[str]:
 
 
 def _chain(sides: list[str]) -> Value | None:
-    """The last side of a chain of equal numbers, such as 1 + 2 = 3 = 6/2. If a name comes first, an equation.
+    """The value of a chain of equations, such as `1 + 2 = 3 = 6/2` or `x = 1 + 2 = 3`.
 
-    If a number differs from the first one and is no rounding of it, the equation of both. None: a side after the first
-    is no number.
+    Args:
+        sides: What stands between the equals signs.
+
+    Returns:
+        The last number. If the first side is a name, the equation of the name and the last number. If two numbers
+        differ, and one is no rounding of the other, a wrong equation of them, which equals no answer. None if another
+        side than the first is no number.
     """
     values = list(map(parse_latex, sides[1:]))
     if any(_constant(value) is None and _percentage(value) is None for value in values):
@@ -301,7 +306,10 @@ def _as_points(values: tuple[Value, Value]) -> tuple[Value, Value]:
 
 
 def _as_roots(values: tuple[Value, Value]) -> tuple[Value, Value]:
-    """Values of one variable as a list, if one list has no indices: next to x = 1, x = 2, x_1 = 2, x_2 = 1 is 1, 2."""
+    """The values of one variable in two lists, such as `x = 1, x = 2` and `x_1 = 2, x_2 = 1`.
+
+    If both lists have indices, the indices count, and the lists stay as they are.
+    """
     names = [{str(equation.lhs).partition("_")[0::2] for equation in _equations(value)} for value in values]
     letters = {letter for name in names for letter, _ in name}
     if not all(names) or len(letters) != 1 or min(map(len, names)) != 1:

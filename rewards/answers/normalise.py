@@ -599,7 +599,7 @@ def _words(text: str) -> str:
 
 
 def _without_unit(match: re.Match[str]) -> str:
-    """Nothing in place of a unit after a value of a list; other words stay."""
+    """Remove the unit after a value of a list. Other words stay."""
     is_unit = match[2] is None or is_word(match[2])
     return "" if is_unit and not _SECOND_ANSWER.search(match[1] or match[2] or "") else match[0]
 

@@ -43,10 +43,9 @@ def read_prompts(dataset: Dataset, name: str, images: Sequence[int] | None = Non
     first: Any = None
     for row, prompt in enumerate(dataset["prompt"]):
         try:
-            read = _read(prompt)
-            if images is not None and isinstance(read, str):
-                read = [{"role": "user", "content": read}]
-            kept = _without_answer(read) if isinstance(read, list) else read
+            kept, has_answer = _read(prompt)
+            if images is not None and isinstance(kept, str):
+                kept = [{"role": "user", "content": kept}]
             if images is None:
                 kept = _without_images(kept)
             elif isinstance(kept, list):
@@ -59,7 +58,7 @@ def read_prompts(dataset: Dataset, name: str, images: Sequence[int] | None = Non
                 f"Row {row} of {name!r} has the prompt {_shown(kept)}, but row 0 has {_shown(first)}: prompts are "
                 "either all text or all messages. Write all of them in one form."
             )
-        if len(kept) < len(read):
+        if has_answer:
             ended.append(row)
         if kept != prompt:
             changed[row] = kept
@@ -74,8 +73,8 @@ def read_prompts(dataset: Dataset, name: str, images: Sequence[int] | None = Non
     ]
 
 
-def _read(prompt: Any) -> str | list[dict[str, Any]]:
-    """A prompt as text or as messages."""
+def _read(prompt: Any) -> tuple[str | list[dict[str, Any]], bool]:
+    """A prompt as text or as messages without an answer, and whether an answer was at its end."""
     if isinstance(prompt, str) and _MESSAGES.match(prompt):
         try:
             messages = rewards_module("shared.literals").read_literal(prompt)
@@ -84,20 +83,23 @@ def _read(prompt: Any) -> str | list[dict[str, Any]]:
                 f", which begins like messages but is neither JSON nor a list of Python: {error}. Write JSON."
             ) from None
         if not all(isinstance(message, dict) and message.keys() & {"role", "from"} for message in messages):
-            return prompt
-        return _messages(messages)
+            return prompt, False
+        return _without_answer(messages)
     if not prompt or (isinstance(prompt, str) and not prompt.strip()) or not isinstance(prompt, str | list):
         raise ValueError(". Write a text or messages. With an environment, the column may be missing.")
-    return prompt if isinstance(prompt, str) else _messages(prompt)
+    return (prompt, False) if isinstance(prompt, str) else _without_answer(prompt)
 
 
-def _messages(messages: Sequence[Any]) -> list[dict[str, Any]]:
-    """Messages with a role and a text. The assistant messages at the end are removed later, so they need no text."""
+def _without_answer(messages: Sequence[Any]) -> tuple[list[dict[str, Any]], bool]:
+    """The messages before the assistant messages at the end, and whether there are such. These need no text."""
     end = len(messages)
     while end and isinstance(messages[end - 1], dict) and _role(messages[end - 1]) == "assistant":
         end -= 1
-    answers = [{"role": "assistant", "content": ""}] * (len(messages) - end)
-    return [_message(message) for message in messages[:end]] + answers
+    kept = [_message(message) for message in messages[:end]]
+    has_answer = end < len(messages)
+    if has_answer and not any(message["role"] == "user" for message in kept):
+        raise ValueError(", which has no user message before its answer. Write the question as a message of the user.")
+    return kept, has_answer
 
 
 def _role(message: dict[str, Any]) -> Any:
@@ -180,16 +182,6 @@ def _parts(content: Any) -> list[dict[str, Any]]:
             parts += [_IMAGE] if number else []
             parts += [{"type": "text", "text": text}] if text else []
     return parts
-
-
-def _without_answer(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages before the assistant messages at the end."""
-    end = len(messages)
-    while end and messages[end - 1]["role"] == "assistant":
-        end -= 1
-    if end < len(messages) and not any(message["role"] == "user" for message in messages[:end]):
-        raise ValueError(", which has no user message before its answer. Write the question as a message of the user.")
-    return messages[:end]
 
 
 def _shown(prompt: Any) -> str:

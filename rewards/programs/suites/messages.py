@@ -15,7 +15,7 @@ _OUT, _IN = 3, 4  # descriptors of the channel to the other box
 
 _answers = open(_IN, "rb", closefd=False)  # noqa: SIM115
 
-_PARTS = {  # classes of the standard library whose instances are sent as plain data → the arguments that make one again
+_PARTS = {  # module and name of a class → the plain data that an instance is sent as
     ("fractions", "Fraction"): lambda value: (value.numerator, value.denominator),
     ("decimal", "Decimal"): lambda value: (str(value),),
     ("datetime", "timedelta"): lambda value: (value.days, value.seconds, value.microseconds),
@@ -79,7 +79,8 @@ def _value_of(tree, find):
     if kind == "dict":
         return {_value_of(key, find): _value_of(item, find) for key, item in content}
     if kind in ("list", "tuple"):
-        return {"list": list, "tuple": tuple}[kind](_value_of(item, find) for item in content)
+        items = [_value_of(item, find) for item in content]
+        return items if kind == "list" else tuple(items)
     module, name = kind.split(".")
     if (module, name) not in _PARTS:
         raise ValueError(f"not plain data: {kind}")

@@ -1,14 +1,13 @@
 """The study of control: both pages show its table, which is computed from the results, and its picture."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from evals.studies.control import table as made
 from evals.studies.control.table import STUDY, draw, hours, studies, table
 
-PAGES = (STUDY / "README.md", Path("gbpo/control/README.md").absolute())
+PAGES = (STUDY / "README.md", STUDY.parents[2] / "gbpo/control/README.md")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parts[-3])

@@ -52,7 +52,7 @@ def test_many(x, y, times):
     ),
     "fractions, decimals and dates": (
         """
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from solution import halved, later
