@@ -20,8 +20,11 @@ def import_dotted(path: str, what: str) -> Callable[..., Any]:
     Raises:
         ValueError: The module cannot be imported, or the attribute does not exist or cannot be called.
     """
-    if file := re.match(r"(.*)\.py(?:$|:)", path):
-        raise ValueError(f"{what} {path!r} is a file. Write '{Path(file[1]).name}.NAME', with a name of this file.")
+    if file := re.match(r"(.*)\.py(?:$|:)(.*)", path):
+        script, name = Path(file[1]), file[2] or "NAME"
+        where = "" if script.parent == Path() else f", and run the command in {script.parent} or add it to PYTHONPATH"
+        which = "" if file[2] else " Replace NAME by a name of this file."
+        raise ValueError(f"{what} {path!r} is a file. Write '{script.name}.{name}'{where}.{which}")
     module_name, _, attribute = path.rpartition(".")
     top = module_name.partition(".")[0]
     try:

@@ -129,9 +129,10 @@ def test_the_allocator_grows_its_segments():
 
 
 @pytest.fixture(scope="module")
-def with_vllm(run_with_vllm):
+def with_vllm(request):
     """The metrics of 20 optimiser steps in bfloat16 with a colocated vLLM, 2 steps on each generation."""
     pytest.importorskip("vllm", reason="DID NOT RUN: vLLM is not installed")
+    run_with_vllm = request.getfixturevalue("run_with_vllm")  # builds a model, so not before the line above
     flags = ("--bf16", "true", "--max_steps", 20, "--num_iterations", 2, "--gradient_accumulation_steps", 1)
     run = run_with_vllm(*flags, "--steps_per_generation", 1, "--target_baseline", "exact")
     rows = [json.loads(line) for line in (run.output / "metrics.jsonl").read_text().splitlines()]

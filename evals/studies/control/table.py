@@ -32,6 +32,7 @@ ORDER = (
     "hopper",
     "swimmer",
     "halfcheetah",
+    "walker2d",
     "ant",
     "humanoid",
     "asterix",
