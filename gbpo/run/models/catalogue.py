@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from importlib import import_module
 from inspect import getsource
@@ -82,9 +84,23 @@ def local_model(name: str) -> str:
             unfinished = cache / f"{folder.name}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
-            getattr(_modules(name)[0], function)(unfinished)
+            with _one_thread():
+                getattr(_modules(name)[0], function)(unfinished)
             unfinished.rename(folder)
     return str(folder)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Lets torch use one thread. More threads make the training of a tiny model slower, and may change its weights."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def is_built(name: str) -> bool:

@@ -3,6 +3,7 @@
 import string
 
 import pytest
+import torch
 from transformers import AutoProcessor, AutoTokenizer
 
 from gbpo import local_model
@@ -33,6 +34,20 @@ def test_an_unknown_builtin_model_names_the_known_ones():
     with pytest.raises(ValueError, match="'builtin:tiny_mth' is not a builtin model.*builtin:tiny_math"):
         local_model("builtin:tiny_mth")
     assert local_model("Qwen/Qwen2.5-0.5B") == "Qwen/Qwen2.5-0.5B"
+
+
+def test_a_builtin_model_is_built_with_one_thread(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    threads = torch.get_num_threads()
+    seen = []
+    monkeypatch.setattr("gbpo.run.models.tiny.build_math", lambda folder: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    try:
+        local_model("builtin:tiny_math")
+        seen.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == [1, 2]
 
 
 def test_a_missing_package_is_named_before_a_model_is_built(monkeypatch, tmp_path):
