@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import sys
 import tempfile
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,7 +58,10 @@ def run(options: argparse.Namespace) -> BenchResult:
     elif options.quick:
         cases = {_QUICK.name: _QUICK}
     model = _qwen() if large else bench_model(options.quick)
-    results = [compare(name, case, model, options.repeats) for name, case in cases.items()]
+    results = []
+    for name, case in cases.items():
+        results.append(compare(name, case, model, options.repeats))
+        print(f"{name}: {results[-1]['speedup']:.2f} times as fast as TRL", file=sys.stderr, flush=True)
     return BenchResult(_COLUMNS, [_row(result) for result in results], results)
 
 
