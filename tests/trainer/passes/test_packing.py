@@ -86,7 +86,7 @@ def test_packed_rows_in_bfloat16_are_as_exact_as_rows_that_are_not_packed(two_st
 
 
 def test_fewer_shapes_do_not_change_the_training(two_steps, monkeypatch):
-    """A row of padding rounds up the number of tokens. This is off on a CPU and on on a GPU, so it is set here."""
+    """A row of padding rounds up the number of tokens. This depends on the device, so it is set here."""
     from gbpo.trainer.base import BaseTrainer
 
     monkeypatch.setattr(BaseTrainer, "_needs_few_shapes", False)
