@@ -60,8 +60,9 @@ def run(options: argparse.Namespace) -> BenchResult:
     model = _qwen() if large else bench_model(options.quick)
     results = []
     for name, case in cases.items():
-        results.append(compare(name, case, model, options.repeats))
-        print(f"{name}: {results[-1]['speedup']:.2f} times as fast as TRL", file=sys.stderr, flush=True)
+        result = compare(name, case, model, options.repeats)
+        print(f"{name}: {result['speedup']:.2f} times as fast as TRL", file=sys.stderr, flush=True)
+        results.append(result)
     return BenchResult(_COLUMNS, [_row(result) for result in results], results)
 
 

@@ -210,9 +210,10 @@ def _chain(sides: list[str]) -> Value | None:
         sides: What stands between the equals signs.
 
     Returns:
-        The last number. If the first side is a name, the equation of the name and the last number. If two numbers
-        differ, and one is no rounding of the other, a wrong equation of them, which equals no answer. None if another
-        side than the first is no number.
+        The last number. If the first side is a name, the result is the equation of the name and the last number.
+        Each number is compared with the first one. If a number is neither equal to it nor a rounding of it, the result
+        is the equation of these two. This equation is wrong, so it equals no answer. The result is None if a side after
+        the first is not a number, or if there are only percentages.
     """
     values = list(map(parse_latex, sides[1:]))
     if any(_constant(value) is None and _percentage(value) is None for value in values):
