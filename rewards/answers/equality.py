@@ -69,6 +69,7 @@ _BRACKET = re.compile(r"[(\[]|\\\{|&")
 _NO_PARENTHESIS = re.compile(r"\[|\\\{|&")
 _FUNCTION = re.compile(r"(?<![A-Za-z\\{])((?=[A-Za-z]*[aeiou])[A-Za-z]{4,}|gcd|lcm|max|min|sum) ?\(")
 _IN_BASE = re.compile(r"([0-9A-F]*[0-9][0-9A-F]*(?=_)|[A-F]{2,}(?=_ ?\{? ?1[1-6]\b))_ ?\{? ?(\d{1,2}) ?\}?")
+_PRIME = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+|([A-Za-z]) ?(?:('+)(?!_)|\^ ?\{? ?((?:\\prime ?)+)\}?)")
 _CLOCK = re.compile(r"(\d{1,2})(?: ?: ?([0-5]\d))?(?:\\text\{([ap]m)\})?")
 _HUNDREDTH = UnevaluatedExpr(Rational(1, 100))
 _OPERATIONS = (Sum, Product, Integral, Limit, Derivative)  # their values are left to math-verify
@@ -172,9 +173,16 @@ def parse_latex(latex: str) -> Value:
         return Mul(parse_latex(latex[:-2]), _HUNDREDTH, evaluate=False)
     if _PLUS_MINUS.search(latex) and not _NO_PARENTHESIS.search(latex):
         latex = ", ".join(both for part in _split(latex, ",") for both in _both_signs(part))
+    latex = _PRIME.sub(_with_index, latex)
     value = _exact(parse_latex_cached(normalize_latex(latex, _PARSER)))
     has_one_element = isinstance(value, FiniteSet) and len(value) == 1 and value.args[0] is not S.EmptySet
     return value.args[0] if has_one_element else value
+
+
+def _with_index(match: re.Match[str]) -> str:
+    """A letter with primes as a letter with an index, because the parser ignores primes."""
+    primes = len(match[2] or "") + (match[3] or "").count("p")
+    return f"{match[1]}_{{{'prime' * primes}}}" if primes else match[0]
 
 
 def _split(latex: str, separator: str) -> list[str]:

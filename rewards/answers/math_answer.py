@@ -85,7 +85,7 @@ class Math:
         - A decimal comma is read only where it starts no list: in 0{,}5 and 0,05. In the answer 2,5 it is read if the
           reference answer is a decimal or a fraction.
         - 3:10 is a time next to another time, and a ratio next to a number. 9 p.m. equals 9.
-        - Primes after a number or a letter are ignored.
+        - Primes after a number are ignored.
         - If a reference answer hangs a worker until it is killed, the completion has the status `timeout`.
 
     The reward is asynchronous, so that TRL can run it at the same time as other rewards. In a script:

@@ -184,6 +184,12 @@ def test_the_value_of_latex(latex, value):
         ("(4,3)", "y = 3, x = 4", True),
         ("(4,3)", "x = 3, y = 4", False),
         ("x = 4, y = 3", "(3,4)", False),
+        # primes after a letter
+        ("B'", "B^{\\prime}", True),
+        ("B", "B'", False),
+        ("y''+y = 0", r"y+y^{\prime\prime} = 0", True),
+        ("y''+y = 0", "2y = 0", False),
+        ("y''+y = 0", "y'+y = 0", False),
     ],
 )
 def test_equality(reference, answer, expected):
