@@ -151,7 +151,9 @@ def parse_latex(latex: str) -> Value:
     for separator, combine in ((_OR, Union), (_AND, Intersection)):
         parts = separator.split(latex)
         if len(parts) > 1 and all(map(_RELATION.search, parts)) and any(map(_SOLUTIONS.search, parts)):
-            return combine(*(_solutions(parse_latex(part)) for part in parts))
+            values = list(map(parse_latex, parts))
+            if len(set().union(*(value.free_symbols for value in values))) < 2:
+                return combine(*map(_solutions, values))
     parts = latex.split(",")
     if len(parts) > 1 and all(map(_INEQUALITY.search, parts)) and len(set(_LETTER.findall(latex))) == 1:
         solutions = [_solutions(parse_latex(part)) for part in parts]

@@ -87,6 +87,9 @@ def test_the_value_of_latex(latex, value):
         ("(3,8)", "x < 3, x > 8", False),
         (r"(-\infty,3)\cup(8,\infty)", r"(8,\infty) or (-\infty,3)", True),
         (r"(-\infty,3)\cup(8,\infty)", r"(8,\infty), (-\infty,4)", False),
+        (r"x < 3 \text{ or } x > 8", r"x < 3 \text{ or } y > 8", False),
+        (r"x < 3 \text{ and } y > 8", r"y > 8 \text{ and } x < 3", True),
+        (r"x < 3 \text{ and } y > 8", r"y < 3 \text{ and } x > 8", False),
         # lists with percentages
         (r"30\%, 70\%", r"70\%, 30\%", True),
         (r"30\%, 70\%", "0.3, 0.7", True),
