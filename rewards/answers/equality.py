@@ -291,6 +291,11 @@ def _is_inequality(value: Value) -> bool:
     )
 
 
+def _is_list(value: Value) -> bool:
+    r"""Whether a value is a list, or an equation of a name and a list: the parser reads `x \in \{2, 5\}` as one."""
+    return isinstance(value.rhs if isinstance(value, Equality) else value, FiniteSet)
+
+
 def _as_sets(values: tuple[Value, Value]) -> tuple[Value, Value]:
     """Inequalities as the sets of their solutions, if both values are inequalities or sets."""
     sets = [value.rhs if isinstance(value, Equality) else value for value in values]  # x in [1, 2] is an equality here
@@ -432,7 +437,7 @@ def equal(expected: Value, answer: Value) -> bool:
         if same is not None:
             return same
     pair = (expected, answer)
-    if any(isinstance(value, FiniteSet) for value in pair) and any(map(_is_inequality, pair)):
+    if any(map(_is_list, pair)) and any(map(_is_inequality, pair)):
         return False  # the list {2, 5} does not equal 2 < x < 5
     return sympy_expr_eq(*_as_sets(_as_roots(_as_points(pair))), DIGITS, DIGITS)
 

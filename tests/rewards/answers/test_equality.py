@@ -70,6 +70,8 @@ def test_the_value_of_latex(latex, value):
         ("(3,8)", r"3 < x \text{ or } x < 8", False),
         ("(-4,4)", "|x| < 4", True),
         (r"3 < x < 8", r"\{3,8\}", False),
+        (r"x \in \{3,8\}", "3 < x < 8", False),
+        (r"x \in \{3,8\}", "x = 3, x = 8", True),
         (r"\{2\}\cup(3,8)", r"x = 2 \text{ or } 3 < x < 8", True),
         (r"\{2\}\cup(3,8)", r"x = 2 \text{ and } 3 < x < 8", False),
         (r"\mathbb{R}", r"(-\infty,\infty)", True),
