@@ -321,6 +321,28 @@ def _as_points(values: tuple[Value, Value]) -> tuple[Value, Value]:
     return first, second
 
 
+def _as_equations(values: tuple[Value, Value]) -> tuple[Value, Value]:
+    """Chains of names, such as `a = b = 2`, as lists of equations, unless one value is an expression."""
+    if any(isinstance(value, Expr) for value in values):
+        return values
+    first, second = map(_without_chains, values)
+    return first, second
+
+
+def _without_chains(value: Value) -> Value:
+    """A chain of names as a list of equations, also inside a list; other values as they are."""
+    parts = value._unsorted_args if isinstance(value, FiniteSet) else [value]
+    equations = [equation for part in parts for equation in _chain_of_names(part)]
+    return FiniteSet(*equations) if len(equations) > len(parts) else value
+
+
+def _chain_of_names(value: Value) -> list[Value]:
+    equations = value._unsorted_args if isinstance(value, And) else []
+    if not equations or not all(isinstance(one, Equality) and one.lhs.is_Symbol for one in equations):
+        return [value]
+    return [Equality(one.lhs, equations[-1].rhs, evaluate=False) for one in equations]
+
+
 def _as_roots(values: tuple[Value, Value]) -> tuple[Value, Value]:
     """The values of one variable in two lists, such as `x = 1, x = 2` and `x_1 = 2, x_2 = 1`.
 
@@ -439,7 +461,7 @@ def equal(expected: Value, answer: Value) -> bool:
     pair = (expected, answer)
     if any(map(_is_list, pair)) and any(map(_is_inequality, pair)):
         return False  # the list {2, 5} does not equal 2 < x < 5
-    return sympy_expr_eq(*_as_sets(_as_roots(_as_points(pair))), DIGITS, DIGITS)
+    return sympy_expr_eq(*_as_sets(_as_roots(_as_points(_as_equations(pair)))), DIGITS, DIGITS)
 
 
 def _is_same_list(expected: Value, answer: FiniteSet) -> bool:

@@ -189,6 +189,14 @@ def test_the_value_of_latex(latex, value):
         ("(4,3)", "y = 3, x = 4", True),
         ("(4,3)", "x = 3, y = 4", False),
         ("x = 4, y = 3", "(3,4)", False),
+        # chains of names
+        ("a = b = c = 4", "a = 4", False),
+        ("a = b = c = 4", "a = 4, b = 4, c = 4", True),
+        ("a = b = c = 4", "(4,4,4)", True),
+        ("a = b = c = 4", "(4,4,3)", False),
+        ("a = 3, b = c = 4", "(3,4,4)", True),
+        ("a = 3, b = c = 4", "a = 3, b = 4", False),
+        ("4", "a = b = 4", True),
         # primes after a letter
         ("B'", "B^{\\prime}", True),
         ("B", "B'", False),
