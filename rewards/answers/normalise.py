@@ -153,6 +153,7 @@ _TEXT_IN_BRACES = re.compile(r"(?<=\d)\s*\{\s*(\\text\{[^{}]*\})\s*\}")
 _TEXTS = re.compile(r"\\text\{[^{}]*\}(?: ?\\text\{[^{}]*\})+")
 _ROMAN = re.compile(r"(\s*)\\(?:mathrm|text)\s*(?=\{)")
 _ELLIPSIS = re.compile(r"(?<![\d.])(\d*\.\d*?)(?:(\d)\2{2,}|(\d{2,}?)\3+) ?(?:\.{3}|\\[lc]?dots)(?=\s*$)")  # 0.333...
+_DOTS_IN_LIST = re.compile(r"(?<=,) ?(?:\.{3}|\\(?:[lc]?dots|dots[bcm])(?![A-Za-z]))")
 _TRAILING = re.compile(r"[\s.,;]+$|(?<=[^\\])\\+$")
 _LEADING = re.compile(r"^(?:\s|=|:|\\(?:approx|therefore|implies|Rightarrow|to|sim|simeq|equiv)(?![A-Za-z]))+")
 _FUNCTION = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|lg")
@@ -177,7 +178,7 @@ def _decoration(text: str) -> str:
     text = _rewrite_groups(text, _TEXT_FONT, lambda _, content: rf"\text{{{content}}}")
     text = _rewrite_groups(text, _ROMAN, _roman)
     text = _TEXT_IN_TEXT.sub(r"\\text{\1}", text)
-    text = _SPACE.sub(" ", text)
+    text = _DOTS_IN_LIST.sub(r" \\text{dots}", _SPACE.sub(" ", text))
     text = _TEXT_IN_BRACES.sub(r" \1", text)
     text = _LEADING.sub("", _TRAILING.sub("", text))
     if text.startswith("{") and _group_end(text, 0) == len(text):

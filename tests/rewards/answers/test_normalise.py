@@ -281,6 +281,10 @@ from rewards.answers.normalise import is_word, normalise, read_choice, read_deci
         ("②⑤", r"\text{circled2and5}"),
         (r"\text{⑤、②}", r"\text{circled2and5}"),
         ("②+⑤", "②+⑤"),
+        # a list that goes on
+        (r"\{1, 9, \ldots\}", r"\{1, 9, \text{dots}\}"),
+        ("1, 9, ...", r"1, 9, \text{dots}"),
+        ("1, 2, …, 9", r"1, 2, \text{dots}, 9"),
         # units in lists
         (r"1\text{ kg}, 9\text{ kg}", "1, 9"),
         (r"(1\text{ m}, 9\text{ s})", "(1, 9)"),
