@@ -23,7 +23,14 @@ from ..shared.concurrency import run_in_thread
 from ..shared.references import extraction_hint
 from ..shared.workers import Workers
 from .equality import Value, equal, is_rounding, parse_latex
-from .normalise import normalise, read_choice, read_decimal_comma, read_letters, read_modulus
+from .normalise import (
+    is_closed_at_infinity,
+    normalise,
+    read_choice,
+    read_decimal_comma,
+    read_letters,
+    read_modulus,
+)
 from .plain_numbers import other_spellings, parse_number
 
 SOFT_LIMIT = 1.0  # seconds of CPU time for each of three steps: read the reference answer, read the answer, compare
@@ -248,6 +255,8 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
             return "wrong"
         expected_value = _within(soft_limit, _value, expected)
         status_if_raised = "unparsed"
+        if _within(soft_limit, is_closed_at_infinity, answer) and not is_closed_at_infinity(expected):
+            return "wrong"
         if isinstance(expected_value, Rational) and not expected_value.is_integer:
             answer = read_decimal_comma(answer)
         values = _within(soft_limit, _values, answer)

@@ -357,6 +357,7 @@ _BUILDER = re.compile(r"\\\{ ?([A-Za-z])(?: ?\\in ?\\mathbb\{R\})? ?(?:\\mid|\\v
 _BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb) ?\{? ?([A-Z]) ?\}?")
 _SEMICOLON = re.compile(r"(?:(?<=\[)|(?<=[(\]]))([^\[\](),;]+);([^\[\](),;]+)(?=[\[\])])")
 _OPEN_INTERVAL = re.compile(r"([\[\]])([^\[\](),;]+),([^\[\](),;]+)([\[\]])")
+_CLOSED_AT_INFINITY = re.compile(r"\[ ?-\\infty|\\infty ?\]")
 _PARAMETER = re.compile(
     r"(?<=[\w})\]]) ?[,;]? ?(?:\\text\{ ?(?:for|where|with) ?(?:any|all|some)? ?\})?"
     r" ?(\()? ?[a-z] ?\\in ?\\mathbb\{[NQRZ]\}(?:\^[+*])? ?(?(1)\))$"
@@ -681,6 +682,11 @@ def read_modulus(text: str) -> int | None:
     r"""The modulus at the end of an answer, such as 7 in `x \equiv 3 \pmod{7}`; None if there is none."""
     match = _MODULUS.search(_decoration(text)) if "mod" in text else None
     return int(next(filter(None, match.groups()))) if match else None
+
+
+def is_closed_at_infinity(text: str) -> bool:
+    r"""Whether an interval includes infinity, as in `[0, \infty]`: the parser reads such an end as an open one."""
+    return _CLOSED_AT_INFINITY.search(normalise(text)) is not None
 
 
 def _letters(text: str) -> str:

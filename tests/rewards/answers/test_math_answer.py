@@ -53,6 +53,11 @@ def shared():
         (r"\boxed{(1,2)}", "1<x<2", "ok"),
         (r"\boxed{1<x<2}", "(1,2)", "ok"),
         (r"\boxed{1<x<2}", "x < 2", "wrong"),
+        # infinity is in no interval, unless the reference answer says so
+        (r"\boxed{[5,\infty]}", r"[5,\infty)", "wrong"),
+        (r"\boxed{\left[-\infty, 5\right)}", r"x < 5", "wrong"),
+        (r"\boxed{]-\infty, 5]}", r"x \le 5", "ok"),
+        (r"\boxed{[5,\infty)}", r"[5,\infty]", "ok"),
         # of two moduli, both count
         (r"\boxed{n \equiv 4 \pmod{9}}", r"n \equiv 4 \pmod 9", "ok"),
         (r"\boxed{n \equiv 4 \text{ (mod 9)}}", r"4 \pmod 9", "ok"),
