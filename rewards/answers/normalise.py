@@ -334,9 +334,12 @@ _COMBINATION = re.compile(
 _NAMED_BASE = re.compile(r"(?<=[0-9A-F)]) ?(?:\\text\{ ?)?\(? ?(?:in )?(?<![A-Za-z])base (?:\} ?)?(\w+) ?\)?(?: ?\})?$")
 _NUMBERS = """
     zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-    eighteen nineteen twenty
+    eighteen nineteen
 """.split()
-_NUMBER_NAMES = {name: str(number) for number, name in enumerate(_NUMBERS)}
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_NUMBER_NAMES = {
+    name: number for number, name in enumerate(_NUMBERS + [ten + one for ten in _TENS for one in ("", *_NUMBERS[1:10])])
+}
 _TEXT_DIGITS = re.compile(r"(?<!\{)\\text\{ ?([0-9A-F]+) ?\}")
 _DIGITS_IN_BASE = re.compile(r"\(? ?([0-9A-F]+) ?\)? ?_ ?(?:\{ ?(?:\\text\{ ?(\w+) ?\}|\(? ?(\d+) ?\)?) ?\}|(\d+))")
 _PERCENT = re.compile(r"\\text\{ ?(?:percent|percentage|pct|\\?%) ?\}|(?<![A-Za-z])(?:percent|pct)(?![A-Za-z])|\\?%")
@@ -372,7 +375,7 @@ def _code(text: str) -> str:
     text = _NAMED_BASE.sub(r"_{\1}", text)
     match = _DIGITS_IN_BASE.fullmatch(_TEXT_DIGITS.sub(r"\1", text))
     if match and ("(" in text or r"\text" in text):
-        text = f"{match[1]}_{{{_NUMBER_NAMES.get(match[2] or '', match[2]) or match[3] or match[4]}}}"
+        text = f"{match[1]}_{{{_NUMBER_NAMES.get(match[2], match[2]) or match[3] or match[4]}}}"
     text = _COMBINATION.sub(lambda match: r"\binom{{{}}}{{{}}}".format(*filter(None, match.groups())), text)
     text = _NESTED_LIST.sub(_matrix, text)
     text = _SET_MINUS.sub(r"\\setminus ", _EXCEPT.sub(r"\\mathbb{R}\\setminus\\{\1\\}", text))
@@ -456,8 +459,10 @@ _ANGLE = re.compile(  # a conditional group: a parenthesis closes if one opens
     r"(\\(?:sin|cos|tan|cot|sec|csc)(?: ?\^ ?\{\d\})?) ?([({] ?)?(\d+(?:\.\d+)?)"
     rf"(?:{_DEGREE}|\\degrees?(?![A-Za-z])) ?(?(2)[)}}])"
 )
-_SCALE = re.compile(r"(?<=\d)( ?\\text\{)? ?(?:\b(hundred|thousand|million|billion|trillion)\b|([万亿]))")
-_SCALES = {"hundred": 2, "万": 4, "亿": 8, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALES = {"dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "lakh": "10^{5}", "million": "10^{6}"}
+_SCALES |= {"crore": "10^{7}", "billion": "10^{9}", "trillion": "10^{12}", "万": "10^{4}", "亿": "10^{8}"}
+_SCALE = re.compile(rf"(?<=\d)( ?\\text\{{)? ?({'|'.join(_SCALES)})s?(?![A-Za-z])")
+_NUMBER_IN_WORDS = re.compile(rf"({'|'.join(_NUMBER_NAMES)})?({'|'.join(_SCALES)})?")
 _ORDINAL = re.compile(r"(?<=\d) ?(?:\^ ?)?(?:\{ ?)?(?:\\text\{ ?)?(?:st|nd|rd|th)\b(?: ?\})*$")
 _LETTER = r"[^\W\d_]"
 _UNIT_POWER = r"\^ ?\{?-?[1-9]\}?"
@@ -479,8 +484,9 @@ _GREEK_UNIT = re.compile(r"(?<=\d) ?(?:\\text\{ ?\} ?)?\\(?:Omega|mu ?\\text\{[^
 _FOREIGN_UNIT = re.compile(r"(?<=[\d})]) ?[^\W\d_A-Za-z\u0370-\u03ff]+$")
 _SECOND_ANSWER = re.compile(
     r"\d|\b(?:or|and|not|plus|minus|below|oder|und|nicht|ou|et|pas|wrong|incorrect|false)\b|[或和与不非〇零一二三四五六七八九十百千半]"
+    rf"|\b(?:{'|'.join(_NUMBERS[2:] + _TENS)})\b(?!-)"
     r"|^ ?(?:squared|cubed|half|twice|doubled|tripled|halved|factorial)\b"
-    r"|^ ?(?:thirds|(?:four|fif|six|seven|eigh|nin|ten|hundred|thousand)ths)\b"
+    r"|^ ?(?:halves|thirds|(?:four|fif|six|seven|eigh|nin|ten|hundred|thousand)ths)\b"
 )
 _ATTACHED_UNIT = re.compile(r"(?<=[\d}])(?:(?:cm|mm|km|kg)(?:\^ ?\{?[23]\}?|/[hs])?| ?m/s(?:\^ ?\{?2\}?)?)$")
 _OPEN_END = re.compile(r"(?:[-+*/=<>,;:^_(\[]|\\(?:cdot|times|pm|le|ge|ne|in|cup|cap|setminus|land|lor))$")
@@ -523,7 +529,7 @@ _UNIT_NAMES = {"lb": "p", "lbs": "p"}  # other units are named by their first le
 _MEASURES = re.compile(rf"{_MEASURE}(?:,? ?(?:and )?{_MEASURE})+")
 _NAMES = {"allrealnumbers": r"\mathbb{R}", "allreals": r"\mathbb{R}", "allintegers": r"\mathbb{Z}"}
 _NAMES |= {**dict.fromkeys(("emptyset", "nosolution", "nosolutions"), r"\emptyset"), "infinity": r"\infty"}
-_NAMES |= {"doesnotexist": r"\text{dne}", **_NUMBER_NAMES}
+_NAMES["doesnotexist"] = r"\text{dne}"
 _WHOLE_TEXT = re.compile(r"\\text\{ ?([^{}]*) ?\}")
 _WORD_SEPARATOR = re.compile(r" *(?:,? and|[,;]) +")
 _PHRASE = re.compile(r"(?:(?:[Aa]n?|[Tt]he) (?=[A-Za-z-]{3}))?([A-Za-z]+(?:[ '-][A-Za-z]+)*)")
@@ -571,7 +577,7 @@ def _words(text: str) -> str:
     whole = _WHOLE_TEXT.fullmatch(text)
     if whole and re.match(r"[-+(.]*\d", whole[1]):
         text = whole[1].strip().rstrip(" .")
-    text = _SCALE.sub(lambda match: rf"\cdot 10^{{{_SCALES[match[2] or match[3]]}}}{match[1] or ''}", text)
+    text = _SCALE.sub(lambda match: rf"\cdot {_SCALES[match[2]]}{match[1] or ''}", text)
     text = _GREEK_UNIT.sub("", _UNIT_IN_PARENTHESES.sub(r" \1", text))
     text = _UNIT_FRACTION.sub("", _MODULUS.sub("", _ORDINAL.sub("", text)))
     text = _LISTED_UNIT.sub(_without_unit, _UNIT_AND.sub(r"\\text{\1}\\text{ \2 }", text))
@@ -596,6 +602,9 @@ def _words(text: str) -> str:
         phrase or any((is_word(part) and len(part) > 2) or part in _CONNECTIVES for part in re.split("[ '-]", letters))
     ):
         name = re.sub("[^a-z]", "", match[1].lower())
+        if words := _NUMBER_IN_WORDS.fullmatch(name):
+            number, scale = words.groups()
+            return str(_NUMBER_NAMES[number or "one"]) + (rf"\cdot {_SCALES[scale]}" if scale else "")
         return _NAMES.get(name, rf"\text{{{name}}}")
     return text
 
