@@ -65,6 +65,7 @@ def _vulgar(match: re.Match[str]) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 _CLOSING = {"{": "}", "(": ")", "[": "]"}
+_COMMAND_AT_END = re.compile(r"\\[A-Za-z]+$")
 
 
 def _group_end(text: str, start: int) -> int | None:
@@ -87,8 +88,9 @@ def _rewrite_groups(text: str, head: re.Pattern[str], rewrite: Callable[[re.Matc
     for match in reversed(list(head.finditer(text))):
         end = _group_end(text, match.end()) if match.end() < len(text) else None
         if end is not None:
-            content = text[match.end() + 1 : end - 1]
-            text = text[: match.start()] + rewrite(match, content) + text[end:]
+            before, written = text[: match.start()], rewrite(match, text[match.end() + 1 : end - 1])
+            is_joined = written[:1].isalpha() and _COMMAND_AT_END.search(before)  # \cdot\mathbf{b} is \cdot b
+            text = f"{before}{' ' if is_joined else ''}{written}{text[end:]}"
     return text
 
 

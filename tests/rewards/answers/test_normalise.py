@@ -332,6 +332,9 @@ from rewards.answers.normalise import is_word, normalise, read_choice, read_deci
         (r"19m\pi \quad (m \in \mathbb{Z})", r"19m\pi"),
         (r"[m, m+9], m \in \mathbb Z", "[m, m+9]"),
         (r"\text{Does not exist}", r"\text{dne}"),
+        # a font after a command
+        (r"a\cdot\mathbf{b}", r"a\cdot b"),
+        (r"e^{\pi\mathrm{i}}", r"e^{\pi {I}}"),
         # the imaginary unit
         (r"3-\mathrm{i}", "3-{I}"),
         (r"\sin 2i + \pi", r"\sin 2{I} + \pi"),
