@@ -30,6 +30,7 @@ from .normalise import (
     read_decimal_comma,
     read_letters,
     read_modulus,
+    with_parameter,
 )
 from .plain_numbers import other_spellings, parse_number
 
@@ -259,7 +260,7 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
             return "wrong"
         if isinstance(expected_value, Rational) and not expected_value.is_integer:
             answer = read_decimal_comma(answer)
-        values = _within(soft_limit, _values, answer)
+        values = _within(soft_limit, _values, _within(soft_limit, with_parameter, answer, expected))
         status_if_raised = "wrong"
         return "ok" if any(_within(soft_limit, equal, expected_value, value) for value in values) else "wrong"
     except _TooSlowError:

@@ -359,13 +359,16 @@ _ARGUMENT_BEFORE_DOT = re.compile(
     r" ?(?=\\(?:cdot|times)|\*|/ ?\\(?:(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln)(?![A-Za-z]))"
 )
 _BUILDER = re.compile(r"\\\{ ?([A-Za-z])(?: ?\\in ?\\mathbb\{R\})? ?(?:\\mid|\\vert|\\colon|:|\|) ?(.*\b\1\b.*?) ?\\\}")
-_BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb) ?\{? ?([A-Z]) ?\}?")
+_BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb) ?\{? ?([A-Z]) ?\}?|(?<=\\in) ?([NQRZ])(?![A-Za-z])")
 _SEMICOLON = re.compile(r"(?:(?<=\[)|(?<=[(\]]))([^\[\](),;]+);([^\[\](),;]+)(?=[\[\])])")
 _OPEN_INTERVAL = re.compile(r"([\[\]])([^\[\](),;]+),([^\[\](),;]+)([\[\]])")
 _CLOSED_AT_INFINITY = re.compile(r"\[ ?-\\infty|\\infty ?\]")
+_INTEGER = r"\\in ?\\mathbb\{[NQRZ]\}(?:\^[+*])?|\\text\{ ?(?:is )?(?:an? |any )?(?:[a-z-]+ )?integer ?\}"
 _PARAMETER = re.compile(
-    r"(?<=[\w})\]]) ?[,;]? ?(?:\\text\{ ?(?:for|where|with) ?(?:any|all|some)? ?\})?"
-    r" ?(\()? ?[a-z] ?\\in ?\\mathbb\{[NQRZ]\}(?:\^[+*])? ?(?(1)\))$"
+    r"(?<=[\w})\]]) ?[,;]? ?(?:"
+    r"\\text\{ ?(?:for|where|with) (?:[a-z]+ )*(?:any|all|every|real|integers?|numbers?) ?\} ?([a-z])"
+    r"|(?:\\text\{ ?(?:for|where|with) ?(?:any|all|some)? ?\})?"
+    rf" ?(\()? ?([a-z]) ?(?:{_INTEGER}) ?(?(2)\)))$"
 )
 _ARGUMENT = re.compile(r" *(?:(\d)|([A-Za-z])|(\\[A-Za-z]+))")
 
@@ -383,7 +386,7 @@ def _code(text: str) -> str:
     text = _SET_MINUS.sub(r"\\setminus ", _EXCEPT.sub(r"\\mathbb{R}\\setminus\\{\1\\}", text))
     text = _RELATION.sub(lambda match: _RELATIONS[match[0]], text)
     text = _INFINITY.sub(r"\\infty ", text)
-    text = _BLACKBOARD.sub(r"\\mathbb{\1}", text)
+    text = _blackboard(text)
     text = _BUILDER.sub(r"\2", text)
     text = _PARAMETER.sub("", text)
     text = _SEMICOLON.sub(r"\1,\2", text) if "[" in text or "]" in text else text
@@ -409,6 +412,10 @@ def _code(text: str) -> str:
     text = _POWER.sub(r"^{\1}", text)
     text = _CHOOSE.sub(lambda match: r"\binom{{{}}}{{{}}}".format(*filter(None, match.groups())), text)
     return _fractions(text)
+
+
+def _blackboard(text: str) -> str:
+    return _BLACKBOARD.sub(r"\\mathbb{\1\2}", text)
 
 
 def _call_of_two(match: re.Match[str], content: str) -> str:
@@ -693,6 +700,23 @@ def read_modulus(text: str) -> int | None:
     r"""The modulus at the end of an answer, such as 7 in `x \equiv 3 \pmod{7}`; None if there is none."""
     match = _MODULUS.search(_decoration(text)) if "mod" in text else None
     return int(next(filter(None, match.groups()))) if match else None
+
+
+def with_parameter(text: str, reference: str) -> str:
+    r"""An answer with the parameter of the reference answer, if both say which letter it is.
+
+    >>> with_parameter(r"2n\pi, n \in \mathbb{Z}", r"k\pi, k \in \mathbb{Z}")
+    '2k\\pi, k \\in \\mathbb{Z}'
+    """
+    own, other = _parameter(text), _parameter(reference)
+    if own is None or other is None or re.search(rf"(?<![A-Za-z\\]){other}(?![A-Za-z])", text):
+        return text
+    return re.sub(rf"(?<![A-Za-z\\]){own}(?![A-Za-z])", other, text)
+
+
+def _parameter(text: str) -> str | None:
+    match = _PARAMETER.search(_blackboard(_decoration(_unicode(text))))
+    return match and (match[1] or match[3])
 
 
 def is_closed_at_infinity(text: str) -> bool:

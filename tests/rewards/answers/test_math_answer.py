@@ -64,6 +64,9 @@ def shared():
         (r"\boxed{4}", r"n \equiv 4 \pmod 9", "ok"),
         (r"\boxed{n \equiv 4 \pmod{11}}", r"n \equiv 4 \pmod 9", "wrong"),
         (r"\boxed{4 \pmod{11}}", r"n \equiv 4 \text{ (mod 9)}", "wrong"),
+        # the letter of a parameter does not count
+        (r"\boxed{4+2n\pi, n \in \mathbb{Z}}", r"4+2k\pi, k \in \mathbb{Z}", "ok"),
+        (r"\boxed{4+3n\pi, n \in \mathbb{Z}}", r"4+2k\pi, k \in \mathbb{Z}", "wrong"),
         # a set that contains the empty set has an element
         (r"\boxed{\{\}}", r"\emptyset", "ok"),
         (r"\boxed{\{\emptyset\}}", r"\emptyset", "wrong"),

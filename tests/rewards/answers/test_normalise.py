@@ -2,7 +2,7 @@ r"""Rewriting answers: each kind of spelling, and what must not be rewritten."""
 
 import pytest
 
-from rewards.answers.normalise import is_word, normalise, read_choice, read_decimal_comma, read_letters
+from rewards.answers.normalise import is_word, normalise, read_choice, read_decimal_comma, read_letters, with_parameter
 
 
 @pytest.mark.parametrize(
@@ -331,6 +331,10 @@ from rewards.answers.normalise import is_word, normalise, read_choice, read_deci
         (r"1\text{F}_{16}", "1F_{16}"),
         (r"19m\pi \quad (m \in \mathbb{Z})", r"19m\pi"),
         (r"[m, m+9], m \in \mathbb Z", "[m, m+9]"),
+        (r"19m\pi,\ m\text{ is an integer}", r"19m\pi"),
+        (r"19m\pi \text{ for all integers } m", r"19m\pi"),
+        (r"h(t) = 19t \text{ for all real } t", "19t"),
+        (r"x \in R", r"x \in\mathbb{R}"),
         (r"\text{Does not exist}", r"\text{dne}"),
         # a font after a command
         (r"a\cdot\mathbf{b}", r"a\cdot b"),
@@ -419,6 +423,19 @@ def test_the_letters_of_several_choices(text, letters):
 )
 def test_a_comma_that_may_be_a_decimal_comma(text, with_point):
     assert read_decimal_comma(text) == with_point
+
+
+@pytest.mark.parametrize(
+    ("text", "renamed"),
+    [
+        (r"9+2n\pi, n \in \mathbb{Z}", r"9+2m\pi, m \in \mathbb{Z}"),
+        (r"9+2n\pi \text{ for integer } n", r"9+2m\pi \text{ for integer } m"),
+        (r"9+2n\pi+m, n \in \mathbb{Z}", r"9+2n\pi+m, n \in \mathbb{Z}"),  # two letters stay two
+        (r"9+2n\pi", r"9+2n\pi"),
+    ],
+)
+def test_the_parameter_of_the_reference_answer(text, renamed):
+    assert with_parameter(text, r"9+2m\pi, m \in ℤ") == renamed
 
 
 @pytest.mark.parametrize("letters", ["metres", "feet", "km", "oz", "cells", "film"])
