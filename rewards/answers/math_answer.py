@@ -299,7 +299,7 @@ def _values(answer: str) -> list[Value]:
     r"""The value of an answer. Of an answer such as `\frac13 \approx 0.33`, the value and its rounding."""
     answer = _ROUNDED_IN_PARENTHESES.sub(r"\\approx \1", answer)
     parts = [part for part in _APPROXIMATELY.split(answer) if not _EMPTY_OR_VARIABLE.fullmatch(part)]
-    values = list(map(_value, parts))
+    values = list(map(_value, parts or [answer]))
     if not all(is_rounding(values[0], value) for value in values[1:]):
         raise ValueError(f"{answer!r} has a number that is not the rounding of the first one.")
     return values

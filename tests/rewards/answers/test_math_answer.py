@@ -87,6 +87,10 @@ def shared():
         (r"\boxed{\frac{5}{7} \text{ or approximately } 0.714}", r"\frac57", "ok"),
         (r"\boxed{\frac{4}{7} \text{ (or } 0.714)}", "0.714", "unparsed"),
         (r"\boxed{\frac{4}{7}\ (\approx 0.714)}", r"\frac47", "unparsed"),
+        # the answer is one letter
+        (r"\boxed{$x$}", "x", "ok"),
+        (r"\boxed{\mathbf{x}}", "x", "ok"),
+        (r"\boxed{$x$}", "4", "wrong"),
         # a decimal comma next to a number that is not whole
         (r"\boxed{5,75}", "5.75", "ok"),
         (r"\boxed{5,75}", r"\frac{23}{4}", "ok"),
