@@ -221,14 +221,14 @@ _UNIT_VECTOR = re.compile(
     rf"{_VECTOR_FONT}\s*\{{\s*{_VECTOR_FONT}\s*\{{\s*\\?([ijk])(?:math)?\s*\}}\s*\}}"
     rf"|{_VECTOR_FONT}(?:\s*\{{\s*\\?([ijk])(?:math)?\s*\}}|\s+([ijk])(?![A-Za-z]))"
 )
+_VECTOR = re.compile(r"\\(?:vec|overrightarrow)(?:\s*\{\s*([A-Za-z])\s*\}|\s+([A-Za-z])(?![A-Za-z]))")
 _TERM = re.compile(r"[\s$]*([+-]?)([^<>+-]*)<([ijk])>[\s$.]*")
 
 
 def _unit_vectors(text: str) -> str:
-    r"""A sum of unit vectors, such as `3\mathbf{i} - 5\mathbf{k}`, as a point."""
+    r"""A sum of unit vectors, such as `3\mathbf{i} - 5\mathbf{k}`, as a point; other vectors without an arrow."""
     marked = _UNIT_VECTOR.sub(lambda match: f"<{match[1] or match[2] or match[3]}>", text)
-    if marked == text:
-        return text
+    text = _VECTOR.sub(lambda match: f" {match[1] or match[2]}", text)
     terms = list(_TERM.finditer(marked))
     coordinates = {term[3]: term[1].strip("+") + (term[2].strip(" $") or "1") for term in terms}
     if "".join(term[0] for term in terms) != marked or not 1 < len(coordinates) == len(terms):
@@ -321,9 +321,10 @@ _COMPLEX = re.compile(r"(\(?[-+]?[\d.]+ ?[-+] ?[\d.]*)j(\)?)")
 _POWER = re.compile(r"\^ ?([+-]?\d+(?:\.\d+)?|[+-]\w)")
 _POWER_GROUP = re.compile(r"\^ ?(?=\()")
 _TIMES_TEN = re.compile(r"(?<=\d) ?[xX*] ?(?=10 ?\^)")
-_RELATIONS = {">=": r"\ge ", "<=": r"\le ", "!=": r"\ne ", r"\geq": r"\ge", r"\leq": r"\le", r"\neq": r"\ne"}
-_RELATIONS |= {r"\varnothing": r"\emptyset", r"\geqslant": r"\ge", r"\leqslant": r"\le", r"\lt": "<", r"\gt": ">"}
-_RELATION = re.compile(r"[<>!]=|\\(?:[gl]eq(?:slant)?|neq|[lg]t|varnothing)(?![A-Za-z])")
+_RELATIONS = {">=": r"\ge ", "<=": r"\le ", "!=": r"\ne ", r"\not=": r"\ne ", r"\neq": r"\ne"}
+_RELATIONS |= {r"\varnothing": r"\emptyset", r"\geq": r"\ge", r"\leq": r"\le"}
+_RELATIONS |= {r"\geqslant": r"\ge", r"\leqslant": r"\le", r"\lt": "<", r"\gt": ">"}
+_RELATION = re.compile(r"[<>!]=|\\not ?=|\\(?:[gl]eq(?:slant)?|neq|[lg]t|varnothing)(?![A-Za-z])")
 _UNION = re.compile(r"(?<=[)\]}]) ?(?:U|\\text\{ ?(?:U|union) ?\}|\bunion\b) ?(?=[(\[\\{])")
 _OR_BETWEEN_INTERVALS = re.compile(r"(?<=[)\]]) ?(?:\\text\{ ?or ?\}|\bor\b|\\lor) ?(?=[(\[])")
 _SET_MINUS = re.compile(r"(?<=[})\]]) ?(?:-|\\backslash(?![A-Za-z])) ?(?=\\\{)")
@@ -331,7 +332,8 @@ _EXCEPT = re.compile(r"\\text\{ ?all real(?: number)?s? except(?: for)? ?\}(?:x 
 _NESTED_LIST = re.compile(r"\[ ?((?:\[[^\[\]]*\] ?, ?)+\[[^\[\]]*\]) ?\]")
 _COMBINATION = re.compile(
     r"(?:\{\}|(?<![\w}]))[_^] ?\{? ?(\w+) ?\}? ?\\?C ?_ ?\{? ?(\w+) ?\}?"
-    r"|(?<![\w\\])C ?_ ?\{? ?(\d+) ?\}? ?\^ ?\{? ?(\d+) ?\}?"
+    r"|(?<![\w\\])C ?_ ?\{? ?(\d+) ?\}? ?\^ ?\{? ?(\d+) ?\}?|(?<![\w.])(\d+) ?C ?(\d+)(?![\w.])"
+    r"|(?<![\w\\])C ?\( ?(\d+) ?, ?(\d+) ?\)"
 )
 _NAMED_BASE = re.compile(r"(?<=[0-9A-F)]) ?(?:\\text\{ ?)?\(? ?(?:in )?(?<![A-Za-z])base (?:\} ?)?(\w+) ?\)?(?: ?\})?$")
 _NUMBERS = """
@@ -358,6 +360,10 @@ _ARGUMENT_BEFORE_DOT = re.compile(
     r"((?:\d+(?:\.\d+)?)? ?[A-Za-z]|\d+(?:\.\d+)?|\\(?:pi|theta|alpha|beta))"
     r" ?(?=\\(?:cdot|times)|\*|/ ?\\(?:(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln)(?![A-Za-z]))"
 )
+_FUNCTION_IN_BRACES = re.compile(
+    r"(?<![A-Za-z}])\{ ?(\\(?:(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln)(?: ?\^ ?(?:\d|\{\d+\}))?) ?\}"
+)
+_MAXIMUM_OF_SET = re.compile(r"\\(max|min) ?\\\{(.*?)\\\}")
 _BUILDER = re.compile(r"\\\{ ?([A-Za-z])(?: ?\\in ?\\mathbb\{R\})? ?(?:\\mid|\\vert|\\colon|:|\|) ?(.*\b\1\b.*?) ?\\\}")
 _BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb) ?\{? ?([A-Z]) ?\}?|(?<=\\in) ?([NQRZ])(?![A-Za-z])")
 _SEMICOLON = re.compile(r"(?:(?<=\[)|(?<=[(\]]))([^\[\](),;]+);([^\[\](),;]+)(?=[\[\])])")
@@ -381,10 +387,10 @@ def _code(text: str) -> str:
     match = _DIGITS_IN_BASE.fullmatch(_TEXT_DIGITS.sub(r"\1", text))
     if match and ("(" in text or r"\text" in text):
         text = f"{match[1]}_{{{_NUMBER_NAMES.get(match[2], match[2]) or match[3] or match[4]}}}"
-    text = _COMBINATION.sub(lambda match: r"\binom{{{}}}{{{}}}".format(*filter(None, match.groups())), text)
+    text = _COMBINATION.sub(_combination, text)
     text = _NESTED_LIST.sub(_matrix, text)
     text = _SET_MINUS.sub(r"\\setminus ", _EXCEPT.sub(r"\\mathbb{R}\\setminus\\{\1\\}", text))
-    text = _RELATION.sub(lambda match: _RELATIONS[match[0]], text)
+    text = _RELATION.sub(lambda match: _RELATIONS[match[0].replace(" ", "")], text)
     text = _INFINITY.sub(r"\\infty ", text)
     text = _blackboard(text)
     text = _BUILDER.sub(r"\2", text)
@@ -406,6 +412,7 @@ def _code(text: str) -> str:
     text = _BARE_COMMAND.sub(r"\\\1 ", text)
     text = _LG.sub(r"\\log ", _NATURAL.sub(r"\\ln ", text))
     text = _BASE.sub(lambda match: f"_{{{match[1] or match[2]}}} ", text)
+    text = _MAXIMUM_OF_SET.sub(r"\\\1(\2)", _FUNCTION_IN_BRACES.sub(r"\1 ", text))
     text = _ARGUMENT_BEFORE_DOT.sub(r"\1(\2)", text)
     text = _TIMES_TEN.sub(r"\\cdot ", text)
     text = _rewrite_groups(text, _POWER_GROUP, lambda _, content: f"^{{{content}}}")
@@ -416,6 +423,13 @@ def _code(text: str) -> str:
 
 def _blackboard(text: str) -> str:
     return _BLACKBOARD.sub(r"\\mathbb{\1\2}", text)
+
+
+def _combination(match: re.Match[str]) -> str:
+    """A binomial coefficient. C(1, 9) would be 0, so it is the name of a point."""
+    above, below = filter(None, match.groups())
+    is_point = above.isdecimal() and below.isdecimal() and int(above) < int(below)
+    return match[0] if is_point else rf"\binom{{{above}}}{{{below}}}"
 
 
 def _call_of_two(match: re.Match[str], content: str) -> str:
@@ -479,7 +493,8 @@ _UNIT_FRACTION = re.compile(
     r"(?<=\d) ?\\frac\{ ?\\text\{[^{}]*\} ?\}\{ ?(?:\\text\{[^{}]*\}|[A-Za-z]) ?(?:\^ ?\{\d\})? ?\}$"
 )
 _MODULUS = re.compile(
-    r"(?<=[\w)]) ?(?:\\pmod ?(?:\{ ?(\d+) ?\}|(\d+))|\( ?(?:mod |\\b?mod ?)(\d+) ?\)|\\text\{ ?\( ?mod (\d+) ?\) ?\})$"
+    r"(?<=[\w)]) ?(?:\\pmod ?(?:\{ ?(\d+) ?\}|(\d+))"
+    r"|\( ?(?:mod |\\b?mod ?|\\text\{ ?mod ?\} ?)(\d+) ?\)|\\text\{ ?\( ?mod (\d+) ?\) ?\})$"
 )
 _TRAILING_TEXT = re.compile(rf" ?(?:/|\\cdot)? ?\\text\{{((?:[^{{}}]|\^\{{-?[1-9]\}})*)\}} ?(?:{_UNIT_POWER})?$")
 _NEXT = r"(?= ?(?:[,;)\]]|\\\}|(?:\\text\{ ?)?\b(?:and|or)\b ?\}? ?[-+\d\\.]))"  # what follows a value of a list

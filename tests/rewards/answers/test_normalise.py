@@ -336,6 +336,17 @@ from rewards.answers.normalise import is_word, normalise, read_choice, read_deci
         (r"h(t) = 19t \text{ for all real } t", "19t"),
         (r"x \in R", r"x \in\mathbb{R}"),
         (r"\text{Does not exist}", r"\text{dne}"),
+        # vectors, functions in braces, and other spellings
+        (r"\vec{a}-2\vec b", "a-2 b"),
+        (r"\overrightarrow{AB}", r"\overrightarrow{AB}"),
+        (r"{\cos}^2 t", r"\cos ^{2} t"),
+        (r"{\cos^{2}} t", r"\cos^{2}  t"),
+        (r"x \not= 9", r"x \ne  9"),
+        (r"\max\{a, b\}", r"\max(a, b)"),
+        (r"x \equiv 9\ (\mathrm{mod}\ 19)", r"x \equiv 9"),
+        ("C(9,4)", r"\binom{9}{4}"),
+        ("9C4", r"\binom{9}{4}"),
+        ("C(4,9)", "C(4,9)"),  # a point
         # a font after a command
         (r"a\cdot\mathbf{b}", r"a\cdot b"),
         (r"e^{\pi\mathrm{i}}", r"e^{\pi {I}}"),
