@@ -146,8 +146,10 @@ _MATH_FONT = re.compile(
 )
 _TEXT_FONT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)|emph|mbox|hbox|operatorname\*?)\s*(?=\{)")
 _TEXT_IN_TEXT = re.compile(r"\\text\{ ?\\text\{([^{}]*)\} ?\}")
+_ANSWER_IS = "(?:最终|最后)?答案[是为]?|respuesta es|réponse est|Antwort (?:ist|lautet)"
+_ANSWER_IS = rf"(?:{_ANSWER_IS}|(?i:(?:the )?(?:final |correct )?answer(?: is|(?=:))))"
 _MATHS_IN_TEXT = re.compile(  # without a word, except and and or
-    r"\\text\{ ?(?:(?:[Tt]he )?(?:final )?[Aa]nswer(?: is|:) ?)?"
+    rf"\\text\{{ ?(?:{_ANSWER_IS}:? ?)?"
     r"((?=[^{}]*\d)(?:\b(?:and|or)\b|(?![A-Za-z]{2})[^{}])*?)[ .]*\}"
 )
 _OLD_ROMAN = re.compile(r"\{ ?\\rm(?![A-Za-z])[\s~]*\{?([^{}]*)\}?\s*\}|\\rm\s*\{([^{}]*)\}")
@@ -160,6 +162,8 @@ _TRAILING = re.compile(r"[\s.,;]+$|(?<=[^\\])\\+$")
 _LEADING = re.compile(r"^(?:\s|=|:|\\(?:approx|therefore|implies|Rightarrow|to|sim|simeq|equiv)(?![A-Za-z]))+")
 _FUNCTION = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|lg")
 _PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_FORMULA_COMMAND = re.compile(r"\\(?:[dt]?frac|sqrt|pi)(?![A-Za-z])")
+_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2}")
 _UNIT_LETTERS = frozenset("mgshLlNJWVAKCF")  # other single letters are variables
 
 
@@ -210,6 +214,8 @@ def _roman(match: re.Match[str], content: str) -> str:
         return rf"{match[1]}\{content.strip()} "
     before = match.string[: match.start()]
     if _PLAIN_NUMBER.fullmatch(content) and not before[-1:].isalnum():
+        return match[1] + content
+    if _FORMULA_COMMAND.search(content) and not _WORD.search(content):
         return match[1] + content
     is_set_off = bool(match[1]) or before.endswith((r"\,", r"\;", r"\ ", "~"))
     is_unit = content in _UNIT_LETTERS and before != "" and (is_set_off or r"\text" in match[0])
@@ -518,10 +524,9 @@ _SHORT_UNITS = frozenset(
     "cm mm km dm nm ft in yd mi kg mg lb oz ml mL dl cl sq cu cents cent am pm AM PM deg hr hrs fps cms".split()
 )
 _CONNECTIVES = frozenset("and or mod if for where union".split())
-_ANSWER_IS = "(?:最终|最后)?答案[是为]?|respuesta es|réponse est|Antwort (?:ist|lautet)"
 _LABEL = re.compile(
     rf"^(?:\\text\{{(?:[^{{}}]*(?:[:=]|(?<!\bnot)\bis|\bare|{_ANSWER_IS})|(?i: ?about| ?approximately)) ?\}}(?: ?[:=])?"
-    rf"|[A-Za-z]_\{{1, ?2\}} ?=|(?:{_ANSWER_IS})[:=]?) ?(?=.)"
+    rf"|[A-Za-z]_\{{1, ?2\}} ?=|{_ANSWER_IS}[:=]?) ?(?=.)"
 )
 _ALL_NUMBERS = re.compile(
     r"^(?:\\text\{ ?[Aa]ll(?: real)?(?: numbers?| values?)?(?: of)? ?\} ?)?(?:[a-z] ?\\text\{ ?such that ?\} ?)?"
