@@ -760,6 +760,21 @@ def _circled(text: str) -> str:
     return rf"\text{{circled{'and'.join(sorted({str(ord(one) - 0x245F) for one in re.findall('[①-⑳]', text)}))}}}"
 
 
+_NUMERAL = r"(?:VIII|VII|VI|IV|IX|III|II|I|V|X)\b"
+_STATEMENTS = re.compile(
+    r"(?=.*(?:II|,|&|and))\s*(?:[Ss]tatements? )?"
+    rf"{_NUMERAL}(?:\s*(?:,?\s*\band\b|[,;、，]|\\?&)\s*{_NUMERAL})*(?:\s+only)?[\s.]*"
+)
+
+
+def _statements(text: str) -> str:
+    """The Roman numerals of statements, such as `I, III` or `II only`, as one name. V and X alone are variables."""
+    plain = _PLAIN.sub(" ", text)
+    if not _STATEMENTS.fullmatch(plain):
+        return text
+    return rf"\text{{statements{'and'.join(sorted(set(re.findall(_NUMERAL, plain)))).lower()}}}"
+
+
 _SINGLE_COMMA = re.compile(r"(?<![\d.])(?:(\d+),(?!\d{3}(?!\d))|(0),)(?=\d+(?![\d.]))")
 
 
@@ -772,7 +787,7 @@ def read_decimal_comma(text: str) -> str:
     return _SINGLE_COMMA.sub(r"\1\2.", text) if text.count(",") == 1 and not _BRACKET.search(text) else text
 
 
-_STEPS = (_letters, _circled, _unicode, _unit_vectors, _decoration, _code, _words, _numbers, _imaginary)
+_STEPS = (_letters, _statements, _circled, _unicode, _unit_vectors, _decoration, _code, _words, _numbers, _imaginary)
 
 
 def normalise(text: str) -> str:

@@ -303,6 +303,12 @@ from rewards.answers.normalise import is_word, normalise, read_choice, read_deci
         (r"\{1, 9, \ldots\}", r"\{1, 9, \text{dots}\}"),
         ("1, 9, ...", r"1, 9, \text{dots}"),
         ("1, 2, …, 9", r"1, 2, \text{dots}, 9"),
+        # statements with Roman numerals
+        ("I, III", r"\text{statementsiandiii}"),
+        (r"\text{III and I only}", r"\text{statementsiandiii}"),
+        (r"\text{Statements I, II, and IV}", r"\text{statementsiandiiandiv}"),
+        ("II", r"\text{statementsii}"),
+        ("IV", "IV"),  # a product
         # units in lists
         (r"1\text{ kg}, 9\text{ kg}", "1, 9"),
         (r"(1\text{ m}, 9\text{ s})", "(1, 9)"),
