@@ -491,7 +491,7 @@ _ANGLE = re.compile(  # a conditional group: a parenthesis closes if one opens
 _SCALES = {"dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "lakh": "10^{5}", "million": "10^{6}"}
 _SCALES |= {"crore": "10^{7}", "billion": "10^{9}", "trillion": "10^{12}", "万": "10^{4}", "亿": "10^{8}"}
 _SCALE = re.compile(rf"(?<=\d)( ?\\text\{{)? ?({'|'.join(_SCALES)})s?(?![A-Za-z])")
-_NUMBER_IN_WORDS = re.compile(rf"({'|'.join(_NUMBER_NAMES)})?({'|'.join(_SCALES)})?")
+_NUMBER_IN_WORDS = re.compile(rf"(negative|minus)?(?=.)({'|'.join(_NUMBER_NAMES)})?({'|'.join(_SCALES)})?")
 _ORDINAL = re.compile(r"(?<=\d) ?(?:\^ ?)?(?:\{ ?)?(?:\\text\{ ?)?(?:st|nd|rd|th)\b(?: ?\})*$")
 _LETTER = r"[^\W\d_]"
 _UNIT_POWER = r"\^ ?\{?-?[1-9]\}?"
@@ -632,8 +632,9 @@ def _words(text: str) -> str:
     ):
         name = re.sub("[^a-z]", "", match[1].lower())
         if words := _NUMBER_IN_WORDS.fullmatch(name):
-            number, scale = words.groups()
-            return str(_NUMBER_NAMES[number or "one"]) + (rf"\cdot {_SCALES[scale]}" if scale else "")
+            sign, number, scale = words.groups()
+            value = f"{'-' if sign else ''}{_NUMBER_NAMES[number or 'one']}"
+            return rf"{value}\cdot {_SCALES[scale]}" if scale else value
         return _NAMES.get(name, rf"\text{{{name}}}")
     return text
 

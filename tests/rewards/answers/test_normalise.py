@@ -240,6 +240,8 @@ from rewards.answers.normalise import is_word, normalise, read_choice, read_deci
         (r"\text{19 or twenty}", "19 or twenty"),
         (r"\text{forty-nine}", "49"),
         ("Ninety One", "91"),
+        (r"\text{negative nine}", "-9"),
+        (r"\text{negative}", r"\text{negative}"),
         ("one million", r"1\cdot 10^{6}"),
         ("nineteen hundred", r"19\cdot 10^{2}"),
         ("a dozen", r"1\cdot 12"),
