@@ -94,8 +94,10 @@ OTHER_NAMES = {
     **dict.fromkeys(("max_tokens", "max_new_tokens", "max_response_length"), "max_completion_length"),
     **dict.fromkeys(("kl", "kl_coef", "kl_loss_coef"), "beta"),
     **dict.fromkeys(("clip_range", "clip_ratio", "cliprange"), "epsilon"),
-    **dict.fromkeys(("rewards", "reward_function"), "reward_funcs"),
+    **dict.fromkeys(("rewards", "reward_function", "reward_model_name_or_path"), "reward_funcs"),
     "lora_rank": "lora_r",
+    "torch_dtype": "dtype",
+    "no_cuda": "use_cpu",
 }
 
 # losses that algorithm: grpo can use
@@ -168,6 +170,7 @@ _GENERATION = GenerationConfig()
 def _check_needed(given: set[str]) -> None:
     """Raise `ValueError` for a field of LoRA, vLLM or evaluation whose feature is not enabled."""
     needs = {name: "use_peft" for name in given if name.startswith("lora_") or name in ("use_dora", "use_rslora")}
+    needs |= dict.fromkeys(("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"), "load_in_4bit")
     corrections = "vllm_importance_sampling_"  # they may also correct what transformers sampled
     needs |= {
         name: "use_vllm"
@@ -175,6 +178,8 @@ def _check_needed(given: set[str]) -> None:
         if name.startswith("vllm_")
         and not (name.startswith(corrections) and given & {"generate_ahead", "sampling_dtype"})
     }
+    if "use_vllm" in given:  # by default vLLM runs on the trainer's GPUs
+        needs |= dict.fromkeys((name for name in given if name.startswith("vllm_server_")), "vllm_mode")
     if "environment" not in given:
         needs |= dict.fromkeys(("tool_timeout", "max_tool_calling_iterations"), "tools")
     needs["environment_kwargs"] = "environment"
@@ -183,6 +188,7 @@ def _check_needed(given: set[str]) -> None:
         if needs[name] not in given:
             switch = {
                 "eval_strategy": "eval_strategy: steps",
+                "vllm_mode": "vllm_mode: server",
                 "tools": "tools: [builtin:python]",
                 "environment": "environment: builtin:code_word",
             }.get(needs[name], f"{needs[name]}: true")

@@ -345,6 +345,10 @@ CASES |= {
         [TINY, *LORA, "--load_in_4bit", "true", "--use_dora", "true", "--use_vllm", "true", "--vllm_mode", "server"],
         ["use_dora=True", "quantised weights", "use_vllm: false"],
     ),
+    "options of 4 bit without 4 bit": (
+        [TINY, "--bnb_4bit_quant_type", "fp4"],
+        ["bnb_4bit_quant_type", "load_in_4bit: true"],
+    ),
     "4 bit without LoRA": ([TINY, "--load_in_4bit", "true"], ["load_in_4bit", "use_peft"]),
     "4 bit without bitsandbytes": (
         [TINY, *LORA, "--load_in_4bit", "true"],
@@ -359,6 +363,10 @@ CASES |= {
     "vLLM option without vLLM": (
         [TINY, "--vllm_gpu_memory_utilization", "0.5"],
         ["vllm_gpu_memory_utilization", "use_vllm"],
+    ),
+    "address of a vLLM server without its mode": (
+        [TINY, "--use_vllm", "true", "--vllm_server_host", "node2"],
+        ["vllm_server_host", "no effect without vllm_mode", "vllm_mode: server"],
     ),
     "vLLM memory above 1": (
         [TINY, "--use_vllm", "true", "--vllm_gpu_memory_utilization", "30"],
