@@ -459,6 +459,9 @@ def test_a_former_field_is_refused_with_the_new_one(tmp_path, monkeypatch):
         ("dataset", "dataset_name"),
         ("output", "output_dir"),
         ("learning_rat", "learning_rate"),
+        ("torch_dtype", "dtype"),
+        ("no_cuda", "use_cpu"),
+        ("reward_model_name_or_path", "reward_funcs"),
     ],
 )
 def test_an_unknown_field_is_refused_with_the_field_that_is_meant(tmp_path, unknown, meant):
