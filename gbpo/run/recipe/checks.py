@@ -5,14 +5,16 @@ A value is refused if it has the right type but would have no effect, or would m
 
 import math
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from accelerate.utils import str_to_bool
-from transformers import GenerationConfig
+from transformers import GenerationConfig, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig, ModelConfig
@@ -21,6 +23,7 @@ from ...shared.nearest import nearest
 from ...shared.packages import install_command
 from ...trainer.config import CHOICES, check_choices, renamed_speedup
 from ...trainer.passes.speedups import SPEEDUPS
+from ...trainer.sampling.vllm_client import server_url
 
 
 class _Range(NamedTuple):
@@ -38,6 +41,7 @@ class _Range(NamedTuple):
         return f"a value in {'[' if self.low_allowed else '('}{self.low}, {self.high}]"
 
 
+_URL = re.compile(r"https?://[^/\s]+(/[^/\s]+)*$")
 _NO_COMPLETION = "would give no completion"
 # rewards for the form of a completion; they do not say how often a prompt is solved
 _FORM_REWARDS = {"boxed", "cosine", "format", "length", "repetition", "soft_overlong"}
@@ -148,12 +152,20 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
             "load_best_model_at_end=True has no evaluations to compare, because eval_strategy is 'no'. Write "
             "eval_strategy: steps, or remove load_best_model_at_end."
         )
+    if args.save_strategy == "best" and (args.eval_strategy == "no" or args.metric_for_best_model is None):
+        raise ValueError(
+            f"save_strategy='best' with eval_strategy={str(args.eval_strategy)!r} and "
+            f"metric_for_best_model={args.metric_for_best_model!r} does not say which checkpoint is best. Write "
+            "eval_strategy: steps and metric_for_best_model: eval_reward, or save_strategy: steps."
+        )
     if args.fp16 and args.device.type == "cpu":
         raise ValueError("fp16=True does not run on the CPU. Write bf16: true, or neither.")
     _check_needed(given)
     _check_images(run, args)
     _check_adapters(run, args, model)
     _check_checkpointing(args)
+    _check_schedule(args)
+    _check_vllm(args)
     _check_packages(args, model)
     if not args.use_vllm:
         for name in args.generation_kwargs or {}:
@@ -278,6 +290,37 @@ def _check_adapters(run: Any, args: GRPOConfig, model: ModelConfig) -> None:
         raise ValueError(f"dtype='auto' gives {bits} no type to compute in. Write dtype: bfloat16.")
 
 
+def _check_schedule(args: GRPOConfig) -> None:
+    """Raise `ValueError` if `lr_scheduler_kwargs` do not fit the schedule, which is built after the model is loaded."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
+    try:
+        get_scheduler(args.lr_scheduler_type, optimizer, 0, 1, scheduler_specific_kwargs=args.lr_scheduler_kwargs)
+    except (TypeError, ValueError) as error:
+        name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+        raise ValueError(
+            f"lr_scheduler_kwargs={args.lr_scheduler_kwargs} does not fit lr_scheduler_type={name!r}: {error}. Correct "
+            "lr_scheduler_kwargs, or write another lr_scheduler_type."
+        ) from None
+
+
+def _check_vllm(args: GRPOConfig) -> None:
+    """Raise `ValueError` for a server address that is no URL, or engines that do not divide the processes."""
+    if not args.use_vllm:
+        return
+    if args.vllm_mode == "colocate" and args.world_size % args.vllm_tensor_parallel_size:
+        raise ValueError(
+            f"vllm_tensor_parallel_size={args.vllm_tensor_parallel_size} does not divide the number of processes, "
+            f"{args.world_size}: each engine runs in as many processes. Write a divisor of {args.world_size}, or start "
+            "more processes."
+        )
+    if args.vllm_mode == "server" and not _URL.match(server_url(args)):
+        name = "vllm_server_host" if args.vllm_server_base_url is None else "vllm_server_base_url"
+        raise ValueError(
+            f"{name}={getattr(args, name)!r} gives the address {server_url(args)}, which no server can have. Write "
+            "vllm_server_host: NAME without http:// and port, or vllm_server_base_url: http://NAME:PORT."
+        )
+
+
 def check_deepspeed(config: str | dict[str, Any] | None) -> None:
     """Raise `ValueError` if the recipe or the launcher asks for DeepSpeed and it cannot be used.
 
@@ -294,11 +337,24 @@ def check_deepspeed(config: str | dict[str, Any] | None) -> None:
         raise ValueError(f"{asked}, which is not installed: {install_command('deepspeed')}.")
 
 
+def check_fsdp(option: str | None) -> None:
+    """Raise `ValueError` if the recipe asks for FSDP in a single process. Call this as `check_deepspeed`."""
+    if option and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        raise ValueError(
+            f"fsdp={option!r} in one process has nothing to shard. Remove fsdp, and start several processes with "
+            "accelerate launch --config_file launch/accelerate/fsdp2.yaml."
+        )
+
+
 def _check_packages(args: GRPOConfig, model: ModelConfig) -> None:
     if args.use_vllm and find_spec("vllm") is None:
         raise ValueError(
             f"use_vllm=True needs vLLM, which is not installed: {install_command('vllm')}, or write use_vllm: false"
             + (" and ratio_anchor: trainer." if getattr(args, "ratio_anchor", "trainer") == "sampler" else ".")
+        )
+    if args.use_liger_kernel and find_spec("liger_kernel") is None:
+        raise ValueError(
+            "use_liger_kernel=True needs liger-kernel, which is not installed: pip install liger-kernel, or remove it."
         )
     optimizer = getattr(args.optim, "value", args.optim)
     package = next((package for start, package in _OPTIMIZERS.items() if optimizer.startswith(start)), None)

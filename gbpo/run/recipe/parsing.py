@@ -17,7 +17,7 @@ from ...shared.packages import find_recipe
 from ...shared.recipe_yaml import read_yaml
 from ...trainer.config import BaseConfig, GBPOConfig, reward_scale
 from .arguments import TOOL_TURNS, RunArguments, mapping
-from .checks import OTHER_NAMES, RENAMED, check_deepspeed, check_fields
+from .checks import OTHER_NAMES, RENAMED, check_deepspeed, check_fields, check_fsdp
 
 _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 _PATH_OR_MAPPING = ("accelerator_config", "deepspeed", "fsdp_config", "environment")
@@ -65,6 +65,7 @@ def parse(argv: Sequence[str]) -> Recipe:
     sleeps, is_split = values.get("vllm_enable_sleep_mode"), values.get("vllm_tensor_parallel_size", 1) != 1
     use_expandable_segments(vllm_needs_fixed=bool(values.get("use_vllm") and (sleeps or is_split)))
     check_deepspeed(values.get("deepspeed"))
+    check_fsdp(values.get("fsdp"))
     try:
         run, training, model, *_ = parser.parse_dict(values)
     except (ValueError, TypeError, ArithmeticError, ImportError, OSError, NotImplementedError) as error:

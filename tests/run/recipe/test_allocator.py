@@ -29,7 +29,8 @@ def test_a_setting_of_the_user_stays():
 
 
 @pytest.mark.parametrize("option", [("--vllm_enable_sleep_mode", "true"), ("--vllm_tensor_parallel_size", "2")])
-def test_sleep_mode_and_tensor_parallelism_of_vllm_need_fixed_segments(option, monkeypatch):
+def test_sleep_mode_and_tensor_parallelism_of_vllm_need_fixed_segments(option, launched, monkeypatch):
+    launched(2)  # tensor parallelism needs two processes
     monkeypatch.setattr("gbpo.run.recipe.checks.find_spec", lambda name: object())  # as if vLLM were installed
     parse([RECIPE, "--use_vllm", "true", *option])
     assert "PYTORCH_ALLOC_CONF" not in os.environ

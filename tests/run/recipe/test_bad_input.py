@@ -232,6 +232,14 @@ CASES |= {
     "weight decay negative": ([TINY, "--weight_decay", "-1"], ["weight_decay=-1"]),
     "bf16 and fp16": ([TINY, "--bf16", "true", "--fp16", "true"], ["bf16", "fp16"]),
     "fp16 on the CPU": ([TINY, "--fp16", "true"], ["fp16", "CPU"]),
+    "options of another schedule": (
+        [TINY, "--lr_scheduler_type", "linear", "--lr_scheduler_kwargs", "{num_cycles: 2}"],
+        ["lr_scheduler_kwargs={'num_cycles': 2}", "lr_scheduler_type", "num_cycles'. Correct"],
+    ),
+    "schedule without its options": (
+        [TINY, "--lr_scheduler_type", "cosine_with_min_lr"],
+        ["lr_scheduler_kwargs", "cosine_with_min_lr", "min_lr_rate"],
+    ),
     # the batch
     "batch zero": ([TINY, "--per_device_train_batch_size", "0"], ["per_device_train_batch_size=0", "1"]),
     "accumulation zero": ([TINY, "--gradient_accumulation_steps", "0"], ["gradient_accumulation_steps=0"]),
@@ -263,6 +271,14 @@ CASES |= {
     "saving misspelled": ([TINY, "--save_strategy", "epochs"], ["save_strategy", "epochs", "epoch"]),
     "saving every 0 steps": ([TINY, "--save_strategy", "steps", "--save_steps", "0"], ["save_steps=0"]),
     "logging every 0 steps": ([TINY, "--logging_steps", "0"], ["logging_steps"]),
+    "saving the best without evaluation": (
+        [TINY, "--save_strategy", "best", "--metric_for_best_model", "reward"],
+        ["save_strategy='best'", "eval_strategy='no'", "eval_strategy: steps"],
+    ),
+    "saving the best without a metric": (
+        [TINY, "--save_strategy", "best", "--eval_strategy", "steps", "--eval_steps", "5"],
+        ["save_strategy='best'", "metric_for_best_model=None", "metric_for_best_model: eval_reward"],
+    ),
     "best model without evaluation": ([TINY, "--load_best_model_at_end", "true"], ["load_best_model_at_end"]),
     # sampling and the loss
     "temperature zero": ([TINY, "--temperature", "0"], ["temperature=0.0", "positive"]),
@@ -368,6 +384,23 @@ CASES |= {
         [TINY, "--use_vllm", "true", "--vllm_server_host", "node2"],
         ["vllm_server_host", "no effect without vllm_mode", "vllm_mode: server"],
     ),
+    "engines that do not divide the processes": (
+        [TINY, "--use_vllm", "true", "--vllm_tensor_parallel_size", "2"],
+        ["vllm_tensor_parallel_size=2", "processes, 1", "divisor of 1"],
+    ),
+    "URL for the name of a vLLM server": (
+        [TINY, "--use_vllm", "true", "--vllm_mode", "server", "--vllm_server_host", "http://node2"],
+        ["vllm_server_host='http://node2'", "http://http://node2:8000", "without http://"],
+    ),
+    "address of a vLLM server without http": (
+        [TINY, "--use_vllm", "true", "--vllm_mode", "server", "--vllm_server_base_url", "node2:8000"],
+        ["vllm_server_base_url='node2:8000'", "http://NAME:PORT"],
+    ),
+    "FSDP in one process": (
+        [TINY, "--fsdp", "full_shard"],
+        ["fsdp='full_shard'", "one process", "launch/accelerate/fsdp2.yaml"],
+    ),
+    "Liger not installed": ([TINY, "--use_liger_kernel", "true"], ["use_liger_kernel", "pip install liger-kernel"]),
     "vLLM memory above 1": (
         [TINY, "--use_vllm", "true", "--vllm_gpu_memory_utilization", "30"],
         ["vllm_gpu_memory_utilization=30", "(0, 1]"],
