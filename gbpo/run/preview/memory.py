@@ -228,15 +228,18 @@ def _with_adapters(module: nn.Module, recipe: Recipe) -> nn.Module:
             f"lora_target_modules={targets!r} puts an adapter on lm_head, which would never be trained: TRL uses the "
             "weight of the LM head directly. Remove lm_head, or write all-linear, which excludes it."
         )
+    parts = dict(module.named_modules())
     try:
-        module = get_peft_model(module, get_peft_config(recipe.model))
+        for target in targets if isinstance(targets, list) else ():  # PEFT wants only one of them to be there
+            if not any(f".{name}".endswith(f".{target}") for name in parts):
+                raise ValueError(f"The model has no module {target!r}.")
+        return get_peft_model(module, get_peft_config(recipe.model))
     except ValueError as error:
-        linear = sorted({name.split(".")[-1] for name, part in module.named_modules() if isinstance(part, nn.Linear)})
+        linear = sorted({name.split(".")[-1] for name, part in parts.items() if isinstance(part, nn.Linear)})
         raise ValueError(
             f"lora_target_modules={targets!r} cannot be adapted: {' '.join(str(error).split())[:200]} Write "
             f"all-linear, or some of {', '.join(linear)}."
         ) from None
-    return module
 
 
 @dataclass(frozen=True)

@@ -340,6 +340,10 @@ CASES |= {
         [TINY, *LORA, "--lora_target_modules", "query"],
         ["lora_target_modules", "query", "all-linear"],
     ),
+    "LoRA on a module that is not there, beside one that is": (
+        [TINY, *LORA, "--lora_target_modules", "q_proj", "gate"],
+        ["lora_target_modules=['q_proj', 'gate']", "no module 'gate'", "gate_proj"],
+    ),
     "LoRA on the head": ([TINY, *LORA, "--lora_target_modules", "lm_head"], ["lora_target_modules", "lm_head"]),
     "LoRA of rank 0": ([TINY, *LORA, "--lora_r", "0"], ["lora_r=0", "1"]),
     "LoRA of another task": ([TINY, *LORA, "--lora_task_type", "SEQ_CLS"], ["lora_task_type", "SEQ_CLS", "CAUSAL_LM"]),
@@ -527,6 +531,7 @@ def folder(tmp_path, monkeypatch):
 # errors that are found only with the configuration or the tokenizer of a model
 NEEDS_MODEL = {
     *("unknown attention", "attention not installed", "LoRA on no module", "LoRA on the head"),
+    "LoRA on a module that is not there, beside one that is",
     *("chat template with a syntax error", "chat template that raises", "empty chat template"),
     *("chat template that refuses the system prompt", "evaluation set that the chat template refuses"),
     "chat template that fails before long prompts are dropped",
