@@ -913,6 +913,8 @@ class BridgeTrainer(GRPOTrainer):
         epochs, steps = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
         )
+        if self.state.global_step >= max_steps:  # transformers would take one more step, and look at max_steps after it
+            return num_train_epochs, 0
         self._not_restored = resume_from_checkpoint
         if resume_from_checkpoint and not self._train_sampler and not self.args.ignore_data_skip:
             # transformers does not know the length of an iterable data set, and counts it as one endless epoch

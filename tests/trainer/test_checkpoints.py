@@ -184,6 +184,18 @@ def test_a_resumed_run_is_bitwise_equal(make, tmp_path, case, algorithm):
             assert path.read_bytes() == (tmp_path / "whole" / "completions" / path.name).read_bytes(), path.name
 
 
+def test_a_finished_run_takes_no_further_step(make, tmp_path):
+    """A batch system may repeat the command of a run that has ended, or that was killed after its last checkpoint."""
+    whole = make("gbpo", "run", max_steps=3)
+    whole.train()
+    assert whole.state.epoch % 1, "at the end of an epoch transformers takes no further step"
+    again = make("gbpo", "run", max_steps=3)
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
+    assert again.state.global_step == 3 and names(tmp_path / "run") == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(again)[name], value), name
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != "completions")
 
