@@ -35,6 +35,9 @@ class StepReport(TrainerCallback):
     def __init__(self, pipe):
         self._pipe = pipe
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        _tell(self._pipe, step=state.global_step)  # not 0 in a resumed run
+
     def on_step_end(self, args, state, control, **kwargs):
         _tell(self._pipe, step=state.global_step)
 

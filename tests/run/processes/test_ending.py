@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -482,3 +483,9 @@ def test_no_file_beside_the_watcher_shadows_a_standard_module(tmp_path, monkeypa
     with ending.watched(tmp_path / "run"):
         pass
     assert report(tmp_path / "run") == ["ended at step 0: finished; last checkpoint: none"]
+
+
+def test_a_resumed_run_that_takes_no_step_ends_at_the_step_of_its_checkpoint(tmp_path):
+    with ending.watched(tmp_path / "run") as step_report:
+        step_report.on_train_begin(None, SimpleNamespace(global_step=3), None)
+    assert report(tmp_path / "run") == ["ended at step 3: finished; last checkpoint: none"]
