@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: `COMMAND [arguments]`; by default the arguments of this process.
 
     Raises:
-        SystemExit: With the status of the command; 2, after one line, for bad input.
+        SystemExit: With the status of the command; 2, after one line, for bad input; 130 after an interrupt.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
@@ -91,7 +91,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             _refuse(str(error).removesuffix("."))
         if str(Path.cwd()) not in sys.path:
             sys.path.append(str(Path.cwd()))  # it can hold the user's own rewards, as with python -m
-        _module(COMMANDS[name][0]).main(rest)
+        try:
+            _module(COMMANDS[name][0]).main(rest)
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
 
 
 def _help() -> str:

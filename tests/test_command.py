@@ -258,3 +258,13 @@ def test_two_processes_train_one_model(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_an_interrupt_while_a_command_is_loaded_prints_no_traceback(monkeypatch):
+    def load(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_module", load)
+    with pytest.raises(SystemExit) as stop:
+        command.main(["train", "tiny_math"])
+    assert stop.value.code == 130
