@@ -41,7 +41,7 @@ class _Range(NamedTuple):
         return f"a value in {'[' if self.low_allowed else '('}{self.low}, {self.high}]"
 
 
-_URL = re.compile(r"https?://[^/\s]+(/[^/\s]+)*$")
+_URL = re.compile(r"https?://[^/\s]+(/[^/\s]+)*(?<!/v1)$")  # OpenAI's interface is at /v1, the rest of vLLM above it
 _NO_COMPLETION = "would give no completion"
 # rewards for the form of a completion; they do not say how often a prompt is solved
 _FORM_REWARDS = {"boxed", "cosine", "format", "length", "repetition", "soft_overlong"}
@@ -316,7 +316,7 @@ def _check_vllm(args: GRPOConfig) -> None:
     if args.vllm_mode == "server" and not _URL.match(server_url(args)):
         name = "vllm_server_host" if args.vllm_server_base_url is None else "vllm_server_base_url"
         raise ValueError(
-            f"{name}={getattr(args, name)!r} gives the address {server_url(args)}, which no server can have. Write "
+            f"{name}={getattr(args, name)!r} gives the address {server_url(args)}, where no vLLM server answers. Write "
             "vllm_server_host: NAME without http:// and port, or vllm_server_base_url: http://NAME:PORT."
         )
 

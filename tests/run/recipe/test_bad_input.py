@@ -400,6 +400,10 @@ CASES |= {
         [TINY, "--use_vllm", "true", "--vllm_mode", "server", "--vllm_server_base_url", "node2:8000"],
         ["vllm_server_base_url='node2:8000'", "http://NAME:PORT"],
     ),
+    "address of OpenAI's interface": (
+        [TINY, "--use_vllm", "true", "--vllm_mode", "server", "--vllm_server_base_url", "http://node2:8000/v1/"],
+        ["vllm_server_base_url='http://node2:8000/v1/'", "http://NAME:PORT"],
+    ),
     "FSDP in one process": (
         [TINY, "--fsdp", "full_shard"],
         ["fsdp='full_shard'", "one process", "launch/accelerate/fsdp2.yaml"],
