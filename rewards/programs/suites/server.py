@@ -12,6 +12,7 @@ judges what it gets, so nothing that the solution does to this process can chang
 import builtins
 import operator
 
+_CHANGEABLE = (list, dict, set)
 _objects: list = []  # what the suite knows by number; the first is the module
 _numbers: dict = {}  # id of an object -> its number
 
@@ -38,14 +39,21 @@ def _names(error):
     return [base.__name__ for base in error.__mro__]
 
 
+def _given(args, kwargs):
+    """The arguments that a function may change in place: the place, the argument, and its text before the call."""
+    arguments = [*enumerate(args), *kwargs.items()]
+    return [(place, part, pack(part, _number)) for place, part in arguments if type(part) in _CHANGEABLE]
+
+
 def _do(text):
     """Call the function that the suite names, and write the result or the exception."""
     try:
         name, args, kwargs = unpack(text, _objects.__getitem__)
+        given = _given(args, kwargs) if name == "call" else []
         value = (getattr(operator, name, None) or getattr(builtins, name))(*args, **kwargs)
-        # A function that returns None may have changed its arguments in place.
-        changed = args[1:] if name == "call" and value is None else []
-        return pack(["value", value, changed], _number)
+        same = next((place for place, argument, _ in given if argument is value), None)
+        changed = [[place, argument] for place, argument, before in given if pack(argument, _number) != before]
+        return pack(["value", None if same is not None else value, same, changed], _number)
     except BaseException as error:
         names = _names(type(error))
         try:

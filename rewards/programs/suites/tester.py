@@ -50,14 +50,16 @@ def _ask(name, *args, **kwargs):
         error = _error_class(tuple(names))(*given)
         error.relayed = text
         raise error
-    value, changed = content
-    for argument, new in zip(args[1:], changed, strict=False):
+    value, same, changed = content
+    given = {**dict(enumerate(args)), **kwargs}
+    for place, new in changed:
+        argument = given[place]
         if type(argument) is list and type(new) is list:
             argument[:] = new
         elif type(argument) in (dict, set) and type(new) is type(argument):
             argument.clear()
             argument.update(new)
-    return value
+    return value if same is None else given[same]
 
 
 def _heard():

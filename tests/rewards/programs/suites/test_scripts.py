@@ -127,6 +127,38 @@ if __name__ == "__main__":
         "def turn(x): x.reverse()",
         ["def turn(x): return x[::-1]", "def turn(x): x.clear()"],
     ),
+    "a change in place by a function that returns something": (
+        """
+from solution import dedupe, push
+
+def test_number_of_items():
+    x = [4, 4, 7]
+    assert dedupe(items=x) == 2 and x[:2] == [4, 7]
+
+def test_same_list():
+    x, y = [3], [5]
+    assert push(x, 8) is x and x == [3, 8] and y == [5]
+
+def test_dict_in_a_list():
+    x = [{"a": 1}, {"b": 2}]
+    push(x[0], 9)
+    assert x == [{"a": 1, 9: 9}, {"b": 2}]
+""",
+        "def dedupe(items):\n    items[:] = sorted({*items})\n    return len(items)\n"
+        "def push(x, y):\n    x.append(y) if isinstance(x, list) else x.update({y: y})\n    return x",
+        [
+            "def dedupe(items): return 2\ndef push(x, y):\n"
+            "    x.append(y) if isinstance(x, list) else x.update({y: y})\n    return x",
+            "def dedupe(items):\n    items[:] = sorted({*items})\n    return len(items)\n"
+            "def push(x, y): return x + [y] if isinstance(x, list) else x | {y: y}",
+        ],
+    ),
+    "an argument that must stay as it is": (
+        "from solution import ordered\n\ndef test_ordered():\n"
+        "    x = [3, 1, 2]\n    assert ordered(x) == [1, 2, 3] and x == [3, 1, 2]\n",
+        "def ordered(x): return sorted(x)",
+        ["def ordered(x):\n    x.sort()\n    return x", "def ordered(x):\n    x.sort()\n    return x[:]"],
+    ),
     "fixtures": (
         """
 import pytest
