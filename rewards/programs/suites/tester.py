@@ -221,10 +221,13 @@ class _Solution(types.ModuleType):
 
 
 class _Names(dict):
-    """The names of the suite. A name that neither the suite nor Python defines is a name of the solution."""
+    """The names of the suite. A name that neither the suite nor Python defines is a name of the solution.
+
+    A suite without test functions is a script, so its `if __name__ == "__main__":` runs.
+    """
 
     def __init__(self, get):
-        super().__init__(__name__="test_solution", __builtins__=builtins)
+        super().__init__(__name__="test_solution" if order["tests"] else "__main__", __builtins__=builtins)
         self.get_name = get
 
     def __missing__(self, name):

@@ -343,6 +343,12 @@ except TypeError:
         "def half(x): return x / 2",
         ["def half(x): return 0 if isinstance(x, str) else x / 2", "def half(x): return x // 2"],
     ),
+    "a script with a main block": (
+        "def run_tests():\n    assert half(8) == 4\n\nif __name__ == '__main__':\n"
+        "    assert half(3) == 1.5\n    run_tests()\n",
+        "def half(x): return x / 2",
+        ["def half(x): return 4", "def half(x): return x // 2"],
+    ),
     "a script whose statements need each other": (
         "stack = Stack()\nstack.push(4)\nassert stack.top() == 4\n"
         "for x in [1, 2]: stack.push(x)\nassert stack.top() == 2\n",
