@@ -36,7 +36,8 @@ def _number(value):
 
 
 def _names(error):
-    return [base.__name__ for base in error.__mro__]
+    """The names of a class of exceptions and its bases, each after the name of its module."""
+    return [f"{base.__module__}.{base.__name__}" for base in error.__mro__]
 
 
 def _given(args, kwargs):
@@ -57,9 +58,9 @@ def _do(text):
     except BaseException as error:
         names = _names(type(error))
         try:
-            return pack(["error", names, list(error.args), str(error)], _number)
+            return pack(["error", names, list(error.args), str(error), dict(vars(error))], _number)
         except BaseException:
-            return pack(["error", names, [], ""], _number)
+            return pack(["error", names, [], "", {}], _number)
 
 
 _number(_Module())

@@ -46,8 +46,9 @@ def _ask(name, *args, **kwargs):
         say("ask " + pack([name, list(args), kwargs], _number_of))
         kind, *content = unpack(_heard(), _found)
     if kind == "error":
-        names, given, text = content
-        error = _error_class(tuple(names))(*given)
+        names, given, text, attributes = content
+        error = _error(_error_class(tuple(names)), given)
+        vars(error).update(attributes)
         error.relayed = text
         raise error
     value, same, changed = content
@@ -84,20 +85,33 @@ def _found(content):
         _REMOTES[number] = _Remote(number)
         if names:
             _REMOTES[number] = _error_class(tuple(names))
-            if not hasattr(builtins, names[0]):
+            if _library_error(names[0]) is None:
                 _REMOTES[number].number_of_error = number
     return _REMOTES[number]
 
 
 def _error_class(names):
-    """The class that stands for a class of exceptions: itself if it is a builtin one."""
-    known = getattr(builtins, names[0], None) if names else Exception
-    if isinstance(known, type) and issubclass(known, BaseException):
+    """The class that stands for a class of exceptions: itself if it belongs to a module that the suite has loaded."""
+    known = _library_error(names[0]) if names else Exception
+    if known is not None:
         return known
     if names not in _ERRORS:
         text = {"__str__": lambda self: getattr(self, "relayed", "")}
-        _ERRORS[names] = type(names[0], (_error_class(names[1:]),), text)
+        _ERRORS[names] = type(names[0].rpartition(".")[2], (_error_class(names[1:]),), text)
     return _ERRORS[names]
+
+
+def _library_error(name):
+    module, _, name = name.rpartition(".")
+    known = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    return known if isinstance(known, type) and issubclass(known, BaseException) else None
+
+
+def _error(kind, args):
+    try:
+        return kind(*args)
+    except TypeError:  # its `args` are not the arguments of its constructor
+        return kind.__new__(kind, *args)
 
 
 class _Remote:

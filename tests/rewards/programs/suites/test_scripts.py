@@ -50,6 +50,63 @@ def test_many(x, y, times):
             "    if x < 0: raise NegativeError('negative')\n    return 9",
         ],
     ),
+    "errors of the standard library": (
+        """
+import dataclasses
+import json
+import pytest
+import statistics
+from decimal import InvalidOperation
+from solution import Point, mean, number, read
+
+def test_read():
+    with pytest.raises(json.JSONDecodeError, match="Expecting value") as info:
+        read("[1, ")
+    assert info.value.pos == 4
+    with pytest.raises(statistics.StatisticsError):
+        mean([])
+    with pytest.raises(InvalidOperation):
+        number("x")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Point(3).x = 4
+    with pytest.raises(UnicodeDecodeError, match="utf-8"):
+        read(b'"\\xff"')
+""",
+        "import json, statistics, dataclasses\nfrom decimal import Decimal as number\nmean = statistics.mean\n"
+        "@dataclasses.dataclass(frozen=True)\nclass Point:\n    x: int\n"
+        "def read(text): return json.loads(text if isinstance(text, str) else text.decode())",
+        [
+            "import json, statistics, dataclasses\nfrom decimal import Decimal as number\n"
+            f"@dataclasses.dataclass{frozen}\nclass Point:\n    x: int\n"
+            f"def mean(x): {mean}\n"
+            "def read(text):\n    try:\n        return json.loads(text if isinstance(text, str) else text.decode())\n"
+            f"    except json.JSONDecodeError as error:\n        {read}"
+            for frozen, mean, read in [
+                ("", "return statistics.mean(x)", "raise"),
+                ("(frozen=True)", "raise ValueError('empty')", "raise"),
+                ("(frozen=True)", "return statistics.mean(x)", "raise ValueError('Expecting value')"),
+                ("(frozen=True)", "return statistics.mean(x)", "error.pos = 3; raise"),
+            ]
+        ],
+    ),
+    "attributes of an error": (
+        """
+import pytest
+from solution import TooLarge, check
+
+def test_check():
+    with pytest.raises(TooLarge, match="7 > 5") as info:
+        check(7)
+    assert info.value.limit == 5 and info.value.where == ["check"]
+""",
+        "class TooLarge(Exception):\n    def __init__(self, x, limit):\n        super().__init__(f'{x} > {limit}')\n"
+        "        self.limit, self.where = limit, ['check']\ndef check(x): raise TooLarge(x, 5)",
+        [
+            "class TooLarge(Exception): pass\ndef check(x): raise TooLarge('7 > 5')",
+            "class TooLarge(Exception):\n    __eq__ = lambda self, other: True\n    __getattr__ = lambda *names: 5\n"
+            "    limit = where = property(lambda self: self)\ndef check(x): raise TooLarge('7 > 5')",
+        ],
+    ),
     "fractions, decimals and dates": (
         """
 from datetime import date, datetime, timedelta, timezone
@@ -440,6 +497,11 @@ HACKS = {
     "an error that ends tests": ("class SkipTest(Exception): pass\ndef f(x): raise SkipTest('no')", "wrong"),
     "the suite's own error": (
         "class NotJudgedError(BaseException): pass\ndef f(x): raise NotJudgedError('no')",
+        "wrong",
+    ),
+    "an error of the suite's runner": (
+        "import unittest\nclass E(unittest.SkipTest): __module__, __name__ = 'unittest.case', 'SkipTest'\n"
+        "def f(x): raise unittest.SkipTest('no') if x > 3 else E('no')",
         "wrong",
     ),
     "nothing": ("x = 3", "wrong"),
