@@ -13,6 +13,7 @@ import builtins
 import operator
 
 _CHANGEABLE = (list, dict, set)
+_DATA = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
 _objects: list = []  # what the suite knows by number; the first is the module
 _numbers: dict = {}  # id of an object -> its number
 
@@ -26,18 +27,41 @@ class _Module:
         return getattr(module, name)
 
 
+class _Kept:
+    """An instance that the suite gets as an object, although its class extends a builtin one."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+def _is_instance(value, subject):
+    """Whether the value belongs to a class of the solution, and was read or called from this class or its instance."""
+    owner = getattr(subject, "__self__", subject)
+    return type(value).__module__ == module.__name__ and type(value) in (owner, type(owner))
+
+
 def _number(value):
-    """The number of an object, and for a class of exceptions the names of the class and its bases."""
+    """The number of an object, and what the suite must know of it.
+
+    For a class of exceptions, these are the names of the class and its bases. For an instance of a class that extends a
+    builtin one, it is that the object has data.
+    """
+    value = value.value if type(value) is _Kept else value
     if id(value) not in _numbers:
         _numbers[id(value)] = len(_objects)
         _objects.append(value)
     is_error = isinstance(value, type) and issubclass(value, BaseException)
-    return [_numbers[id(value)], _names(value) if is_error else []]
+    return [_numbers[id(value)], _names(value) if is_error else [], isinstance(value, _DATA)]
 
 
 def _names(error):
     """The names of a class of exceptions and its bases, each after the name of its module."""
     return [f"{base.__module__}.{base.__name__}" for base in error.__mro__]
+
+
+def _data(value):
+    """The value, which leaves this box as data if its class extends a builtin one."""
+    return value
 
 
 def _given(args, kwargs):
@@ -51,9 +75,12 @@ def _do(text):
     try:
         name, args, kwargs = unpack(text, _objects.__getitem__)
         given = _given(args, kwargs) if name == "call" else []
-        value = (getattr(operator, name, None) or getattr(builtins, name))(*args, **kwargs)
+        function = _data if name == "data" else getattr(operator, name, None) or getattr(builtins, name)
+        value = function(*args, **kwargs)
         same = next((place for place, argument, _ in given if argument is value), None)
         changed = [[place, argument] for place, argument, before in given if pack(argument, _number) != before]
+        if name in ("call", "getattr") and _is_instance(value, args[0]):
+            value = _Kept(value)
         return pack(["value", None if same is not None else value, same, changed], _number)
     except BaseException as error:
         names = _names(type(error))

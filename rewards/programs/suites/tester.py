@@ -6,8 +6,10 @@ box of the solution, which returns plain data. The suite compares the data here,
 
 An instance of a class of the solution stays in the box of the solution, and a `_Remote` stands for it. Its attributes,
 methods, items and length are asked for there. It equals only itself, because the solution could answer every
-comparison with True. For the same reason, arithmetic and order need an instance on both sides, and an instance that a
-function returned has no methods that lists, texts and other data have.
+comparison with True. For the same reason, order needs an instance on both sides, arithmetic needs an instance on both
+sides or one that the suite made by calling its class, and an instance that a function returned has no methods that
+lists, texts and other data have. If the class extends a builtin one, such as `list`, the instance is compared by the
+items of the list.
 """
 
 # ruff: noqa: F821
@@ -15,6 +17,7 @@ function returned has no methods that lists, texts and other data have.
 
 import _thread
 import builtins
+import operator
 import sys
 import types
 
@@ -80,9 +83,9 @@ def _number_of(value):
 
 
 def _found(content):
-    number, names = content
+    number, names, has_data = content
     if number not in _REMOTES:
-        _REMOTES[number] = _Remote(number)
+        _REMOTES[number] = _Remote(number, has_data)
         if names:
             _REMOTES[number] = _error_class(tuple(names))
             if _library_error(names[0]) is None:
@@ -117,10 +120,11 @@ def _error(kind, args):
 class _Remote:
     """An object of the solution."""
 
-    def __init__(self, number):
-        # The name of the attribute that the object was read from, and whether it is the result of a function, so that
-        # the suite expects data rather than an object.
-        object.__setattr__(self, "_remote", types.SimpleNamespace(number=number, name="", is_result=True))
+    def __init__(self, number, has_data=False):
+        # The name of the attribute that the object was read from; whether it is the result of a function, so that the
+        # suite expects data rather than an object; and whether the suite made it by calling its class.
+        facts = {"number": number, "has_data": has_data, "name": "", "is_result": True, "is_made": False}
+        object.__setattr__(self, "_remote", types.SimpleNamespace(**facts))
 
     def __getattr__(self, name):
         if self._remote.is_result and name in _METHODS_OF_DATA:
@@ -136,8 +140,18 @@ class _Remote:
     def __call__(self, *args, **kwargs):
         value = _ask("call", self, *args, **kwargs)
         if isinstance(value, _Remote) and self._remote.name[:1].isupper():  # an instance of a class
-            value._remote.is_result = False
+            value._remote.is_result, value._remote.is_made = False, True
         return value
+
+    def __eq__(self, other):
+        if self is other or not self._remote.has_data:
+            return True if self is other else NotImplemented
+        return _data(self) == _data(other)
+
+    __class__ = property(lambda self: type(_data(self)) if self._remote.has_data else _Remote)
+
+    def __hash__(self):
+        return hash(_data(self)) if self._remote.has_data else object.__hash__(self)
 
     def __instancecheck__(self, value):
         return isinstance(value, _Remote) and _ask("isinstance", value, self)
@@ -161,18 +175,36 @@ def _relayed(name):
     return lambda self, *args: _ask(name, self, *args)
 
 
-def _relayed_between(name):
-    return lambda self, other: _ask(name, self, other) if isinstance(other, _Remote) else NotImplemented
+def _data(value):
+    """The data of an instance whose class extends a builtin one. Its own methods are not called."""
+    return _ask("data", value) if isinstance(value, _Remote) and value._remote.has_data else value
+
+
+def _relayed_between(name, swapped=False, also_with_data=False):
+    """An operator of two objects of the solution, and with `also_with_data` of data and an object that the suite made.
+
+    If the object has data, the operator is applied to its data here.
+    """
+
+    def operate(self, other):
+        pair = (other, self) if swapped else (self, other)
+        if isinstance(other, _Remote) or (also_with_data and self._remote.is_made):
+            return _ask(name, *pair)
+        return getattr(operator, name)(*map(_data, pair)) if self._remote.has_data else NotImplemented
+
+    return operate
 
 
 for _name in "len iter next str repr bool int float abs round".split():
     setattr(_Remote, f"__{_name}__", _relayed(_name))
 for _name in "getitem setitem delitem neg invert index".split():
     setattr(_Remote, f"__{_name}__", _relayed(_name))
-for _name in "add sub mul truediv floordiv mod pow matmul lt le gt ge".split():
+for _name in "lt le gt ge".split():
     setattr(_Remote, f"__{_name}__", _relayed_between(_name))
-for _name in ("and", "or", "xor"):
-    setattr(_Remote, f"__{_name}__", _relayed_between(f"{_name}_"))
+for _name in "add sub mul truediv floordiv mod pow matmul and or xor".split():
+    _full_name = f"{_name}_" if _name in ("and", "or", "xor") else _name
+    setattr(_Remote, f"__{_name}__", _relayed_between(_full_name, also_with_data=True))
+    setattr(_Remote, f"__r{_name}__", _relayed_between(_full_name, swapped=True, also_with_data=True))
 
 
 _SOLUTION = _Remote(0)

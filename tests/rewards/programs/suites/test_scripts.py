@@ -159,6 +159,83 @@ class TestStack:
             "    def pop(self): return [4]\n    def __len__(self): return 2",
         ],
     ),
+    "classes that extend builtin ones": (
+        """
+from solution import Cache, Colour, Heap, Pair, Temperature
+
+def test_cache():
+    cache = Cache(2)
+    cache.put(1, 5), cache.put(2, 6), cache.get(1), cache.put(3, 7)
+    assert cache.get(1) == 5 and cache.get(2) == -1 and cache == {1: 5, 3: 7}
+
+def test_heap():
+    heap = Heap.of([8, 3])
+    heap.put(5)
+    assert isinstance(heap, list) and heap != [8, 3] and heap[0] == 3 and len(heap) == 3 and 8 in heap
+    assert heap.take() == 3 and sorted(heap) == [5, 8]
+
+def test_pair():
+    assert Pair(4, 9).right == 9 and Pair(4, 9) == (4, 9) == Pair(4, 9) and {Pair(4, 9): 1} == {(4, 9): 1}
+
+def test_temperature():
+    assert Temperature(3.5) + 1 == 4.5 and 2 * Temperature(4) == 8 and Temperature(0).fahrenheit == 32
+    assert Temperature(3) < 4 and abs(Temperature(-3)) == 3
+
+def test_colour():
+    assert Colour.RED == "red" and Colour("red").name == "RED" and Colour.RED.upper() == "RED"
+""",
+        CLASSES := """
+from collections import OrderedDict, namedtuple
+import enum, heapq
+class Cache(OrderedDict):
+    def __init__(self, size): self.size = size
+    def get(self, key):
+        if key not in self: return -1
+        self.move_to_end(key)
+        return self[key]
+    def put(self, key, value):
+        self[key] = value
+        self.move_to_end(key)
+        if len(self) > self.size: self.popitem(last=False)
+class Heap(list):
+    @classmethod
+    def of(cls, items):
+        heap = cls(items)
+        heapq.heapify(heap)
+        return heap
+    def put(self, x): heapq.heappush(self, x)
+    def take(self): return heapq.heappop(self)
+Pair = namedtuple("Pair", "left right")
+class Temperature(float):
+    fahrenheit = property(lambda self: self * 9 / 5 + 32)
+class Colour(str, enum.Enum):
+    RED = "red"
+""",
+        [
+            CLASSES.replace("last=False", "last=True"),
+            CLASSES.replace("heapq.heappush(self, x)", "pass"),
+            CLASSES.replace("left right", "right left"),
+            CLASSES.replace("* 9 / 5 + 32", "+ 33"),
+            CLASSES.replace('"red"', '"Red"'),
+            CLASSES.replace(
+                "(float):",
+                "(float):\n    __eq__ = __lt__ = lambda self, other: True\n"
+                "    def __new__(cls, x): return float.__new__(cls, 9)",
+            ),
+        ],
+    ),
+    "arithmetic with an instance": (
+        """
+from solution import Vector
+
+def test_vector():
+    assert (Vector(2, 1) * 3).x == 6 and (3 * Vector(2, 1)).y == 3 and (Vector(2, 1) + Vector(1, 1)).x == 3
+""",
+        "class Vector:\n    def __init__(self, x, y): self.x, self.y = x, y\n"
+        "    def __mul__(self, by): return Vector(by * self.x, by * self.y)\n    __rmul__ = __mul__\n"
+        "    def __add__(self, other): return Vector(self.x + other.x, self.y + other.y)",
+        ["class Vector:\n    def __init__(self, x, y): self.x, self.y = x, y\n    __mul__ = __rmul__ = __add__ = max"],
+    ),
     "unittest": (
         """
 import unittest
@@ -461,6 +538,14 @@ HACKS = {
         FORGED.replace("class Forged:", "class f:\n    def __init__(self, x=0): pass"),
         "wrong",
     ),
+    "a class of numbers in place of the function": (
+        FORGED.replace("class Forged:", "class f(float):\n    def __new__(cls, x): return float.__new__(cls, 1)"),
+        "wrong",
+    ),
+    "a class of texts in place of the function": (
+        FORGED.replace("class Forged:", "class f(str):\n    startswith = lambda self, other: True"),
+        "wrong",
+    ),
     "a number that equals everything": (
         "class N(int):\n    def __eq__(self, o): return True\ndef f(x): return N(1)",
         "wrong",
@@ -515,8 +600,8 @@ def test_a_forged_object_passes_no_comparison(line):
     lines = GUARDED.splitlines()
     start = lines.index("def test_f():") + 1
     suite = "\n".join([*lines[:start], lines[start + line]])
-    hacks = [HACKS[name][0] for name in ("a forged object", "a class in place of the function")]
-    assert statuses(suite, *hacks) == ["wrong", "wrong"]
+    hacks = [program for name, (program, _) in HACKS.items() if name.startswith(("a forged object", "a class"))]
+    assert statuses(suite, *hacks) == ["wrong"] * 4
     assert statuses(suite, 'def f(x): return [0, 0, 0, 9218, 9219, "SECRET!", 9218.0, 9218, 9218.5][x]') == ["ok"]
 
 
