@@ -1,8 +1,8 @@
 """Messages between the box of a suite and the box of a solution. The source of this file is sent into both boxes.
 
-A message is plain data, as written by wire.py, fractions, decimals and dates, and numbers that stand for other objects
-of the solution. Such an object never leaves the box of the solution. This file runs after wire.py, which defines
-`encode` and `decode`.
+A message is plain data, as written by wire.py, other values of the standard library such as dates, and numbers that
+stand for other objects of the solution. Such an object never leaves the box of the solution. This file runs after
+wire.py, which defines `encode` and `decode`.
 """
 
 # ruff: noqa: F821
@@ -15,7 +15,11 @@ _OUT, _IN = 3, 4  # descriptors of the channel to the other box
 
 _answers = open(_IN, "rb", closefd=False)  # noqa: SIM115
 
-_PARTS = {  # module and name of a class → the plain data that an instance is sent as
+_PARTS = {  # module and name of a class → the parts that an instance is sent as
+    ("builtins", "range"): lambda value: (value.start, value.stop, value.step),
+    ("builtins", "slice"): lambda value: (value.start, value.stop, value.step),
+    ("builtins", "bytearray"): lambda value: (bytes(value),),
+    ("collections", "deque"): lambda value: (list(value), value.maxlen),
     ("fractions", "Fraction"): lambda value: (value.numerator, value.denominator),
     ("decimal", "Decimal"): lambda value: (str(value),),
     ("datetime", "timedelta"): lambda value: (value.days, value.seconds, value.microseconds),
@@ -42,7 +46,7 @@ def pack(value, number):
 
     Args:
         value: Plain data, or lists, tuples and dicts that contain other objects.
-        number: Returns plain data that stands for an object, or raises TypeError.
+        number: Returns plain data that stands for an object, or raises an error.
     """
     try:
         return encode(["data", value])
@@ -62,7 +66,8 @@ def _tree(value, number):
     if kind is dict:
         return ["dict", [[_tree(key, number), _tree(item, number)] for key, item in value.items()]]
     if (kind.__module__, kind.__name__) in _PARTS:
-        return [f"{kind.__module__}.{kind.__name__}", _PARTS[kind.__module__, kind.__name__](value)]
+        parts = _PARTS[kind.__module__, kind.__name__](value)
+        return [f"{kind.__module__}.{kind.__name__}", [_tree(part, number) for part in parts]]
     try:
         encode(value)
     except TypeError:
@@ -85,4 +90,5 @@ def _value_of(tree, find):
     if (module, name) not in _PARTS:
         raise ValueError(f"not plain data: {kind}")
     made = getattr(importlib.import_module(module), name)
-    return made.fromisoformat(*content) if hasattr(made, "fromisoformat") else made(*content)
+    parts = [_value_of(part, find) for part in content]
+    return made.fromisoformat(*parts) if hasattr(made, "fromisoformat") else made(*parts)

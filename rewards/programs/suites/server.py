@@ -10,12 +10,17 @@ judges what it gets, so nothing that the solution does to this process can chang
 # mypy: disable-error-code="name-defined"
 
 import builtins
+import collections
+import importlib
+import marshal
 import operator
+import types
 
-_CHANGEABLE = (list, dict, set)
+_CHANGEABLE = (list, dict, set, bytearray, collections.deque)
 _DATA = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
 _objects: list = []  # what the suite knows by number; the first is the module
 _numbers: dict = {}  # id of an object -> its number
+_functions: dict = {}  # the suite's key of a function -> the function
 
 
 class _Module:
@@ -25,6 +30,30 @@ class _Module:
         if not hasattr(module, name) and hasattr(module, "Solution"):
             return getattr(module.Solution(), name)
         return getattr(module, name)
+
+
+def _find(content):
+    """The object that the suite sends, as a number, a name of the standard library, items, or code of a function."""
+    if isinstance(content, int):
+        return _objects[content]
+    kind, *parts = content
+    return _FOUND[kind](*parts)
+
+
+def _function(key, code, defaults):
+    """A function of the suite that uses no names of the suite. It is made once."""
+    if key not in _functions:
+        defaults, keywords = unpack(defaults, _find)
+        _functions[key] = types.FunctionType(marshal.loads(code), module.__dict__, None, defaults)
+        _functions[key].__kwdefaults__ = keywords
+    return _functions[key]
+
+
+_FOUND: dict = {
+    "library": lambda name, path: operator.attrgetter(path)(importlib.import_module(name)),
+    "iterator": lambda items: iter(unpack(items, _find)),
+    "function": _function,
+}
 
 
 class _Kept:
@@ -73,7 +102,7 @@ def _given(args, kwargs):
 def _do(text):
     """Call the function that the suite names, and write the result or the exception."""
     try:
-        name, args, kwargs = unpack(text, _objects.__getitem__)
+        name, args, kwargs = unpack(text, _find)
         given = _given(args, kwargs) if name == "call" else []
         function = _data if name == "data" else getattr(operator, name, None) or getattr(builtins, name)
         value = function(*args, **kwargs)

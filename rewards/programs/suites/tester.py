@@ -17,11 +17,15 @@ items of the list.
 
 import _thread
 import builtins
+import collections
+import itertools
+import marshal
 import operator
 import sys
 import types
 
 _ERRORS: dict = {}  # names of an exception's class and its bases -> the class that stands for it
+_SENT: dict = {}  # id of a function of the suite -> the function, so that no other one gets this id
 _REMOTES: dict = {}  # number -> the object that stands for it
 _DATA = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
 _METHODS_OF_DATA = {name for kind in _DATA for name in dir(kind) if not name.startswith("_")}
@@ -58,11 +62,11 @@ def _ask(name, *args, **kwargs):
     given = {**dict(enumerate(args)), **kwargs}
     for place, new in changed:
         argument = given[place]
-        if type(argument) is list and type(new) is list:
+        if type(argument) in (list, bytearray) and type(new) is type(argument):
             argument[:] = new
-        elif type(argument) in (dict, set) and type(new) is type(argument):
+        elif type(argument) in (dict, set, collections.deque) and type(new) is type(argument):
             argument.clear()
-            argument.update(new)
+            argument.extend(new) if type(argument) is collections.deque else argument.update(new)
     return value if same is None else given[same]
 
 
@@ -74,12 +78,46 @@ def _heard():
 
 
 def _number_of(value):
+    """What stands for a value that is not data, in a message to the solution."""
     if isinstance(value, _Remote):
         return value._remote.number
     number = getattr(value, "number_of_error", None) if isinstance(value, type) else None
-    if number is None:
-        raise NotJudgedError(f"a {type(value).__name__} cannot be sent to the solution")
-    return number
+    if number is not None:
+        return number
+    if hasattr(value, "__next__"):
+        items = list(itertools.islice(value, MAX_ITEMS + 1))
+        if len(items) > MAX_ITEMS:
+            raise NotJudgedError(f"an iterator with more than {MAX_ITEMS} items cannot be sent to the solution")
+        return ["iterator", pack(items, _number_of)]
+    module, path = str(getattr(value, "__module__", None)), getattr(value, "__qualname__", "")
+    if module in sys.stdlib_module_names and _at(module, path) is value:
+        return ["library", module, path]
+    if type(value) is types.FunctionType:
+        return _function_of_suite(value)
+    raise NotJudgedError(f"a {type(value).__name__} cannot be sent to the solution")
+
+
+def _at(module, path):
+    try:
+        return operator.attrgetter(path)(sys.modules[module])
+    except (AttributeError, KeyError):
+        return None
+
+
+def _function_of_suite(function):
+    """A function as its code, which runs in the box of the solution. It must not need anything else of the suite."""
+    codes = [function.__code__]
+    for code in codes:
+        codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    used = {name for code in codes for name in code.co_names if dict.__contains__(function.__globals__, name)}
+    used |= {*function.__code__.co_freevars}
+    if used:
+        raise NotJudgedError(
+            f"the function {function.__name__} uses {', '.join(sorted(used))}, so it cannot be sent to the solution"
+        )
+    _SENT[id(function)] = function
+    defaults = pack([function.__defaults__, function.__kwdefaults__], _number_of)
+    return ["function", id(function), marshal.dumps(function.__code__), defaults]
 
 
 def _found(content):

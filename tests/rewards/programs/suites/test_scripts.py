@@ -224,6 +224,66 @@ class Colour(str, enum.Enum):
             ),
         ],
     ),
+    "functions, iterators and other arguments": (
+        """
+import operator
+from collections import deque
+from decimal import Decimal
+from solution import applied, Bag, fold, kept, tail, turn
+
+def test_functions():
+    assert applied(lambda x, by=3: [x * by for _ in range(2)], 4) == [12, 12]
+    assert applied(len, "abc") == 3 and applied(int, "7") == 7 and applied(Decimal, "1.5") == Decimal("1.5")
+    assert fold(operator.add, range(4)) == 6
+
+def test_one_function_is_one_object():
+    def negative(x): return -x
+    bag = Bag()
+    bag.put(negative)
+    assert bag.has(negative) and not bag.has(lambda x: -x)
+
+def test_iterators():
+    assert fold(max, (x % 5 for x in range(8))) == 4 and fold(min, map(int, "29")) == 2
+
+def test_deques():
+    queue = deque([1, 2, 3], 3)
+    turn(queue)
+    assert queue == deque([2, 3, 1]) and tail(queue) == deque([3, 1]) and tail(bytearray(b"abc")) == bytearray(b"bc")
+    assert tail(range(5)) == range(1, 5)
+
+def test_slices():
+    assert Bag()[1:3] == [6, 7]
+
+def test_errors():
+    assert kept([1, 0, 2], lambda x: 1 / x, ZeroDivisionError) == [1, 2]
+""",
+        ARGUMENTS := """
+import functools
+def applied(f, x): return f(x)
+def fold(f, items): return functools.reduce(f, items)
+def turn(queue): queue.rotate(-1)
+def tail(items): return items[1:] if not hasattr(items, "popleft") else (items.popleft(), items)[1]
+def kept(items, f, error):
+    def fits(x):
+        try: f(x)
+        except error: return False
+        return True
+    return [x for x in items if fits(x)]
+class Bag:
+    def __init__(self): self.items = []
+    def put(self, x): self.items.append(x)
+    def has(self, x): return x in self.items
+    def __getitem__(self, key): return [5, 6, 7, 8][key]
+""",
+        [
+            ARGUMENTS.replace("return f(x)", "return 3"),
+            ARGUMENTS.replace("x in self.items", "True"),
+            ARGUMENTS.replace("functools.reduce(f, items)", "max(items)"),
+            ARGUMENTS.replace("rotate(-1)", "rotate(1)"),
+            ARGUMENTS.replace("5, 6, 7, 8", "5, 6, 8, 8"),
+            ARGUMENTS.replace("[1:]", "[:]"),
+        ],
+    ),
     "arithmetic with an instance": (
         """
 from solution import Vector
@@ -688,8 +748,15 @@ def test_a_suite_that_does_not_import_its_names_finds_the_block_that_defines_the
     assert status == "ok"
 
 
-def test_a_suite_that_passes_a_function_is_not_judged():
-    suite = "from solution import f\n\ndef test_f():\n    assert f(lambda x: x) == 1\n"
+@pytest.mark.parametrize(
+    "argument",
+    ["lambda x: x + OFFSET", "lambda x: calls.append(x)", "{1: [lambda: calls]}", "Own()", "count(1)"],
+)
+def test_a_suite_that_passes_what_needs_the_suite_is_not_judged(argument):
+    suite = (
+        "from itertools import count\nfrom solution import f\nOFFSET = 1\nclass Own: pass\n\ndef test_f():\n"
+        f"    calls = []\n    assert f({argument}) == 1\n"
+    )
     assert statuses(suite, "def f(x): return 1") == ["no_gold"]
 
 
