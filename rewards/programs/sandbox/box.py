@@ -185,7 +185,7 @@ class Readiness:
 @functools.cache
 def _compiled(talk: str) -> str:
     """The code of a source in base64. The box has the same interpreter, and compiling takes longer than a test."""
-    return base64.b64encode(marshal.dumps(compile(talk, "talk.py", "exec"))).decode() if talk else ""
+    return base64.b64encode(marshal.dumps(compile(talk, "talk.py", "exec", dont_inherit=True))).decode() if talk else ""
 
 
 def _outcome(line: bytes) -> Outcome:

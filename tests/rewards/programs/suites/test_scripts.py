@@ -296,6 +296,15 @@ def test_vector():
         "    def __add__(self, other): return Vector(self.x + other.x, self.y + other.y)",
         ["class Vector:\n    def __init__(self, x, y): self.x, self.y = x, y\n    __mul__ = __rmul__ = __add__ = max"],
     ),
+    "a program that reads its annotations": (
+        "from solution import Number\n\ndef test_number():\n    assert Number(3).x == 3\n",
+        "class Number:\n    x: int\n    def __init__(self, x):\n"
+        "        self.x = x if isinstance(x, self.__annotations__['x']) else None",
+        [
+            "class Number:\n    x: str\n    def __init__(self, x):\n"
+            "        self.x = x if isinstance(x, self.__annotations__['x']) else None"
+        ],
+    ),
     "unittest": (
         """
 import unittest
