@@ -1,7 +1,8 @@
 """Messages between the box of a suite and the box of a solution. The source of this file is sent into both boxes.
 
 A message is plain data, as written by wire.py, other values of the standard library such as dates, and numbers that
-stand for other objects of the solution. Such an object never leaves the box of the solution. This file runs after
+stand for other objects of the solution. Such an object never leaves the box of the solution. Each box has a copy of an
+instance of a class that the suite defines, such as `ListNode`, and a message brings it up to date. This file runs after
 wire.py, which defines `encode` and `decode`.
 """
 
@@ -57,6 +58,71 @@ def pack(value, number):
 def unpack(text, find):
     """Read a value that `pack` wrote. `find` returns the object for what `number` returned."""
     return _value_of(decode(text), find)
+
+
+class Copies:
+    """The instances of the suite's own classes. Each box has a copy of an instance under the same key.
+
+    Args:
+        names: The names of this box, with the classes.
+        allowed: The names of the classes.
+        sign: The sign of the keys that this box gives.
+    """
+
+    def __init__(self, names, allowed, sign):
+        self.names, self.allowed, self.sign = names, allowed, sign
+        self.by_key, self.keys = {}, {}
+        self.pending = []  # keys of the instances that the next message must contain
+        self.is_pending = set()
+
+    def key(self, value):
+        """The key of an instance, which is then part of the next message; None for any other value."""
+        name = type(value).__name__
+        if name not in self.allowed or dict.get(self.names, name) is not type(value):
+            return None
+        if id(value) not in self.keys:
+            self._add(self.sign * (len(self.by_key) + 1), value)
+        self.send(self.keys[id(value)])
+        return self.keys[id(value)]
+
+    def send(self, key):
+        """Make an instance part of the next message."""
+        if key not in self.is_pending:
+            self.is_pending.add(key)
+            self.pending.append(key)
+
+    def _add(self, key, value):
+        self.by_key[key], self.keys[id(value)] = value, key
+
+    def write(self, text, number):
+        """A packed value, and the attributes of all instances that it leads to."""
+        rows = {}
+        for key in self.pending:  # packing the attributes of one instance may append others
+            value = self.by_key[key]
+            names = [*getattr(value, "__dict__", ()), *getattr(type(value), "__slots__", ())]
+            state = {name: getattr(value, name) for name in names if hasattr(value, name)}
+            rows[key] = [type(value).__name__, pack(state, number)]
+        self.pending, self.is_pending = [], set()
+        return f"{text}\t{encode(rows)}" if rows else text
+
+    def read(self, text, find):
+        """The packed value that `write` was given, and the keys of the instances. They get their new attributes."""
+        text, _, rows = text.partition("\t")
+        rows = decode(rows) if rows else {}
+        for key, (name, _) in rows.items():
+            if name not in self.allowed:
+                raise ValueError(f"{name} is no class of the suite")
+            if key not in self.by_key:
+                self._add(key, object.__new__(self.names[name]))
+        for key, (_, state) in rows.items():
+            value, attributes = self.by_key[key], unpack(state, find)
+            if hasattr(value, "__dict__"):
+                vars(value).clear()
+                vars(value).update(attributes)
+            else:
+                for name, attribute in attributes.items():
+                    setattr(value, name, attribute)
+        return text, list(rows)
 
 
 def _tree(value, number):

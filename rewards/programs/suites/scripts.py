@@ -11,8 +11,9 @@ import ast
 import builtins
 import contextlib
 import functools
+import sys
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ class Script:
     calls_check: bool  # whether `check` must be called with the entry point
     names: frozenset[str]  # what it imports from `solution`
     undefined: frozenset[str]  # what it uses and does not define: names of the solution, or of Python
+    classes: tuple[str, ...]  # its classes that only hold data, such as `ListNode`
+    classes_source: str  # their code, with the imports that it may need
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,11 @@ def _read(source: str, entry_point: str | None, box: Box) -> tuple[ScriptTest, .
     script = _parse(source, entry_point)
     if box.backend == "e2b":
         raise ValueError("the sandbox e2b cannot run it; write assert statements, or use another sandbox")
-    answer = _first_answer(box, script, {"do": "check" if script.tests else "list"})
-    found, _, text = answer.partition(" ")
+    do = {"do": "check" if script.tests else "list"}
+    found, _, text = _first_answer(box, script, do).partition(" ")
+    if found == "refused" and script.classes:  # its classes may need more of the suite
+        script = replace(script, classes=(), classes_source="")
+        found, _, text = _first_answer(box, script, do).partition(" ")
     if found == "refused":
         raise ValueError(f"its own code does not run in the sandbox, which has only the standard library: {text}")
     if script.tests:
@@ -131,7 +137,38 @@ def _parse(source: str, entry_point: str | None) -> Script:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
     }
-    return Script(source, entry_point, tuple(tests), must_call_check, frozenset(names), _undefined(tree))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _only_holds_data(node)]
+    parts = [*filter(_imports_library, tree.body), *classes] if classes else []
+    return Script(
+        source,
+        entry_point,
+        tuple(tests),
+        must_call_check,
+        frozenset(names),
+        _undefined(tree),
+        tuple(node.name for node in classes),
+        ast.unparse(ast.Module(parts, [])),
+    )
+
+
+def _only_holds_data(node: ast.ClassDef) -> bool:
+    """Whether the box of the solution may have this class: no method of it can give an expected value away."""
+    plain = (ast.Assign, ast.AnnAssign, ast.Pass)
+    return not any(getattr(base, "id", "") != "object" for base in node.bases) and all(
+        (isinstance(part, ast.FunctionDef) and part.name.startswith("__"))
+        or (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
+        or (isinstance(part, plain) and "__slots__" not in ast.unparse(part))
+        for part in node.body
+    )
+
+
+def _imports_library(node: ast.stmt) -> bool:
+    """Whether a statement imports only from the standard library."""
+    if isinstance(node, ast.ImportFrom):
+        return not node.level and str(node.module).partition(".")[0] in sys.stdlib_module_names
+    return isinstance(node, ast.Import) and all(
+        alias.name.partition(".")[0] in sys.stdlib_module_names for alias in node.names
+    )
 
 
 def _undefined(tree: ast.Module) -> frozenset[str]:
@@ -167,7 +204,11 @@ def _must_call_check(tree: ast.Module) -> bool:
 
 def _order(script: Script, **more: Any) -> dict[str, Any]:
     fixed = {"entry_point": script.entry_point, "check": script.calls_check, "tests": script.tests}
-    return {"talk": {**fixed, "imported": sorted(script.names), **more}}
+    return {"talk": {**fixed, "imported": sorted(script.names), **_classes(script), **more}}
+
+
+def _classes(script: Script) -> dict[str, Any]:
+    return {"classes": script.classes, "source": script.classes_source}
 
 
 def _first_answer(box: Box, script: Script, order: dict[str, Any]) -> str:
@@ -198,7 +239,7 @@ def run_script(box: Box, program: str, tests: Sequence[ScriptTest], prelude: str
     script, do = tests[0].script, tests[0].do
     orders = [{"do": do, "test": test.name} for test in tests] if do == "test" else [{"do": do}]
     suite = box.run(script.source, [_order(script, **order) for order in orders], talk=_SUITE)
-    solution = box.run(program, [{"talk": None}] * len(orders), prelude, _SOLUTION)
+    solution = box.run(program, [{"talk": _classes(script)}] * len(orders), prelude, _SOLUTION)
     with contextlib.closing(suite), contextlib.closing(solution):
         next(suite), next(solution)  # both boxes start at the same time
         for _ in orders:

@@ -29,6 +29,7 @@ _SENT: dict = {}  # id of a function of the suite -> the function, so that no ot
 _REMOTES: dict = {}  # number -> the object that stands for it
 _DATA = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
 _METHODS_OF_DATA = {name for kind in _DATA for name in dir(kind) if not name.startswith("_")}
+_COPIES = Copies({}, order["classes"], 1)
 _ASKING = _thread.allocate_lock()  # a suite may call the solution from several threads
 _COROUTINE = 0x80  # the flag of a function that is defined with `async`
 
@@ -48,10 +49,12 @@ class _State:
 
 def _ask(name, *args, **kwargs):
     """Let the solution's process call a function of `operator` or `builtins`."""
+    text = pack([name, list(args), kwargs], _number_of)  # an iterator among the arguments may ask, too
     with _ASKING:
         _State.calls += name != "getattr"
-        say("ask " + pack([name, list(args), kwargs], _number_of))
-        kind, *content = unpack(_heard(), _found)
+        say("ask " + _COPIES.write(text, _number_of))
+        answer, _ = _COPIES.read(_heard(), _found)
+        kind, *content = unpack(answer, _found)
     if kind == "error":
         names, given, text, attributes = content
         error = _error(_error_class(tuple(names)), given)
@@ -81,6 +84,8 @@ def _number_of(value):
     """What stands for a value that is not data, in a message to the solution."""
     if isinstance(value, _Remote):
         return value._remote.number
+    if (key := _COPIES.key(value)) is not None:
+        return ["copy", key]
     number = getattr(value, "number_of_error", None) if isinstance(value, type) else None
     if number is not None:
         return number
@@ -121,6 +126,8 @@ def _function_of_suite(function):
 
 
 def _found(content):
+    if content[0] == "copy":
+        return _COPIES.by_key[content[1]]
     number, names, has_data = content
     if number not in _REMOTES:
         _REMOTES[number] = _Remote(number, has_data)
@@ -449,6 +456,8 @@ def _set_up(names, *functions):
 def _run(code, names):
     """Run the suite's own code, and `check` if the order says so."""
     sys.modules["solution"] = _Solution(names.get_name)
+    sys.modules[names["__name__"]] = types.ModuleType(names["__name__"])  # dataclasses look for the module of a class
+    _COPIES.names = names
     entry_point = order["entry_point"]
     if entry_point:
         names[entry_point] = names.get_name(entry_point)
@@ -540,6 +549,7 @@ def _main():
     install()
     do = order["do"]
     try:
+        exec(order["source"], {"__name__": "solution"})  # it must also run in the box of the solution
         answer = _DO[do]()
     except _GoneError:
         return

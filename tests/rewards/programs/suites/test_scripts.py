@@ -17,6 +17,22 @@ def statuses(suite, *programs, entry_point=None, **options):
     return [status for status, _ in reward.grade(list(map(block, programs)), [suite] * count, [entry_point] * count)]
 
 
+FORGED = """
+class Forged:
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+    def __hash__(self): return 9218
+    def __contains__(self, other): return True
+    def __call__(self, *args): return True
+    def __getattr__(self, name): return Forged()
+    def __bool__(self): return True
+    def __len__(self): return 1
+    def __iter__(self): return iter([self])
+    __lt__ = __gt__ = __le__ = __ge__ = __eq__
+    def __sub__(self, other): return 0
+    __rsub__ = __add__ = __radd__ = __sub__
+    def __abs__(self): return 0
+"""
 # name -> a suite, a right program, wrong programs
 SUITES = {
     "raises, approx and parametrize": (
@@ -530,6 +546,87 @@ def test_turn():
             "def turn(head): return head"
         ],
     ),
+    "nodes of a class of the suite": (
+        """
+from typing import *
+
+class ListNode:
+    def __init__(self, val=0, next=None):
+        self.val = val
+        self.next = next
+
+def nodes(values):
+    head = None
+    for value in reversed(values):
+        head = ListNode(value, head)
+    return head
+
+def values(node):
+    found = []
+    while node and len(found) < 999:
+        found.append(node.val)
+        node = node.next
+    return found
+
+def check(candidate):
+    assert values(candidate(head = nodes([4, 1, 5]))) == [5, 1, 4]
+    assert candidate(nodes([])) is None
+    head = nodes(range(500))
+    last = head.next
+    assert values(candidate(head)) == list(range(500))[::-1] and values(last) == [1, 0]
+check(Solution().turn)
+""",
+        NODES := "class Solution:\n    def turn(self, head: Optional[ListNode]) -> Optional[ListNode]:\n"
+        "        last = None\n        while head: head.next, last, head = last, head, head.next\n        return last",
+        [
+            NODES.replace("return last", "return head"),
+            "import copy\n" + NODES.replace("last = None", "last, head = None, copy.deepcopy(head)"),
+            FORGED + "class ListNode:\n    val, next, __init__ = Forged(), None, lambda *given: None\n"
+            "class Solution:\n    def turn(self, head): return ListNode() if head else None",
+            FORGED + "class Solution:\n    def turn(self, head):\n        node = head\n"
+            "        while node: node.val, node = Forged(), node.next\n        return head",
+            FORGED + "class Solution:\n    def turn(self, head): return Forged()",
+        ],
+    ),
+    "a dataclass and a graph of the suite": (
+        """
+from __future__ import annotations
+from dataclasses import dataclass, field
+import solution
+
+@dataclass
+class Item:
+    name: str
+    price: int = 0
+
+class Node:
+    def __init__(self, val, neighbours=None):
+        self.val, self.neighbours = val, neighbours or []
+
+class Reference:
+    def total(self, items): return sum(item.price for item in items)
+
+def test_items():
+    items = [Item("a", 4), Item("b", 9)]
+    assert solution.total(items) == Reference().total(items) and solution.dearest(items) is items[1]
+    assert solution.dearest(items) == Item("b", 9) != Item("b", 8)
+
+def test_graph():
+    a, b = Node(1), Node(2)
+    a.neighbours, b.neighbours = [b], [a]
+    other = solution.clone(a)
+    assert other is not a and other.neighbours[0].neighbours[0] is other and other.neighbours[0].val == 2
+""",
+        GRAPH := "import copy\nclone = copy.deepcopy\n"
+        "def dearest(items): return max(items, key=lambda item: item.price)\n"
+        "def total(items): return sum(item.price for item in items)",
+        [
+            GRAPH.replace("copy.deepcopy", "lambda node: node"),
+            GRAPH.replace("max(", "min("),
+            GRAPH.replace("sum(item.price for item in items)", "Reference().total(items)"),
+            FORGED + GRAPH.replace("max(items, key=lambda item: item.price)", "Forged()"),
+        ],
+    ),
     "a script with a loop, an error and a helper": (
         """
 def near(a, b):
@@ -584,22 +681,6 @@ def test_f():
     assert abs(f(6) - SECRET) < 1e-9
     assert f(7) > 9000
     assert f(8) == pytest.approx(9218.5)
-"""
-FORGED = """
-class Forged:
-    def __eq__(self, other): return True
-    def __ne__(self, other): return False
-    def __hash__(self): return 9218
-    def __contains__(self, other): return True
-    def __call__(self, *args): return True
-    def __getattr__(self, name): return Forged()
-    def __bool__(self): return True
-    def __len__(self): return 1
-    def __iter__(self): return iter([self])
-    __lt__ = __gt__ = __le__ = __ge__ = __eq__
-    def __sub__(self, other): return 0
-    __rsub__ = __add__ = __radd__ = __sub__
-    def __abs__(self): return 0
 """
 HACKS = {
     "a forged object": (FORGED + "def f(x): return Forged()", "wrong"),
@@ -763,7 +844,8 @@ def test_a_suite_that_does_not_import_its_names_finds_the_block_that_defines_the
 )
 def test_a_suite_that_passes_what_needs_the_suite_is_not_judged(argument):
     suite = (
-        "from itertools import count\nfrom solution import f\nOFFSET = 1\nclass Own: pass\n\ndef test_f():\n"
+        "from itertools import count\nfrom solution import f\nOFFSET = 1\n"
+        "class Own:\n    def f(self): return calls\n\ndef test_f():\n"
         f"    calls = []\n    assert f({argument}) == 1\n"
     )
     assert statuses(suite, "def f(x): return 1") == ["no_gold"]
