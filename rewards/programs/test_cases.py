@@ -62,10 +62,12 @@ def read_tests(column: Any, entry_point: str | None = None, box: Box = _BOX) -> 
         ValueError: The tests cannot be read, there are none, or the suite cannot run.
         BoxError: The sandbox itself failed.
     """
-    suite = read_suite(column)
-    tests, entry_point = suite.tests, entry_point and entry_point.removeprefix("Solution().")
+    tests, name = read_suite(column).tests, entry_point and entry_point.removeprefix("Solution().")
     if isinstance(tests, str):
-        return _read_code(tests, entry_point, box)
+        found = _read_code(tests, name, box)
+        if name != entry_point:
+            _check_names(found, name)
+        return found
     cases = tests.get("cases")
     if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
         raise ValueError(f"tests={str(column)[:80]!r} have no list of cases")
@@ -90,6 +92,16 @@ def _read_code(suite: str, entry_point: str | None, box: Box) -> list[ProgramTes
         return read_script(suite, entry_point, box)
     except ValueError as error:
         raise ValueError(f"{str(not_split).removesuffix('.')}. As a script, {error}") from None
+
+
+def _check_names(tests: list[ProgramTest] | list[ScriptTest], method: str | None) -> None:
+    """Check that tests of a method of the class Solution use no other name of the program."""
+    used = {name for test in tests for name in test.functions if not isinstance(test, ScriptTest) or test.do != "test"}
+    if unknown := sorted(used - {method, "Solution"}):
+        raise ValueError(
+            f"the tests use {', '.join(unknown)}, which neither they nor the class Solution define; write the "
+            "definitions at the beginning of the tests"
+        )
 
 
 def describe_tests(tests: Sequence[ProgramTest] | Sequence[ScriptTest]) -> str:

@@ -851,6 +851,21 @@ def test_a_suite_that_passes_what_needs_the_suite_is_not_judged(argument):
     assert statuses(suite, "def f(x): return 1") == ["no_gold"]
 
 
+@pytest.mark.parametrize(
+    "suite",
+    [
+        "def check(candidate):\n    assert same_list(candidate(head = list_node([1, 2])), list_node([2, 1]))\n",
+        "def check(candidate):\n    assert candidate(1) == 4\n    assert list_node([2, 1]) == candidate(2)\n",
+    ],
+)
+def test_helpers_that_a_suite_of_a_method_does_not_define_are_named(suite):
+    with pytest.raises(ValueError, match="the tests use list_node, .* at the beginning of the tests"):
+        read_tests(suite, "Solution().turn")
+    helper = "from math import *\ndef list_node(items): return [floor(item) for item in items]\n"
+    assert describe_tests(read_tests(helper + suite.replace("same_list", "any"), "Solution().turn"))
+    assert describe_tests(read_tests("def check(candidate):\n    assert candidate(double(2)) == 1\n", "halve"))
+
+
 def test_e2b_runs_no_scripts():
     with pytest.raises(ValueError, match="e2b"):
         read_tests("for x in range(3): assert f(x) == x", None, Box("e2b"))
