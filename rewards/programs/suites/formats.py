@@ -15,7 +15,14 @@ from typing import Any
 
 from ...shared.literals import read_literal
 
-NEIGHBOURS = ("metadata", "fn_name", "language", "test_imports", "test_setup_code")  # columns read beside `tests`
+# Columns and keys of rows whose output cannot be compared with one text, as in open-r1/codeforces, and why not.
+_JUDGES = {
+    "checker": "a checker accepts several outputs",
+    "generated_checker": "a checker accepts several outputs",
+    "interaction_format": "the program must talk to a judge",
+}
+# columns read beside `tests`
+NEIGHBOURS = ("metadata", "fn_name", "language", "test_imports", "test_setup_code", *_JUDGES)
 FORMS = (
     'an object with "type" and "cases", with "inputs" and "outputs", or with "test_cases", a list of objects with '
     '"input" and "output", assert statements, or a Python file with test functions'
@@ -58,6 +65,7 @@ def read_suite(tests: Any, neighbours: Mapping[str, Any] | None = None) -> Suite
     """
     beside = {name: value for name, value in (neighbours or {}).items() if name in NEIGHBOURS and value is not None}
     _check_language(beside.get("language"))
+    _check_judge(beside)
     tests = _decoded("" if tests is None else tests)
     if isinstance(tests, str):
         return _python(tests, beside)
@@ -103,6 +111,7 @@ def _python(code: str, beside: Mapping[str, Any], form: str | None = None) -> Su
 
 def _object(tests: dict[str, Any], beside: Mapping[str, Any]) -> Suite:
     _check_language(tests.get("language"))
+    _check_judge(tests)
     if tests.get("test_cases") is not None:
         inner = read_suite(tests["test_cases"], {**beside, **tests})
         return Suite("verification_info with test_cases", inner.kind, inner.tests)
@@ -259,6 +268,15 @@ def _integer(digits: str) -> int:
 def _check_language(language: Any) -> None:
     if language is not None and str(language).lower() not in _NAMES_OF_PYTHON:
         raise ValueError(f"tests are for the language {language!r}, but only Python runs; leave these rows out")
+
+
+def _check_judge(place: Mapping[str, Any]) -> None:
+    for name, reason in _JUDGES.items():
+        if isinstance(place.get(name), str) and place[name].strip():
+            raise ValueError(
+                f"{name} says that {reason}, but an output is compared with one text; leave these rows out, or remove "
+                f"{name} to compare the text all the same"
+            )
 
 
 def _excerpt(value: Any) -> str:

@@ -249,6 +249,16 @@ ROWS = {
         "call shift, 1 case",
         ("class Solution:\n    def shift(self, x: int, by: int) -> int: return x + by", CALL_WRONG),
     ),
+    "open-r1/codeforces without a checker": (
+        {
+            "official_tests": [{"input": "5\n", "output": "22\n"}],
+            "generated_checker": None,
+            "interaction_format": "",
+        },
+        {"official_tests": "tests"},
+        "stdin, 1 case",
+        (STDIN_RIGHT, STDIN_WRONG),
+    ),
     "the project's own form": (
         {"tests": {"type": "call", "fn_name": "shift", "cases": [{"args": [3, 4], "expected": 7}], "tol": None}},
         {},
@@ -317,6 +327,18 @@ UNREADABLE = {
         ["'cpp'", "only Python runs"],
     ),
     "compressed": ({"tests": "eJxrYJmqzoAGSrOLM8sA"}, ["never unpickled", "public_test_cases"]),
+    "a checker": (
+        {"tests": '[{"input": "1", "output": "2"}]', "generated_checker": "import sys\nprint(1)"},
+        ["generated_checker", "several outputs", "leave these rows out"],
+    ),
+    "a checker in the object": (
+        {"tests": '{"test_cases": [{"input": "1", "output": "2"}], "checker": "import sys"}'},
+        ["checker", "several outputs"],
+    ),
+    "an interactive task": (
+        {"tests": '[{"input": "1", "output": "2"}]', "interaction_format": "Print ? x"},
+        ["interaction_format", "talk to a judge"],
+    ),
     "no name": (
         {"tests": '[{"input": "3", "output": "4", "testtype": "functional"}]'},
         ["'functional'", "func_name"],
@@ -337,7 +359,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize(("row", "words"), UNREADABLE.values(), ids=UNREADABLE)
 def test_rows_that_cannot_be_read_are_refused_in_one_line(row, words):
-    good = {"tests": '{"inputs": ["1"], "outputs": ["2"]}'}
+    good = dict.fromkeys(row) | {"tests": '{"inputs": ["1"], "outputs": ["2"]}'}
     with pytest.raises(ValueError) as error:
         read_suites(Dataset.from_list([good, row, row]))
     message = str(error.value)
