@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from .wire import PlainIterator
@@ -73,7 +74,7 @@ PLAIN_TYPES = frozenset({*_TYPES, type(None)})
 # The types that values of variables may have.
 CONSTANT_TYPES = PLAIN_TYPES | {range, slice, type, deque}
 # The types that results of calls may have.
-RESULT_TYPES = PLAIN_TYPES | {range, *_ITERABLES}
+RESULT_TYPES = PLAIN_TYPES | {range, Decimal, Fraction, *_ITERABLES}
 # The types that values inside an expression may have.
 EXPRESSION_TYPES = RESULT_TYPES | {slice, type}
 
@@ -96,9 +97,10 @@ def measure(value: Any, known: frozenset[type] = EXPRESSION_TYPES) -> int:
             kind = type(part)
             if kind not in known:
                 raise TypeError(f"{kind.__name__} is not plain data")
-            if kind is int:
-                size += part.bit_length() // 64
-                if part.bit_length() > MAX_BITS:
+            if kind in (int, Fraction):
+                bits = max(part.numerator.bit_length(), part.denominator.bit_length())
+                size += bits // 64
+                if bits > MAX_BITS:
                     raise ValueError(f"an integer has more than {MAX_BITS} bits")
             elif kind in (str, bytes, range):
                 size += len(part)
@@ -127,8 +129,11 @@ def _multiply(left: Any, right: Any) -> Any:
 
 
 def _power(base: Any, exponent: Any) -> Any:
-    if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * exponent > 2 * MAX_BITS:
-        raise ValueError("a power is too large")
+    if isinstance(base, (int, Fraction)) and isinstance(exponent, int):
+        parts = (base,) if isinstance(base, int) else (base.numerator, base.denominator)
+        bits = max(part.bit_length() for part in parts)
+        if bits * (exponent if isinstance(base, int) else abs(exponent)) > 2 * MAX_BITS:
+            raise ValueError("a power is too large")
     return base**exponent
 
 

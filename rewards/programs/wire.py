@@ -13,6 +13,8 @@ MAX_DEPTH = 100
 MAX_ITEMS = 2**20  # items of an iterable that is not plain data, which may be endless
 # Limit on values with the same hash in one set or dict. Only data made to slow down a set or dict exceeds this limit.
 _MAX_COLLISIONS = 100
+_MAX_BITS = 2**17  # of the numerator and the denominator of a fraction
+_MAX_DIGITS = 10**4  # of a decimal, and its largest exponent
 _EXACT_INT = 2**53  # larger integers are written in hexadecimal, for which Python has no limit on the digits
 
 
@@ -37,8 +39,9 @@ def encode(value, iterables=False):
 
     Args:
         value: The value.
-        iterables: Write other iterables too. `range`, `deque` and the views of a dict keep their types. Another
-            iterable becomes a deque if it has a length, otherwise an `PlainIterator`. Its own methods are called.
+        iterables: Write fractions, decimals and other iterables too. `range`, `deque` and the views of a dict keep
+            their types. Another iterable becomes a deque if it has a length, otherwise an `PlainIterator`. Its own
+            methods are called.
 
     Raises:
         TypeError: The value contains another type.
@@ -60,7 +63,7 @@ def decode(text):
     """
     try:
         return _value(json.loads(text))
-    except (TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError) as error:
+    except (TypeError, KeyError, IndexError, AttributeError, RecursionError, ArithmeticError) as error:
         raise ValueError(f"not plain data: {type(error).__name__}") from None
 
 
@@ -94,6 +97,11 @@ def _tagged(value, depth, iterables):
 
 
 def _tagged_iterable(value, depth):
+    name = type(value).__module__, type(value).__name__
+    if name == ("fractions", "Fraction"):
+        return {"fraction": [_tagged(part, 1, False) for part in (value.numerator, value.denominator)]}
+    if name == ("decimal", "Decimal"):
+        return {"decimal": str(value)}
     if type(value) is range:
         return {"range": [_tagged(number, depth - 1, True) for number in (value.start, value.stop, value.step)]}
     kind = "deque" if hasattr(value, "__len__") else "iterator"
@@ -124,11 +132,31 @@ def _value(tagged):
         return bytes.fromhex(content)
     if kind == "range":
         return range(*map(_value, content))
+    if kind in ("fraction", "decimal"):
+        return _exact_number(kind, content)
     items = [_value(item) for item in content]
     if kind in _ORDERED:
         return _ORDERED[kind](items)
     _check_hashes([key for key, _ in items] if kind in ("dict", "dict_items") else items)
     return _HASHED[kind](items)
+
+
+def _exact_number(kind, content):
+    """A fraction or a finite decimal, within limits, because the process that judges computes with it."""
+    from decimal import Decimal  # not at the top: the box, which starts often, reads no such numbers
+    from fractions import Fraction
+
+    if kind == "fraction":
+        numerator, denominator = map(_value, content)
+        if max(numerator.bit_length(), denominator.bit_length()) > _MAX_BITS:
+            raise ValueError("a fraction is too large")
+        return Fraction(numerator, denominator)
+    if len(content) > _MAX_DIGITS:
+        raise ValueError("a decimal is too long")
+    number = Decimal(content)
+    if not number.is_finite() or abs(number.adjusted()) > _MAX_DIGITS:
+        raise ValueError("a decimal is too large")
+    return number
 
 
 _VIEWS = tuple(map(type, ({}.keys(), {}.values(), {}.items())))

@@ -6,6 +6,8 @@ import copy
 import itertools
 import math
 import pickle
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -146,6 +148,10 @@ def truth(suite, solution, end=""):
         ("f(1) == {'a': 1, 2: 'b'}", [{2: "b", "a": 1}], [{"a": 1}]),
         ("f(1) == {1, 2}", [{2, 1}, frozenset({1, 2})], [[1, 2]]),
         ("f(1) == -3", [-3], [3]),
+        ("f(1) == 0.5", [Fraction(1, 2), Decimal("0.50")], [Fraction(1, 3), Decimal("0.51"), "0.5"]),
+        ("f(1) == [1, 2.5]", [[Decimal(1), Fraction(5, 2)]], [[Fraction(1, 2), 2.5]]),
+        ("f(1) ** 2 == 0.25", [Fraction(1, 2), Decimal("0.5")], [Fraction(1, 3)]),
+        ("0 < f(1) < 1 and round(f(1), 1) < 1", [Fraction(1, 2), Decimal("0.5")], [Fraction(3, 2), Decimal(2)]),
         ("f(1) == 1 + 2j", [1 + 2j], [1 - 2j]),
         ("f(1) == b'ab'", [b"ab"], ["ab"]),
         ("f(1) == float('inf')", [math.inf], [-math.inf]),
@@ -681,6 +687,8 @@ class Equal(int):
 HOSTILE = {
     "huge integer": 10**1_000_000,
     "long integers": [2**16000] * 1000,
+    "long fraction": Fraction(7, 2**200_000),
+    "long decimal": Decimal("1e-9999"),
     "deep list": deep(list, 100_000),
     "deep tuple": deep(tuple, 100_000),
     "deep dict": deep(lambda items: {1: items[0]}, 100_000),
@@ -741,7 +749,11 @@ def test_a_hostile_result_neither_holds_nor_raises_nor_hangs(name, expression):
         assert parsed.holds(values) is False
 
 
-@pytest.mark.parametrize("number", [10**9, -(10**9), 2**16000, 10**5], ids=["large", "small", "huge", "some"])
+@pytest.mark.parametrize(
+    "number",
+    [10**9, -(10**9), 2**16000, 10**5, Fraction(1, 2**16000), Decimal("9e9999")],
+    ids=["large", "small", "huge", "some", "fraction", "decimal"],
+)
 @pytest.mark.parametrize(
     "expression", ["9 ** f(1)", "'a' * f(1) == 1", "[0] * f(1) * 9 == 1", "round(5, f(1)) == 1", "f(1) ** f(2) == 1"]
 )

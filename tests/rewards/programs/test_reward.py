@@ -317,6 +317,19 @@ def test_values_that_can_be_iterated_over_leave_the_box():
     assert statuses([(generator, call_tests(([], [2, 3])))]) == ["wrong"]  # a generator is no list
 
 
+def test_fractions_and_decimals_equal_numbers():
+    tests = ["assert f(1, 2) == 0.5", call_tests(([1, 2], 0.5)), call_tests(([3, 2], [1.5, 1.5]))]
+    programs = [
+        "from fractions import Fraction\ndef f(a, b): return Fraction(a, b) if a < b else [Fraction(a, b)] * 2",
+        "from decimal import Decimal\ndef f(a, b): return Decimal(a) / b if a < b else (Decimal(a) / b,) * 2",
+        "from decimal import Decimal\ndef f(a, b): return Decimal('NaN') if a < b else Decimal('sNaN')",
+        "from fractions import Fraction\nclass Decimal(Fraction): __eq__ = lambda *given: True\n"
+        "Decimal.__module__ = 'decimal'\ndef f(a, b): return Decimal(b, a)",
+    ]
+    got = [[statuses([(program, suite)])[0] for suite in tests] for program in programs]
+    assert got == [["ok"] * 3, ["ok"] * 3, ["wrong"] * 3, ["wrong"] * 3]
+
+
 @pytest.mark.slow
 def test_an_endless_iterator_ends_at_a_limit():
     count = "import itertools\ndef f(): return itertools.count(2)"

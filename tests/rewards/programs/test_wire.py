@@ -193,11 +193,18 @@ def test_an_iterable_with_too_many_items_is_refused():
 
 
 @pytest.mark.parametrize(
-    "value", [object(), object, Ellipsis, len, decimal.Decimal(1), json, [object()]], ids=type_name
+    "value", [object(), object, Ellipsis, len, datetime.date(2000, 1, 1), json, [object()]], ids=type_name
 )
 def test_what_cannot_be_iterated_over_is_refused(value):
     with pytest.raises(TypeError):
         encode(value, iterables=True)
+
+
+@pytest.mark.parametrize("value", [fractions.Fraction(-2, 3), fractions.Fraction(4), decimal.Decimal("-1.50")], ids=str)
+def test_fractions_and_decimals_keep_their_types_in_results(value):
+    for around in (value, [value], {value: (value,)}):
+        found = decode(encode(around, iterables=True))
+        assert found == around and repr(found) == repr(around)
 
 
 class Liar:
@@ -287,6 +294,17 @@ HOSTILE = {
     "text as a range": '{"range": ["a"]}',
     "a range without a step": '{"range": [1, 2, 0]}',
     "list as key of a view": '{"dict_keys": [[1]]}',
+    "a fraction without a denominator": '{"fraction": [1]}',
+    "a fraction by zero": '{"fraction": [1, 0]}',
+    "a fraction of texts": '{"fraction": ["1", "2"]}',
+    "a large fraction": json.dumps({"fraction": [1, {"int": "0x" + "f" * 4_000_000}]}),
+    "a decimal that is no number": '{"decimal": "NaN"}',
+    "an infinite decimal": '{"decimal": "-Infinity"}',
+    "a word as a decimal": '{"decimal": "one"}',
+    "a number as a decimal": '{"decimal": 1}',
+    "a large decimal": '{"decimal": "1e999999999"}',
+    "a small decimal": '{"decimal": [0, [1], -999999999]}',
+    "a long decimal": json.dumps({"decimal": "1" * 4_000_000}),
     "no pairs of a view": '{"dict_items": [1]}',
     "a number as an iterator": '{"iterator": 5}',
     "colliding keys of a view": tagged("dict_keys", COLLIDING),
