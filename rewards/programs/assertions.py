@@ -187,6 +187,8 @@ class _Parser:
                 self.assertion(test)
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 self.scope[name] = self.constant(value)
+            case ast.ImportFrom(module=module, names=[ast.alias(name="*")]) if module not in ("typing", "solution"):
+                self.refuse("it may import functions that are then called", "name what is imported")
             case ast.Import(names=names) | ast.ImportFrom(names=names):
                 origin = f"{statement.module}." if isinstance(statement, ast.ImportFrom) else ""
                 self.scope |= {name.asname or name.name: _Alias(origin + name.name) for name in names}

@@ -247,6 +247,11 @@ def test_functions_can_be_imported_under_any_name():
         assert parsed.holds([1.5]) and not parsed.holds([1.6])
 
 
+def test_a_star_import_of_types_or_of_the_solution_changes_nothing():
+    for module in ("typing", "solution"):
+        assert one(f"from {module} import *\nassert f(1) == 3").calls == (Call("f", (1,)),)
+
+
 def test_the_entry_point_may_have_the_name_of_a_builtin():
     parsed = one("assert sum(10, 15) == 6", "sum")
     assert parsed.calls == (Call("sum", (10, 15)),)
@@ -539,6 +544,7 @@ def test_check_has_its_own_scope():
         ("assert f(1) == x", ["`x` is not supported"]),
         ("assert f(g) == 1", ["`g` is not supported"]),
         ("assert f(len) == 1", ["`len` is not supported"]),
+        ("from math import *\nassert f(1) == gcd(4, 6)", ["Line 1", "functions that are then called", "name what is"]),
         ("import string\nassert f(string.digits)", ["`string.digits` is not supported"]),
         ("assert f(1) == math.factorial(3)", ["function `math.factorial` is not supported"]),
         ("import numpy as np\nassert np.isclose(f(1), 2)", ["Line 2", "function `np.isclose` is not supported"]),

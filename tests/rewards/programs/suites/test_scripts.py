@@ -643,6 +643,21 @@ except TypeError:
         "def half(x): return x / 2",
         ["def half(x): return 0 if isinstance(x, str) else x / 2", "def half(x): return x // 2"],
     ),
+    "a script that imports all names of a module": (
+        "from math import *\nassert half(8) == gcd(4, 12)\nassert half(9) == sqrt(20.25)\n",
+        "def half(x): return x / 2",
+        ["def half(x): return 4"],
+    ),
+    "an instance whose attributes alone are compared": (
+        "a = Half(8)\nb = Half(16)\nassert 2 * a.value == b.value\nassert a.value == 4\n",
+        "class Half:\n    def __init__(self, x): self.value = x / 2",
+        ["class Half:\n    def __init__(self, x): self.value = 4"],
+    ),
+    "an instance that is called": (
+        "half = Scale(0.5)\nassert half(8) == 4\nassert half(2) == 1\n",
+        "class Scale:\n    def __init__(self, by): self.by = by\n    def __call__(self, x): return self.by * x",
+        ["class Scale:\n    def __init__(self, by): pass\n    def __call__(self, x): return 4"],
+    ),
     "a script with a main block": (
         "def run_tests():\n    assert half(8) == 4\n\nif __name__ == '__main__':\n"
         "    assert half(3) == 1.5\n    run_tests()\n",
