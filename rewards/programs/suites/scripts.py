@@ -93,7 +93,8 @@ def _read(source: str, entry_point: str | None, box: Box) -> tuple[ScriptTest, .
         script = replace(script, classes=(), classes_source="")
         found, _, text = _first_answer(box, script, do).partition(" ")
     if found == "refused":
-        raise ValueError(f"its own code does not run in the sandbox, which has only the standard library: {text}")
+        hint = "; if this module is the program, write `solution`" if text.startswith("ModuleNotFoundError") else ""
+        raise ValueError(f"its own code does not run in the sandbox, which has only the standard library: {text}{hint}")
     if script.tests:
         return tuple(ScriptTest(script, "test", name) for name in script.tests)
     if not text:

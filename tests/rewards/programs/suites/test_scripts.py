@@ -794,6 +794,7 @@ def test_cases_of_a_script_pay_their_share():
 
 REFUSED = {
     "a missing module": ("import pandas\nfrom solution import f\ndef test_f(): assert f(1) == 1", "pandas"),
+    "another name of the program": ("from main import f\ndef test_f(): assert f(1) == 1", "write `solution`"),
     "no assertion": ("from solution import f\ndef test_f(): f(1)", "no assertion"),
     "no call": ("for x in [1]: assert x == 1", "never calls the solution"),
     "an undefined name": ("for x in [1]: assert f(y) == x", "y is not defined"),
