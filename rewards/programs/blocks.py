@@ -20,10 +20,12 @@ _PYTHON = re.compile(
 _TAG = re.compile(
     r"^([ \t]*+)(?:<\w++>[ \t]*+(?=`{3}|~{3})|(`{3,}+|~{3,}+)[ \t]*+<[/|][^<>\n]*+>[ \t]*+$)", re.MULTILINE
 )
-# What is read only if there is no other block: words before a fence that names Python, and marks of a quotation.
+# What is read only if there is no other block: words before a fence that names Python, marks of a quotation, and blocks
+# in a block of Markdown.
 _WORDS = re.compile(
-    r"^(?=[^`\n]*?[A-Za-z])([^`\n]*[^`\s])[ \t]++(?=```(?:python|py)3?[ \t]*+$)", re.MULTILINE | re.IGNORECASE
+    r"^(?=[^`\n]*?[A-Za-z])([^`\n]*[^`\s])[ \t]*+(?=```(?:python|py)3?[ \t]*+$)", re.MULTILINE | re.IGNORECASE
 )
+_MARKDOWN = re.compile(r"^[ \t]*+(?:`{3,}+|~{3,}+)[ \t]*+(?:markdown|md)[ \t]*+$", re.MULTILINE | re.IGNORECASE)
 _QUOTE = re.compile(r"^[ \t]*+>[ \t]?", re.MULTILINE)
 _PRINTS = re.compile(r"\b(?:print|write|writelines)\s*+\(")
 _INDENTATION = re.compile(r"^[ \t]*+(?=[^ \t\n])", re.MULTILINE)  # of a line that is not blank
@@ -61,7 +63,7 @@ def find_program(text: str, functions: Collection[str] = ()) -> str | None:
         return defined, assigned, block.is_labelled or _PRINTS.search(block.program) is not None
 
     text = _TAG.sub(r"\1\2", text.replace("\r\n", "\n"))
-    blocks = list(_blocks(text)) or list(_blocks(_WORDS.sub(r"\1\n", _QUOTE.sub("", text))))
+    blocks = list(_blocks(text)) or list(_blocks(_WORDS.sub(r"\1\n", _MARKDOWN.sub("", _QUOTE.sub("", text)))))
     return max(reversed(blocks), key=rank).program if blocks else None
 
 

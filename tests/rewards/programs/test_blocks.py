@@ -38,6 +38,10 @@ def fenced(program, opening="```python", closing="```"):
         ("```solution.pyx\nx = 1\n```", None),
         ("The answer: ```python\nx = 1\n```", "x = 1\n"),
         ("The answer: ```python\nx = 1\n```\n```py\nx = 2\n```", "x = 2\n"),  # an ordinary block comes first
+        ("**The answer:**```python\nx = 1\n```", "x = 1\n"),
+        ("````markdown\nSo:\n```python\nx = 1\n```\nIt prints:\n```\n1\n```\n````", "x = 1\n"),
+        ("~~~~ md\n~~~py\nx = 1\n~~~\n~~~~", "x = 1\n"),
+        ("````md\n```py\nx = 1\n```\n````\n```py\nx = 2\n```", "x = 2\n"),  # an ordinary block comes first
         ("> So:\n> ```py\n> x = 1\n> if x:\n>     y = 2\n> ```", "x = 1\nif x:\n    y = 2\n"),
         ("```py\nx = (1\n> 0)\n```", "x = (1\n> 0)\n"),  # no quotation
         ("<answer>```</answer> x\n```python\nx = 1\n```", "x = 1\n"),
