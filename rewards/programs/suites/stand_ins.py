@@ -99,12 +99,12 @@ def _is_number(value):
 
 
 class _Mark:
-    """`pytest.mark`: `parametrize`, and marks that change nothing."""
+    """`pytest.mark`: `parametrize`, `skipif` without effect, and marks that change nothing."""
 
     def __getattr__(self, name):
-        if name == "parametrize":
-            return _parametrize
-        if name in ("skip", "skipif", "xfail", "usefixtures"):
+        if name in ("parametrize", "skipif"):
+            return {"parametrize": _parametrize, "skipif": _skipif}[name]
+        if name in ("skip", "xfail", "usefixtures"):
             raise NotJudgedError(f"pytest.mark.{name} is not supported")
         return _decorator
 
@@ -112,6 +112,12 @@ class _Mark:
 def _decorator(*given, **options):
     """A decorator that changes nothing, with or without arguments."""
     return given[0] if len(given) == 1 and callable(given[0]) and not options else lambda function: function
+
+
+def _skipif(condition, reason=""):
+    if isinstance(condition, str) or condition:
+        raise NotJudgedError(f"pytest.mark.skipif, which skips a test: {reason}")
+    return _decorator
 
 
 def _parametrize(argnames, argvalues, ids=None, **options):

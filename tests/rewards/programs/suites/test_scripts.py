@@ -378,6 +378,12 @@ def test_dict_in_a_list():
         "def ordered(x): return sorted(x)",
         ["def ordered(x):\n    x.sort()\n    return x", "def ordered(x):\n    x.sort()\n    return x[:]"],
     ),
+    "a test that is not skipped": (
+        "import pytest, sys\nfrom solution import f\n\n@pytest.mark.skipif(sys.version_info < (3, 5), reason='old')\n"
+        "def test_f():\n    assert f(3) == 6\n",
+        "def f(x): return 2 * x",
+        ["def f(x): return x"],
+    ),
     "fixtures": (
         """
 import pytest
@@ -819,6 +825,11 @@ REFUSED = {
     "a check without a function": (
         "def check(candidate):\n    for x in [1]: assert candidate(x) == 1",
         "nothing calls its `check`; give entry_point",
+    ),
+    "a test that is skipped": (
+        "import pytest\nfrom solution import f\n@pytest.mark.skipif(True, reason='slow')\n"
+        "def test_f(): assert f(1) == 1",
+        "which skips a test: slow",
     ),
     "a part of pytest": (
         "import pytest\nfrom solution import f\n@pytest.hookimpl\ndef test_f(): assert f(1) == 1",
