@@ -108,13 +108,15 @@ def _parse(source: str, entry_point: str | None) -> Script:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"it is not Python, {type(error).__name__}: {error}") from None
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    tests = []
+    tests, test_cases = [], {"TestCase"}
     for node in tree.body:
         if isinstance(node, functions) and node.name.startswith("test"):
             tests.append(node.name)
         elif isinstance(node, ast.ClassDef):
             bases = {base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases}
-            if node.name.startswith("Test") or "TestCase" in bases:
+            if test_cases & bases:
+                test_cases.add(node.name)
+            if node.name.startswith("Test") or test_cases & bases:
                 inside = [part.name for part in node.body if isinstance(part, functions)]
                 tests += [f"{node.name}.{name}" for name in inside if name.startswith("test")]
     if not any(map(_can_fail, ast.walk(tree))):

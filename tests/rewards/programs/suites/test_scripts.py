@@ -340,6 +340,13 @@ if __name__ == "__main__":
         "def up(s):\n    if not isinstance(s, str): raise TypeError\n    return s.upper()",
         ["def up(s): return 'AB'", "def up(s): raise TypeError"],
     ),
+    "a class of tests with a base of its own": (
+        "import unittest\nfrom solution import up\n\nclass Base(unittest.TestCase):\n"
+        "    def up(self, text): return up(text)\n\nclass Cases(Base):\n"
+        "    def test_text(self): self.assertEqual(self.up('ab'), 'AB')\n",
+        "def up(s): return s.upper()",
+        ["def up(s): return s"],
+    ),
     "a change in place": (
         "from solution import turn\n\ndef test_turn():\n"
         "    x = [1, [2], 3]\n    turn(x)\n    assert x == [3, [2], 1]\n",
