@@ -229,14 +229,16 @@ def _data(value):
 def _relayed_between(name, swapped=False, also_with_data=False):
     """An operator of two objects of the solution, and with `also_with_data` of data and an object that the suite made.
 
-    If the object has data, the operator is applied to its data here.
+    If the object has data, the operator is applied to its data here, so that the solution does not see the other data.
     """
 
     def operate(self, other):
         pair = (other, self) if swapped else (self, other)
+        if self._remote.has_data and not isinstance(other, _Remote):
+            return getattr(operator, name)(*map(_data, pair))
         if isinstance(other, _Remote) or (also_with_data and self._remote.is_made):
             return _ask(name, *pair)
-        return getattr(operator, name)(*map(_data, pair)) if self._remote.has_data else NotImplemented
+        return NotImplemented
 
     return operate
 

@@ -783,6 +783,18 @@ def test_a_forged_object_passes_no_comparison(line):
     assert statuses(suite, 'def f(x): return [0, 0, 0, 9218, 9219, "SECRET!", 9218.0, 9218, 9218.5][x]') == ["ok"]
 
 
+@pytest.mark.parametrize("near", ["np.allclose(Total(x), 2.5 * x)", "Total(x) == pytest.approx(2.5 * x)"])
+def test_a_class_of_numbers_does_not_see_the_expected_value(near):
+    suite = (
+        f"import numpy as np\nimport pytest\nfor x in [1, 2]:\n    assert {near} and abs(Total(x) - 2.5 * x) < 1e-9\n"
+    )
+    forged = (
+        "class Total(float):\n    def __new__(cls, x): return float.__new__(cls, 1)\n"
+        "    __sub__ = __rsub__ = lambda self, other: 0 * other\n    __eq__ = lambda self, other: True"
+    )
+    assert statuses(suite, "def Total(x): return x * 5 / 2", forged) == ["ok", "wrong"]
+
+
 @pytest.mark.parametrize(("program", "status"), HACKS.values(), ids=HACKS)
 def test_a_hack_is_not_paid(program, status):
     assert statuses(GUARDED, program, seconds=1) == [status]
