@@ -6,10 +6,10 @@ box of the solution, which returns plain data. The suite compares the data here,
 
 An instance of a class of the solution stays in the box of the solution, and a `_Remote` stands for it. Its attributes,
 methods, items and length are asked for there. It equals only itself, because the solution could answer every
-comparison with True. For the same reason, order needs an instance on both sides, arithmetic needs an instance on both
-sides or one that the suite made by calling its class, and an instance that a function returned has no methods that
-lists, texts and other data have. If the class extends a builtin one, such as `list`, the instance is compared by the
-items of the list.
+comparison with True. For the same reason, order needs an instance on both sides, and an instance that a function
+returned has no methods that lists, texts and other data have. Arithmetic needs an instance on both sides, or one that
+the suite made by calling its class, and then gives an object that is no number. If the class extends a builtin one,
+such as `list`, the suite compares and computes with the items of the list.
 """
 
 # ruff: noqa: F821
@@ -168,9 +168,10 @@ class _Remote:
 
     def __init__(self, number, has_data=False):
         # The name of the attribute that the object was read from; whether it is the result of a function, so that the
-        # suite expects data rather than an object; and whether the suite made it by calling its class.
-        facts = {"number": number, "has_data": has_data, "name": "", "is_result": True, "is_made": False}
-        object.__setattr__(self, "_remote", types.SimpleNamespace(**facts))
+        # suite expects data rather than an object; whether the suite made it by calling its class; and whether it comes
+        # from arithmetic with data of the suite.
+        facts = {"name": "", "is_result": True, "is_made": False, "is_computed": False}
+        object.__setattr__(self, "_remote", types.SimpleNamespace(number=number, has_data=has_data, **facts))
 
     def __getattr__(self, name):
         if self._remote.is_result and name in _METHODS_OF_DATA:
@@ -221,6 +222,17 @@ def _relayed(name):
     return lambda self, *args: _ask(name, self, *args)
 
 
+def _relayed_number(name):
+    """A conversion to a number or a truth value. The solution could know the right one after arithmetic with data."""
+
+    def convert(self, *args):
+        if self._remote.is_computed:
+            raise TypeError(f"{name} of an object that comes from arithmetic with a number is not asked for")
+        return _ask(name, self, *args)
+
+    return convert
+
+
 def _data(value):
     """The data of an instance whose class extends a builtin one. Its own methods are not called."""
     return _ask("data", value) if isinstance(value, _Remote) and value._remote.has_data else value
@@ -236,17 +248,21 @@ def _relayed_between(name, swapped=False, also_with_data=False):
         pair = (other, self) if swapped else (self, other)
         if self._remote.has_data and not isinstance(other, _Remote):
             return getattr(operator, name)(*map(_data, pair))
-        if isinstance(other, _Remote) or (also_with_data and self._remote.is_made):
+        if isinstance(other, _Remote):
             return _ask(name, *pair)
-        return NotImplemented
+        value = _ask(name, *pair) if also_with_data and self._remote.is_made else None
+        if not isinstance(value, _Remote):  # the solution could give the data that is expected
+            return NotImplemented
+        value._remote.is_computed = True
+        return value
 
     return operate
 
 
-for _name in "len iter next str repr bool int float abs round".split():
+for _name in "len iter next str repr getitem setitem delitem neg invert".split():
     setattr(_Remote, f"__{_name}__", _relayed(_name))
-for _name in "getitem setitem delitem neg invert index".split():
-    setattr(_Remote, f"__{_name}__", _relayed(_name))
+for _name in "bool int float abs round index".split():
+    setattr(_Remote, f"__{_name}__", _relayed_number(_name))
 for _name in "lt le gt ge".split():
     setattr(_Remote, f"__{_name}__", _relayed_between(_name))
 for _name in "add sub mul truediv floordiv mod pow matmul and or xor".split():

@@ -783,16 +783,26 @@ def test_a_forged_object_passes_no_comparison(line):
     assert statuses(suite, 'def f(x): return [0, 0, 0, 9218, 9219, "SECRET!", 9218.0, 9218, 9218.5][x]') == ["ok"]
 
 
-@pytest.mark.parametrize("near", ["np.allclose(Total(x), 2.5 * x)", "Total(x) == pytest.approx(2.5 * x)"])
-def test_a_class_of_numbers_does_not_see_the_expected_value(near):
-    suite = (
-        f"import numpy as np\nimport pytest\nfor x in [1, 2]:\n    assert {near} and abs(Total(x) - 2.5 * x) < 1e-9\n"
+@pytest.mark.parametrize(
+    "near",
+    [
+        "np.allclose(Total(x), 2.5 * x)",
+        "Total(x) == pytest.approx(2.5 * x)",
+        "abs(Total(x) - 2.5 * x) < 1e-9",
+        "round(2.5 * x - Total(x), 6) == 0",
+        "not (Total(x) - 2.5 * x)",
+    ],
+)
+def test_a_class_in_place_of_a_function_cannot_use_the_expected_value(near):
+    suite = f"import numpy as np\nimport pytest\nfor x in [1, 2]:\n    assert {near}\n"
+    operators = "    __eq__ = lambda self, other: True\n    __bool__ = lambda self: False\n"
+    operators += (
+        "    __abs__ = __float__ = __round__ = lambda self, *digits: 0\n    __sub__ = __rsub__ = lambda self, other: "
     )
-    forged = (
-        "class Total(float):\n    def __new__(cls, x): return float.__new__(cls, 1)\n"
-        "    __sub__ = __rsub__ = lambda self, other: 0 * other\n    __eq__ = lambda self, other: True"
-    )
-    assert statuses(suite, "def Total(x): return x * 5 / 2", forged) == ["ok", "wrong"]
+    number = f"class Total(float):\n    def __new__(cls, x): return float.__new__(cls, 1)\n{operators}"
+    thing = f"class Total:\n    def __init__(self, x): pass\n{operators}"
+    forged = [number + "0", number + "self", thing + "0", thing + "self", thing + "Total(0)"]
+    assert statuses(suite, "def Total(x): return x * 5 / 2", *forged) == ["ok", *["wrong"] * 5]
 
 
 @pytest.mark.parametrize(("program", "status"), HACKS.values(), ids=HACKS)
