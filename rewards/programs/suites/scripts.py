@@ -12,7 +12,7 @@ import builtins
 import contextlib
 import functools
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ _SUITE = _source("messages", "stand_ins", "tester")
 _OVER = b"\n"
 # Modules that a suite could use only in the process of the solution.
 _OUT_OF_REACH = ("asyncio.", "io.", "mock.", "tempfile.", "unittest.mock.")
+# What a class of a suite may contain to be copied into the box of the solution.
+_METHODS_OF_DATA = frozenset("__init__ __post_init__ __eq__ __lt__ __hash__ __repr__ __str__".split())
+_DEFAULTS = (None, False, 0, 1, "", ...)  # True and -1 are among them
 
 
 @dataclass(frozen=True)
@@ -155,14 +158,33 @@ def _parse(source: str, entry_point: str | None) -> Script:
 
 
 def _only_holds_data(node: ast.ClassDef) -> bool:
-    """Whether the box of the solution may have this class: no method of it can give an expected value away."""
+    """Whether the box of the solution may have this class: nothing in it can give an expected value away."""
     plain = (ast.Assign, ast.AnnAssign, ast.Pass)
-    return not any(getattr(base, "id", "") != "object" for base in node.bases) and all(
-        (isinstance(part, ast.FunctionDef) and part.name.startswith("__"))
-        or (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
-        or (isinstance(part, plain) and "__slots__" not in ast.unparse(part))
-        for part in node.body
+    return (
+        not any(getattr(base, "id", "") != "object" for base in node.bases)
+        and all(
+            (isinstance(part, ast.FunctionDef) and part.name in _METHODS_OF_DATA)
+            or (isinstance(part, plain) and "__slots__" not in ast.unparse(part))
+            or _is_docstring(part)
+            for part in node.body
+        )
+        and all(constant in _DEFAULTS for constant in _constants(node))
     )
+
+
+def _constants(node: ast.AST) -> Iterator[Any]:
+    """The constants in the code, except those of annotations, docstrings and `__repr__`."""
+    if isinstance(node, ast.Constant):
+        yield node.value
+    for name, value in ast.iter_fields(node):
+        for part in value if isinstance(value, list) else [value]:
+            is_shown = isinstance(part, ast.FunctionDef) and part.name in ("__repr__", "__str__")
+            if isinstance(part, ast.AST) and name not in ("annotation", "returns") and not is_shown:
+                yield from () if _is_docstring(part) else _constants(part)
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _imports_library(node: ast.stmt) -> bool:

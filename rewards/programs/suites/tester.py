@@ -18,6 +18,7 @@ such as `list`, the suite compares and computes with the items of the list.
 import _thread
 import builtins
 import collections
+import dis
 import itertools
 import marshal
 import operator
@@ -121,6 +122,8 @@ def _function_of_suite(function):
         raise NotJudgedError(
             f"the function {function.__name__} uses {', '.join(sorted(used))}, so it cannot be sent to the solution"
         )
+    if any("assertionerror" in dis.Bytecode(code).dis().replace("_", "").lower() for code in codes):
+        raise NotJudgedError(f"the function {function.__name__} has an assertion, so it cannot be sent to the solution")
     _SENT[id(function)] = function
     defaults = pack([function.__defaults__, function.__kwdefaults__], _number_of)
     return ["function", id(function), marshal.dumps(function.__code__), defaults]

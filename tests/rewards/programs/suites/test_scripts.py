@@ -896,15 +896,29 @@ def test_a_suite_that_does_not_import_its_names_finds_the_block_that_defines_the
 
 @pytest.mark.parametrize(
     "argument",
-    ["lambda x: x + OFFSET", "lambda x: calls.append(x)", "{1: [lambda: calls]}", "Own()", "count(1)"],
+    ["lambda x: x + OFFSET", "lambda x: calls.append(x)", "{1: [lambda: calls]}", "Own()", "count(1)", "checked"],
 )
 def test_a_suite_that_passes_what_needs_the_suite_is_not_judged(argument):
     suite = (
         "from itertools import count\nfrom solution import f\nOFFSET = 1\n"
-        "class Own:\n    def f(self): return calls\n\ndef test_f():\n"
+        "class Own:\n    def f(self): return calls\n\ndef checked(x):\n    assert x == 9218\n\ndef test_f():\n"
         f"    calls = []\n    assert f({argument}) == 1\n"
     )
     assert statuses(suite, "def f(x): return 1") == ["no_gold"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "rows = [(1, 9218)]",
+        "def __init__(self): self.want = 9218",
+        "def __call__(self, x): return x + x",
+        "a: str = 'x'",
+    ],
+)
+def test_a_class_that_may_hold_an_expected_value_stays_with_the_suite(body):
+    suite = f"from solution import f\nclass Own:\n    {body}\n\ndef test_f():\n    assert f(Own()) == 9218\n"
+    assert statuses(suite, "def f(own): return 9218") == ["no_gold"]
 
 
 @pytest.mark.parametrize(
