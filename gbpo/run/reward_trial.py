@@ -47,7 +47,8 @@ def try_rewards(rewards: Mapping[str, Callable[..., Any]], row: Mapping[str, Any
         count: Completions of the prompt.
 
     Raises:
-        ValueError: A reward raises an error, or returns something else than one number or None for each completion.
+        ValueError: A reward raises an error, or returns something else than one finite number or None for each
+            completion.
     """
     prompt = row["prompt"]
     completion = _TEXT if isinstance(prompt, str) else [{"role": "assistant", "content": _TEXT}]
@@ -85,13 +86,14 @@ def try_rewards(rewards: Mapping[str, Callable[..., Any]], row: Mapping[str, Any
         if not _is_list_of_rewards(values, count):
             raise ValueError(
                 f"The reward {name!r} returned {str(values)[:100]!r} for {count} completions, so a run would end. "
-                "Return a list with one number or None for each completion."
+                "Return a list with one finite number or None for each completion."
             )
 
 
 def _is_list_of_rewards(values: Any, count: int) -> bool:
     try:
-        return torch.tensor([torch.nan if value is None else value for value in values]).shape == (count,)
+        rewards = torch.tensor([torch.nan if value is None else value for value in values])
+        return rewards.shape == (count,) and not rewards.isinf().any()
     except (TypeError, ValueError, RuntimeError):
         return False
 

@@ -20,7 +20,10 @@ def test_what_trl_takes_is_taken(values):
     try_rewards({"own.reward": lambda **_: values}, ROW, 2)
 
 
-@pytest.mark.parametrize("values", [None, 1.0, [1.0], [1.0, 2.0, 3.0], ["1.0", "2.0"], [[1.0], [2.0]], "10", [{}, {}]])
+@pytest.mark.parametrize(
+    "values",
+    [None, 1.0, [1.0], [1.0, 2.0, 3.0], ["1.0", "2.0"], [[1.0], [2.0]], "10", [{}, {}], [0.0, -math.inf]],
+)
 def test_something_else_is_refused_in_one_line(values):
     with pytest.raises(ValueError, match=r"^The reward 'own\.reward' returned .* for 2 completions.*None.*\.$"):
         try_rewards({"own.reward": lambda **_: values}, ROW, 2)

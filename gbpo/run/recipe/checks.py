@@ -83,7 +83,12 @@ _RANGES = {
 # field of an earlier version → the error that says what to write now
 RENAMED = {name: renamed_speedup(name) for name in SPEEDUPS} | {
     "max_prompt_length": "TRL has removed max_prompt_length, so no prompt would be shortened. Write "
-    "max_prompt_tokens: N, which drops prompts with more than N tokens."
+    "max_prompt_tokens: N, which drops prompts with more than N tokens.",
+    "logging_dir": "transformers has removed logging_dir. TensorBoard's files are in output_dir, or in the folder that "
+    "the environment variable TENSORBOARD_LOGGING_DIR names. Remove logging_dir.",
+    "overwrite_output_dir": "transformers has removed overwrite_output_dir. A run never overwrites another one. Remove "
+    "overwrite_output_dir.",
+    "group_by_length": "transformers has removed group_by_length. It had no effect on GRPO. Remove group_by_length.",
 }
 
 # name of a field in other trainers → its name here

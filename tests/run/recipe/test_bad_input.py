@@ -123,7 +123,7 @@ CASES = {
     ),
     "own reward that returns text": (
         [TINY, "--reward_funcs", "exact_match", "rewards_that_fail.text"],
-        ["'rewards_that_fail.text' returned", "'1.0'", "one number or None for each"],
+        ["'rewards_that_fail.text' returned", "'1.0'", "one finite number or None for each"],
     ),
     "unknown reward option": ([TINY, "--reward_kwargs", "{exact_match: {strict: true}}"], ["strict", "exact_match"]),
     "reference answers that do not parse": (
@@ -452,6 +452,7 @@ CASES |= {
         ["dataset_extract", "{solution: after # Answer}", "in quotes"],
     ),
     "max_prompt_length": ([TINY, "--max_prompt_length", "512"], ["max_prompt_length", "max_prompt_tokens: N"]),
+    "removed field": ([TINY, "--logging_dir", "logs"], ["removed logging_dir", "TENSORBOARD_LOGGING_DIR"]),
     "no prompt token allowed": ([TINY, "--max_prompt_tokens", "0"], ["max_prompt_tokens=0", "positive"]),
     "every prompt too long": (
         [TINY, "--max_prompt_tokens", "5"],
