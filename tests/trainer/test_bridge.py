@@ -72,6 +72,7 @@ PATCHES = {
         "rewards/programs/suites/stand_ins.py",
         "vars(sys.modules[name]).update",
     ): "inside the box: it fills the modules that stand for pytest",
+    ("rewards/programs/suites/tester.py", "vars(error).update"): "inside the box: an error gets its attributes",
 }
 
 

@@ -177,7 +177,7 @@ def test_a_resumed_run_is_bitwise_equal(make, tmp_path, case):
 
 def test_a_resume_with_other_prompts_ends_with_one_line(make, tmp_path):
     trained(make(max_steps=UPDATES, save_strategy="steps", save_steps=2))
-    other = make(folder="again", dataset=PROMPTS.select([*range(8), 7]), max_steps=UPDATES)
+    other = make(folder="again", dataset=PROMPTS.select([*range(8), 7]), max_steps=2 * UPDATES)
     with pytest.raises(TrainingStopped, match="solve rates of other prompts"):
         other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
 

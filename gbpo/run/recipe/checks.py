@@ -17,6 +17,7 @@ from accelerate.utils import str_to_bool
 from transformers import GenerationConfig, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_utils import IntervalStrategy
 from trl import GRPOConfig, ModelConfig
 
 from ...shared.nearest import nearest
@@ -159,7 +160,7 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
         )
     if args.save_strategy == "best" and (args.eval_strategy == "no" or args.metric_for_best_model is None):
         raise ValueError(
-            f"save_strategy='best' with eval_strategy={str(args.eval_strategy)!r} and "
+            f"save_strategy='best' with eval_strategy={IntervalStrategy(args.eval_strategy).value!r} and "
             f"metric_for_best_model={args.metric_for_best_model!r} does not say which checkpoint is best. Write "
             "eval_strategy: steps and metric_for_best_model: eval_reward, or save_strategy: steps."
         )

@@ -115,13 +115,10 @@ class Copies:
             if key not in self.by_key:
                 self._add(key, object.__new__(self.names[name]))
         for key, (_, state) in rows.items():
-            value, attributes = self.by_key[key], unpack(state, find)
-            if hasattr(value, "__dict__"):
-                vars(value).clear()
-                vars(value).update(attributes)
-            else:
-                for name, attribute in attributes.items():
-                    setattr(value, name, attribute)
+            value = self.by_key[key]
+            getattr(value, "__dict__", {}).clear()
+            for name, attribute in unpack(state, find).items():
+                object.__setattr__(value, name, attribute)  # the class may be frozen
         return text, list(rows)
 
 

@@ -607,7 +607,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 import solution
 
-@dataclass
+@dataclass(frozen=True)
 class Item:
     name: str
     price: int = 0
