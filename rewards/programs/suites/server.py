@@ -17,7 +17,6 @@ import operator
 import types
 
 _CHANGEABLE = (list, dict, set, bytearray, collections.deque)
-_DATA = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
 _objects: list = []  # what the suite knows by number; the first is the module
 _numbers: dict = {}  # id of an object -> its number
 _functions: dict = {}  # the suite's key of a function -> the function

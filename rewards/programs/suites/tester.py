@@ -28,7 +28,6 @@ import types
 _ERRORS: dict = {}  # names of an exception's class and its bases -> the class that stands for it
 _SENT: dict = {}  # id of a function of the suite -> the function, so that no other one gets this id
 _REMOTES: dict = {}  # number -> the object that stands for it
-_DATA = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
 _METHODS_OF_DATA = {name for kind in _DATA for name in dir(kind) if not name.startswith("_")}
 _COPIES = Copies({}, order["classes"], 1)
 _ASKING = _thread.allocate_lock()  # a suite may call the solution from several threads
