@@ -729,7 +729,8 @@ def with_parameter(text: str, reference: str) -> str:
     >>> with_parameter(r"2n\pi, n \in \mathbb{Z}", r"k\pi, k \in \mathbb{Z}")
     '2k\\pi, k \\in \\mathbb{Z}'
     """
-    own, other = _parameter(text), _parameter(reference)
+    other = _parameter(reference)
+    own = other and _parameter(text)
     if own is None or other is None or re.search(rf"(?<![A-Za-z\\]){other}(?![A-Za-z])", text):
         return text
     return re.sub(rf"(?<![A-Za-z\\]){own}(?![A-Za-z])", other, text)

@@ -112,7 +112,7 @@ class Copies:
         rows = decode(rows) if rows else {}
         for key, (name, _) in rows.items():
             if name not in self.allowed:
-                raise ValueError(f"{name} is no class of the suite")
+                raise ValueError(f"the suite has no class {name}")
             if key not in self.by_key:
                 self._add(key, object.__new__(self.names[name]))
         for key, (_, state) in rows.items():

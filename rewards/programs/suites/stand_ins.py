@@ -102,8 +102,10 @@ class _Mark:
     """`pytest.mark`: `parametrize`, `skipif` without effect, and marks that change nothing."""
 
     def __getattr__(self, name):
-        if name in ("parametrize", "skipif"):
-            return {"parametrize": _parametrize, "skipif": _skipif}[name]
+        if name == "parametrize":
+            return _parametrize
+        if name == "skipif":
+            return _skipif
         if name in ("skip", "xfail", "usefixtures"):
             raise NotJudgedError(f"pytest.mark.{name} is not supported")
         return _decorator

@@ -45,7 +45,7 @@ class _ListedError(BaseException):
 class _State:
     calls = 0  # how often the solution was asked to do something
     counted = 0  # how many of these calls belong to a case that has its verdict
-    made = ""  # the first class of the solution of which the suite made an instance while its calls are only listed
+    made = ""  # while calls are only listed: the first class of the solution that the suite called
 
 
 def _ask(name, *args, **kwargs):
@@ -421,7 +421,7 @@ def _list_cases():
         raise
     except Exception:
         if called or _State.made:  # a later statement needs the result of an earlier one
-            return f"whole {[*called, _State.made][0]}"
+            return f"whole {(called or [_State.made])[0]}"
         raise
     return f"cases {' '.join(called)}"
 
