@@ -345,8 +345,12 @@ class _Parser:
 
 def _mutable(value: Any) -> dict[int, Any]:
     """The lists, dicts and sets in a value, by identity."""
-    found = {id(value): value} if isinstance(value, (list, dict, set)) else {}
-    if isinstance(value, (list, tuple, dict)):
-        for part in value.values() if isinstance(value, dict) else value:
-            found |= _mutable(part)
+    found: dict[int, Any] = {}
+    below = [value]
+    while below:
+        part = below.pop()
+        if isinstance(part, (list, dict, set)):
+            found[id(part)] = part
+        if isinstance(part, (list, tuple, dict)):
+            below += part.values() if isinstance(part, dict) else part
     return found

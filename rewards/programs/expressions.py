@@ -97,8 +97,8 @@ def measure(value: Any, known: frozenset[type] = EXPRESSION_TYPES) -> int:
             kind = type(part)
             if kind not in known:
                 raise TypeError(f"{kind.__name__} is not plain data")
-            if kind in (int, Fraction):
-                bits = max(part.numerator.bit_length(), part.denominator.bit_length())
+            if kind is int or kind is Fraction:
+                bits = part.bit_length() if kind is int else max(map(int.bit_length, part.as_integer_ratio()))
                 size += bits // 64
                 if bits > MAX_BITS:
                     raise ValueError(f"an integer has more than {MAX_BITS} bits")

@@ -22,5 +22,5 @@ def cpu_limit(paces):
     yield
     used = time.process_time() - start
     if used > paces * FAST:  # the pace is measured only where it decides
-        limit = paces * _pace()
+        limit = paces * max(_pace() for _ in range(3))  # the pace of a busy machine varies
         assert used < limit, f"{used:.1f} s of CPU time, and at most {limit:.1f} s were allowed"
