@@ -15,6 +15,8 @@ os.environ.update(
     DO_NOT_TRACK="1",
     TRL_EXPERIMENTAL_SILENCE="1",
     TOKENIZERS_PARALLELISM="false",
+    HF_TOKEN="",
+    HF_TOKEN_PATH=os.devnull,
 )
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate.utils import str_to_bool
+from accelerate.utils import TorchDynamoPlugin, str_to_bool
+from huggingface_hub import get_token
+from torch._inductor import list_mode_options
 from transformers import GenerationConfig, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -171,6 +173,8 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
     _check_adapters(run, args, model)
     _check_checkpointing(args)
     _check_schedule(args)
+    _check_compilation(args)
+    _check_upload(args)
     _check_vllm(args)
     _check_packages(args, model)
     if not args.use_vllm:
@@ -309,6 +313,32 @@ def _check_schedule(args: GRPOConfig) -> None:
         ) from None
 
 
+def _check_compilation(args: GRPOConfig) -> None:
+    if not args.torch_compile:
+        return
+    try:
+        TorchDynamoPlugin(backend=args.torch_compile_backend)
+    except ValueError as error:
+        raise ValueError(
+            f"torch_compile_backend={args.torch_compile_backend!r} cannot compile the model: {error}. Write inductor, "
+            "or remove torch_compile_backend."
+        ) from None
+    mode = args.torch_compile_mode
+    if mode and mode not in (modes := list_mode_options()):
+        raise ValueError(
+            f"torch_compile_mode={mode!r} is not a mode of torch.compile, so the first pass would fail. Write one of "
+            f"{', '.join(modes)}, or remove torch_compile_mode."
+        )
+
+
+def _check_upload(args: GRPOConfig) -> None:
+    if args.push_to_hub and not (args.hub_token or get_token()):
+        raise ValueError(
+            "push_to_hub=True without a token of the Hugging Face Hub could not upload the model. Run hf auth login, "
+            "set HF_TOKEN, or remove push_to_hub."
+        )
+
+
 def _check_vllm(args: GRPOConfig) -> None:
     """Raise `ValueError` for a server address that is no URL, or engines that do not divide the processes."""
     if not args.use_vllm:
@@ -343,7 +373,7 @@ def check_deepspeed(config: str | dict[str, Any] | None) -> None:
         raise ValueError(f"{asked}, which is not installed: {install_command('deepspeed')}.")
 
 
-def check_fsdp(option: str | None) -> None:
+def check_fsdp(option: str | bool | None) -> None:
     """Raise `ValueError` if the recipe asks for FSDP in a single process. Call this as `check_deepspeed`."""
     if option and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         raise ValueError(

@@ -162,6 +162,13 @@ class _Parser(TrlParser):
             return [self._scalar(action, item) for item in _list(action, arg_strings[0])]
         return super()._get_values(action, arg_strings)
 
+    def _get_value(self, action, arg_string):
+        """The value of one text. A field that takes a text or true, as `fsdp` does, gets true and false as such."""
+        word = arg_string.lower()
+        if action.const is True and action.type is str and word in ("true", "false"):
+            return word == "true"
+        return super()._get_value(action, arg_string)
+
     def _scalar(self, action: argparse.Action, value: Any) -> Any:
         """Convert a YAML value in the same way as text on the command line. PyYAML reads 1e-6 as text, for example."""
         converted = self._get_value(action, str(value))

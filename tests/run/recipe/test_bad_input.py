@@ -408,6 +408,16 @@ CASES |= {
         [TINY, "--fsdp", "full_shard"],
         ["fsdp='full_shard'", "one process", "launch/accelerate/fsdp2.yaml"],
     ),
+    "FSDP switched on in one process": ([TINY, "--fsdp", "true"], ["fsdp=True", "one process"]),
+    "unknown backend of torch.compile": (
+        [TINY, "--torch_compile_backend", "inductr"],
+        ["torch_compile_backend='inductr'", "Write inductor"],
+    ),
+    "unknown mode of torch.compile": (
+        [TINY, "--torch_compile_mode", "fastest"],
+        ["torch_compile_mode='fastest'", "reduce-overhead", "remove torch_compile_mode"],
+    ),
+    "upload without a token": ([TINY, "--push_to_hub", "true"], ["push_to_hub=True", "hf auth login", "HF_TOKEN"]),
     "Liger not installed": ([TINY, "--use_liger_kernel", "true"], ["use_liger_kernel", "pip install liger-kernel"]),
     "vLLM memory above 1": (
         [TINY, "--use_vllm", "true", "--vllm_gpu_memory_utilization", "30"],

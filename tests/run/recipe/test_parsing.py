@@ -424,6 +424,14 @@ def test_a_list_without_its_end_is_one_line(tmp_path):
             parse_text(tmp_path, line, *flags)
 
 
+def test_fsdp_is_a_switch_and_takes_the_names_of_earlier_versions(tmp_path, launched):
+    launched(2)
+    for text in ("true", "full_shard", "false"):
+        for line, flags in ((f"fsdp: {text}", []), ("", ["--fsdp", text])):
+            args = parse_text(tmp_path, line, *flags).training
+            assert args.fsdp is (text != "false") and bool(args.fsdp_plugin_args) == args.fsdp
+
+
 @pytest.mark.parametrize("case", VALUES)
 def test_values_of_a_recipe_get_the_type_of_their_field(tmp_path, case):
     text, part, name, expected = VALUES[case]
