@@ -488,10 +488,16 @@ _ANGLE = re.compile(  # a conditional group: a parenthesis closes if one opens
     r"(\\(?:sin|cos|tan|cot|sec|csc)(?: ?\^ ?\{\d\})?) ?([({] ?)?(\d+(?:\.\d+)?)"
     rf"(?:{_DEGREE}|\\degrees?(?![A-Za-z])) ?(?(2)[)}}])"
 )
-_SCALES = {"dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "lakh": "10^{5}", "million": "10^{6}"}
-_SCALES |= {"crore": "10^{7}", "billion": "10^{9}", "trillion": "10^{12}", "万": "10^{4}", "亿": "10^{8}"}
+_SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "lakh": 10**5, "million": 10**6}
+_SCALES |= {"crore": 10**7, "billion": 10**9, "trillion": 10**12, "万": 10**4, "亿": 10**8}
 _SCALE = re.compile(rf"(?<=\d)( ?\\text\{{)? ?({'|'.join(_SCALES)})s?(?![A-Za-z])")
-_NUMBER_IN_WORDS = re.compile(rf"(negative|minus)?(?=.)({'|'.join(_NUMBER_NAMES)})?({'|'.join(_SCALES)})?")
+_NUMBER_WORD = re.compile("|".join(sorted(_SCALES.keys() | _NUMBER_NAMES.keys(), key=len, reverse=True)))
+_BELOW_HUNDRED = "|".join(_NUMBER_NAMES)
+_BELOW_THOUSAND = rf"(?:{_BELOW_HUNDRED}|a)?hundred(?:and)?(?:{_BELOW_HUNDRED})?|{_BELOW_HUNDRED}"
+_NUMBER_IN_WORDS = re.compile(  # without spaces: `threehundredandfortytwo`
+    rf"(negative|minus)?(?=.)(?:(?:{_BELOW_THOUSAND}|a)?(?:{'|'.join(_SCALES.keys() - {'hundred'})})(?:and)?)*"
+    rf"(?:{_BELOW_THOUSAND})?"
+)
 _ORDINAL = re.compile(r"(?<=\d) ?(?:\^ ?)?(?:\{ ?)?(?:\\text\{ ?)?(?:st|nd|rd|th)\b(?: ?\})*$")
 _LETTER = r"[^\W\d_]"
 _UNIT_POWER = r"\^ ?\{?-?[1-9]\}?"
@@ -623,20 +629,37 @@ def _words(text: str) -> str:
     text = _ATTACHED_UNIT.sub("", text).strip()
     phrase = _WHOLE_TEXT.fullmatch(text)
     letters = phrase[1].strip(" .") if phrase else text
+    if _number_in_words(letters) is not None:
+        return _phrase(letters)
     match = _PHRASE.fullmatch(letters)
     parts = _WORD_SEPARATOR.split(letters)
     if len(parts) > 1 and all(_PHRASE.fullmatch(part) and is_word(part) for part in parts):
-        return ", ".join(rf"\text{{{re.sub('[^a-z]', '', part.lower())}}}" for part in parts)
+        return ", ".join(map(_phrase, parts))
     if match and (
         phrase or any((is_word(part) and len(part) > 2) or part in _CONNECTIVES for part in re.split("[ '-]", letters))
     ):
-        name = re.sub("[^a-z]", "", match[1].lower())
-        if words := _NUMBER_IN_WORDS.fullmatch(name):
-            sign, number, scale = words.groups()
-            value = f"{'-' if sign else ''}{_NUMBER_NAMES[number or 'one']}"
-            return rf"{value}\cdot {_SCALES[scale]}" if scale else value
-        return _NAMES.get(name, rf"\text{{{name}}}")
+        return _phrase(match[1])
     return text
+
+
+def _phrase(letters: str) -> str:
+    """The symbol or number that words name, or the words as one `\\text`."""
+    number = _number_in_words(letters)
+    name = re.sub("[^a-z]", "", letters.lower())
+    return _NAMES.get(name, rf"\text{{{name}}}") if number is None else str(number)
+
+
+def _number_in_words(letters: str) -> int | None:
+    """The number that words name, such as `three hundred and forty-two`, or None."""
+    match = _NUMBER_IN_WORDS.fullmatch(re.sub("[ -]", "", letters.lower()))
+    if match is None:
+        return None
+    total = group = 0  # `group` is the part since the last thousand or million
+    for word in _NUMBER_WORD.findall(match[0]):
+        group = group + _NUMBER_NAMES[word] if word in _NUMBER_NAMES else (group or 1) * _SCALES[word]
+        if word in _SCALES and word != "hundred":
+            total, group = total + group, 0
+    return -(total + group) if match[1] else total + group
 
 
 def _without_unit(match: re.Match[str]) -> str:
