@@ -125,7 +125,7 @@ def step_alone(random_model, tmp_path_factory):
         if algorithm not in steps:
             output = tmp_path_factory.mktemp("alone") / "step.pt"
             config = json.dumps({"algorithm": algorithm, **STEP, "per_device_train_batch_size": 16})
-            processes.run(*processes.python(), ONE_STEP, random_model, output, 1, config)
+            processes.run_script(ONE_STEP, random_model, output, 1, config)
             steps[algorithm] = torch.load(output)
         return steps[algorithm]
 
@@ -178,8 +178,8 @@ def check_ahead(random_model, tmp_path, in_two_processes):
                 config |= {"server": f"http://127.0.0.1:{server.server_port}"}
                 config |= {"per_device_train_batch_size": 16 // ranks}
                 arguments = (ONE_STEP, random_model, output, ranks, json.dumps(config))
-                if ranks == 1:
-                    processes.run(*processes.python(), *arguments)
+                if ranks == 1 or strategy == "ddp":
+                    processes.run_script(*arguments, ranks=ranks)
                 else:
                     in_two_processes(strategy, *arguments)
                 prompts.append({tuple(prompt[:-1]) for prompt in server.seen["prompts"]})

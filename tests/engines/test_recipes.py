@@ -5,6 +5,7 @@ The learning rate is a size: these models are tiny.
 
 import json
 import random
+import sys
 from pathlib import Path
 from statistics import fmean
 
@@ -46,7 +47,7 @@ def test_reward_rises(model, problems, tmp_path, monkeypatch, recipe, learning_r
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     flags = ("--generation_batch_size", 128, "--optimizer_batch_size", 64, "--max_steps", steps)
     done = processes.run(
-        *(*processes.python(), WITH_VLLM, ROOT / "recipes" / f"{recipe}.yaml", "--model_name_or_path", model),
+        *(sys.executable, WITH_VLLM, ROOT / "recipes" / f"{recipe}.yaml", "--model_name_or_path", model),
         *("--dataset_name", problems, *COLUMNS, *SIZES, *flags, "--learning_rate", learning_rate),
         *("--output_dir", tmp_path / "run"),
         timeout=900,
@@ -76,7 +77,7 @@ def test_gemma_trains_with_vllm(tmp_path, monkeypatch):
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     flags = ("--generation_batch_size", 64, "--optimizer_batch_size", 32, "--max_completion_length", 8)
     processes.run(
-        *(*processes.python(), WITH_VLLM, ROOT / "recipes" / "qwen_math_lora.yaml"),
+        *(sys.executable, WITH_VLLM, ROOT / "recipes" / "qwen_math_lora.yaml"),
         *("--model_name_or_path", "builtin:gemma3_270m", "--dataset_name", tmp_path / "pairs.jsonl", *COLUMNS),
         *(*SIZES, *flags, "--max_steps", 24, "--learning_rate", 1e-4, "--output_dir", tmp_path / "run"),
         timeout=1800,

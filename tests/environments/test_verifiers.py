@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -168,7 +169,7 @@ def flags_of(name, model, folder):
 @pytest.mark.parametrize("name", ["word_tasks", "letter_tasks"])
 def test_a_run_and_its_resumption(name, modules, acting_model, tmp_path):
     """A run that ends after step 2 and is resumed equals the run of 4 steps."""
-    command = ["env", f"PYTHONPATH={modules}", *processes.python()]
+    command = ["env", f"PYTHONPATH={modules}", sys.executable]
     for folder, steps in (("whole", ["4"]), ("again", ["2", "4"])):
         for count in steps:
             flags = [*flags_of(name, acting_model, tmp_path / folder), "--max_steps", count]

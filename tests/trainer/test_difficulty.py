@@ -206,7 +206,7 @@ def test_two_processes_choose_as_one_and_resume_bitwise_equal(random_model, tmp_
     script = Path(__file__).parent / "difficult_run.py"
     runpy.run_path(str(script))["main"](random_model, tmp_path / "one")
     for name, checkpoint in (("two", ()), ("again", [tmp_path / "two" / "checkpoint-7"])):
-        processes.run(*processes.python(2), script, random_model, tmp_path / name, *checkpoint)
+        processes.run_script(script, random_model, tmp_path / name, *checkpoint, ranks=2)
     found = {name: torch.load(tmp_path / name / "result.pt") for name in ("one", "two", "again")}
     assert found["one"]["prompts"] == found["two"]["prompts"]
     assert found["one"]["rates"].isnan().sum() < 8

@@ -21,7 +21,7 @@ ONE_STEP = Path(__file__).with_name("one_step.py")
 def one_step(model, folder, *, ranks=1, **config):
     """The result of one_step.py."""
     output = folder / "step.pt"
-    processes.run(*processes.python(ranks), ONE_STEP, model, output, ranks, json.dumps(config))
+    processes.run_script(ONE_STEP, model, output, ranks, json.dumps(config), ranks=ranks)
     return torch.load(output)
 
 

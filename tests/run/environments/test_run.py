@@ -71,7 +71,7 @@ def test_two_processes_take_the_steps_of_one(acting_model, tmp_path):
     found = []
     for count in (1, 2):
         script = (Path(__file__).with_name("two_ranks.py"), acting_model, tmp_path / f"{count}.pt", count)
-        processes.run(*processes.python(count), *script)
+        processes.run_script(*script, ranks=count)
         found.append(torch.load(tmp_path / f"{count}.pt"))
     alone, both = found
     assert len(both["turns"]) == 2 and both["turns"][0] != both["turns"][1]  # the ranks take different turns

@@ -235,9 +235,9 @@ def test_with_fp16_the_gradient_scaler_skips_steps(make, monkeypatch):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_two_processes_skip_together(random_model, tmp_path, precision):
     """A loss that is NaN on the second rank only is skipped on both, and the second rank names the completion."""
-    done = processes.run(*processes.python(2), SCRIPT, random_model, tmp_path, precision)
+    printed = processes.run_script(SCRIPT, random_model, tmp_path, precision, ranks=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first["changed"] == second["changed"] == [True, False, True]
     assert torch.equal(first["weights"], second["weights"]) and first["weights"].isfinite().all()
-    assert "Optimiser step 2, rank 1: log-probabilities not finite" in done.stderr
-    assert "Optimiser step 2, rank 0: the gradient is not finite, but this rank's" in done.stderr
+    assert "Optimiser step 2, rank 1: log-probabilities not finite" in printed
+    assert "Optimiser step 2, rank 0: the gradient is not finite, but this rank's" in printed

@@ -187,7 +187,7 @@ def test_the_command_refuses_votes_before_any_model(monkeypatch, tmp_path, capsy
 def test_the_recipe_of_votes_runs(random_model, tmp_path):
     """With a smaller model, a smaller batch and fewer steps."""
     flags = ("--model_name_or_path", random_model, "--per_device_train_batch_size", 16, "--logging_steps", 1)
-    processes.run(*processes.python(2), ROOT / "launch" / "gbpo.py", TINY, "--max_steps", 2, *flags, cwd=tmp_path)
+    processes.run_script(ROOT / "launch" / "gbpo.py", TINY, "--max_steps", 2, *flags, ranks=2, cwd=tmp_path)
     folder = tmp_path / "runs" / "tiny_ttrl"
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in logged] == [1, 2]
@@ -205,7 +205,7 @@ def voting_step(model, folder, ranks, algorithm, num_generations):
     """The result of voting_step.py."""
     output = folder / f"{ranks}.json"
     arguments = (model, output, ranks, algorithm, num_generations, json.dumps(ANSWERS))
-    processes.run(*processes.python(ranks), HERE / "voting_step.py", *arguments)
+    processes.run_script(HERE / "voting_step.py", *arguments, ranks=ranks)
     return json.loads(output.read_text())
 
 
