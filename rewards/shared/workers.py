@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,8 @@ class Workers:
                 initargs=(self.prepare, self.memory_mb),
                 context=multiprocessing.get_context("spawn"),  # a process that uses CUDA must not fork
             )
+            # multiprocessing ends its own processes without exit hooks, but waits there for their children
+            Finalize(None, self.close, exitpriority=0)
         return pool
 
 

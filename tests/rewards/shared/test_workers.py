@@ -1,6 +1,7 @@
 """Worker processes, tested through the reward `math`: limits, failures, restarts and shutdown."""
 
 import asyncio
+import multiprocessing
 import os
 import shutil
 import signal
@@ -202,6 +203,20 @@ def test_a_forked_process_uses_its_own_workers_and_not_its_parents(one_worker):
     assert os.waitpid(child, 0)[1] == 0
     assert not ends(pid, 0.3)
     assert reward.grade([r"\boxed{4.0}"], [4]) == ["ok"]
+
+
+def grade_one():
+    assert Math(workers=1).grade([r"\boxed{4.0}"], [4]) == ["ok"]
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_process_that_multiprocessing_started_ends_after_grading(method):
+    process = multiprocessing.get_context(method).Process(target=grade_one)
+    process.start()
+    process.join(120)
+    code = process.exitcode
+    process.kill()
+    assert code == 0
 
 
 WITHOUT_GUARD = {

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import processes
 from gbpo.run.processes import ending, watcher
 from gbpo.shared.stopping import TrainingStopped
 
@@ -72,22 +73,20 @@ def kill_run(command, folder, cwd, victim):
 
 
 @pytest.mark.parametrize("ahead", [0, 2])
-@pytest.mark.parametrize("processes", [1, 2])
-def test_the_reported_command_gives_the_result_of_an_uninterrupted_run(
-    launch, boxing_model, tmp_path, processes, ahead
-):
-    launcher = (sys.executable,) if processes == 1 else TORCHRUN
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_reported_command_gives_the_result_of_an_uninterrupted_run(launch, boxing_model, tmp_path, ranks, ahead):
+    launcher = (sys.executable,) if ranks == 1 else TORCHRUN
     (tmp_path / "own.py").write_text(OWN)
     flags = ["--model_name_or_path", boxing_model, *FLAGS, "--generate_ahead", ahead]
-    whole = launch(TINY, *flags, "--output_dir", "whole", launcher=launcher)
-    assert whole.returncode == 0, whole.stderr[-3000:]
+    script = ROOT / "launch" / "gbpo.py"
+    processes.run_script(script, TINY, *flags, "--output_dir", "whole", ranks=ranks, cwd=tmp_path)
     assert (tmp_path / "whole" / "report.txt").read_text().strip().endswith("last checkpoint: whole/checkpoint-22")
 
     folder = tmp_path / "run"
-    command = [*launcher, str(ROOT / "launch" / "gbpo.py"), str(TINY), *map(str, flags), "--output_dir", "run"]
+    command = [*launcher, str(script), str(TINY), *map(str, flags), "--output_dir", "run"]
 
     def victim(process):
-        if processes == 1:
+        if ranks == 1:
             return process.pid
         (beat,) = (folder / watcher.FOLDER).glob("*/1.beat")
         name = json.loads(beat.read_text())["name"]
@@ -100,11 +99,11 @@ def test_the_reported_command_gives_the_result_of_an_uninterrupted_run(
     last = max(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*"))
     step = int(re.search(r"ended at step (\d+)", report)[1])
     assert last <= step <= last + 4
-    assert re.search(r": rank 1 \(.+, process \d+\): killed; " if processes == 2 else r": killed; ", report)
+    assert re.search(r": rank 1 \(.+, process \d+\): killed; " if ranks == 2 else r": killed; ", report)
     assert f"last checkpoint: run/checkpoint-{last}; " in report
     assert report.split(" ", 2)[2] in output  # printed as well
 
-    if processes == 1:
+    if ranks == 1:
         refused = launch(TINY, *flags, "--output_dir", "run")
         assert refused.returncode == 2 and "--resume_from_checkpoint true" in refused.stderr
 

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+import processes
 from gbpo.run.recipe.evaluation import set_evaluation
 from gbpo.run.recipe.parsing import parse
 from rewards import get_reward
 
-TINY = Path(__file__).parents[3] / "recipes" / "tiny_math.yaml"
+ROOT = Path(__file__).parents[3]
+TINY = ROOT / "recipes" / "tiny_math.yaml"
 ON = ["--eval_strategy", "steps", "--eval_steps", "2"]
 
 
@@ -36,7 +38,7 @@ def test_an_odd_batch_keeps_the_number_of_the_training():
     assert recipe.training.num_generations_eval is None
 
 
-def test_a_run_is_evaluated_before_its_first_step_and_once_per_step(launch, random_model, tmp_path):
+def test_a_run_is_evaluated_before_its_first_step_and_once_per_step(random_model, tmp_path):
     """A resumed run is not evaluated a second time where it continues."""
     rows = [json.dumps({"prompt": f"{n}+1=", "solution": str(n + 1)}) for n in range(4)]
     (tmp_path / "held_out.jsonl").write_text("\n".join(rows))
@@ -44,8 +46,7 @@ def test_a_run_is_evaluated_before_its_first_step_and_once_per_step(launch, rand
     flags += ["--save_strategy", "steps", "--save_steps", "2", "--per_device_train_batch_size", "16"]
     flags += ["--output_dir", "run", "--resume_from_checkpoint", "auto", "--disable_tqdm", "true"]
     for steps in (2, 4):
-        done = launch(TINY, *flags, "--max_steps", steps)
-        assert done.returncode == 0, done.stderr[-3000:]
+        processes.run_script(ROOT / "launch" / "gbpo.py", TINY, *flags, "--max_steps", steps, cwd=tmp_path)
     logs = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     evaluations = [row for row in logs if "eval_reward" in row]
     assert [row["step"] for row in evaluations] == [0, 2, 4]

@@ -17,6 +17,7 @@ from trl import ModelConfig, get_peft_config
 from yaml import safe_load as parse_yaml
 
 import pictures
+import processes
 from gbpo.run import train
 from gbpo.run.recipe import checks
 from gbpo.run.recipe.arguments import RunArguments
@@ -77,13 +78,13 @@ def test_the_shipped_recipes_are_listed_here():
 @by_recipe
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
 def test_parses_for_both_algorithms_with_its_processes(path, algorithm, engines, launched):
-    processes, completions, updates = PLANS[path.stem]
-    launched(processes)
+    ranks, completions, updates = PLANS[path.stem]
+    launched(ranks)
     parsed = parse([str(path), "--algorithm", algorithm])
     args = parsed.training
     assert type(args).__name__ == {"gbpo": "GBPOConfig", "grpo": "BaseConfig"}[algorithm]
     assert parsed.run.algorithm == algorithm
-    per_step = args.per_device_train_batch_size * processes * args.gradient_accumulation_steps
+    per_step = args.per_device_train_batch_size * ranks * args.gradient_accumulation_steps
     assert per_step == completions and per_step % args.num_generations == 0
     assert args.generation_batch_size * args.num_iterations / per_step == updates
     assert updates > 1, "with one update per generation no ratio reaches a bound"
@@ -94,12 +95,12 @@ def test_parses_for_both_algorithms_with_its_processes(path, algorithm, engines,
 
 
 @by_gpu_recipe
-@pytest.mark.parametrize("processes", [1, 2, 4, 8])
-def test_takes_the_same_optimiser_steps_on_any_number_of_gpus(path, processes, engines, launched):
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+def test_takes_the_same_optimiser_steps_on_any_number_of_gpus(path, ranks, engines, launched):
     _, completions, updates = PLANS[path.stem]
-    launched(processes)
+    launched(ranks)
     args = parse([str(path)]).training
-    assert args.per_device_train_batch_size * processes * args.gradient_accumulation_steps == completions
+    assert args.per_device_train_batch_size * ranks * args.gradient_accumulation_steps == completions
     assert args.updates_per_generation == updates
 
 
@@ -327,15 +328,16 @@ def read_rows(folder):
 
 
 @pytest.mark.parametrize("algorithm", ["gbpo", "grpo"])
-def test_qwen_math_with_its_own_settings(launch, boxing_model, problems, tmp_path, algorithm):
+def test_qwen_math_with_its_own_settings(boxing_model, problems, tmp_path, algorithm):
     """Only the model, the data file, the generator and the number of steps are overridden."""
-    done = launch(
+    printed = processes.run_script(
+        ROOT / "launch" / "gbpo.py",
         ROOT / "recipes" / "qwen_math.yaml",
         *("--model_name_or_path", boxing_model),
         *("--dataset_name", problems, "--dataset_columns", "{problem: prompt, answer: solution}"),
         *("--use_vllm", "false", "--ratio_anchor", "trainer", "--max_steps", 8, "--algorithm", algorithm),
+        cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
     folder = tmp_path / "runs" / "qwen_math"
     rows = read_rows(folder)
     assert [row["step"] for row in rows] == [8]
@@ -357,10 +359,10 @@ def test_qwen_math_with_its_own_settings(launch, boxing_model, problems, tmp_pat
     assert model.num_parameters() > 1e5
     samples = pandas.concat(map(pandas.read_parquet, sorted((folder / "completions").glob("*.parquet"))))
     assert {"prompt", "completion", "math", "advantage", "math/status"} <= set(samples.columns)
-    last = done.stdout.strip().splitlines()[-1]
+    last = printed.strip().splitlines()[-1]
     assert last.startswith("qwen_math: reward 0.") and last.endswith("runs/qwen_math")
     for name in ("curves.png", "metrics.jsonl", "rollouts", "model"):
-        assert str(Path("runs/qwen_math") / name) in done.stdout
+        assert str(Path("runs/qwen_math") / name) in printed
 
 
 def parse_text(tmp_path, text, *flags):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+import processes
 from evals.compare import command as compare
 from evals.compare.cell_command import cell_command
 from evals.compare.prepare import prepare
@@ -28,8 +29,8 @@ def test_a_run_that_is_killed_between_two_turns_resumes_exactly(launch, calling_
     """Checkpoints after each of the two steps of a generation; the run is killed in the third generation."""
     flags = (*SMALL, "--model_name_or_path", calling_model, "--max_steps", 6, "--seed", 5)
     flags += ("--save_strategy", "steps", "--save_steps", 1, "--num_completions_to_print", 0)
-    whole = launch(TOOLS, *flags, "--output_dir", "whole")
-    assert whole.returncode == 0, whole.stderr[-3000:]
+    script = ROOT / "launch" / "gbpo.py"
+    processes.run_script(script, TOOLS, *flags, "--output_dir", "whole")
     rows = metrics(my_tools / "whole")
     assert 0 < rows[0]["tools/failure_frequency"] < 1 < 32 * rows[0]["tools/call_frequency"]
     assert {row["gbpo/tool_timeouts"] for row in rows if "gbpo/tool_timeouts" in row} == {0.0}
@@ -47,8 +48,7 @@ def test_a_run_that_is_killed_between_two_turns_resumes_exactly(launch, calling_
 
     (my_tools / f"kill_at_{at}").unlink()
     for checkpoint in ("auto", "again/checkpoint-3"):  # the latter is between the two steps of a generation
-        done = launch(TOOLS, *flags, "--output_dir", "again", "--resume_from_checkpoint", checkpoint)
-        assert done.returncode == 0, done.stderr[-3000:]
+        processes.run_script(script, TOOLS, *flags, "--output_dir", "again", "--resume_from_checkpoint", checkpoint)
         assert metrics(my_tools / "again")[-2:] == rows[-2:]
         models = [load_file(my_tools / name / "model" / "model.safetensors") for name in ("whole", "again")]
         assert all(models[0][name].equal(models[1][name]) for name in models[0])
