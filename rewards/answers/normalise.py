@@ -629,8 +629,8 @@ def _words(text: str) -> str:
     text = _ATTACHED_UNIT.sub("", text).strip()
     phrase = _WHOLE_TEXT.fullmatch(text)
     letters = phrase[1].strip(" .") if phrase else text
-    if _number_in_words(letters) is not None:
-        return _phrase(letters)
+    if (number := _number_in_words(letters)) is not None:
+        return str(number)
     match = _PHRASE.fullmatch(letters)
     parts = _WORD_SEPARATOR.split(letters)
     if len(parts) > 1 and all(_PHRASE.fullmatch(part) and is_word(part) for part in parts):

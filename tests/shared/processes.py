@@ -1,6 +1,5 @@
 """Commands and scripts that tests run in processes of their own."""
 
-import contextlib
 import multiprocessing
 import os
 import runpy
@@ -53,7 +52,7 @@ def _environments(ranks):
     """The variables that torchrun sets for each rank."""
     if ranks == 1:
         return [{}]
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
+    with socket.create_server(("127.0.0.1", 0)) as free:
         group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "GROUP_RANK": "0"}
     group |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(ranks))
     return [group | dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank)) for rank in range(ranks)]

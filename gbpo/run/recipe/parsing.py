@@ -163,7 +163,7 @@ class _Parser(TrlParser):
         return super()._get_values(action, arg_strings)
 
     def _get_value(self, action, arg_string):
-        """The value of one text. A field that takes a text or true, as `fsdp` does, gets true and false as such."""
+        """Convert one text. `true` and `false` become booleans for `fsdp`, which also takes other texts."""
         word = arg_string.lower()
         if action.const is True and action.type is str and word in ("true", "false"):
             return word == "true"
