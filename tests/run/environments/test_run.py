@@ -50,17 +50,15 @@ def test_a_run_that_is_killed_while_it_samples_resumes_exactly(launch, acting_mo
     flags = [*SHORT, "--model_name_or_path", acting_model, "--environment", "rooms.Mortal", "--max_steps", "8"]
     flags += ["--save_strategy", "steps", "--save_steps", "3", "--dataset_kwargs", "{size: 64}"]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(Path(__file__).parent)
     here = ["env", f"PYTHONPATH={Path(__file__).parent}:{ROOT}", sys.executable]
-    whole = launch(RECIPE, *flags, "--output_dir", tmp_path / "whole", launcher=here)
-    assert whole.returncode == 0, whole.stderr[-3000:]
+    script = (ROOT / "launch" / "gbpo.py", RECIPE, *flags, "--output_dir")
+    processes.run_script(*script, tmp_path / "whole")
     (tmp_path / "kill").touch()
     killed = launch(RECIPE, *flags, "--output_dir", tmp_path / "again", launcher=here)
     assert killed.returncode == -signal.SIGKILL and not (tmp_path / "kill").exists(), killed.stderr[-3000:]
     assert [path.name for path in (tmp_path / "again").glob("checkpoint-*")] == ["checkpoint-3"]
-    resumed = launch(
-        RECIPE, *flags, "--output_dir", tmp_path / "again", "--resume_from_checkpoint", "auto", launcher=here
-    )
-    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    processes.run_script(*script, tmp_path / "again", "--resume_from_checkpoint", "auto")
     for name in ("model/model.safetensors", *(f"completions/completions_{step:05d}.parquet" for step in (5, 7))):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert len(completions_of(tmp_path / "whole")["completion"].map(str).unique()) > 8
