@@ -516,7 +516,7 @@ _TRAILING_WORDS = re.compile(
     rf"(?:(?<=[\d}})!])|(?<=\\pi)) ({_LETTER}+(?:\.?[ /-]{_LETTER}+)*)(?:\^ ?\{{?-?[1-9]\}}?)?$"
 )
 _UNIT_IN_PARENTHESES = re.compile(rf"(?<=\d) ?\( ?(\\text\{{[^{{}}]*\}}(?: ?{_UNIT_POWER})?) ?\)$")
-_GREEK_UNIT = re.compile(r"(?<=\d) ?(?:\\text\{ ?\} ?)?\\(?:Omega|mu ?\\text\{[^{}]*\})$")
+_COMMAND_UNIT = re.compile(r"(?<=\d) ?(?:\\text\{ ?\} ?)?\\(?:Omega|sec ?|mu ?\\text\{[^{}]*\})$")
 _FOREIGN_UNIT = re.compile(r"(?<=[\d})]) ?[^\W\d_A-Za-z\u0370-\u03ff]+$")
 _SECOND_ANSWER = re.compile(
     r"\d|\b(?:or|and|not|plus|minus|below|oder|und|nicht|ou|et|pas|wrong|incorrect|false)\b|[或和与不非〇零一二三四五六七八九十百千半]"
@@ -527,7 +527,10 @@ _SECOND_ANSWER = re.compile(
 _ATTACHED_UNIT = re.compile(r"(?<=[\d}])(?:(?:cm|mm|km|kg)(?:\^ ?\{?[23]\}?|/[hs])?| ?m/s(?:\^ ?\{?2\}?)?)$")
 _OPEN_END = re.compile(r"(?:[-+*/=<>,;:^_(\[]|\\(?:cdot|times|pm|le|ge|ne|in|cup|cap|setminus|land|lor))$")
 _SHORT_UNITS = frozenset(
-    "cm mm km dm nm ft in yd mi kg mg lb oz ml mL dl cl sq cu cents cent am pm AM PM deg hr hrs fps cms".split()
+    """
+    cm mm km dm nm cms ft in yd mi kg mg lb oz ml mL dl cl sq cu cent cents am pm AM PM hr hrs yr yrs deg fps mps
+    Hz MHz GHz kW kJ kN kV Pa dB eV amp amps hp qt pt pts
+    """.split()
 )
 _CONNECTIVES = frozenset("and or mod if for where union".split())
 _LABEL = re.compile(
@@ -550,10 +553,11 @@ _NEGATIVE = re.compile(r"^\\text\{ ?(?:negative|minus) ?\} ?(?=\d|\\infty)")
 _CLOCK = re.compile(
     r"(?:\\text\{ ?)?(\d{1,2}(?::\d\d)?) ?(?:\} ?)?(?:\\text\{ ?)?([ap])\.? ?m\.?(?: ?\})?", re.IGNORECASE
 )
-_MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_MONTHS = "january february march april may june july august sept september october november december".split()
+_MONTH = "|".join([*_MONTHS, "sept", *(month[:3] for month in _MONTHS)])
 _DATE = re.compile(
-    rf"(?:(?P<m>{_MONTH})[a-z]*\.? (?P<d>\d{{1,2}})(?:st|nd|rd|th)?"
-    rf"|(?P<e>\d{{1,2}})(?:st|nd|rd|th)? (?:of )?(?P<n>{_MONTH})[a-z]*)(?:,? ?(?P<y>\d{{4}}))?",
+    rf"(?:(?P<m>{_MONTH})\.? (?P<d>\d{{1,2}})(?:st|nd|rd|th)?"
+    rf"|(?P<e>\d{{1,2}})(?:st|nd|rd|th)? (?:of )?(?P<n>{_MONTH})\.?)(?:,? ?(?P<y>\d{{4}}))?",
     re.IGNORECASE,
 )
 _MEASURE = (
@@ -583,6 +587,7 @@ def is_word(letters: str) -> bool:
         return True
     if len(letters) < 3 or letters in _CONNECTIVES:
         return False
+    letters = letters.lower()
     return (
         list(letters) != sorted(letters)
         or re.search(r"^(?=.{4})(?=.*[eio]).*(.)\1|^[^aeiou].*[eio].*[^aeiou]$", letters) is not None
@@ -608,21 +613,22 @@ def _words(text: str) -> str:
         measures = re.findall(r"(\d[\d.]*) ?([a-z]+)", plain)
         return rf"\text{{{''.join(number + _UNIT_NAMES.get(unit, unit[0]) for number, unit in measures)}}}"
     if match := _DATE.fullmatch(plain):
-        return rf"\text{{{(match['m'] or match['n']).lower()}{match['d'] or match['e']}{match['y'] or ''}}}"
+        return rf"\text{{{(match['m'] or match['n']).lower()[:3]}{match['d'] or match['e']}{match['y'] or ''}}}"
     whole = _WHOLE_TEXT.fullmatch(text)
     if whole and re.match(r"[-+(.]*\d", whole[1]):
         text = whole[1].strip().rstrip(" .")
     text = _SCALE.sub(lambda match: rf"\cdot {_SCALES[match[2]]}{match[1] or ''}", text)
-    text = _GREEK_UNIT.sub("", _UNIT_IN_PARENTHESES.sub(r" \1", text))
+    text = _COMMAND_UNIT.sub("", _UNIT_IN_PARENTHESES.sub(r" \1", text))
     text = _UNIT_FRACTION.sub("", _MODULUS.sub("", _ORDINAL.sub("", text)))
     text = _LISTED_UNIT.sub(_without_unit, _UNIT_AND.sub(r"\\text{\1}\\text{ \2 }", text))
     while (match := _TRAILING_TEXT.search(text)) and match.start() and not _OPEN_END.search(text[: match.start()]):
         if _SECOND_ANSWER.search(re.sub(_UNIT_POWER, "", match[1])):
             break
         text = text[: match.start()]
-    match = _TRAILING_WORDS.search(text)
-    if match and is_word(re.split("[ /-]", match[1])[0]) and not _SECOND_ANSWER.search(match[1]):
-        text = text[: match.start()]
+    if match := _TRAILING_WORDS.search(text):
+        first = re.split("[ /-]", match[1])[0]
+        if (is_word(first) or (whole and len(first) > 2)) and not _SECOND_ANSWER.search(match[1]):
+            text = text[: match.start()]
     match = _FOREIGN_UNIT.search(text)
     if match and not _SECOND_ANSWER.search(match[0]):
         text = text[: match.start()]

@@ -59,10 +59,10 @@ class Code:
               hold data. An instance of a class of the program equals only itself, unless the class extends a builtin
               one;
             - the forms of `suites.formats`: APPS and TACO (`inputs`, `outputs`, `fn_name`), LiveCodeBench (a list of
-              cases with `testtype`), open-r1 (`test_cases`), code-r1 (`functional`, `pytest`). Recipes and `python -m
-              rewards.check` turn them into one of the forms above, with the name of the function from the column
-              `metadata`. A case of a call then has the key `or`, another right value, if the set may wrap each result
-              in a list.
+              cases with `testtype`), open-r1 (`test_cases`), code-r1 (`functional`, `pytest`). An object with cases
+              may also have `tol`. Recipes and `python -m rewards.check` turn these forms into one of the forms above,
+              with the name of the function from the column `metadata`. A case of a call then has the key `or`, another
+              right value, if the set may wrap each result in a list.
             Objects and lists may also be text, as JSON or Python write it. None and blank text mean that there are no
             tests.
         entry_point: Optional. The name of the function that the tests call. Needed for suites that define

@@ -70,7 +70,10 @@ def read_suite(tests: Any, neighbours: Mapping[str, Any] | None = None) -> Suite
     if isinstance(tests, str):
         return _python(tests, beside)
     if isinstance(tests, Mapping):
-        return _object(dict(tests), beside)
+        suite = _object(dict(tests), beside)
+        if isinstance(suite.tests, dict) and tests.get("tol") is not None:
+            suite.tests["tol"] = tests["tol"]
+        return suite
     if isinstance(tests, Sequence) and tests:
         if all(isinstance(line, str) for line in tests):
             return _python("\n".join(tests), beside, form="a list of assert statements")
@@ -125,7 +128,8 @@ def _object(tests: dict[str, Any], beside: Mapping[str, Any]) -> Suite:
             pairs = list(zip(tests[inputs], tests[outputs], strict=False))
             if len(tests[inputs]) != len(tests[outputs]):
                 raise ValueError(f"tests have {len(tests[inputs])} {inputs}, but {len(tests[outputs])} {outputs}")
-            return _suite("inputs and outputs", pairs, _function(tests, beside))
+            function = _checked_function(str(tests.get("type") or ""), _function(tests, beside))
+            return _suite("inputs and outputs", pairs, function)
     if {"input", "output"} <= tests.keys():
         return _case_list([tests], beside)
     if named := [name for name in _CODE_KEYS if isinstance(tests.get(name), str)]:
@@ -153,20 +157,23 @@ def _case_list(cases: list[dict[str, Any]], beside: Mapping[str, Any]) -> Suite:
     names = {name for case in cases if (name := _function(case))}
     if len(kinds) > 1 or len(names) > 1:
         raise ValueError(f"the cases of one row differ in type or function ({', '.join(sorted(kinds | names))})")
-    kind = kinds.pop()
-    function = names.pop() if names else _function(beside)
-    if kind in _CALL_TYPES:
-        if function is None:
-            raise ValueError(
-                f"cases of the type {kind!r} need the function's name; keep the column metadata with func_name, or "
-                "write fn_name in each case"
-            )
-    elif kind in _STDIN_TYPES:
-        function = None
-    elif kind:
-        raise ValueError(f"a case has the type {kind!r}; write one of {', '.join(_STDIN_TYPES + _CALL_TYPES)}")
+    function = _checked_function(kinds.pop(), names.pop() if names else _function(beside))
     form = "LiveCodeBench's form" if "testtype" in cases[0] else "a list of cases"
     return _suite(form, [(case["input"], case["output"]) for case in cases], function)
+
+
+def _checked_function(kind: str, function: str | None) -> str | None:
+    """The name of the function that cases of a type call; None for cases of standard input and output."""
+    if kind in _STDIN_TYPES:
+        return None
+    if kind and kind not in _CALL_TYPES:
+        raise ValueError(f"a case has the type {kind!r}; write one of {', '.join(_STDIN_TYPES + _CALL_TYPES)}")
+    if kind and function is None:
+        raise ValueError(
+            f"cases of the type {kind!r} need the function's name; keep the column metadata with func_name, or "
+            "write fn_name in each case"
+        )
+    return function
 
 
 def _function(*places: Mapping[str, Any]) -> str | None:

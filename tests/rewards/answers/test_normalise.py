@@ -153,6 +153,16 @@ from rewards.answers.normalise import is_word, normalise, read_choice, read_deci
         ("19 hundred", r"19\cdot 100"),
         ("19 eggs", "19"),  # letters in the order of the alphabet, but no product
         ("19 chips", "19"),
+        ("19 marbles", "19"),  # begins as a month
+        (r"19\text{ novels}", "19"),
+        ("19 Mary", "19"),  # not in the order of the alphabet, although M stands before a
+        (r"\text{19 ants}", "19"),  # in the order of the alphabet, but there are no products in text
+        (r"\text{19 xy}", "19 xy"),
+        (r"\text{19 x}", "19 x"),
+        (r"19\text{ sec}", "19"),
+        ("19 sec", "19"),
+        (r"19\sec x", r"19\sec x"),
+        ("19 Hz", "19"),
         ("19 deg", "19"),
         ("19^o", "19"),
         ("19 Gläser", "19"),
@@ -192,6 +202,9 @@ from rewards.answers.normalise import is_word, normalise, read_choice, read_deci
         (r"\text{May 19}", r"\text{may19}"),
         ("19th of May, 1987", r"\text{may191987}"),
         ("May 19th", r"\text{may19}"),
+        ("Sept. 19", r"\text{sep19}"),
+        ("19 February", r"\text{feb19}"),
+        ("East", r"\text{east}"),
         (r"\text{All real numbers}", r"\mathbb{R}"),
         (r"\{ \}", r"\emptyset"),
         (r"\text{A and E}", "A, E"),

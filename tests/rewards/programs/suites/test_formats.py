@@ -321,6 +321,20 @@ def test_arrays_are_read_as_lists():
     assert read_suite(np.array(["assert f(1) == 2", "assert f(2) == 3"])).tests == "assert f(1) == 2\nassert f(2) == 3"
 
 
+def test_a_tolerance_counts_in_every_form_that_is_an_object():
+    case = {"input": "5", "output": "22.5"}
+    for form in (
+        {"inputs": ["5"], "outputs": ["22.5"]},
+        {"test_cases": [case]},
+        {"type": "stdin", "cases": [case]},
+        case,
+    ):
+        assert read_suite({**form, "tol": 1e-6}).tests == {"type": "stdin", "cases": [case], "tol": 1e-6}
+        assert "tol" not in read_suite({"type": "stdin", **form}).tests
+    call = {"fn_name": "f", "inputs": [[5]], "outputs": [22.5]}
+    assert read_suite(json.dumps({**call, "tol": 0.5})).tests["tol"] == 0.5
+
+
 UNREADABLE = {
     "another language": (
         {"tests": '{"language": "cpp", "test_cases": [{"input": "1", "output": "2", "type": "stdin_stdout"}]}'},
@@ -343,6 +357,7 @@ UNREADABLE = {
         {"tests": '[{"input": "3", "output": "4", "testtype": "functional"}]'},
         ["'functional'", "func_name"],
     ),
+    "a call without a name": ({"tests": '{"type": "call", "inputs": [[3]], "outputs": [3]}'}, ["'call'", "fn_name"]),
     "unequal lists": ({"tests": '{"inputs": ["1", "2"], "outputs": ["1"]}'}, ["2 inputs", "1 outputs"]),
     "unknown keys": ({"tests": '{"questions": [1]}'}, ["questions", "unknown form"]),
     "no case": ({"tests": '{"inputs": [], "outputs": []}'}, ["no case"]),
