@@ -19,14 +19,14 @@ from fractions import Fraction
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_VULGAR = re.compile("[¼-¾⅐-⅞]")  # fractions such as ½
+_VULGAR = re.compile("[¼-¾⅐-⅞]|[⁰¹²³⁴-⁹]+⁄[₀-₉]+")  # fractions such as ½ and ³⁄₄
 # a character and its LaTeX, in turn
 _TABLE = r"""
     × \times  · \cdot  ⋅ \cdot  ∙ \cdot  ÷ /  ⁄ /  ∕ /  − -  – -  ‐ -  ± \pm  ∓ \mp  ≈ \approx  ≃ \approx
     ≤ \le  ⩽ \le  ≥ \ge  ⩾ \ge  ≠ \ne  ∞ \infty  ∪ \cup  ∩ \cap  ∈ \in  ∖ \setminus  ∅ \emptyset  ∨ \lor  ∧ \land
     √ \sqrt  ∛ \sqrt[3]  ∜ \sqrt[4]  ° ^\circ  º ^\circ  ⌊ \lfloor  ⌋ \rfloor  ⌈ \lceil  ⌉ \rceil  π \pi  θ \theta
     α \alpha  β \beta  ℝ \mathbb{R}  ℤ \mathbb{Z}  ℕ \mathbb{N}  ℚ \mathbb{Q}  ℂ \mathbb{C}  ’ '  ′ '
-    ‘ '  “ "  ” "  。 .  、 ,
+    ‘ '  ˚ ^\circ  “ "  ” "  。 .  、 ,
 """.split()
 _COMMANDS = dict(zip(_TABLE[::2], _TABLE[1::2], strict=True))
 _SPACES = re.compile("[\u00a0\u2002-\u200a\u202f]")  # among them the thin spaces between thousands
@@ -36,10 +36,10 @@ def _unicode(text: str) -> str:
     """Replace characters that stand for LaTeX: signs, fractions, exponents and spaces."""
     if text.isascii():
         return text
+    text = _VULGAR.sub(_vulgar, text)
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+", lambda match: f"^{{{match[0].translate(_SUPERSCRIPTS)}}}", text)
     text = re.sub(r"[₀-₉]+", lambda match: f"_{{{match[0].translate(_SUBSCRIPTS)}}}", text)
     text = _SPACES.sub(" ", text)
-    text = _VULGAR.sub(_vulgar, text)
     text = "".join(character if character in _COMMANDS else _compatible(character) for character in text)
     for character, latex in _COMMANDS.items():
         # a command ends before a letter: αx is \alpha x
@@ -118,18 +118,20 @@ _SYMBOL = re.compile(
     r"^\\\{ \\\}$|(?<![A-Za-z])\{[.:-]\}|\\ast |\\(?:[lr]brace|[lr]angle|colon|big(?:cup|cap)|cr)(?![A-Za-z])|\+/-"
     r"|(?<=\{)smallmatrix(?=\})|\\text\{\^\\circ\}"
 )
+_COLOUR_MODEL = r"(?:\[\w+\]\s*)?"
 _INVISIBLE = re.compile(
     r"\\!\s*"
     r"|\\(?:display|text|script)style(?![A-Za-z])"
     r"|\\(?:left|right)\.|\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])"
     r"|\\(?:no)?limits(?![A-Za-z])|\\(?:math)?strut(?![A-Za-z])|\\(?:label|tag)\{[^{}]*\}|\\no(?:number|tag)(?![A-Za-z])"
     r"|\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|it|rm|sf|tt|bfseries|itshape)(?![A-Za-z])"
-    r"|\\(?:mathbf|mathrm|mathit|mathsf|boldsymbol|bm)(?=\s*\d)|\\color\s*(?!\{white\})\{[^{}]*\}"
+    r"|\\(?:mathbf|mathrm|mathit|mathsf|boldsymbol|bm)(?=\s*\d|\s+[A-Za-z](?![A-Za-z]))"
+    rf"|\\color\s*{_COLOUR_MODEL}(?!\{{white\}})\{{[^{{}}]*\}}"
     r"|\\(?:checkmark|qed|square|blacksquare|Box)\s*$|(?<=\\\\)\[[\d.]+(?:pt|em|ex|mm|cm)\]"
 )
 _SPACE = re.compile(
     r"(?:(?<!\\)\\[,;:> ]|\\(?:q?quad|enspace|thinspace|medspace|space)(?![A-Za-z])|\\[hv]?phantom\{[^{}]*\}"
-    r"|\\hspace\*?\{[^{}]*\}|~|\s)+"
+    r"|\\hspace\*?\{[^{}]*\}|(?<=\d)\{(?:\\[,;: ]|~|\s)\}(?=\d)|~|\s)+"
 )
 _ROW_ENDS = re.compile(r"\\\\\s*(?:\\\\\s*)+")  # the end of one row, escaped twice
 _LINES = re.compile(
@@ -142,9 +144,9 @@ _SYSTEM = re.compile(  # a brace before lines
 _TEXT_COMMA = re.compile(r"\\text\s*\{\s*([,;]\s*)\}")
 _MATH_FONT = re.compile(
     r"\\(?:math(?:bf|it|sf|tt|cal|frak|normal|ord|op)|boldsymbol|pmb|bm|underline|ensuremath|fbox|framebox|boxed"
-    r"|textcolor\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\}|fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\})\s*(?=\{)"
+    rf"|(?:textcolor|colorbox|fcolorbox\s*{_COLOUR_MODEL}\{{[^{{}}]*\}})\s*{_COLOUR_MODEL}\{{[^{{}}]*\}})\s*(?=\{{)"
 )
-_TEXT_FONT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)|emph|mbox|hbox|operatorname\*?)\s*(?=\{)")
+_TEXT_FONT = re.compile(r"\\(?:text(?:bf|it|rm|sf|sc|sl|tt|normal|up)|emph|mbox|hbox|operatorname\*?)\s*(?=\{)")
 _TEXT_IN_TEXT = re.compile(r"\\text\{ ?\\text\{([^{}]*)\} ?\}")
 _ANSWER_IS = "(?:最终|最后)?答案[是为]?|respuesta es|réponse est|Antwort (?:ist|lautet)"
 _ANSWER_IS = rf"(?:{_ANSWER_IS}|(?i:(?:the )?(?:final |correct )?answer(?: is|(?=:))))"
@@ -246,7 +248,7 @@ def _unit_vectors(text: str) -> str:
 # numbers
 # ---------------------------------------------------------------------------------------------------------------------
 
-_SPACED_THOUSANDS = re.compile(r"(?<![\w.,^}])\d{1,3}(?: \d{3})+(?![^\W_]| \d)")
+_SPACED_THOUSANDS = re.compile(r"(?:(?<![\w.,^}])\d{1,3}|(?<=\d\.)\d{3})(?: \d{3})+(?![^\W_]| \d)")
 _BRACED_COMMA = re.compile(r"\s*\{\s*,\s*\}\s*")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,}])(?:(?=0\{,\}|\d+\{,\}(?!\d{3}(?!\d)))(\d+)\{,\}|(0),(?=0))(\d+)(?![\d.{,])")
 _COMMA_THOUSANDS = re.compile(r"(?<![\w.,^}])\d{1,3}(?:,\d{3})+(?!\d)")

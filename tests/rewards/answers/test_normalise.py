@@ -153,6 +153,14 @@ from rewards.answers.normalise import is_word, normalise, read_choice, read_deci
         ("19 hundred", r"19\cdot 100"),
         ("19 eggs", "19"),  # letters in the order of the alphabet, but no product
         ("19 chips", "19"),
+        (r"3.141\,592\,654", "3.141592654"),
+        (r"19{\,}400", "19400"),
+        ("19˚", "19"),
+        ("¹⁄₁₉", r"\frac{1}{19}"),
+        (r"\textsc{19}", "19"),
+        (r"\textcolor[rgb]{1,0,0}{19}", "19"),
+        (r"{\color[HTML]{FF0000} 19}", "19"),
+        (r"\mathbf x", "x"),
         ("19 marbles", "19"),  # begins as a month
         (r"19\text{ novels}", "19"),
         ("19 Mary", "19"),  # not in the order of the alphabet, although M stands before a
