@@ -9,6 +9,8 @@ import yaml
 from .nearest import nearest
 from .packages import shipped_recipes
 
+_NO_TEXT = "the name of a field is not a text"
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read the fields of a recipe.
@@ -30,8 +32,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         recipe = yaml.load(quote_hashes(path.read_text()), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        hint = " YAML allows no tabs: indent with spaces." if "'\\t'" in str(error) else _hidden_by_hash(path)
-        raise ValueError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}{hint}") from None
+        raise ValueError(f"Recipe {path} is not YAML: {_problem(error)}.{_hint(str(error), path)}") from None
     if not isinstance(recipe, dict):
         raise ValueError(f"Recipe {path} holds no fields. Write one `field: value` per line.")
     return recipe
@@ -46,11 +47,24 @@ def quote_hashes(text: str) -> str:
     return re.sub(r"(?<=: )after (#+)(?=[ \t]*(?:[,}]|$))", r'"after \1"', text, flags=re.MULTILINE)
 
 
-def _hidden_by_hash(path: Path) -> str:
-    """A hint if a `#` inside brackets makes the rest of a line a comment, so that the closing bracket is missing."""
+def _problem(error: Exception) -> str:
+    """What is wrong, each part with its line."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    parts = ((error.context, error.context_mark), (error.problem, error.problem_mark))
+    return "; ".join(f"line {mark.line + 1}: {what}" if mark else what for what, mark in parts if what)
+
+
+def _hint(error: str, path: Path) -> str:
+    if r"'\t'" in error:
+        return " YAML allows no tabs: indent with spaces."
+    # A `#` inside brackets makes the rest of a line a comment, so that the closing bracket is missing.
     text = path.read_text(errors="replace")
-    found = re.search(r"^[^#\n]*[{\[][^#\n]* (#.*[}\]]).*$", text, re.MULTILINE)
-    return f" YAML takes {found[1]!r} for a comment: put a value with # in quotes." if found else ""
+    if found := re.search(r"^[^#\n]*[{\[][^#\n]* (#.*[}\]]).*$", text, re.MULTILINE):
+        return f" YAML takes {found[1]!r} for a comment: put a value with # in quotes."
+    if any(problem in error for problem in ("expected <block end>", "mapping values are not allowed", _NO_TEXT)):
+        return " Put a text in quotes if it has a colon, or begins with a bracket or a quotation mark."
+    return ""
 
 
 class _Loader(yaml.SafeLoader):
@@ -59,6 +73,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem=_NO_TEXT, problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"{key.value!r} is given twice, but only the last value would be used; remove one",

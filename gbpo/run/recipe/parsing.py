@@ -145,7 +145,10 @@ class _Parser(TrlParser):
             if isinstance(value, kind) and not (takes_list and kind is list):
                 if name in self._mappings:
                     raise ValueError(f"{name}={value} is a {word}, but {name} is a mapping. Write {{key: value}}.")
-                raise ValueError(f"{name}={value} is a {word}, but {name} takes one value. Write one.")
+                raise ValueError(
+                    f"{name}={value} is a {word}, but {name} takes one value. Write one; put a text that begins with a "
+                    "bracket in quotes."
+                )
         try:
             if takes_list and isinstance(value, str) and value.startswith("["):
                 value = _list(action, value)
@@ -219,4 +222,4 @@ def _naming_fields(error: Exception, values: dict[str, Any]) -> ValueError:
     if re.search(r"\w+=", text):  # the error already names a field and its value
         return ValueError(text)
     named = [f"{name}={value}" for name, value in values.items() if re.search(rf"\b{name}\b", text)]
-    return ValueError(f"{', '.join(named)}: {text} Change or remove it." if named else text)
+    return ValueError(f"{', '.join(named)}: {text.rstrip('.')}. Change or remove it." if named else text)

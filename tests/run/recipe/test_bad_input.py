@@ -33,6 +33,8 @@ FILES = {
     "typo.yaml": "model_name_or_path: builtin:tiny_math\ndataset_name: arithmetic\nlearning_rat: 1.0e-6\n",
     "list.yaml": "- 1\n- 2\n",
     "broken.yaml": "a: [1\nb: 2",
+    "braces.yaml": "seed: 1\nsystem_prompt: {{prompt}}\n",
+    "colon.yaml": "seed: 1\nsystem_prompt: Answer: yes\n",
     "data.txt": "1+1=2",
     "rewards_that_fail.py": ""
     "def fails(completions, **_): return [1 / len(one[-1]['content'].strip('0')) for one in completions]\n"
@@ -77,7 +79,9 @@ CASES = {
     "no recipe": ([], ["RECIPE"]),
     "missing recipe": (["nowhere.yaml"], ["nowhere.yaml", "path"]),
     "recipe is a list": (["list.yaml"], ["list.yaml", "field: value"]),
-    "recipe is not YAML": (["broken.yaml"], ["broken.yaml", "YAML"]),
+    "recipe is not YAML": (["broken.yaml"], ["broken.yaml", "YAML", "line 1: ", "line 2: "]),
+    "braces without quotes": (["braces.yaml"], ["braces.yaml", "line 2: ", "in quotes"]),
+    "a colon without quotes": (["colon.yaml"], ["colon.yaml", "line 2: ", "in quotes"]),
     "unknown key in the recipe": (["typo.yaml"], ["learning_rat", "learning_rate"]),
     "unknown key on the command line": ([TINY, "--target_baselin", "exact"], ["target_baselin", "target_baseline"]),
     "abbreviated key": ([TINY, "--num_iter", "4"], ["num_iter", "num_iterations"]),
