@@ -119,7 +119,7 @@ class _Parser(TrlParser):
                 self._fields.setdefault(action.dest, action)  # the first is --field; --no_field may follow
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}. Write a value of the field's type.")
+        raise ValueError(f"{message.rstrip('.')}. Write a value of the field's type.")
 
     def from_command_line(self, flags: list[str]) -> dict[str, Any]:
         """The given fields with their values converted to the types of the fields."""
