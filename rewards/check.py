@@ -14,6 +14,7 @@ N reference answers to be.
 from __future__ import annotations
 
 import argparse
+import inspect
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -110,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"The reward {options.reward!r} has no method check_references, so no reference answer can be checked. "
                 "Name a reward that has it, such as exact_match, or write a class with this method."
             )
+        _check_columns(options, reward, columns)
         understood = _understood(reward, {name: values[: options.show] for name, values in columns.items()})
         failing = failing_references(reward, columns)
     except (ValueError, TypeError) as error:
@@ -123,6 +125,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = len(next(iter(columns.values())))
     print(f"{rows - len(failing)} of {rows} reference answers grade themselves as correct")
     raise SystemExit(1 if failing else 0)
+
+
+def _check_columns(options: argparse.Namespace, reward: Any, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Check that the data set has the columns of which the reward checks the reference answers."""
+    for name, parameter in inspect.signature(reward.check_references).parameters.items():
+        if parameter.kind is not parameter.VAR_KEYWORD and parameter.default is parameter.empty and name not in columns:
+            raise ValueError(
+                f"The reward {options.reward!r} reads the column {name!r}, but {options.dataset!r} has "
+                f"{', '.join(columns)}. Rename a column, for example --columns '{{answer: {name}}}'."
+            )
 
 
 class _Parser(argparse.ArgumentParser):

@@ -173,7 +173,8 @@ def test_the_command_shows_what_was_understood(tmp_path):
         (["--reward", "math", "--extract", '{"answer": "last boxes"}'], "--extract: the extractor 'last boxes'"),
         (["--reward", "maths"], "nearest known one is 'math'"),
         (["--reward", "math", "--columns", '{"reference": "solution"}'], "the columns answer"),
-        (["--reward", "math"], "solution"),
+        (["--reward", "math"], "rows.jsonl' has answer. Rename a column, for example --columns '{answer: solution}'"),
+        (["--reward", "code"], "'code' reads the column 'tests'"),
         (["--reward", "format"], "'format' has no method check_references, so no reference answer can be checked"),
     ],
 )
