@@ -84,6 +84,13 @@ def get_reward(name: str, **config: Any) -> Callable[..., Any]:
         reward = target(**config)
     except TypeError as error:
         raise ValueError(f"Reward {name!r} with the options {config}: {error}. Write values of other types.") from error
+    except ValueError:
+        raise
+    except Exception as error:  # a user's class may raise any error
+        raise ValueError(
+            f"Reward {name!r} with the options {config} could not be made: {type(error).__name__}: {error}. Correct "
+            "the class or its options."
+        ) from error
     if not callable(reward):
         raise ValueError(f"Reward {name!r}: instances of the class cannot be called. Add a method `__call__`.")
     return reward

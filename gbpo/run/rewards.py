@@ -14,29 +14,36 @@ from .rewards_package import rewards_module
 LIMITED_REWARDS = {"cosine", "soft_overlong"}
 
 
-def load_rewards(run: RunArguments, dataset: Dataset, max_completion_length: int) -> list[Callable[..., Any]]:
-    """Create the rewards of a recipe, and check that the data set has the columns they read.
+def load_rewards(
+    run: RunArguments, dataset: Dataset, max_completion_length: int, eval_set: Dataset | None = None
+) -> list[Callable[..., Any]]:
+    """Create the rewards of a recipe, and check that the data sets have the columns they read.
 
     Args:
         run: The reward fields of the recipe.
         dataset: The training set.
         max_completion_length: Maximum number of tokens per completion, for the rewards that have it as an option.
+        eval_set: The evaluation set, if there is one.
 
     Raises:
         ValueError: A reward or an option is unknown, or a column is missing.
     """
     package = rewards_module()
     rewards = []
+    sets = {run.dataset_name: dataset}
+    if eval_set is not None:
+        sets.setdefault(run.eval_dataset_name or f"{run.dataset_name}, split {run.dataset_test_split}", eval_set)
     for name, options in named_rewards(run).items():
         limit = {"max_completion_length": max_completion_length} if name in LIMITED_REWARDS else {}
         reward = package.get_reward(name, **limit | options)
-        for column in columns_read(reward):
-            if column not in dataset.column_names:
-                raise ValueError(
-                    f"The reward {name!r} reads the column {column!r}, but {run.dataset_name!r} has "
-                    f"{', '.join(dataset.column_names)}. Rename a column, for example "
-                    f"dataset_columns: {{answer: {column}}}."
-                )
+        for data_name, data in sets.items():
+            for column in columns_read(reward):
+                if column not in data.column_names:
+                    raise ValueError(
+                        f"The reward {name!r} reads the column {column!r}, but {data_name!r} has "
+                        f"{', '.join(data.column_names)}. Rename a column, for example "
+                        f"dataset_columns: {{answer: {column}}}."
+                    )
         rewards.append(reward)
     return rewards
 

@@ -137,7 +137,7 @@ def check_inputs(recipe: Recipe) -> Inputs:
     if recipe.run.max_prompt_tokens is not None:
         train_set, eval_set = _without_long_prompts(recipe, train_set, eval_set)
     check_enough_prompts(recipe, len(train_set))
-    rewards = load_rewards(recipe.run, train_set, recipe.training.max_completion_length)
+    rewards = load_rewards(recipe.run, train_set, recipe.training.max_completion_length, eval_set)
     episodes = load_episodes(recipe.run, train_set, eval_set, has_rewards=bool(rewards))
     rewards += rewards_of(episodes)
     reward_names = [get_callable_name(reward) for reward in rewards]
@@ -154,7 +154,7 @@ def check_inputs(recipe: Recipe) -> Inputs:
             sharded=memory.Sharding.of(recipe.training).weights > 1,
         )
     tools = load_tools(recipe.run)
-    agreed(lambda: _check_references(rewards, train_set))
+    agreed(lambda: _check_references(rewards, train_set, eval_set))
     output = agreed(lambda: folder.choose(recipe))
     agreed(lambda: check_writable(output))
     return Inputs(recipe, train_set, eval_set, rewards, tools, episodes, output)
@@ -336,11 +336,18 @@ def _check_server(recipe: Recipe) -> None:
     check_server(recipe.training, model.lora_r if model.use_peft else None, quantised=quantised)
 
 
-def _check_references(rewards: list[Callable[..., Any]], train_set: datasets.Dataset) -> None:
+def _check_references(
+    rewards: list[Callable[..., Any]], train_set: datasets.Dataset, eval_set: datasets.Dataset | None
+) -> None:
     """Raise `ValueError` if too many reference answers in a sample of the data do not grade themselves as correct."""
     check_sample = rewards_module("check").check_sample
     for reward in rewards:
         check_sample(get_callable_name(reward), reward, train_set)
+        if eval_set is not None:
+            try:
+                check_sample(get_callable_name(reward), reward, eval_set)
+            except ValueError as error:
+                raise ValueError(f"In the evaluation set: {error}") from None
 
 
 def _check_servers_of_rewards(inputs: Inputs) -> None:

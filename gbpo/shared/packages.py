@@ -14,8 +14,16 @@ def companion(name: str) -> ModuleType:
     >>> companion("rewards.check").__name__.endswith("rewards.check")
     True
     """
-    inside = (_INSIDE / name.split(".")[0]).is_dir()
-    return import_module(f"gbpo.{name}" if inside else name)
+    top = name.split(".")[0]
+    if (_INSIDE / top).is_dir():
+        return import_module(f"gbpo.{name}")
+    found = find_spec(top)
+    if found is not None and found.origin and not Path(found.origin).is_relative_to(import_root()):
+        raise ImportError(
+            f"{found.origin} hides the package {top!r} of gbpo, which no command can do without. Give it another name, "
+            f"such as my_{top}."
+        )
+    return import_module(name)
 
 
 def launch_words() -> list[str]:

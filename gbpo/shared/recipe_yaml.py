@@ -10,6 +10,8 @@ from .nearest import nearest
 from .packages import shipped_recipes
 
 _NO_TEXT = "the name of a field is not a text"
+_EXTRACTOR = re.compile(r"((?:^|[{,])[ \t]*[\w.]+: )after (#+)(?=[ \t]*(?:[,}]|$))", re.MULTILINE)
+_CUT_PROMPT = re.compile(r"^(system_prompt|prompt_template):[ \t]+[^'\"|>\s#][^\n]*?[ \t](#[^\n]*)$", re.MULTILINE)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -30,12 +32,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"{nearest(path.stem, shipped)!r}?"
         )
     try:
-        recipe = yaml.load(quote_hashes(path.read_text()), _Loader)
+        text = path.read_text()
+        recipe = yaml.load(quote_hashes(text), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"Recipe {path} is not YAML: {_problem(error)}.{_hint(str(error), path)}") from None
     if not isinstance(recipe, dict):
         raise ValueError(f"Recipe {path} holds no fields. Write one `field: value` per line.")
+    if cut := _CUT_PROMPT.search(text):
+        raise ValueError(f"Recipe {path}: YAML takes {cut[2]!r} in {cut[1]} for a comment. Put the text in quotes.")
     return recipe
+
+
+def load_yaml(text: str) -> Any:
+    """Read one value as recipes do.
+
+    Raises:
+        yaml.YAMLError: The text is not YAML.
+
+    >>> load_yaml("{size: 64, min_lr: 1e-6, name: 0012}")
+    {'size': 64, 'min_lr': 1e-06, 'name': '0012'}
+    """
+    return yaml.load(quote_hashes(text), _Loader)
 
 
 def quote_hashes(text: str) -> str:
@@ -44,7 +61,7 @@ def quote_hashes(text: str) -> str:
     >>> quote_hashes("dataset_extract: {solution: after ####}")
     'dataset_extract: {solution: "after ####"}'
     """
-    return re.sub(r"(?<=: )after (#+)(?=[ \t]*(?:[,}]|$))", r'"after \1"', text, flags=re.MULTILINE)
+    return _EXTRACTOR.sub(r'\1"after \2"', text)
 
 
 def _problem(error: Exception) -> str:
@@ -68,7 +85,10 @@ def _hint(error: str, path: Path) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Raises an error for a key that is given twice. PyYAML would use the last value."""
+    """Reads numbers as YAML 1.2 does, and raises an error for a key that is given twice.
+
+    PyYAML reads `0012` as 10, `12:30` as 750, `1e-6` as text and a date as an object, and uses the last of two values.
+    """
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -82,3 +102,15 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag.rpartition(":")[2] not in ("int", "float", "timestamp")]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_WHOLE, _EXPONENT = r"(?:0|[1-9]\d*)", r"(?:[eE][-+]?\d+)?"
+for _tag, _pattern in (
+    ("int", rf"[-+]?{_WHOLE}"),
+    ("float", rf"[-+]?(?:\.\d+|{_WHOLE}(?:\.\d*)?){_EXPONENT}|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), [*"-+.0123456789"])

@@ -113,15 +113,15 @@ class Clock:
     half: str
 
     def plain(self) -> Value:
-        """The ratio, or the hour if there is no minute; None for what is no ratio, such as 3:05 and 3:10 p.m."""
-        if self.minute is None:
+        """The ratio, or the hour if there are no minutes; None for what is no ratio, such as 3:05 and 3:10 p.m."""
+        if not self.minute:
             return Integer(self.hour)
         return Rational(self.hour, self.minute) if self.minute >= 10 and not self.half else None
 
     @property
     def is_reduced(self) -> bool:
         """Whether the ratio is in lowest terms. A reference answer that is not is a time."""
-        return self.minute is None or math.gcd(self.hour, self.minute) == 1
+        return not self.minute or math.gcd(self.hour, self.minute) == 1
 
     def is_same_time(self, other: Clock) -> bool:
         """Whether both are the same time of day. A time without `am` or `pm` may be both next to one that has it."""

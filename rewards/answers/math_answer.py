@@ -31,6 +31,7 @@ from .normalise import (
     read_letters,
     read_modulus,
     with_parameter,
+    with_separators,
 )
 from .plain_numbers import other_spellings, parse_number
 
@@ -39,12 +40,14 @@ SOFT_LIMIT = 1.0  # seconds of CPU time for each of three steps: read the refere
 _NAMED = re.compile(r"\banswer\b", re.IGNORECASE)  # the completion names its answer, but outside a box
 _EMPTY_OR_VARIABLE = re.compile(r"[\s$]*[A-Za-z]?\s*")
 _NAME = re.compile(r"(?=.*[A-Za-z])(?!.*\\[lgn]e(?![A-Za-z]))[^<>]*")  # of what an answer gives the value of
-_ABOUT = r"(?:\\approx(?![A-Za-z])|≈|(?:\\text\{\s*)?(?:or )?(?:approximately|about|approx\.?)\s*\}?(?=\s*[-\d.$\\]))"
+_ABOUT = r"(?:\\text\{\s*)?(?:or )?\b(?:approximately|about|approx\.?)\s*\}?(?=\s*(?:[-\d$\\]|\.\d))"
+_ABOUT = rf"(?:\\approx(?![A-Za-z])|≈|{_ABOUT})"
 _APPROXIMATELY = re.compile(_ABOUT)
 _ROUNDED_IN_PARENTHESES = re.compile(  # 3/8 (or 0.375)
     rf"(?:\\ |\\text\{{|\s)*\((?:{_ABOUT}|=|(?:\\text\{{\s*)?or\b\s*\}}?)\s*"
     r"([-\d.,]+(?:\\?%)?)\s*(?:\\text\{\)\}|\)\s*\}?)$"
 )
+_POINT_NAME = re.compile(r"(?:^|(?<=[,;$]))\s*[A-Z]\s*(?=(?:\\left)?\s*\([^()]*,)")  # C(5, 3)
 _SEPARATOR = re.compile(r"\s*(?:[,;]|,?\s*(?:and|or))\s*")  # between two formulas of a list
 _FORMULA = re.compile(r"(?<!\\)(?:\$\$(.+?)\$\$|\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)  # not \\$
 
@@ -251,6 +254,9 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
             expected = choice[1] or choice[0]
         elif chosen:
             answer = chosen[1] or chosen[0]
+        expected, answer = with_separators(expected, answer), with_separators(answer, expected)
+        if expected.lstrip("$ ").startswith("("):
+            answer = _POINT_NAME.sub("", answer)
         moduli = read_modulus(expected), read_modulus(answer)
         if None not in moduli and moduli[0] != moduli[1]:
             return "wrong"

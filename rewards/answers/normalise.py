@@ -17,7 +17,7 @@ from fractions import Fraction
 # characters
 # ---------------------------------------------------------------------------------------------------------------------
 
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni")
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱᵏᵐˣʸ", "0123456789+-()nikmxy")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _VULGAR = re.compile("[¼-¾⅐-⅞]|[⁰¹²³⁴-⁹]+⁄[₀-₉]+")  # fractions such as ½ and ³⁄₄
 # a character and its LaTeX, in turn
@@ -26,7 +26,8 @@ _TABLE = r"""
     ≤ \le  ⩽ \le  ≥ \ge  ⩾ \ge  ≠ \ne  ∞ \infty  ∪ \cup  ∩ \cap  ∈ \in  ∖ \setminus  ∅ \emptyset  ∨ \lor  ∧ \land
     √ \sqrt  ∛ \sqrt[3]  ∜ \sqrt[4]  ° ^\circ  º ^\circ  ⌊ \lfloor  ⌋ \rfloor  ⌈ \lceil  ⌉ \rceil  π \pi  θ \theta
     α \alpha  β \beta  ℝ \mathbb{R}  ℤ \mathbb{Z}  ℕ \mathbb{N}  ℚ \mathbb{Q}  ℂ \mathbb{C}  ’ '  ′ '
-    ‘ '  ˚ ^\circ  “ "  ” "  。 .  、 ,
+    γ \gamma  δ \delta  ε \epsilon  λ \lambda  μ \mu  ρ \rho  σ \sigma  τ \tau  φ \phi  ϕ \phi  ω \omega  Δ \Delta
+    Ω \Omega  ℏ \hbar  ⟨ (  ⟩ )  — -  ∣ |  ∴ \therefore  → \to  ‘ '  ˚ ^\circ  “ "  ” "  。 .  、 ,
 """.split()
 _COMMANDS = dict(zip(_TABLE[::2], _TABLE[1::2], strict=True))
 _SPACES = re.compile("[\u00a0\u2002-\u200a\u202f]")  # among them the thin spaces between thousands
@@ -37,7 +38,7 @@ def _unicode(text: str) -> str:
     if text.isascii():
         return text
     text = _VULGAR.sub(_vulgar, text)
-    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+", lambda match: f"^{{{match[0].translate(_SUPERSCRIPTS)}}}", text)
+    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱᵏᵐˣʸ]+", lambda match: f"^{{{match[0].translate(_SUPERSCRIPTS)}}}", text)
     text = re.sub(r"[₀-₉]+", lambda match: f"_{{{match[0].translate(_SUBSCRIPTS)}}}", text)
     text = _SPACES.sub(" ", text)
     text = "".join(character if character in _COMMANDS else _compatible(character) for character in text)
@@ -101,7 +102,8 @@ def _rewrite_groups(text: str, head: re.Pattern[str], rewrite: Callable[[re.Matc
 _DELIMITERS = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")
 _CODES = "USD|EUR|GBP|JPY|CNY|RMB|INR"
 _CURRENCY = re.compile(
-    rf"(?:US)?\\\$|[€£¥₹¢]|\\(?:pounds|euro|textdollar)(?![A-Za-z])|\\text\{{ ?(?:{_CODES}) ?\}}|\b(?:{_CODES})\b"
+    rf"(?:US|[RCAS]|HK|NT)?\\\$|[€£¥₹¢₩₱₽₺₫฿]|(?:\\text\{{ ?)?\bRs\b\.? ?\}}?(?= ?\d)"
+    rf"|\\(?:pounds|euro|textdollar)(?![A-Za-z])|\\text\{{ ?(?:{_CODES}) ?\}}|\b(?:{_CODES})\b"
 )
 _MARKDOWN = re.compile(r"\s*(?:(\*{1,3}|__?|`|\")(.+)\1[.,;]?|#+ (.+)|``(.+)'')\s*", re.DOTALL)
 _SYMBOLS = {"{.}": ".", "{:}": ":", "{-}": "-", r"\ast ": r"\cdot ", "+/-": r"\pm ", r"\{ \}": r"\emptyset"}
@@ -162,7 +164,10 @@ _ELLIPSIS = re.compile(r"(?<![\d.])(\d*\.\d*?)(?:(\d)\2{2,}|(\d{2,}?)\3+) ?(?:\.
 _DOTS_IN_LIST = re.compile(r"(?<=,) ?(?:\.{3}|\\(?:[lc]?dots|dots[bcm])(?![A-Za-z]))")
 _TRAILING = re.compile(r"[\s.,;]+$|(?<=[^\\])\\+$")
 _LEADING = re.compile(r"^(?:\s|=|:|\\(?:approx|therefore|implies|Rightarrow|to|sim|simeq|equiv)(?![A-Za-z]))+")
-_FUNCTION = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|lg")
+_FUNCTION = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc|tg|ctg)|log|ln|lg|gcd|pi")
+_OTHER_NAMES = {"tg": "tan", "ctg": "cot", "arctg": "arctan", "arcctg": "arccot", "varepsilon": "epsilon"}
+_OTHER_NAMES["varphi"] = "phi"
+_OTHER_NAME = re.compile(rf"\\({'|'.join(_OTHER_NAMES)})(?![A-Za-z])")
 _PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _FORMULA_COMMAND = re.compile(r"\\(?:[dt]?frac|sqrt|pi)(?![A-Za-z])")
 _WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2}")
@@ -212,8 +217,8 @@ def _list_of_lines(match: re.Match[str]) -> str:
 
 def _roman(match: re.Match[str], content: str) -> str:
     r"""Upright text. One letter is a variable, as in `2\mathrm{x}`, except a unit such as `6\,\mathrm{m}`."""
-    if _FUNCTION.fullmatch(content.strip()):
-        return rf"{match[1]}\{content.strip()} "
+    if name := _FUNCTION.fullmatch(content.strip()):
+        return rf"{match[1]}\{_OTHER_NAMES.get(name[0], name[0])} "
     before = match.string[: match.start()]
     if _PLAIN_NUMBER.fullmatch(content) and not before[-1:].isalnum():
         return match[1] + content
@@ -254,6 +259,7 @@ _DECIMAL_COMMA = re.compile(r"(?<![\d.,}])(?:(?=0\{,\}|\d+\{,\}(?!\d{3}(?!\d)))(
 _COMMA_THOUSANDS = re.compile(r"(?<![\w.,^}])\d{1,3}(?:,\d{3})+(?!\d)")
 _BRACKET = re.compile(r"[(\[]|\\\{")
 _MIXED = re.compile(r"(?<![\w.])(\d+) (\d+) ?/ ?(\d+)(?![\w.])")
+_SLASH_FACTOR = re.compile(r"(?<![\w.}^)/])(\d+) ?/ ?(\d+)(?= ?\\?[A-Za-z])")  # 2/3 x
 _SIDE_BY_SIDE = re.compile(r"(?<=\d) +(?=\d)")
 _DOT_THOUSANDS = re.compile(r"-?\d{1,3}(?:\.\d{3})+,\d+|-?\d{1,3}(?:\.\d{3}){2,}")  # perhaps with a decimal comma
 _TO = re.compile(r"(?<=\d) ?(?:\\text\{ ?to ?\}|to) ?(?=\d)")
@@ -280,10 +286,10 @@ def _numbers(text: str) -> str:
         text = _DECIMAL_COMMA.sub(lambda match: f"{match[1] or match[2]}.{match[3]}", text)
     if "{,}" in text:
         text = text.replace("{,}", "")
-    elif "," not in _COMMA_THOUSANDS.sub("", text) and not _BRACKET.search(text):  # otherwise a list or a point
+    elif not re.search(",(?! )", _COMMA_THOUSANDS.sub("", text)) and not _BRACKET.search(text):  # no list or point
         text = _COMMA_THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
-    text = _SIDE_BY_SIDE.sub(", ", text)
+    text = _SIDE_BY_SIDE.sub(", ", _SLASH_FACTOR.sub(r"\\frac{\1}{\2}", text))
     text = _EXPONENT.sub(r"\1\\cdot 10^{\2}", text)
     text = _REPEATING.sub(_repeating, _DOTS.sub(r"\\overline{\1\2\3}", text))
     text = _FACTOR.sub(r"\1\\cdot ", text)  # the parser adds the numbers of 3(2), and calls \pi(2)
@@ -332,15 +338,18 @@ _TIMES_TEN = re.compile(r"(?<=\d) ?[xX*] ?(?=10 ?\^)")
 _RELATIONS = {">=": r"\ge ", "<=": r"\le ", "!=": r"\ne ", r"\not=": r"\ne ", r"\neq": r"\ne"}
 _RELATIONS |= {r"\varnothing": r"\emptyset", r"\geq": r"\ge", r"\leq": r"\le"}
 _RELATIONS |= {r"\geqslant": r"\ge", r"\leqslant": r"\le", r"\lt": "<", r"\gt": ">"}
-_RELATION = re.compile(r"[<>!]=|\\not ?=|\\(?:[gl]eq(?:slant)?|neq|[lg]t|varnothing)(?![A-Za-z])")
+_RELATION = re.compile(r"[<>]=|(?<![\d)])!=|\\not ?=|\\(?:[gl]eq(?:slant)?|neq|[lg]t|varnothing)(?![A-Za-z])")
 _UNION = re.compile(r"(?<=[)\]}]) ?(?:U|\\text\{ ?(?:U|union) ?\}|\bunion\b) ?(?=[(\[\\{])")
 _OR_BETWEEN_INTERVALS = re.compile(r"(?<=[)\]]) ?(?:\\text\{ ?or ?\}|\bor\b|\\lor) ?(?=[(\[])")
 _SET_MINUS = re.compile(r"(?<=[})\]]) ?(?:-|\\backslash(?![A-Za-z])) ?(?=\\\{)")
-_EXCEPT = re.compile(r"\\text\{ ?all real(?: number)?s? except(?: for)? ?\}(?:x ?=)? ?(.+)", re.IGNORECASE)
+_EXCEPT = re.compile(r"\\text\{ ?all real(?: number)?s? except(?: for)? ?(?:\}(.+)|([^{}]+)\})", re.IGNORECASE)
+_REALS = re.compile(r"^[a-z] ?\\in ?\\mathbb\{R\} ?,(?=.*\\ne)")
+_NOT_EQUAL = re.compile(r"([A-Za-z]) ?\\ne(?![A-Za-z]) ?((?:(?!\\ne(?![A-Za-z])|[=<>]).)+)")
+_NEXT_VALUE = re.compile(r"(?:,|\\text\{ ?(?:and|or) ?\}|\b(?:and|or)\b)(?: ?[a-z] ?=)?")
 _NESTED_LIST = re.compile(r"\[ ?((?:\[[^\[\]]*\] ?, ?)+\[[^\[\]]*\]) ?\]")
 _COMBINATION = re.compile(
     r"(?:\{\}|(?<![\w}]))[_^] ?\{? ?(\w+) ?\}? ?\\?C ?_ ?\{? ?(\w+) ?\}?"
-    r"|(?<![\w\\])C ?_ ?\{? ?(\d+) ?\}? ?\^ ?\{? ?(\d+) ?\}?|(?<![\w.])(\d+) ?C ?(\d+)(?![\w.])"
+    r"|(?<![\w\\])C ?_ ?\{? ?(\d*[a-z]|\d+) ?\}? ?\^ ?\{? ?(\w+) ?\}?|(?<![\w.])(\d+) ?C ?(\d+)(?![\w.])"
     r"|(?<![\w\\])C ?\( ?(\d+) ?, ?(\d+) ?\)"
 )
 _NAMED_BASE = re.compile(r"(?<=[0-9A-F)]) ?(?:\\text\{ ?)?\(? ?(?:in )?(?<![A-Za-z])base (?:\} ?)?(\w+) ?\)?(?: ?\})?$")
@@ -397,11 +406,13 @@ def _code(text: str) -> str:
         text = f"{match[1]}_{{{_NUMBER_NAMES.get(match[2], match[2]) or match[3] or match[4]}}}"
     text = _COMBINATION.sub(_combination, text)
     text = _NESTED_LIST.sub(_matrix, text)
-    text = _SET_MINUS.sub(r"\\setminus ", _EXCEPT.sub(r"\\mathbb{R}\\setminus\\{\1\\}", text))
-    text = _RELATION.sub(lambda match: _RELATIONS[match[0].replace(" ", "")], text)
+    text = _SET_MINUS.sub(r"\\setminus ", _EXCEPT.sub(_all_except, text))
+    text = _RELATION.sub(lambda match: _RELATIONS[match[0].replace(" ", "")], text).replace("!=", "! =")
     text = _INFINITY.sub(r"\\infty ", text)
     text = _blackboard(text)
-    text = _BUILDER.sub(r"\2", text)
+    text = _REALS.sub("", _BUILDER.sub(r"\2", text))
+    if match := _NOT_EQUAL.fullmatch(text):
+        text = ", ".join(rf"{match[1]} \ne {value}" for value in _values(match[2]))
     text = _PARAMETER.sub("", text)
     text = _SEMICOLON.sub(r"\1,\2", text) if "[" in text or "]" in text else text
     text = _OPEN_INTERVAL.sub(_open_interval, text)
@@ -417,7 +428,7 @@ def _code(text: str) -> str:
     text = _MOD.sub(r" \\mod ", text)
     if match := _COMPLEX.fullmatch(text):
         text = f"{match[1]}i{match[2]}"
-    text = _BARE_COMMAND.sub(r"\\\1 ", text)
+    text = _BARE_COMMAND.sub(r"\\\1 ", _OTHER_NAME.sub(lambda match: f"\\{_OTHER_NAMES[match[1]]}", text))
     text = _LG.sub(r"\\log ", _NATURAL.sub(r"\\ln ", text))
     text = _BASE.sub(lambda match: f"_{{{match[1] or match[2]}}} ", text)
     text = _MAXIMUM_OF_SET.sub(r"\\\1(\2)", _FUNCTION_IN_BRACES.sub(r"\1 ", text))
@@ -427,6 +438,17 @@ def _code(text: str) -> str:
     text = _POWER.sub(r"^{\1}", text)
     text = _CHOOSE.sub(lambda match: r"\binom{{{}}}{{{}}}".format(*filter(None, match.groups())), text)
     return _fractions(text)
+
+
+def _all_except(match: re.Match[str]) -> str:
+    values = re.sub("^ ?[a-z] ?=", "", match[1] or match[2])
+    return rf"\mathbb{{R}}\setminus\{{{', '.join(_values(values))}\}}"
+
+
+def _values(text: str) -> list[str]:
+    r"""The values of a list, with `\pm a` as two."""
+    parts = [part.strip() for part in _NEXT_VALUE.split(text)]
+    return [value for part in parts for value in ([part[3:], f"-{part[3:]}"] if part.startswith(r"\pm") else [part])]
 
 
 def _blackboard(text: str) -> str:
@@ -500,12 +522,18 @@ _NUMBER_IN_WORDS = re.compile(  # without spaces: `threehundredandfortytwo`
     rf"(negative|minus)?(?=.)(?:(?:{_BELOW_THOUSAND}|a)?(?:{'|'.join(_SCALES.keys() - {'hundred'})})(?:and)?)*"
     rf"(?:{_BELOW_THOUSAND})?"
 )
+_DENOMINATORS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7}
+_DENOMINATORS |= {"eighth": 8, "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100, "thousandth": 1000}
+_FRACTION_IN_WORDS = re.compile(rf"(?:({_BELOW_HUNDRED})and)?({_BELOW_HUNDRED}|an?)?({'|'.join(_DENOMINATORS)})s?")
 _ORDINAL = re.compile(r"(?<=\d) ?(?:\^ ?)?(?:\{ ?)?(?:\\text\{ ?)?(?:st|nd|rd|th)\b(?: ?\})*$")
 _LETTER = r"[^\W\d_]"
 _UNIT_POWER = r"\^ ?\{?-?[1-9]\}?"
+_UNIT = r"(?:[kcmdnM]?(?:m|g|s|[lL]|J|N|W|V|A|K|C|Pa|Hz|mol)|ft|in|mi|yd|min|hr?|\\?sec ?|days?|lbs?|oz|gal|rad|rev)"
+_UNIT = rf"(?:{_UNIT}(?![A-Za-z])|\\text\{{[^{{}}]*\}}) ?(?:{_UNIT_POWER})?"
 _UNIT_FRACTION = re.compile(
-    r"(?<=\d) ?\\frac\{ ?\\text\{[^{}]*\} ?\}\{ ?(?:\\text\{[^{}]*\}|[A-Za-z]) ?(?:\^ ?\{\d\})? ?\}$"
+    rf"(?:(?<=[\d}}])|(?<=\\pi)) ?\\frac\{{ ?{_UNIT} ?\}}\{{ ?{_UNIT}(?: ?\\cdot ?{_UNIT})* ?\}}$"
 )
+_COMPOUND_UNIT = re.compile(rf"(?:(?<=[\d}})])|(?<=\\pi)) ?{_UNIT}(?: ?(?:/|\\cdot(?![A-Za-z])) ?\(?{_UNIT}\)?)+$")
 _MODULUS = re.compile(
     r"(?<=[\w)]) ?(?:\\pmod ?(?:\{ ?(\d+) ?\}|(\d+))"
     r"|\( ?(?:mod |\\b?mod ?|\\text\{ ?mod ?\} ?)(\d+) ?\)|\\text\{ ?\( ?mod (\d+) ?\) ?\})$"
@@ -518,26 +546,38 @@ _TRAILING_WORDS = re.compile(
     rf"(?:(?<=[\d}})!])|(?<=\\pi)) ({_LETTER}+(?:\.?[ /-]{_LETTER}+)*)(?:\^ ?\{{?-?[1-9]\}}?)?$"
 )
 _UNIT_IN_PARENTHESES = re.compile(rf"(?<=\d) ?\( ?(\\text\{{[^{{}}]*\}}(?: ?{_UNIT_POWER})?) ?\)$")
-_COMMAND_UNIT = re.compile(r"(?<=\d) ?(?:\\text\{ ?\} ?)?\\(?:Omega|sec ?|mu ?\\text\{[^{}]*\})$")
-_FOREIGN_UNIT = re.compile(r"(?<=[\d})]) ?[^\W\d_A-Za-z\u0370-\u03ff]+$")
+_COMMAND_UNIT = re.compile(
+    r"(?<=[\d})]) ?(?:\\text\{ ?[kM]? ?\} ?|[kM](?=\\))?\\(?:Omega|sec|mu ?(?:\\text\{[^{}]*\}|[mgsLFCA])) ?$"
+)
+_FOREIGN = r"[^\W\d_A-Za-z\u0370-\u03ff]+"
+_FOREIGN_UNIT = re.compile(rf"(?<=[\d}})]) ?{_FOREIGN}(?:/{_FOREIGN})?$")
+_FOREIGN_OR = re.compile(r"(?<=[\d)}\]]) ?[或和] ?(?=[-\d\w\\([])")
 _SECOND_ANSWER = re.compile(
-    r"\d|\b(?:or|and|not|plus|minus|below|oder|und|nicht|ou|et|pas|wrong|incorrect|false)\b|[或和与不非〇零一二三四五六七八九十百千半]"
-    rf"|\b(?:{'|'.join(_NUMBERS[2:] + _TENS)})\b(?!-)"
+    r"\d|\b(?:not|plus|minus|below|oder|und|nicht|ou|et|pas)\b|[或和与非]|不是|[〇零一二三四五六七八九十百千万亿半]$"
+    r"|\b(?:or|and)\b(?= ?(?:$|(?:an?|half|more|less|so|not|none|no|above|below|up|zero|one|quarter)\b))"
+    r"|\b(?:wrong|incorrect|false)\b(?=[ )]*$)"
+    rf"|\b(?:{'|'.join(_NUMBERS[2:] + _TENS)})\b(?!-| digit)"
     r"|^ ?(?:squared|cubed|half|twice|doubled|tripled|halved|factorial)\b"
     r"|^ ?(?:halves|thirds|(?:four|fif|six|seven|eigh|nin|ten|hundred|thousand)ths)\b"
 )
-_ATTACHED_UNIT = re.compile(r"(?<=[\d}])(?:(?:cm|mm|km|kg)(?:\^ ?\{?[23]\}?|/[hs])?| ?m/s(?:\^ ?\{?2\}?)?)$")
+_ATTACHED_UNIT = re.compile(
+    r"(?<=[\d}])(?:(?:cm|mm|km|kg)(?:\^ ?\{?[23]\}?|/[hs])?| ?m/s(?:\^ ?\{?2\}?)?"
+    r"|mph|mins?|hrs?|ft|lbs|ml|hours?|minutes?|seconds?|days?|inches|feet|miles|dollars|cents)$"
+)
 _OPEN_END = re.compile(r"(?:[-+*/=<>,;:^_(\[]|\\(?:cdot|times|pm|le|ge|ne|in|cup|cap|setminus|land|lor))$")
 _SHORT_UNITS = frozenset(
     """
     cm mm km dm nm cms ft in yd mi kg mg lb oz ml mL dl cl sq cu cent cents am pm AM PM hr hrs yr yrs deg fps mps
-    Hz MHz GHz kW kJ kN kV Pa dB eV amp amps hp qt pt pts
+    ms ns Hz MHz GHz kW MW kJ kN kV Pa dB eV mA MB GB TB amp amps hp qt pt pts egg ace aces ant ants app apps bee art
     """.split()
 )
+_FIRST_WORDS = frozenset("of on a an is each all".split())
 _CONNECTIVES = frozenset("and or mod if for where union".split())
 _LABEL = re.compile(
     rf"^(?:\\text\{{(?:[^{{}}]*(?:[:=]|(?<!\bnot)\bis|\bare|{_ANSWER_IS})|(?i: ?about| ?approximately)) ?\}}(?: ?[:=])?"
     rf"|[A-Za-z]_\{{1, ?2\}} ?=|{_ANSWER_IS}[:=]?) ?(?=.)"
+    r"|^(?:[A-Za-z]{3,}(?: [A-Za-z]+)*:|\\?#|(?:\\text\{ ?)?(?:[Ee]xactly|[Oo]nly|[Dd]ay|[Pp]age|[Ww]eek) ?\}?) ?"
+    r"(?=[-\d\\]|\\?\$)"
 )
 _ALL_NUMBERS = re.compile(
     r"^(?:\\text\{ ?[Aa]ll(?: real)?(?: numbers?| values?)?(?: of)? ?\} ?)?(?:[a-z] ?\\text\{ ?such that ?\} ?)?"
@@ -551,7 +591,7 @@ _POINT_NAMES = re.compile(
     r"\( ?(?:[a-z]|\\[a-z]+)(?: ?, ?(?:[a-z]|\\[a-z]+))+ ?\) ?= ?(?=\()|^[ABD-Z] ?(?=\([^()]+,[^()]+\)$)"
 )
 _TRANSPOSED = re.compile(r"^(\([^()]+,[^()]+\)) ?\^ ?\{? ?(?:T|\\top|\\intercal) ?\}?$")
-_NEGATIVE = re.compile(r"^\\text\{ ?(?:negative|minus) ?\} ?(?=\d|\\infty)")
+_NEGATIVE = re.compile(r"^(?:\\text\{ ?(?:negative|minus) ?\}|(?:[Nn]egative|[Mm]inus)) ?(?=\d|\\infty)")
 _CLOCK = re.compile(
     r"(?:\\text\{ ?)?(\d{1,2}(?::\d\d)?) ?(?:\} ?)?(?:\\text\{ ?)?([ap])\.? ?m\.?(?: ?\})?", re.IGNORECASE
 )
@@ -569,11 +609,17 @@ _MEASURE = (
 _UNIT_NAMES = {"lb": "p", "lbs": "p"}  # other units are named by their first letter
 _MEASURES = re.compile(rf"{_MEASURE}(?:,? ?(?:and )?{_MEASURE})+")
 _NAMES = {"allrealnumbers": r"\mathbb{R}", "allreals": r"\mathbb{R}", "allintegers": r"\mathbb{Z}"}
-_NAMES |= {**dict.fromkeys(("emptyset", "nosolution", "nosolutions"), r"\emptyset"), "infinity": r"\infty"}
+_NO_SOLUTION = (
+    "nosolution nosolutions norealsolution norealsolutions thereisnosolution therearenosolutions 无解".split()
+)
+_NAMES |= {**dict.fromkeys(("emptyset", *_NO_SOLUTION), r"\emptyset"), "infinity": r"\infty"}
 _NAMES["doesnotexist"] = r"\text{dne}"
 _WHOLE_TEXT = re.compile(r"\\text\{ ?([^{}]*) ?\}")
+_WHOLE_TEXT_WITH_POWER = re.compile(rf"\\text\{{ ?([^{{}}]*[A-Za-z]) ?\}} ?{_UNIT_POWER}")
+_WORDS_BETWEEN = re.compile(r"\d[\d.]*(?: ?\\text\{(?! ?(?:and|or)\b)[A-Za-z ]+\} ?\d[\d.]*)+")  # 5\text{ remainder }2
+_OF_A_VARIABLE = re.compile(r" ?(?:is|are|even|odd|prime)\b")  # n \text{ is odd}
 _WORD_SEPARATOR = re.compile(r" *(?:,? and|[,;]) +")
-_PHRASE = re.compile(r"(?:(?:[Aa]n?|[Tt]he) (?=[A-Za-z-]{3}))?([A-Za-z]+(?:[ '-][A-Za-z]+)*)")
+_PHRASE = re.compile(rf"(?:(?:[Aa]n?|[Tt]he) (?=[A-Za-z-]{{3}}))?({_LETTER}+(?:[ '-]{_LETTER}+)*)")
 
 
 def is_word(letters: str) -> bool:
@@ -600,6 +646,9 @@ def _words(text: str) -> str:
     """Drop degrees, units and words after a number, and write an answer of words as one `\\text`."""
     if match := _CLOCK.fullmatch(text):
         return rf"{match[1]}\text{{{match[2].lower()}m}}"
+    if re.fullmatch(_FOREIGN, text):
+        return _phrase(text)
+    text = _FOREIGN_OR.sub(r" \\text{ or } ", text)
     text = _ANGLE.sub(r"\1(\\frac{\3\\pi}{180})", text)
     if match := _MINUTES.fullmatch(text):
         sign, degrees, minutes, seconds = match.groups()
@@ -616,25 +665,30 @@ def _words(text: str) -> str:
         return rf"\text{{{''.join(number + _UNIT_NAMES.get(unit, unit[0]) for number, unit in measures)}}}"
     if match := _DATE.fullmatch(plain):
         return rf"\text{{{(match['m'] or match['n']).lower()[:3]}{match['d'] or match['e']}{match['y'] or ''}}}"
-    whole = _WHOLE_TEXT.fullmatch(text)
+    whole = _WHOLE_TEXT.fullmatch(text) or _WHOLE_TEXT_WITH_POWER.fullmatch(text)
     if whole and re.match(r"[-+(.]*\d", whole[1]):
         text = whole[1].strip().rstrip(" .")
     text = _SCALE.sub(lambda match: rf"\cdot {_SCALES[match[2]]}{match[1] or ''}", text)
     text = _COMMAND_UNIT.sub("", _UNIT_IN_PARENTHESES.sub(r" \1", text))
-    text = _UNIT_FRACTION.sub("", _MODULUS.sub("", _ORDINAL.sub("", text)))
+    text = _COMPOUND_UNIT.sub("", _UNIT_FRACTION.sub("", _MODULUS.sub("", _ORDINAL.sub("", text))))
     text = _LISTED_UNIT.sub(_without_unit, _UNIT_AND.sub(r"\\text{\1}\\text{ \2 }", text))
     while (match := _TRAILING_TEXT.search(text)) and match.start() and not _OPEN_END.search(text[: match.start()]):
         if _SECOND_ANSWER.search(re.sub(_UNIT_POWER, "", match[1])):
             break
+        if match.start() == 1 and text[0].isalpha() and _OF_A_VARIABLE.match(match[1]):
+            break
         text = text[: match.start()]
     if match := _TRAILING_WORDS.search(text):
-        first = re.split("[ /-]", match[1])[0]
-        if (is_word(first) or (whole and len(first) > 2)) and not _SECOND_ANSWER.search(match[1]):
+        first, *others = re.split("[ /-]", match[1])
+        is_unit = is_word(first) or (whole and len(first) > 2) or (first in _FIRST_WORDS and any(map(is_word, others)))
+        if is_unit and not _SECOND_ANSWER.search(match[1]):
             text = text[: match.start()]
     match = _FOREIGN_UNIT.search(text)
     if match and not _SECOND_ANSWER.search(match[0]):
         text = text[: match.start()]
     text = _ATTACHED_UNIT.sub("", text).strip()
+    if _WORDS_BETWEEN.fullmatch(text):
+        return rf"\text{{{re.sub(r'[^A-Za-z0-9.]', '', text.replace('text', ''))}}}"
     phrase = _WHOLE_TEXT.fullmatch(text)
     letters = phrase[1].strip(" .") if phrase else text
     if (number := _number_in_words(letters)) is not None:
@@ -653,13 +707,18 @@ def _words(text: str) -> str:
 def _phrase(letters: str) -> str:
     """The symbol or number that words name, or the words as one `\\text`."""
     number = _number_in_words(letters)
-    name = re.sub("[^a-z]", "", letters.lower())
+    name = re.sub(r"[\W\d_]", "", letters.lower())
     return _NAMES.get(name, rf"\text{{{name}}}") if number is None else str(number)
 
 
-def _number_in_words(letters: str) -> int | None:
-    """The number that words name, such as `three hundred and forty-two`, or None."""
-    match = _NUMBER_IN_WORDS.fullmatch(re.sub("[ -]", "", letters.lower()))
+def _number_in_words(letters: str) -> int | str | None:
+    """The number that words name, such as `three hundred and forty-two` or `two thirds`, or None."""
+    joined = re.sub("[ -]", "", letters.lower())
+    if (match := _FRACTION_IN_WORDS.fullmatch(joined)) and (match[2] or match[3] == "half"):
+        whole, numerator = (_NUMBER_NAMES.get(match[place], place - 1) for place in (1, 2))
+        denominator = _DENOMINATORS[match[3]]
+        return rf"\frac{{{whole * denominator + numerator}}}{{{denominator}}}"
+    match = _NUMBER_IN_WORDS.fullmatch(joined)
     if match is None:
         return None
     total = group = 0  # `group` is the part since the last thousand or million
@@ -711,8 +770,8 @@ _OPTION = r"\s*(?:(?:the )?(?:(?:correct|right|best|final) )?(?:option|choice|an
 _CHOICE = re.compile(rf"{_OPTION}[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?\s*", re.IGNORECASE)
 _CHOICE_AND_TEXT = re.compile(
     rf"(?i:{_OPTION})"
-    r"(?:\(\s*([A-Z])\s*\)[\s.:]|([A-Z])\s*(?:[):]|\.\s|\s[-–—]\s(?=[A-Za-z]{2})))"
-    r"\s*(?!(?:and|or)\b|\(?[A-Z][).:]|[-+*/=^,;&])(\S.*)",
+    r"(?:\(\s*([A-Z])\s*\)[\s.:]|([A-Z])\s*(?:[):]|\.\s)|([A-H])\s+[-–—]\s(?=[A-Za-z]{2}))"
+    r"\s*(?!(?:and|or)\b|\(?[A-Z][).:]|[-+*/=^,;&]|.*\b[A-Z]\s*[:=])(\S.*)",
     re.DOTALL,
 )
 
@@ -727,7 +786,7 @@ def read_choice(text: str) -> tuple[str, str] | None:
     if match := _CHOICE.fullmatch(plain):
         return match[1], ""
     if match := _CHOICE_AND_TEXT.fullmatch(plain):
-        return match[1] or match[2], match[3].strip()
+        return match[1] or match[2] or match[3], match[4].strip()
     return None
 
 
@@ -752,6 +811,21 @@ def read_modulus(text: str) -> int | None:
     r"""The modulus at the end of an answer, such as 7 in `x \equiv 3 \pmod{7}`; None if there is none."""
     match = _MODULUS.search(_decoration(text)) if "mod" in text else None
     return int(next(filter(None, match.groups()))) if match else None
+
+
+_LIST_OF_THOUSANDS = re.compile(r"[\s$]*(\d{3}(?:,\d{3})+)[\s$.]*")
+_LIST = re.compile(r"[\s$]*\d+(?:,\s+\d+)+[\s$.]*")
+
+
+def with_separators(text: str, reference: str) -> str:
+    """An answer such as `153,370,371` as a list, if the reference answer is a list of as many numbers.
+
+    >>> with_separators("153,370,371", "153, 370, 371"), with_separators("153,370", "153370")
+    ('153, 370, 371', '153,370')
+    """
+    match = _LIST_OF_THOUSANDS.fullmatch(text)
+    is_list = match and _LIST.fullmatch(reference) and text.count(",") == reference.count(",")
+    return match[1].replace(",", ", ") if match and is_list else text
 
 
 def with_parameter(text: str, reference: str) -> str:
@@ -780,7 +854,12 @@ def is_closed_at_infinity(text: str) -> bool:
 def _letters(text: str) -> str:
     """Several letters, such as `A and C` or `(A), (C)`, as a list."""
     letters = read_letters(text)
-    return ", ".join(sorted(letters[0])) if letters and not letters[1] else text
+    if not letters or letters[1]:
+        return text
+    in_order = re.findall("[A-Z]", _PLAIN.sub(" ", text))
+    if len(letters[0]) < len(in_order) or letters[0] <= {"T", "F"}:  # true or false, one for each statement
+        return rf"\text{{{''.join(in_order)}}}"
+    return ", ".join(sorted(letters[0]))
 
 
 _CIRCLED = re.compile(r"(?=.*[①-⑳])(?:[①-⑳\s,;、，。.{}$]|\\text|\band\b|[和与])+")

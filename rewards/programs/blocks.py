@@ -20,8 +20,8 @@ _PYTHON = re.compile(
 _TAG = re.compile(
     r"^([ \t]*+)(?:<\w++>[ \t]*+(?=`{3}|~{3})|(`{3,}+|~{3,}+)[ \t]*+<[/|][^<>\n]*+>[ \t]*+$)", re.MULTILINE
 )
-# What is read only if there is no other block: words before a fence that names Python, marks of a quotation, and blocks
-# in a block of Markdown.
+# What is read only if no other fence names Python: words before a fence that does, marks of a quotation, and blocks in
+# a block of Markdown.
 _WORDS = re.compile(
     r"^(?=[^`\n]*?[A-Za-z])([^`\n]*[^`\s])[ \t]*+(?=```(?:python|py)3?[ \t]*+$)", re.MULTILINE | re.IGNORECASE
 )
@@ -63,7 +63,10 @@ def find_program(text: str, functions: Collection[str] = ()) -> str | None:
         return defined, assigned, block.is_labelled or _PRINTS.search(block.program) is not None
 
     text = _TAG.sub(r"\1\2", text.replace("\r\n", "\n"))
-    blocks = list(_blocks(text)) or list(_blocks(_WORDS.sub(r"\1\n", _MARKDOWN.sub("", _QUOTE.sub("", text)))))
+    blocks = list(_blocks(text))
+    if not any(block.is_labelled for block in blocks):
+        others = list(_blocks(_WORDS.sub(r"\1\n", _MARKDOWN.sub("", _QUOTE.sub("", text)))))
+        blocks = others if not blocks or any(block.is_labelled for block in others) else blocks
     return max(reversed(blocks), key=rank).program if blocks else None
 
 

@@ -12,8 +12,11 @@ from .sandbox.box import Box, BoxError
 PRELUDE = """\
 import bisect, collections, copy, datetime, decimal, fractions, functools, heapq, io, itertools, json, math, operator
 import os, random, re, statistics, string, sys, time, typing
+from typing import *
 from bisect import *
 from collections import *
+from copy import deepcopy
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from functools import *
@@ -21,8 +24,8 @@ from heapq import *
 from itertools import *
 from math import *
 from operator import *
+from random import randint
 from string import *
-from typing import *
 """
 
 _IMPORT = re.compile(r"^(?:from[ \t]++\S++[ \t]++)?import[ \t]++([^#;\n]*+)", re.MULTILINE)

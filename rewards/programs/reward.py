@@ -13,7 +13,7 @@ from .blocks import find_program
 from .prelude import PRELUDE, prelude_names, uses_prelude
 from .sandbox.box import Box, BoxError
 from .suites.scripts import ScriptTest
-from .test_cases import ProgramTest, describe_tests, read_all_tests, run_tests
+from .test_cases import ProgramTest, check_tolerance, describe_tests, read_all_tests, run_tests
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ class Code:
         seconds: CPU seconds per test. The wall-clock limit is three times as long.
         total_seconds: Wall-clock seconds for all tests of one program.
         memory_mb: MiB of address space per test.
+        tol: The tolerance of suites with cases that give no `tol`, such as those of APPS and LiveCodeBench, whose own
+            graders compare numbers with a tolerance.
         prelude: Python source. Programs may use its names without defining or importing them. Names of the program and
             builtin names come first, so the prelude replaces none of them. By default the usual names of exercises,
             for example `List`, `Counter`, `heappush` and `math`. Empty for none.
@@ -91,6 +93,7 @@ class Code:
     seconds: float = 6.0
     total_seconds: float = 60.0
     memory_mb: int = 1024
+    tol: float | None = None
     prelude: str = PRELUDE
 
     __name__ = "code"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
@@ -98,6 +101,7 @@ class Code:
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"workers={self.workers} leaves nothing to run programs in; give 1 or more, or None.")
+        check_tolerance(self.tol)
         object.__setattr__(self, "allow_missing", tuple(self.allow_missing))
         try:
             self.box.ready()
@@ -162,14 +166,14 @@ class Code:
         if reference is not None:
             programs = [f"```python\n{program}\n```" for program in reference]
             return [status for status, _ in self.grade(programs, tests, entry_point)]
-        found = read_all_tests(tests, entry_point, self.box, self.workers or default_workers())
+        found = self._read(tests, entry_point)
         return ["no_gold" if cases is None else "ok" for cases in found]
 
     def read_references(
         self, tests: Sequence[Any], entry_point: Sequence[str | None] | None = None, **columns: Any
     ) -> list[str]:
         """What each row's tests are read as, for example `stdin, 1 case` or `call f, 2 cases`."""
-        found = read_all_tests(tests, entry_point, self.box, self.workers or default_workers())
+        found = self._read(tests, entry_point)
         return ["tests that cannot be read" if cases is None else describe_tests(cases) for cases in found]
 
     def grade(
@@ -183,11 +187,16 @@ class Code:
         """
         workers = self.workers or default_workers()
         try:
-            pairs = list(zip(completions, read_all_tests(tests, entry_point, self.box, workers), strict=True))
+            pairs = list(zip(completions, self._read(tests, entry_point), strict=True))
         except BoxError:
             logger.exception("The sandbox failed.")
             return [("infra", 0.0)] * len(completions)
         return map_in_threads(lambda pair: self._grade(*pair), pairs, workers)
+
+    def _read(
+        self, tests: Sequence[Any], entry_point: Sequence[str | None] | None
+    ) -> list[list[ProgramTest] | list[ScriptTest] | None]:
+        return read_all_tests(tests, entry_point, self.box, self.workers or default_workers(), self.tol)
 
     def _grade(self, completion: Completion, tests: list[ProgramTest] | list[ScriptTest] | None) -> tuple[str, float]:
         if tests is None:

@@ -50,19 +50,24 @@ class ProgramTest:
         return "timeout" if outcome.end == "timeout" else "died"
 
 
-def read_tests(column: Any, entry_point: str | None = None, box: Box = _BOX) -> list[ProgramTest] | list[ScriptTest]:
+def read_tests(
+    column: Any, entry_point: str | None = None, box: Box = _BOX, tol: float | None = None
+) -> list[ProgramTest] | list[ScriptTest]:
     """Read the tests of one row.
 
     Args:
         column: The row's value in the column `tests`, in any form that the reward `code` accepts.
         entry_point: The name of the function that assert statements or `check` test.
         box: The sandbox for the suite's own code, if the suite cannot be split into calls.
+        tol: The tolerance of a suite that gives none, if it has cases.
 
     Raises:
         ValueError: The tests cannot be read, there are none, or the suite cannot run.
         BoxError: The sandbox itself failed.
     """
-    tests, name = read_suite(column).tests, entry_point and entry_point.removeprefix("Solution().")
+    tests = read_suite(column).tests
+    entry_point = entry_point and entry_point.strip().removesuffix("()").replace("Solution.", "Solution().")
+    name = entry_point and entry_point.removeprefix("Solution().")
     if isinstance(tests, str):
         found = _read_code(tests, name, box)
         if name != entry_point:
@@ -78,7 +83,9 @@ def read_tests(column: Any, entry_point: str | None = None, box: Box = _BOX) -> 
     _check_keys("suite", tests, known_to_suite)
     for case in cases:
         _check_keys("case", case, known_to_case)
-    _check_tolerance(tests.get("tol"))
+    check_tolerance(tests.get("tol"))
+    if tests.get("tol") is None:
+        tests = tests | {"tol": tol}
     return [reader(case, tests) for case in cases]
 
 
@@ -139,7 +146,11 @@ def run_tests(
 
 
 def read_all_tests(
-    tests: Sequence[Any], entry_point: Sequence[str | None] | None, box: Box = _BOX, workers: int = 1
+    tests: Sequence[Any],
+    entry_point: Sequence[str | None] | None,
+    box: Box = _BOX,
+    workers: int = 1,
+    tol: float | None = None,
 ) -> list[list[ProgramTest] | list[ScriptTest] | None]:
     """Read the tests of a batch. Equal rows are read once. All rows that cannot be read are logged in one line.
 
@@ -148,6 +159,7 @@ def read_all_tests(
         entry_point: The column `entry_point`, if there is one.
         box: As in `read_tests`.
         workers: Number of rows that are read at the same time.
+        tol: As in `read_tests`.
 
     Returns:
         The tests of each row, or None if they cannot be read.
@@ -161,7 +173,7 @@ def read_all_tests(
 
     def read(row: int) -> list[ProgramTest] | list[ScriptTest] | ValueError:
         try:
-            return read_tests(*rows[row], box)
+            return read_tests(*rows[row], box, tol)
         except ValueError as error:
             return error
 
@@ -216,7 +228,7 @@ def _check_keys(part: str, given: dict[str, Any], known: set[str]) -> None:
         )
 
 
-def _check_tolerance(tolerance: Any) -> None:
+def check_tolerance(tolerance: Any) -> None:
     if tolerance is not None and (type(tolerance) not in (int, float) or not 0 <= tolerance < math.inf):
         raise ValueError(f"tol must be null or a finite number of at least 0, got {tolerance!r}")
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_OWN = __name__.partition(".")[0]
+
 
 def import_dotted(path: str, what: str) -> Callable[..., Any]:
     """Import something that can be called.
@@ -32,15 +34,17 @@ def import_dotted(path: str, what: str) -> Callable[..., Any]:
     except (Exception, SystemExit) as error:  # a user's module may raise any error
         is_missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == top
         fix = f"Run the command in the folder that holds {top!r}, or add this folder to PYTHONPATH."
+        if top == _OWN:
+            fix = f"gbpo has a package {top!r}: give your file or folder another name, such as my_{top}."
         raise ValueError(
             f"{what} {path!r}: importing {module_name!r} failed with {type(error).__name__}: {error}. "
             + (fix if is_missing else "Correct the module, or install what it imports.")
         ) from error
     if not hasattr(module, attribute):
-        is_pythons = top in sys.stdlib_module_names
+        owner = "Python" if top in sys.stdlib_module_names else "gbpo" if top == _OWN else None
         raise ValueError(
             f"{what} {path!r}: the module {module_name!r} has no attribute {attribute!r}. "
-            + ("Python has a module of this name: give your file another name." if is_pythons else "Correct the name.")
+            + (f"{owner} has a module of this name: give your file another name." if owner else "Correct the name.")
         )
     target = getattr(module, attribute)
     if not callable(target):

@@ -140,6 +140,11 @@ def _task(name: str) -> Callable[..., Dataset] | None:
 def _load_split(run: RunArguments, split: str, *, field: str = "dataset_name") -> Dataset:
     name = run.dataset_name
     make = _task(name)
+    if (make is not None or is_local(name)) and run.dataset_config is not None:
+        raise ValueError(
+            f"dataset_config={run.dataset_config!r} would be ignored: {name!r} is no data set of the Hub. Remove "
+            "dataset_config."
+        )
     if make is not None:
         return _generated(make, run)
     if run.dataset_kwargs:
@@ -150,6 +155,11 @@ def _load_split(run: RunArguments, split: str, *, field: str = "dataset_name") -
         )
     if is_local(name):
         path = Path(name).expanduser()
+        if "[" in split:
+            raise ValueError(
+                f"The split {split!r} would be ignored: {name!r} is a file, and all of its rows are read. Remove the "
+                "split, and write a smaller file."
+            )
         if split != run.dataset_train_split and path.is_file():
             raise ValueError(
                 f"The evaluation needs a split {split!r}, but {str(path)!r} is one file. Write eval_dataset_name: "

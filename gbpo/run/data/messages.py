@@ -10,7 +10,8 @@ from ..rewards_package import rewards_module
 
 _ROLES = {"human": "user", "prompter": "user"}  # other names of roles
 _ROLES |= dict.fromkeys(("gpt", "chatgpt", "model", "bot", "ai"), "assistant")
-_MESSAGES = re.compile(r"\s*\[\s*\{\s*['\"](?:role|from|content|value)['\"]\s*:")  # the beginning of messages as text
+_OBJECTS = re.compile(r"\s*\[\s*\{")  # the beginning of a list of objects as text
+_MESSAGES = re.compile(rf"{_OBJECTS.pattern}\s*['\"](?:role|from|content|value)['\"]\s*:")  # that of messages
 _IMAGE_TAG = "<image>"  # the place of an image in a text
 _IMAGE = {"type": "image", "text": None}  # the place of an image in a message
 
@@ -75,10 +76,12 @@ def read_prompts(dataset: Dataset, name: str, images: Sequence[int] | None = Non
 
 def _read(prompt: Any) -> tuple[str | list[dict[str, Any]], bool]:
     """A prompt as text or as messages without an answer, and whether an answer was at its end."""
-    if isinstance(prompt, str) and _MESSAGES.match(prompt):
+    if isinstance(prompt, str) and _OBJECTS.match(prompt):
         try:
             messages = rewards_module("shared.literals").read_literal(prompt)
         except (ValueError, RecursionError) as error:
+            if not _MESSAGES.match(prompt):
+                return prompt, False
             raise ValueError(
                 f", which begins like messages but is neither JSON nor a list of Python: {error}. Write JSON."
             ) from None
@@ -114,6 +117,8 @@ def _message(message: Any) -> dict[str, Any]:
         message = {"role": message["from"], "content": message["value"]}
     if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
         raise ValueError(", which is not a list of messages. Give every message a role and a content.")
+    if not isinstance(message["role"], str) or not message["role"]:
+        raise ValueError(f", which has a message with the role {message['role']!r}. Write system, user or assistant.")
     content = message["content"]
     if isinstance(content, list):
         content = [_part(part) for part in content]

@@ -62,9 +62,15 @@ def choose(recipe: "Recipe") -> Path:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir={str(folder)!r} is a file. Give a folder.")
     checkpoint = resume and last_checkpoint(folder, resume)
-    if checkpoint:
+    taken = [name for name in (CONFIG, METRICS, MODEL) if (folder / name).exists()]
+    if checkpoint and (not taken or Path(checkpoint).resolve().parent == folder.resolve()):
         _check_layout(Path(checkpoint), recipe)
         return folder
+    if checkpoint:
+        raise ValueError(
+            f"output_dir={str(folder)!r} holds another run than the checkpoint {checkpoint!r}, and this run would "
+            "overwrite it. Give a new folder, or the folder of the checkpoint."
+        )
     if resume and resume != AUTO:
         if last := last_checkpoint(folder, AUTO):
             raise ValueError(
@@ -76,7 +82,6 @@ def choose(recipe: "Recipe") -> Path:
             "checkpoint folder, or remove the field to start a new run (save_strategy decides when checkpoints are "
             "written)."
         )
-    taken = [name for name in (CONFIG, METRICS, MODEL) if (folder / name).exists()]
     if MODEL in taken or (taken and not resume):
         can_continue = last_checkpoint(folder, AUTO) is not None
         remedy = ", or continue that run with --resume_from_checkpoint true" if can_continue else ""

@@ -2,14 +2,17 @@
 
 import contextlib
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ...shared.recipe_yaml import quote_hashes
+from ...shared.recipe_yaml import load_yaml
 
+# What YAML makes of \\boxed, \\frac, \\rightarrow, \\text and \\times in double quotes
+_LOST_BACKSLASH = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]|\r(?!\n)|\t(?=ext|imes)")
 ALGORITHMS = ("gbpo", "grpo")
 VERIFIERS = "verifiers:"  # before the name of a taskset, as an environment or as a data set
 EPISODES = "episodes"  # the generated task of an environment that has no data set
@@ -126,7 +129,7 @@ class RunArguments:
         ):  # other commands pass text
             setattr(self, name, mapping(name, getattr(self, name)))
         if isinstance(self.tools, str):  # as above
-            self.tools = yaml.safe_load(self.tools) if self.tools.startswith("[") else [self.tools]
+            self.tools = load_yaml(self.tools) if self.tools.startswith("[") else [self.tools]
         if not 0 < self.tool_timeout < math.inf:
             raise ValueError(
                 f"tool_timeout={self.tool_timeout:g} would abandon every call of a tool, or no call. Write seconds "
@@ -155,6 +158,12 @@ class RunArguments:
             raise ValueError(
                 f"chat_template_path={self.chat_template_path!r} not found. Give the path of a Jinja file."
             )
+        for name, text in (("system_prompt", self.system_prompt), ("prompt_template", self.prompt_template)):
+            if found := _LOST_BACKSLASH.search(text or ""):
+                raise ValueError(
+                    f"{name}={text!r} has the character {found[0]!r}: YAML reads a backslash in double quotes so. "
+                    "Write single quotes."
+                )
         if self.prompt_template is not None and "{prompt}" not in self.prompt_template:
             raise ValueError(
                 f"prompt_template={self.prompt_template!r} has no {{prompt}}: every prompt would be the same text. "
@@ -174,7 +183,7 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
     """
     if isinstance(value, str):
         with contextlib.suppress(yaml.YAMLError):
-            value = yaml.safe_load(quote_hashes(value))
+            value = load_yaml(value)
     if value is not None and not isinstance(value, dict):
         quotes = (
             " YAML takes # after a space for a comment, so put a value with # in quotes." if "#" in str(value) else ""

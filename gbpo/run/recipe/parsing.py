@@ -14,7 +14,7 @@ from trl import ModelConfig, TrlParser
 from ...shared.allocator import use_expandable_segments
 from ...shared.nearest import nearest
 from ...shared.packages import find_recipe
-from ...shared.recipe_yaml import read_yaml
+from ...shared.recipe_yaml import load_yaml, read_yaml
 from ...trainer.config import BaseConfig, GBPOConfig, reward_scale
 from .arguments import TOOL_TURNS, RunArguments, mapping
 from .checks import OTHER_NAMES, RENAMED, check_deepspeed, check_fields, check_fsdp
@@ -173,7 +173,9 @@ class _Parser(TrlParser):
         return super()._get_value(action, arg_string)
 
     def _scalar(self, action: argparse.Action, value: Any) -> Any:
-        """Convert a YAML value in the same way as text on the command line. PyYAML reads 1e-6 as text, for example."""
+        """Convert a YAML value in the same way as text on the command line."""
+        if value is False and "no" in (action.choices or ()):  # YAML reads no as false
+            value = "no"
         converted = self._get_value(action, str(value))
         self._check_value(action, converted)
         return converted
@@ -207,7 +209,7 @@ class _Parser(TrlParser):
 def _list(action: argparse.Action, text: str) -> list[Any]:
     """The items of a list that is written as JSON or YAML."""
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
     except yaml.YAMLError:
         raise argparse.ArgumentError(action, f"{text!r} is not a list, write [value, value]") from None
 

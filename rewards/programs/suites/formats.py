@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,14 +23,14 @@ _JUDGES = {
     "interaction_format": "the program must talk to a judge",
 }
 # columns read beside `tests`
-NEIGHBOURS = ("metadata", "fn_name", "language", "test_imports", "test_setup_code", *_JUDGES)
+NEIGHBOURS = ("metadata", "fn_name", "entry_point", "language", "test_imports", "test_setup_code", *_JUDGES)
 FORMS = (
     'an object with "type" and "cases", with "inputs" and "outputs", or with "test_cases", a list of objects with '
     '"input" and "output", assert statements, or a Python file with test functions'
 )
 
 _MOST_DIGITS = 4300  # `int` reads no longer text
-_NAMES_OF_PYTHON = ("", "py", "python", "python3", "python 3")
+_PYTHON = re.compile(r"(?:py|python|pypy)?[ -]?[\d.]*")
 _CODE_KEYS = ("functional", "pytest", "test_code")  # of objects whose tests are Python code
 _CALL_TYPES = ("functional", "function_call", "call")
 _STDIN_TYPES = ("stdin", "stdin_stdout", "stdio")
@@ -76,7 +77,7 @@ def read_suite(tests: Any, neighbours: Mapping[str, Any] | None = None) -> Suite
         return suite
     if isinstance(tests, Sequence) and tests:
         if all(isinstance(line, str) for line in tests):
-            return _python("\n".join(tests), beside, form="a list of assert statements")
+            return _python("\n".join(map(_dedented, tests)), beside, form="a list of assert statements")
         if all(isinstance(case, Mapping) for case in tests):
             return _case_list([dict(case) for case in tests], beside)
     raise ValueError(f"tests={_excerpt(tests)} have an unknown form; write {FORMS}")
@@ -85,14 +86,21 @@ def read_suite(tests: Any, neighbours: Mapping[str, Any] | None = None) -> Suite
 def json_text(value: Any) -> str:
     """JSON text of plain data. Unlike `json.dumps`, it writes integers of any length.
 
+    Raises:
+        TypeError: JSON cannot write the value without a change of its types.
+
     >>> len(json_text(10**5000))
     5001
     """
     if type(value) is int:
         return f"{Decimal(value):f}"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(str(key))}: {json_text(part)}" for key, part in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("a key of JSON is a text")
+        return "{" + ", ".join(f"{json.dumps(key)}: {json_text(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, tuple):
+        raise TypeError("JSON has no tuples")
+    if isinstance(value, list):
         return "[" + ", ".join(map(json_text, value)) + "]"
     return json.dumps(value)
 
@@ -109,7 +117,12 @@ def _python(code: str, beside: Mapping[str, Any], form: str | None = None) -> Su
     before = [*([imports] if isinstance(imports, str) else imports), beside.get("test_setup_code") or ""]
     if form is None:
         form = "test functions" if "def test" in code else "check" if "def check(" in code else "a Python script"
-    return Suite(form, "python", "\n".join([*filter(None, before), code]))
+    return Suite(form, "python", "\n".join([*filter(None, before), _dedented(code)]))
+
+
+def _dedented(code: str) -> str:
+    """Code whose first line is indented, without this indentation. Other code may have texts with blank lines."""
+    return textwrap.dedent(code) if re.match(r"(?:[ \t]*\n)*[ \t]", code) else code
 
 
 def _object(tests: dict[str, Any], beside: Mapping[str, Any]) -> Suite:
@@ -128,7 +141,10 @@ def _object(tests: dict[str, Any], beside: Mapping[str, Any]) -> Suite:
             pairs = list(zip(tests[inputs], tests[outputs], strict=False))
             if len(tests[inputs]) != len(tests[outputs]):
                 raise ValueError(f"tests have {len(tests[inputs])} {inputs}, but {len(tests[outputs])} {outputs}")
-            function = _checked_function(str(tests.get("type") or ""), _function(tests, beside))
+            kind = tests.get("type") or ""
+            if isinstance(kind, list) and kind == kind[:1] * len(pairs):  # a column of each key
+                kind = kind[0]
+            function = _checked_function(str(kind), _function(tests, beside))
             return _suite("inputs and outputs", pairs, function)
     if {"input", "output"} <= tests.keys():
         return _case_list([tests], beside)
@@ -157,7 +173,13 @@ def _case_list(cases: list[dict[str, Any]], beside: Mapping[str, Any]) -> Suite:
     names = {name for case in cases if (name := _function(case))}
     if len(kinds) > 1 or len(names) > 1:
         raise ValueError(f"the cases of one row differ in type or function ({', '.join(sorted(kinds | names))})")
-    function = _checked_function(kinds.pop(), names.pop() if names else _function(beside))
+    kind = kinds.pop()
+    function = _checked_function(kind, names.pop() if names else _function(beside))
+    if not kind and function is None and beside.get("entry_point"):
+        raise ValueError(
+            f"cases without a type stand beside entry_point={beside['entry_point']!r}, so they are calls written as "
+            "text, and not standard input; use the column whose tests are Python code"
+        )
     form = "LiveCodeBench's form" if "testtype" in cases[0] else "a list of cases"
     return _suite(form, [(case["input"], case["output"]) for case in cases], function)
 
@@ -273,7 +295,7 @@ def _integer(digits: str) -> int:
 
 
 def _check_language(language: Any) -> None:
-    if language is not None and str(language).lower() not in _NAMES_OF_PYTHON:
+    if language is not None and not _PYTHON.fullmatch(str(language).lower()):
         raise ValueError(f"tests are for the language {language!r}, but only Python runs; leave these rows out")
 
 

@@ -125,6 +125,8 @@ class Copies:
 
 def _tree(value, number):
     kind = type(value)
+    if kind in (list, tuple, dict) and _is_plain(value):
+        return ["data", value]
     if kind in (list, tuple):
         return [kind.__name__, [_tree(item, number) for item in value]]
     if kind is dict:
@@ -132,11 +134,15 @@ def _tree(value, number):
     if (kind.__module__, kind.__name__) in _PARTS:
         parts = _PARTS[kind.__module__, kind.__name__](value)
         return [f"{kind.__module__}.{kind.__name__}", [_tree(part, number) for part in parts]]
+    return ["data", value] if _is_plain(value) else ["object", number(value)]
+
+
+def _is_plain(value):
     try:
         encode(value)
     except TypeError:
-        return ["object", number(value)]
-    return ["data", value]
+        return False
+    return True
 
 
 def _value_of(tree, find):

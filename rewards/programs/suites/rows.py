@@ -34,10 +34,10 @@ def read_suites(dataset: Dataset) -> tuple[Dataset, list[str]]:
             suite = read_suite(tests, row)
         except ValueError as error:
             unreadable.append(f"row {number}: {error}")
-            texts.append(tests if isinstance(tests, str) else _as_text(tests))
+            texts.append(tests if isinstance(tests, str) else "" if tests is None else _as_text(tests))
             continue
         forms.setdefault(suite.form, Counter())[suite.kind] += 1
-        texts.append(suite.tests if isinstance(suite.tests, str) else json_text(suite.tests))
+        texts.append(suite.tests if isinstance(suite.tests, str) else _as_text(suite.tests))
     notes = [_summary(forms)] if forms else []
     if unreadable:
         line = (
@@ -62,4 +62,8 @@ def _summary(forms: dict[str, Counter[str]]) -> str:
 
 
 def _as_text(tests: Any) -> str:
-    return "" if tests is None else json_text(tests)
+    """The tests as JSON, or as Python writes them if they have tuples, sets or keys that are no texts."""
+    try:
+        return json_text(tests)
+    except TypeError:
+        return repr(tests)

@@ -110,10 +110,13 @@ def _parse(source: str, entry_point: str | None) -> Script:
         tree = ast.parse(source, "suite")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"it is not Python, {type(error).__name__}: {error}") from None
+    if any(isinstance(node, ast.Assert) and isinstance(node.test, ast.Tuple) for node in ast.walk(tree)):
+        raise ValueError("it asserts a tuple, which is always true; remove the parentheses after `assert`")
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     tests, test_cases = [], {"TestCase"}
+    called = {call.func.id for call in _calls(tree) if isinstance(call.func, ast.Name) and call.args}
     for node in tree.body:
-        if isinstance(node, functions) and node.name.startswith("test"):
+        if isinstance(node, functions) and node.name.startswith("test") and node.name not in called:
             tests.append(node.name)
         elif isinstance(node, ast.ClassDef):
             bases = {base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases}
@@ -223,8 +226,12 @@ def _can_fail(node: ast.AST) -> bool:
 def _must_call_check(tree: ast.Module) -> bool:
     """Whether the suite defines `check` and does not call it."""
     defined = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body)
-    calls = (node.value for node in tree.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
-    return defined and not any(isinstance(call.func, ast.Name) and call.func.id == "check" for call in calls)
+    return defined and not any(isinstance(call.func, ast.Name) and call.func.id == "check" for call in _calls(tree))
+
+
+def _calls(tree: ast.Module) -> list[ast.Call]:
+    """The calls that are statements of the suite itself."""
+    return [node.value for node in tree.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
 
 
 def _order(script: Script, **more: Any) -> dict[str, Any]:
@@ -256,7 +263,8 @@ def run_script(box: Box, program: str, tests: Sequence[ScriptTest], prelude: str
         prelude: As in `Box.run`, for the solution.
 
     Yields:
-        One status per test, a key of `rewards.shared.batch.REWARDS`.
+        One status per test, a key of `rewards.shared.batch.REWARDS`. A test that is skipped or never calls the solution
+        passes if another test calls it.
 
     Raises:
         BoxError: A box did not start.
@@ -267,14 +275,23 @@ def run_script(box: Box, program: str, tests: Sequence[ScriptTest], prelude: str
     solution = box.run(program, [{"talk": _classes(script)}] * len(orders), prelude, _SOLUTION)
     with contextlib.closing(suite), contextlib.closing(solution):
         next(suite), next(solution)  # both boxes start at the same time
+        idle, is_called = 0, False
         for _ in orders:
-            yield from _verdicts(suite, solution, len(tests) // len(orders))
+            for status in _verdicts(suite, solution, len(tests) // len(orders)):
+                if status == "idle":
+                    idle += 1
+                    continue
+                is_called = True
+                yield from ["ok"] * idle
+                idle = 0
+                yield status
+        yield from ["ok" if is_called else "no_gold"] * idle
 
 
 def _verdicts(
     suite: Generator[Outcome, bytes | None, None], solution: Generator[Outcome, bytes | None, None], count: int
 ) -> Generator[str, None, None]:
-    """Let a child of the suite and a child of the solution converse. Yields `count` statuses."""
+    """Let a child of the suite and a child of the solution converse. Yields `count` statuses, perhaps `idle`."""
     said, ready = next(suite), next(solution)
     given = 0
     while said.end == "said":

@@ -58,8 +58,8 @@ class _Raises:
         return True
 
 
-def _raises(kinds, *call, match=None, **kwargs):
-    manager = _Raises(kinds, match)
+def _raises(expected_exception, *call, match=None, **kwargs):
+    manager = _Raises(expected_exception, match)
     if not call:
         return manager
     with manager as info:
@@ -80,7 +80,7 @@ class _Approx:
 
     def _near(self, value, expected):
         if isinstance(expected, (list, tuple)):
-            same = type(value) is type(expected) and len(value) == len(expected)
+            same = isinstance(value, (list, tuple)) and len(value) == len(expected)
             return same and all(map(self._near, value, expected))
         if isinstance(expected, dict):
             same = isinstance(value, dict) and value.keys() == expected.keys()

@@ -340,7 +340,8 @@ class _Names(dict):
     """
 
     def __init__(self, get):
-        super().__init__(__name__="test_solution" if order["tests"] else "__main__", __builtins__=builtins)
+        name = "test_solution" if order["tests"] else "__main__"
+        super().__init__(__name__=name, __file__="/tmp/test_solution.py", __builtins__=builtins)
         self.get_name = get
 
     def __missing__(self, name):
@@ -397,13 +398,15 @@ def _with_cases(suite):
 
 
 def _status(error):
-    """The verdict of a test that ended with this error or None."""
-    if error is None:
-        return "ok" if _State.calls else "no_gold the suite never calls the solution"
+    """The verdict of a test that ended with this error or None. An idle test says nothing about the solution."""
     if hasattr(error, "relayed"):
         return "wrong"
+    if type(error).__name__ == "SkipTest" or (error is None and not _State.calls):
+        return "idle"
+    if error is None:
+        return "ok"
     missing_module = isinstance(error, ModuleNotFoundError) and error.name != "solution"
-    if missing_module or isinstance(error, NotJudgedError) or type(error).__name__ == "SkipTest":
+    if missing_module or isinstance(error, NotJudgedError):
         return f"no_gold {type(error).__name__}: {error}"
     return "wrong"
 

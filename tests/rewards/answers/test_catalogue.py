@@ -102,11 +102,11 @@ No solution
 """
 
 
-def read_catalogue():
+def read_catalogue(text=CATALOGUE):
     """Reference answer -> list of answers, each with whether it is right."""
     catalogue = {}
     reference = ""
-    for line in CATALOGUE.strip().splitlines():
+    for line in text.strip().splitlines():
         if line.startswith("    "):
             catalogue[reference] += [(answer, line[4] == "+") for answer in line[6:].split(" | ")]
         else:
@@ -122,12 +122,141 @@ def math():
     reward.close()
 
 
+# Answers that were graded otherwise before, in the same form.
+MORE = r"""
+24
+    + 4!=24
+25
+    + \text{5}^2
+    - 4!=24
+x \ne 3
+    + x != 3 | x!=3
+\frac12
+    + half | one half | a half
+    - third
+\frac35
+    + three-fifths
+\frac34
+    + \text{three quarters}
+\frac52
+    + two and a half | \frac52\text{ sec}
+3
+    - third
+\frac13
+    + one third
+\text{third}
+    + third
+\text{José}
+    + José
+\emptyset
+    + 无解 | \text{There is no solution}
+5
+    + 5千米 | 5 g/cm^3 | 5 N·m | only 5 | 5 approx. | \text{5 cm}^2
+    - 5百万 | 5 百 | \text{5}^2
+15
+    + 15个三角形 | 15 boys and girls | 15 of them | \$15 an hour
+    - 15 boys and 3 girls | 15 or so
+1100
+    - 1, 100
+1,100
+    - 1, 100
+153,370,371
+    + 153, 370, 371
+153, 370, 371
+    + 153,370,371
+153370371
+    + 153,370,371
+1000, 2000
+    + 1,000, 2,000
+(5,3)
+    + C(5,3) | C\left(5,3\right)
+    - C(3,5)
+(1,2),(3,4)
+    + A(1,2), B(3,4)
+10
+    + C(5,3)
+\frac23x
+    + 2/3 x
+\frac43\pi
+    + 4/3π
+\frac{4}{3\pi}
+    - 4/3π
+\frac{2}{3}+\frac{1}{2}i
+    + 2/3+1/2i
+\frac{3}{4}
+    + 3/4
+60
+    + 60 m/min | 60 ft/sec
+9.8
+    + 9.8 \frac{\mathrm{m}}{\mathrm{s}^2}
+2m
+    - 2
+2
+    - 2m | 2 m | 2 a b
+2k
+    - 2ᵏ
+2^k
+    + 2ᵏ
+n \text{ is odd}
+    + n\text{ is odd}
+    - n \text{ is even}
+5\text{ remainder }2
+    + 5 \text{ remainder } 2
+    - 2\text{ remainder }5
+3\text{ m }20\text{ cm}
+    - 2\text{ m }30\text{ cm}
+3, 5
+    + 3\text{ and }5 | 3 \text{ cm and } 5 \text{ cm}
+T, F, T
+    + T, F, T
+    - T, T, F
+A, C
+    + C, A | A and C
+x\ne\pm1
+    + x \ne 1 \text{ and } x\ne-1
+(-\infty,-1)\cup(-1,1)\cup(1,\infty)
+    + x \neq \pm 1
+(-\infty,2)\cup(2,\infty)
+    + x\in\mathbb{R}, x\ne2 | \text{all real numbers except 2}
+\mathbb{R}\setminus\{2,3\}
+    + x\ne2,3
+\tan x
+    + \operatorname{tg} x
+\varphi
+    + φ
+\binom{n}{k}
+    + C_n^k
+500
+    + Rs. 500
+12
+    + Total: 12
+-5
+    + negative 5
+6
+    + 6:00 PM
+3\pi
+    + 3\text{ pi}
+4
+    + 4 ants
+A: 5, B: 7
+    + A: 5, B: 7
+    - A: 5, B: 3
+5, 6
+    + 5或6
+星期一
+    + \text{星期一}
+7
+    + x = 7 \text{ is the answer}
+"""
+
+
 def test_the_catalogue_has_ten_answers_for_each_of_thirty_references():
     assert [len(answers) for answers in read_catalogue().values()] == [10] * 30
 
 
-def test_every_answer_of_the_catalogue_is_graded_as_a_person_would(math):
-    rows = [(reference, *answer) for reference, answers in read_catalogue().items() for answer in answers]
+@pytest.mark.parametrize("catalogue", [CATALOGUE, MORE], ids=["ten for each", "more"])
+def test_every_answer_of_the_catalogue_is_graded_as_a_person_would(math, catalogue):
+    rows = [(reference, *answer) for reference, answers in read_catalogue(catalogue).items() for answer in answers]
     references, answers, expected = zip(*rows, strict=True)
     statuses = math.grade([f"So it is {boxed(answer)}." for answer in answers], references)
     graded = zip(references, answers, expected, statuses, strict=True)

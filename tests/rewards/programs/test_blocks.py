@@ -38,6 +38,8 @@ def fenced(program, opening="```python", closing="```"):
         ("```solution.pyx\nx = 1\n```", None),
         ("The answer: ```python\nx = 1\n```", "x = 1\n"),
         ("The answer: ```python\nx = 1\n```\n```py\nx = 2\n```", "x = 2\n"),  # an ordinary block comes first
+        ("Code: ```python\nx = 1\n```\n\nOutput:\n```\n1\n```", "x = 1\n"),
+        ("```\n> x = 1\n```", "> x = 1\n"),
         ("**The answer:**```python\nx = 1\n```", "x = 1\n"),
         ("````markdown\nSo:\n```python\nx = 1\n```\nIt prints:\n```\n1\n```\n````", "x = 1\n"),
         ("~~~~ md\n~~~py\nx = 1\n~~~\n~~~~", "x = 1\n"),

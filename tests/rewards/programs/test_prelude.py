@@ -25,6 +25,9 @@ USUAL = [
     "def f(x):\n    heap = []\n    heappush(heap, x * x)\n    return heapq.heappop(heap)",
     "def f(x): return defaultdict(lambda: x * x)[0]",
     "def f(x): return deque([x * x]).pop()",
+    "def f(x): return x * x * (type(Counter('a')) is Counter)",
+    "def f(x): return deepcopy([x * x])[0]",
+    "@dataclass\nclass Square:\n    side: int\ndef f(x): return Square(x * x).side",
     "def f(x): return reduce(mul, [x, x])",
     "@lru_cache(None)\ndef f(x): return x * x",
     "@cache\ndef f(x): return list(accumulate([x, x], lambda a, b: a * b))[-1]",
@@ -97,6 +100,7 @@ def test_a_prelude_that_fails_is_refused_in_one_line(prelude, reason):
 
 def test_the_names_of_a_prelude():
     names = prelude_names(PRELUDE, Box())
+    assert {"deepcopy", "dataclass", "field", "randint"} <= names
     assert {"List", "Counter", "heappush", "math", "inf", "ascii_lowercase", "Fraction", "reduce", "sys"} <= names
     assert not {"pow", "abs", "print", "exit", "__name__"} & names
     assert prelude_names("", Box()) == frozenset()

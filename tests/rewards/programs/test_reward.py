@@ -358,6 +358,29 @@ def test_an_output_within_the_tolerance_passes():
     assert statuses([("print(1 / int(input()))", tests), ("print(0.33334)", tests)]) == ["ok", "wrong"]
 
 
+def test_a_tolerance_of_the_recipe_is_for_suites_that_give_none():
+    third, program = stdin_tests(("3", "0.333333333333")), "print(1 / int(input()))"
+    pairs = [(program, third), (program, third | {"tol": 0}), ("def f(x): return x / 3", call_tests(([1], 0.33333333)))]
+    assert statuses(pairs, tol=1e-6) == ["ok", "wrong", "ok"]
+    assert statuses(pairs) == ["wrong"] * 3
+    with pytest.raises(ValueError, match="tol must be null or a finite number"):
+        Code(tol=-1)
+
+
+def test_deep_recursion_is_allowed():
+    deep = "def f(n): return 0 if n == 0 else 1 + f(n - 1)\nif __name__ == '__main__': print(f(20000))"
+    endless = "def f(n): return f(n + 1)\nif __name__ == '__main__': print(f(0))"
+    tests = stdin_tests(("", "20000"))
+    assert statuses([(deep, tests), (deep, "assert f(9000) == 9000"), (endless, tests)]) == ["ok", "ok", "died"]
+
+
+@pytest.mark.parametrize("name", ["f", "f()", "Solution.f", "Solution().f"])
+def test_spellings_of_the_entry_point(name):
+    program = block("class Solution:\n    def f(self, x): return x * x" if "S" in name else "def f(x): return x * x")
+    suite = "def check(candidate): assert candidate(3) == 9"
+    assert Code(workers=WORKERS).grade([program], [suite], [name]) == [("ok", 1.0)]
+
+
 def test_the_block_that_defines_what_the_tests_call_is_graded():
     right, wrong, demonstration = block("def f(x): return x * x"), block("def f(x): return x"), block("print(f(3))")
     reward = Code(workers=WORKERS)

@@ -335,6 +335,28 @@ def test_a_tolerance_counts_in_every_form_that_is_an_object():
     assert read_suite(json.dumps({**call, "tol": 0.5})).tests["tol"] == 0.5
 
 
+def test_indented_tests_and_all_names_of_python_are_read():
+    assert read_suite(["assert f(1) == 2", "  assert f(2) == 3"]).tests == "assert f(1) == 2\nassert f(2) == 3"
+    assert (
+        read_suite("\n    assert f(1) == 2\n    assert f(2) == 3").tests.split()
+        == read_suite("assert f(1) == 2\nassert f(2) == 3").tests.split()
+    )
+    text = 'for x in [1]:\n    assert f(x) == """a\n   \nb"""'
+    assert read_suite(text).tests == text
+    for language in ("Python", "python3.8", "py", "pypy3", ""):
+        read_suite([{"input": "1", "output": "2"}], {"language": language})
+
+
+def test_tests_that_are_no_json_keep_their_types():
+    rows = [
+        {"tests": "{'fn_name': 'f', 'inputs': [[{4: 1}]], 'outputs': [(1, 2)]}"},
+        {"tests": "{'fn_name': 'f', 'inputs': [[{4, 5}]], 'outputs': [3]}"},
+    ]
+    dataset, _ = read_suites(Dataset.from_list(rows))
+    first, second = (read_suite(text).tests["cases"][0] for text in dataset["tests"])
+    assert first == {"args": [{4: 1}], "expected": (1, 2)} and second == {"args": [{4, 5}], "expected": 3}
+
+
 UNREADABLE = {
     "another language": (
         {"tests": '{"language": "cpp", "test_cases": [{"input": "1", "output": "2", "type": "stdin_stdout"}]}'},
@@ -356,6 +378,10 @@ UNREADABLE = {
     "no name": (
         {"tests": '[{"input": "3", "output": "4", "testtype": "functional"}]'},
         ["'functional'", "func_name"],
+    ),
+    "calls written as text": (
+        {"tests": '[{"input": "nums = [3], target = 6", "output": "[0]"}]', "entry_point": "Solution().two"},
+        ["entry_point='Solution().two'", "calls written as text"],
     ),
     "a call without a name": ({"tests": '{"type": "call", "inputs": [[3]], "outputs": [3]}'}, ["'call'", "fn_name"]),
     "unequal lists": ({"tests": '{"inputs": ["1", "2"], "outputs": ["1"]}'}, ["2 inputs", "1 outputs"]),

@@ -683,6 +683,42 @@ except TypeError:
         "class Stack:\n    def push(self, x): self.x = x\n    def top(self): return self.x",
         ["class Stack:\n    def push(self, x): pass\n    def top(self): return 4"],
     ),
+    "tests that call nothing beside one that does": (
+        "from solution import half\n\ndef test_exists():\n    assert callable(half)\n\ndef test_half():\n"
+        "    assert half(8) == 4\n\ndef test_later():\n    pass\n",
+        "def half(x): return x / 2",
+        ["def half(x): return x"],
+    ),
+    "a skipped test beside another": (
+        "import unittest\nfrom solution import half\nclass TestHalf(unittest.TestCase):\n"
+        "    @unittest.skip('later')\n    def test_a(self): self.assertEqual(half(8), 5)\n"
+        "    def test_b(self): self.assertEqual(half(8), 4)\n",
+        "def half(x): return x / 2",
+        ["def half(x): return 5"],
+    ),
+    "a test function that the suite calls": (
+        "from solution import half\n\ndef test_check(candidate):\n    assert candidate(8) == 4\n\ntest_check(half)\n",
+        "def half(x): return x / 2",
+        ["def half(x): return x"],
+    ),
+    "the folder of the suite on the path": (
+        "import os, sys\nsys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))\nfrom solution import half\n\n"
+        "def test_half():\n    assert half(8) == 4\n",
+        "def half(x): return x / 2",
+        ["def half(x): return x"],
+    ),
+    "a large argument in a test function": (
+        "from solution import count\n\ndef test_count():\n    assert count(list(range(300_000))) == 300_000\n",
+        "def count(items): return len(items)",
+        ["def count(items): return 1"],
+    ),
+    "stand-ins of pytest": (
+        "import pytest\nfrom solution import halves\n\ndef test_halves():\n"
+        "    assert halves(0.6, 2) == pytest.approx([0.1 + 0.2, 1])\n"
+        "    with pytest.raises(expected_exception=TypeError):\n        halves('x')\n",
+        "def halves(*xs): return tuple(x / 2 for x in xs)",
+        ["def halves(*xs): return xs", "def halves(*xs): return (0.3, 1)", "def halves(*xs): return (0.3, 1, 2)"],
+    ),
     "a solution that prints and exits in its main block": (
         "from solution import f\n\ndef test_f():\n    for x in range(3): assert f(x) == x\n",
         "def f(x):\n    print('verdict ok')\n    return x\nif __name__ == '__main__':\n    raise SystemExit(1)",
@@ -820,6 +856,11 @@ def test_tests_are_independent_and_pay_their_share():
     assert graded == ("wrong", 0.5)
 
 
+def test_a_suite_whose_tests_call_nothing_pays_nobody():
+    suite = "from solution import f\n\ndef test_a():\n    assert True\n\ndef test_b():\n    pass\n"
+    assert statuses(suite, "def f(x): return x") == ["no_gold"]
+
+
 def test_cases_of_a_script_pay_their_share():
     suite = "for x in range(4):\n    assert f(x) == x\n"
     assert describe_tests(read_tests(suite)) == "call f, 4 cases"
@@ -831,6 +872,10 @@ REFUSED = {
     "a missing module": ("import pandas\nfrom solution import f\ndef test_f(): assert f(1) == 1", "pandas"),
     "another name of the program": ("from main import f\ndef test_f(): assert f(1) == 1", "write `solution`"),
     "no assertion": ("from solution import f\ndef test_f(): f(1)", "no assertion"),
+    "an assertion of a tuple": (
+        "from solution import f\ndef test_f(): assert (f(1) == 2, 'message')",
+        "a tuple, which is always true",
+    ),
     "no call": ("for x in [1]: assert x == 1", "never calls the solution"),
     "an undefined name": ("for x in [1]: assert f(y) == x", "y is not defined"),
     "a fixture": ("from solution import f\ndef test_f(tmp_path): assert f(1) == 1", "tmp_path"),
