@@ -49,8 +49,8 @@ def load_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: The text is not YAML.
 
-    >>> load_yaml("{size: 64, min_lr: 1e-6, name: 0012}")
-    {'size': 64, 'min_lr': 1e-06, 'name': '0012'}
+    >>> load_yaml("{size: 1_000, rate: 1.0e-6, name: 0012}")
+    {'size': 1000, 'rate': 1e-06, 'name': '0012'}
     """
     return yaml.load(quote_hashes(text), _Loader)
 
@@ -85,9 +85,10 @@ def _hint(error: str, path: Path) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads numbers as YAML 1.2 does, and raises an error for a key that is given twice.
+    """Leaves names that look like numbers or dates as text, and raises an error for a key that is given twice.
 
-    PyYAML reads `0012` as 10, `12:30` as 750, `1e-6` as text and a date as an object, and uses the last of two values.
+    PyYAML reads `0012` as 10, `12:30` as 750, `2024_01` as 202401 and a date as an object, and uses the last of two
+    values.
     """
 
     def construct_mapping(self, node, deep=False):
@@ -108,9 +109,9 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in known if tag.rpartition(":")[2] not in ("int", "float", "timestamp")]
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_WHOLE, _EXPONENT = r"(?:0|[1-9]\d*)", r"(?:[eE][-+]?\d+)?"
+_WHOLE = r"(?:0|[1-9]\d{0,2}(?:_\d{3})+|[1-9]\d*)"
 for _tag, _pattern in (
     ("int", rf"[-+]?{_WHOLE}"),
-    ("float", rf"[-+]?(?:\.\d+|{_WHOLE}(?:\.\d*)?){_EXPONENT}|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"),
+    ("float", rf"[-+]?(?:\.\d+|{_WHOLE}\.\d*)(?:[eE][-+]\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), [*"-+.0123456789"])

@@ -173,7 +173,7 @@ class _Parser(TrlParser):
         return super()._get_value(action, arg_string)
 
     def _scalar(self, action: argparse.Action, value: Any) -> Any:
-        """Convert a YAML value in the same way as text on the command line."""
+        """Convert a YAML value in the same way as text on the command line. PyYAML reads 1e-6 as text, for example."""
         if value is False and "no" in (action.choices or ()):  # YAML reads no as false
             value = "no"
         converted = self._get_value(action, str(value))
