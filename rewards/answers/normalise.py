@@ -528,12 +528,16 @@ _FRACTION_IN_WORDS = re.compile(rf"(?:({_BELOW_HUNDRED})and)?({_BELOW_HUNDRED}|a
 _ORDINAL = re.compile(r"(?<=\d) ?(?:\^ ?)?(?:\{ ?)?(?:\\text\{ ?)?(?:st|nd|rd|th)\b(?: ?\})*$")
 _LETTER = r"[^\W\d_]"
 _UNIT_POWER = r"\^ ?\{?-?[1-9]\}?"
-_UNIT = r"(?:[kcmdnM]?(?:m|g|s|[lL]|J|N|W|V|A|K|C|Pa|Hz|mol)|ft|in|mi|yd|min|hr?|\\?sec ?|days?|lbs?|oz|gal|rad|rev)"
-_UNIT = rf"(?:{_UNIT}(?![A-Za-z])|\\text\{{[^{{}}]*\}}) ?(?:{_UNIT_POWER})?"
-_UNIT_FRACTION = re.compile(
-    rf"(?:(?<=[\d}}])|(?<=\\pi)) ?\\frac\{{ ?{_UNIT} ?\}}\{{ ?{_UNIT}(?: ?\\cdot ?{_UNIT})* ?\}}$"
+_SYMBOL_OF_UNIT = (
+    r"[kcmdnM]?(?:m|g|s|[lL]|J|N|W|V|A|K|C|Pa|Hz|mol)|ft|in|mi|yd|min|hr?|\\?sec ?|days?|lbs?|oz|gal|rad|rev"
 )
-_COMPOUND_UNIT = re.compile(rf"(?:(?<=[\d}})])|(?<=\\pi)) ?{_UNIT}(?: ?(?:/|\\cdot(?![A-Za-z])) ?\(?{_UNIT}\)?)+$")
+_UNIT = rf"(?:(?:{_SYMBOL_OF_UNIT})(?![A-Za-z])|\\text\{{[^{{}}]*\}}) ?(?:{_UNIT_POWER})?"
+_UNIT_FACTOR = r"(?:kg|k?[NJWV]|\\text\{[^{}]*\}) ?\\cdot(?![A-Za-z]) ?"  # m \cdot g may be a product of variables
+_QUOTIENT_OF_UNITS = rf"(?:{_UNIT_FACTOR})?{_UNIT}(?: ?/ ?\(?(?:{_UNIT_FACTOR})?{_UNIT}\)?)+"
+_UNIT_FRACTION = re.compile(
+    rf"(?:(?<=[\d}}])|(?<=\\pi)) ?\\frac\{{ ?(?:{_UNIT_FACTOR})?{_UNIT} ?\}}\{{ ?{_UNIT}(?: ?\\cdot ?{_UNIT})* ?\}}$"
+)
+_COMPOUND_UNIT = re.compile(rf"(?:(?<=[\d}})])|(?<=\\pi)) ?(?:{_QUOTIENT_OF_UNITS}|{_UNIT_FACTOR}{_UNIT})$")
 _MODULUS = re.compile(
     r"(?<=[\w)]) ?(?:\\pmod ?(?:\{ ?(\d+) ?\}|(\d+))"
     r"|\( ?(?:mod |\\b?mod ?|\\text\{ ?mod ?\} ?)(\d+) ?\)|\\text\{ ?\( ?mod (\d+) ?\) ?\})$"
