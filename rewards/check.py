@@ -156,8 +156,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("dataset", help="a jsonl, json, parquet or csv file, or the name of a data set on the Hub")
     add("--reward", required=True, help="name or dotted path of the reward")
     add("--reward_kwargs", type=_mapping, default={}, help="options of the reward, such as '{workers: 4}' (none)")
-    add("--columns", type=_mapping, default={}, help="columns to rename, such as '{answer: solution}' (none)")
-    add("--extract", type=_mapping, default={}, help="extractors, such as '{solution: last box}' (none)")
+    add("--columns", type=_names, default={}, help="columns to rename, such as '{answer: solution}' (none)")
+    add("--extract", type=_names, default={}, help="extractors, such as '{solution: last box}' (none)")
     add("--split", default="train", help="split of a data set on the Hub (train)")
     add("--show", type=int, default=0, metavar="N", help="print how the first N reference answers are parsed (0)")
     return parser
@@ -175,7 +175,17 @@ def _mapping(text: str) -> dict[str, Any]:
         if one is None and ":" in str(key):
             spaced = str(key).replace(":", ": ", 1)
             raise argparse.ArgumentTypeError(f"{text!r} has no space after a colon. Write {{{spaced}}}.")
+        if not isinstance(key, str):
+            raise argparse.ArgumentTypeError(f"{text!r} has the name {key!r}, which is no text. Put it in quotes.")
     return value
+
+
+def _names(text: str) -> dict[str, str]:
+    """A mapping of names to names."""
+    for value in (names := _mapping(text)).values():
+        if not isinstance(value, str):
+            raise argparse.ArgumentTypeError(f"{text!r} has the value {value!r}, which is no text. Write a name.")
+    return names
 
 
 def _understood(reward: Callable[..., Any], columns: Mapping[str, Sequence[Any]]) -> list[str]:

@@ -36,6 +36,11 @@ def load_rewards(
     for name, options in named_rewards(run).items():
         limit = {"max_completion_length": max_completion_length} if name in LIMITED_REWARDS else {}
         reward = package.get_reward(name, **limit | options)
+        if "completion" in columns_read(reward):
+            raise ValueError(
+                f"The reward {name!r} has the parameter 'completion', which no column fills. Write completions: a reward "
+                "gets all of them in a list."
+            )
         for data_name, data in sets.items():
             for column in columns_read(reward):
                 if column not in data.column_names:

@@ -110,6 +110,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         recipe.model.attn_implementation = agreed(lambda: _attention(recipe, description))
         memory.skeleton(recipe, description)  # raises an error if adapters, attention or model_init_kwargs do not fit
         agreed(lambda: lock_output(inputs.output))
+    except PermissionError as error:
+        _refuse(ValueError(f"{error.filename} cannot be read or written: permission denied. Give another path."))
     except (ValueError, ImportError) as error:
         _refuse(error)
     try:

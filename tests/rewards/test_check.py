@@ -183,6 +183,21 @@ def test_an_error_of_the_command_is_one_line(tmp_path, flags, message):
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--columns", "{1: solution}"], "has the name 1, which is no text. Put it in quotes"),
+        (["--columns", "{answer: 3}"], "has the value 3, which is no text"),
+        (["--extract", "{solution: [last box]}"], "has the value ['last box'], which is no text"),
+        (["--reward_kwargs", "{1: 2}"], "has the name 1, which is no text"),
+    ],
+)
+def test_names_that_are_no_text_are_refused(capsys, flags, words):
+    with pytest.raises(SystemExit):
+        check.main(["rows.jsonl", "--reward", "math", *flags])
+    assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["answer", "answer=solution", "{answer: solution", "[answer]"])
 def test_columns_that_are_no_mapping_are_refused(capsys, text):
     with pytest.raises(SystemExit, match="2"):

@@ -158,12 +158,22 @@ class RunArguments:
             raise ValueError(
                 f"chat_template_path={self.chat_template_path!r} not found. Give the path of a Jinja file."
             )
+        if self.chat_template_path is not None and self.chat_template_path.endswith(".json"):
+            raise ValueError(
+                f"chat_template_path={self.chat_template_path!r} is JSON, and its braces would stand in every prompt. "
+                "Write its value of chat_template to a Jinja file, and give the path of this file."
+            )
         for name, text in (("system_prompt", self.system_prompt), ("prompt_template", self.prompt_template)):
             if found := _LOST_BACKSLASH.search(text or ""):
                 raise ValueError(
                     f"{name}={text!r} has the character {found[0]!r}: YAML reads a backslash in double quotes so. "
                     "Write single quotes."
                 )
+        if "{{prompt}}" in (self.prompt_template or "").replace(" ", ""):
+            raise ValueError(
+                f"prompt_template={self.prompt_template!r} has two braces, and one of them would stay in every prompt. "
+                "Write {prompt}."
+            )
         if self.prompt_template is not None and "{prompt}" not in self.prompt_template:
             raise ValueError(
                 f"prompt_template={self.prompt_template!r} has no {{prompt}}: every prompt would be the same text. "

@@ -35,6 +35,7 @@ FILES = {
     "broken.yaml": "a: [1\nb: 2",
     "backspace.yaml": 'dataset_name: arithmetic\nsystem_prompt: "Write \\boxed{}."\n',
     "cut.yaml": "seed: 1\nsystem_prompt: End with #### and the answer\n",
+    "one_by_one.py": "def score(completion, **_): return [1.0]\n",
     "class_that_fails.py": "class Reward:\n    def __init__(self): raise RuntimeError('no key')\n"
     "    def __call__(self, completions, **_): return [1.0] * len(completions)\n",
     "role.jsonl": '{"prompt": [{"role": null, "content": "1+1="}], "solution": "2"}\n' * 40,
@@ -90,7 +91,16 @@ CASES = {
     "recipe is a list": (["list.yaml"], ["list.yaml", "field: value"]),
     "recipe is not YAML": (["broken.yaml"], ["broken.yaml", "YAML", "line 1: ", "line 2: "]),
     "a lost backslash": (["backspace.yaml"], ["system_prompt", r"'\x08'", "Write single quotes"]),
+    "a prompt template with two braces": (
+        [TINY, "--prompt_template", "Q: {{prompt}} A:"],
+        ["'Q: {{prompt}} A:'", "two braces", "Write {prompt}"],
+    ),
+    "a chat template as JSON": ([TINY, "--chat_template_path", "ds.json"], ["'ds.json'", "is JSON", "a Jinja file"]),
     "a prompt that is cut": (["cut.yaml"], ["'#### and the answer'", "system_prompt", "in quotes"]),
+    "own reward for one completion": (
+        [TINY, "--reward_funcs", "one_by_one.score"],
+        ["'one_by_one.score'", "'completion'", "Write completions"],
+    ),
     "own reward whose class fails": (
         [TINY, "--reward_funcs", "class_that_fails.Reward"],
         ["'class_that_fails.Reward'", "RuntimeError: no key", "Correct the class"],
