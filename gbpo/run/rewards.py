@@ -38,8 +38,8 @@ def load_rewards(
         reward = package.get_reward(name, **limit | options)
         if "completion" in columns_read(reward):
             raise ValueError(
-                f"The reward {name!r} has the parameter 'completion', which no column fills. Write completions: a reward "
-                "gets all of them in a list."
+                f"The reward {name!r} has the parameter 'completion', which no column fills. Write completions: a "
+                "reward gets all of them in a list."
             )
         for data_name, data in sets.items():
             for column in columns_read(reward):
