@@ -181,8 +181,8 @@ def draw_curves(axis: Axes, comparison: dict[str, Any]) -> None:
     if curves.size:
         shown, height = axis.get_ylim(), np.ptp(curves)
         axis.set_ylim(max(shown[0], curves.min() - height), min(shown[1], curves.max() + height))
-    interval = " with 95 % interval" if len(comparison["seeds"]) > 1 else ""
-    axis.set_title(f"{comparison['env']}, {_seeds(comparison)}, IQM{interval}")
+    interval = ", 95 % interval" if len(comparison["seeds"]) > 1 else ""
+    axis.set_title(f"{comparison['env']}, {_seeds(comparison)}, IQM{interval}", fontsize="medium")
     axis.set_xlabel("environment steps")
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.set_ylabel("evaluation return")
