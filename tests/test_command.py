@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import types
 from pathlib import Path
 
 import pytest
@@ -206,11 +207,20 @@ def test_each_recipe_is_listed_with_a_whole_sentence(run):
 
 
 def test_completion_names_the_extra_of_options_that_it_leaves_out(run, monkeypatch):
-    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "stable_baselines3" else object())
+    found = packages.find_spec
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "stable_baselines3" else found(name))
     status, output, error = run("completion", "bash")
     assert status == 0 and "--max_steps" in output
     assert "'gbpo control' are not completed: gbpo control needs stable_baselines3" in error
     assert "[control]" in error and "module" not in error
+
+
+def test_a_file_that_hides_a_package_of_gbpo_is_named(tmp_path, monkeypatch):
+    (tmp_path / "rewards.py").write_text("")
+    spec = types.SimpleNamespace(origin=str(tmp_path / "rewards.py"))
+    monkeypatch.setattr(packages, "find_spec", lambda name: spec)
+    with pytest.raises(ImportError, match=r"rewards.py hides the package 'rewards' of gbpo.* such as my_rewards"):
+        packages.companion("rewards")
 
 
 def test_an_extra_is_installed_from_the_checkout_or_by_name(tmp_path, monkeypatch):
