@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _check_columns(options: argparse.Namespace, reward: Any, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Check that the data set has the columns of which the reward checks the reference answers."""
+    """Raise `ValueError` if the data set lacks a column that the reward reads."""
     for name, parameter in inspect.signature(reward.check_references).parameters.items():
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.default is parameter.empty and name not in columns:
             raise ValueError(

@@ -40,8 +40,8 @@ SOFT_LIMIT = 1.0  # seconds of CPU time for each of three steps: read the refere
 _NAMED = re.compile(r"\banswer\b", re.IGNORECASE)  # the completion names its answer, but outside a box
 _EMPTY_OR_VARIABLE = re.compile(r"[\s$]*[A-Za-z]?\s*")
 _NAME = re.compile(r"(?=.*[A-Za-z])(?!.*\\[lgn]e(?![A-Za-z]))[^<>]*")  # of what an answer gives the value of
-_ABOUT = r"(?:\\text\{\s*)?(?:or )?\b(?:approximately|about|approx\.?)\s*\}?(?=\s*(?:[-\d$\\]|\.\d))"
-_ABOUT = rf"(?:\\approx(?![A-Za-z])|≈|{_ABOUT})"
+_ABOUT_IN_WORDS = r"(?:\\text\{\s*)?(?:or )?\b(?:approximately|about|approx\.?)\s*\}?(?=\s*(?:[-\d$\\]|\.\d))"
+_ABOUT = rf"(?:\\approx(?![A-Za-z])|≈|{_ABOUT_IN_WORDS})"
 _APPROXIMATELY = re.compile(_ABOUT)
 _ROUNDED_IN_PARENTHESES = re.compile(  # 3/8 (or 0.375)
     rf"(?:\\ |\\text\{{|\s)*\((?:{_ABOUT}|=|(?:\\text\{{\s*)?or\b\s*\}}?)\s*"

@@ -719,7 +719,7 @@ def _number_in_words(letters: str) -> int | str | None:
     """The number that words name, such as `three hundred and forty-two` or `two thirds`, or None."""
     joined = re.sub("[ -]", "", letters.lower())
     if (match := _FRACTION_IN_WORDS.fullmatch(joined)) and (match[2] or match[3] == "half"):
-        whole, numerator = (_NUMBER_NAMES.get(match[place], place - 1) for place in (1, 2))
+        whole, numerator = _NUMBER_NAMES.get(match[1], 0), _NUMBER_NAMES.get(match[2], 1)
         denominator = _DENOMINATORS[match[3]]
         return rf"\frac{{{whole * denominator + numerator}}}{{{denominator}}}"
     match = _NUMBER_IN_WORDS.fullmatch(joined)

@@ -166,8 +166,8 @@ class RunArguments:
         for name, text in (("system_prompt", self.system_prompt), ("prompt_template", self.prompt_template)):
             if found := _LOST_BACKSLASH.search(text or ""):
                 raise ValueError(
-                    f"{name}={text!r} has the character {found[0]!r}: YAML reads a backslash in double quotes so. "
-                    "Write single quotes."
+                    f"{name}={text!r} has the character {found[0]!r}: in double quotes, YAML reads a backslash and "
+                    "a letter as one character. Write single quotes."
                 )
         if "{{prompt}}" in (self.prompt_template or "").replace(" ", ""):
             raise ValueError(
