@@ -17,7 +17,7 @@ demo: $(VENV)/.core  ## train the embedded model and print the paths of its curv
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
 	--no-loadscope-reorder --ignore tests/engines --ignore tests/environments --ignore tests/wheel
 
-test: $(VENV)/.dev  ## the whole test suite except tests/engines
+test: $(VENV)/.dev  ## the whole test suite except tests/engines, tests/environments and tests/wheel
 	$(PYTEST)
 
 test-fast: $(VENV)/.dev  ## tests that are not marked slow, in at most 4 minutes
