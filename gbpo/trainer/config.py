@@ -49,8 +49,8 @@ HONOURED = {
         "entropy_target",
     ): "the entropy bonus is the same as in TRL",
     ("top_entropy_quantile",): "tokens of lower entropy are left out of the policy loss",
-    ("off_policy_mask_threshold",): "completions with a negative advantage whose KL exceeds it are left out, as in TRL",
-    ("mask_truncated_completions",): "completions without an end are left out",
+    ("off_policy_mask_threshold",): "completions with a negative advantage and a KL above it are left out, as in TRL",
+    ("mask_truncated_completions",): "completions that are cut off are left out",
     ("router_aux_loss_coef",): "the loss that balances the experts of a mixture of experts is the same as in TRL",
     (
         "vllm_importance_sampling_correction",
@@ -136,22 +136,22 @@ class BaseConfig(GRPOConfig):
     Args:
         optimizer_batch_size: Completions per optimiser step, over all processes. `gradient_accumulation_steps` follows
             from it and the number of processes, and cannot be given as well. So a run takes the same optimiser steps on
-            any number of processes. A batch that does not split is refused with sizes that do.
+            any number of processes. If the batch cannot be split over them, the error names sizes that can.
         gradient_accumulation_steps: TRL's field, if `optimizer_batch_size` is not given.
         exact_speedups: Speed-ups that do not change the gradient: `"all"`, `"none"` or, for debugging, a list of names.
             A speed-up that would change the gradient in a run is turned off there, and the log says why.
         resample_zero_signal_groups: Replace groups without signal by groups of other prompts (DAPO's dynamic sampling).
         difficulty: The band of solve rates that is preferred, for example `{low: 0.1, high: 0.9}`. The solve rate
             of a prompt is the running mean of the first reward that grades it. From the second pass over the training
-            set on, prompts outside the band are left out, and the share `revisit` of each generation (by default 0.1)
-            is drawn from them. None, or an empty mapping: the order of prompts does not depend on the rewards.
+            set on, only the share `revisit` of each generation (by default 0.1) is drawn from prompts outside the band.
+            None, or an empty mapping: the order of prompts does not depend on the rewards.
         ratio_anchor: The policy π0 in the probability ratio ρ = π / π0. With `"trainer"` it is the trainer's policy
             when a generation is first used, so that ρ is exactly 1 in the first optimiser step. With `"sampler"` it is
             the policy that sampled, by the log-probs that vLLM reports. This needs no forward pass for old log-probs,
             and turns `vllm_importance_sampling_correction` off.
         generate_ahead: Number K of generations between sampling and use. Generation n is sampled with the weights after
-            the training on generation n - K - 1, by any engine. A vLLM server samples while the trainer trains. Other
-            engines sample in turn, so nothing overlaps. If K > 0, the options `vllm_importance_sampling_*` also
+            the training on generation n - K - 1. A vLLM server samples while the trainer trains. Other engines use the
+            same weights, but sampling and training take turns. If K > 0, the options `vllm_importance_sampling_*` also
             correct for stale completions that transformers sampled.
         max_staleness: With `generate_ahead`, completions that are older than this number of optimiser steps are left
             out of the loss. None: no limit.
@@ -161,9 +161,10 @@ class BaseConfig(GRPOConfig):
 
     Raises:
         TypeError: A field of an earlier version is used. The message gives the new name.
-        ValueError: `exact_speedups` or `ratio_anchor` has an unknown name, `difficulty`, `ratio_anchor="sampler"`,
-            `generate_ahead`, `max_staleness` or `sampling_dtype` cannot be used, the options would change the weights
-            in place, or `optimizer_batch_size` cannot be split over the processes.
+        ValueError: `exact_speedups` or `ratio_anchor` has an unknown name. `difficulty`, `ratio_anchor="sampler"`,
+            `generate_ahead`, `max_staleness` or `sampling_dtype` cannot be used with the other options.
+            `use_transformers_continuous_batching` is used with `bf16` or `fp16`. `optimizer_batch_size` cannot be split
+            over the processes.
     """
 
     optimizer_batch_size: int | None = field(
@@ -424,7 +425,7 @@ class GBPOConfig(BaseConfig):
 
     Args:
         target_baseline: Baseline that the target subtracts in each group: `"median"`, the published method; `"exact"`,
-            the exact optimum of the group, in which tied completions share a target and the mean target is 1 also with
+            the exact optimum of the group, in which tied completions share a target and the mean target is 1, even with
             unequal bounds; `"mean"`, the baseline of GRPO, so that ρ* follows the sign of GRPO's advantage.
         target_temperature: T in the target's σ(Ã / T), in units of the advantage. At 0 the target depends only on the
             sign of Ã.

@@ -88,24 +88,24 @@ METRICS = {
     "time/loss": _both("seconds for other forward passes and the backward pass"),
     "time/optimiser": _both("seconds for the gradient norm and the step"),
     "elapsed": _both("seconds of training so far, including those before a resume"),
-    "peak_memory_gb": _both("peak memory of the first process, on its accelerator if it has one, otherwise resident"),
+    "peak_memory_gb": _both("peak memory of the first process: of its accelerator, or resident if it has none"),
     "skipped_steps": _both("share of optimiser steps skipped because the loss or the gradient was not finite"),
     "gbpo/vllm_masked_fraction": _both(
-        "share of the tokens or sequences of the completions of the first optimiser step on a generation whose "
-        "importance ratio is outside the clip range, with a mode of `vllm_importance_sampling_mode` that masks",
+        "in the first optimiser step on a generation, share of the tokens or sequences whose importance ratio is "
+        "outside the clip range, with a mode of `vllm_importance_sampling_mode` that masks",
         "`use_vllm`, `generate_ahead` or `sampling_dtype`",
     ),
     "gbpo/vllm_truncated_fraction": _both(
         "the same share with a mode that truncates", "`use_vllm`, `generate_ahead` or `sampling_dtype`"
     ),
     "gbpo/vllm_logp_gap": _both(
-        "until it is proven that the engine has the trained weights: mean |engine − trainer| of the log-probs of the "
-        "sampled tokens of one micro-batch",
+        "mean |vLLM − trainer| of the log-probs of the sampled tokens of one micro-batch, logged until the check of "
+        "vLLM's weights has passed",
         "`use_vllm`",
     ),
     "gbpo/vllm_logp_movement": _both(
-        "logged with the gap above: how large the gap would be if no weights arrived, which is the mean |now − then| "
-        "of the trainer's log-probs of the first generation",
+        "logged with the gap above: how large the gap would be if vLLM had kept the first weights, which is the mean "
+        "|now − then| of the trainer's log-probs of the first generation",
         "`use_vllm`",
     ),
 }

@@ -28,14 +28,14 @@ class RunArguments:
         dataset_name: A Hub id, a local `.jsonl`, `.json`, `.parquet` or `.csv` file, or a generated task: `arithmetic`,
             `chains`, `programs`, `builtin:shapes` or `reasoning_gym:<task>`. The default with an environment is
             `episodes`: rows with a `seed` and an empty prompt, which the environment completes. With `verifiers:<name>`
-            it is its tasks.
+            the default is the tasks of the taskset.
         dataset_config: Configuration of a Hub data set.
         dataset_train_split: Split to train on.
         dataset_test_split: Split to evaluate on when `eval_strategy` is set.
         eval_dataset_name: Hub id or local file to evaluate on instead of `dataset_test_split`. The split
             `dataset_train_split` is used, and `dataset_columns` applies to it as well.
         dataset_kwargs: Arguments of a generated task, for example `{size: 2000, seed: 0}`. The recipe's arguments are
-            dropped if the command line names another data set.
+            dropped if the command line gives another data set.
         dataset_columns: Columns to rename, for example `{problem: prompt, answer: solution}`. A dotted name such as
             `reward_model.ground_truth` is a value inside a column.
         dataset_extract: How to find the value of a column in its text, for example `{solution: after ####}`. The
