@@ -10,7 +10,7 @@ averaged over seeds. Its p-value is that of Student's paired t-test, corrected b
 5. the difference with 240 generations,
 6. with old completions and with a mismatch, the effects on GRPO,
 7. there also the differences to GRPO,
-8. the differences between the exact target and the losses that go on from the screen of other losses.
+8. the differences between the exact target and the losses that ran with more seeds after the screen of other losses.
 
 The other measures read the validations of a run, which are the shares of right completions. The definitions, here and
 in `evals.studies.tables`, were written before the numbers were computed. A run **reaches one half** at the first
@@ -59,7 +59,7 @@ AXES = {
     "Completions of 16 generations ago": "axes-ahead-16",
     "Sampler in bfloat16, trainer in float32": "axes-bfloat16",
 }
-OTHERS, AGAIN = "screen-others", {"The losses that go on": "others-again"}
+OTHERS, AGAIN = "screen-others", {"The losses with more seeds": "others-again"}
 EXACT = "gbpo:target_baseline=exact"
 NAMES = {
     "grpo": "GRPO",
@@ -112,7 +112,7 @@ def axes() -> None:
     none, *others = AXES
     grpo = {title: rights(results.done("grpo", {})) for title, results in studies.items()}
     effects = {("grpo", title): paired_difference(grpo[title], grpo[none]) for title in others}
-    print(f"\n| axis | GRPO − GRPO of “{none}” | p, Holm |")
+    print(f"\n| setting | GRPO − GRPO of “{none}” | p, Holm |")
     print("|---|---|---|")
     for (_, title), texts in written(effects).items():
         print("| " + " | ".join([title, *texts]) + " |")
@@ -250,7 +250,7 @@ def confirmed_again() -> None:
 
 
 def other_losses() -> None:
-    """Print the screen of other losses with the seeds 1 and 2, and the losses that go on with the seeds 3 to 10."""
+    """Print the screen of other losses with the seeds 1 and 2, and those that also ran with the seeds 3 to 10."""
     results = Results.load(STUDY / OTHERS)
     print("\n| loss | seed 1 | seed 2 | final pass@16 | highest validation | area | entropy |")
     print("|---|---|---|---|---|---|---|")
