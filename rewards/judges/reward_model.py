@@ -55,7 +55,7 @@ class RewardModel(ServedReward):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.endpoint not in ENDPOINTS:
-            raise ValueError(f"endpoint={self.endpoint!r} has no score. Write one of {', '.join(ENDPOINTS)}.")
+            raise ValueError(f"endpoint={self.endpoint!r} gives no score. Write one of {', '.join(ENDPOINTS)}.")
         if self.base_url.endswith(("/v1", "/score", "/classify")):
             raise ValueError(
                 f"base_url={self.base_url!r} has a path at its end under which vLLM does not serve /{self.endpoint}. "

@@ -235,7 +235,7 @@ def _dropout(recipe: Recipe) -> list[str]:
         return []
     return [
         f"lora_dropout={model.lora_dropout}: two forward passes over the same tokens differ by the dropout noise, and "
-        "the ratio would treat this noise as a change of the policy. It also switches off the speedups share_prompts "
+        "the ratio would treat this noise as a change of the policy. It also switches off the speed-ups share_prompts "
         "and reuse_first_pass. Remove lora_dropout, whose default is 0."
     ]
 

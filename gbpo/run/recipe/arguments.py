@@ -100,7 +100,7 @@ class RunArguments:
     environment_kwargs: dict[str, Any] = field(default_factory=dict, metadata={"help": "Options of the environment."})
     tools: list[str] | None = field(
         default=None,
-        metadata={"help": "builtin:python, or dotted paths of your functions."},
+        metadata={"help": "builtin:python, builtin:calculator or dotted paths."},
     )
     tool_timeout: float = field(default=10.0, metadata={"help": "Seconds until a call of a tool is abandoned."})
     dry_run: bool = field(default=False, metadata={"help": "Print what the run would do and exit."})

@@ -28,6 +28,6 @@ def check_rewards(rewards: torch.Tensor, names: Sequence[str], prompts: Callable
     raise TrainingStopped(
         f"The reward {names[function]!r} is {rewards[row, function].item()} for completion {row} of the generation, of "
         f"the prompt {text[:80] + '…' if len(text) > 80 else text!r}. {len(infinite)} of {rewards.numel()} rewards are "
-        "infinite, and their groups would teach nothing. Return finite numbers, or None for a completion that cannot "
-        "be graded."
+        "infinite, and nothing would be learnt from their groups. Return finite numbers, or None for a completion that "
+        "cannot be graded."
     )

@@ -121,7 +121,7 @@ def e2b(request: Request, total_seconds: float, line_bytes: int) -> Lines:
         raise BoxError(f"e2b: {type(error).__name__}: {error}") from error
     lines = "".join(output).encode().split(b"\n")[:-1]
     if not lines or lines[0] != b"ready":
-        raise BoxError("e2b: the box ended before it was ready")
+        raise BoxError("e2b: the sandbox ended before it was ready")
     yield b"started"
     yield from lines[1:]
     if timed_out:
@@ -155,10 +155,10 @@ def _folder(user: int | None) -> Iterator[str]:
     try:
         folder = tempfile.mkdtemp(prefix="gbpo-box-")
     except OSError as error:
-        raise BoxError(f"no temporary folder can be created for the box: {error}") from error
+        raise BoxError(f"no temporary folder can be created for the sandbox: {error}") from error
     try:
         if shutil.disk_usage(folder).free < 2 * _TMP_BYTES:
-            raise BoxError(f"the box needs {2 * _TMP_BYTES >> 20} MiB in {tempfile.gettempdir()}, which is full")
+            raise BoxError(f"the sandbox needs {2 * _TMP_BYTES >> 20} MiB in {tempfile.gettempdir()}, which is full")
         if user is not None:
             os.chown(folder, user, user)
         yield folder
@@ -288,7 +288,7 @@ def _converse(
         yield b"started"
         lines = _lines(*pipes, json.dumps(request).encode() + b"\n", started, total_seconds, line_bytes)
         if next(lines, None) != b"ready":
-            raise BoxError("the box ended before it was ready")
+            raise BoxError("the sandbox ended before it was ready")
         yield from lines
     finally:
         end(process.pid)
@@ -318,7 +318,7 @@ def _lines(
             if not events and left <= 0:
                 if ready:
                     raise OutOfTimeError
-                raise BoxError(f"the box was not ready after {START_SECONDS} s")
+                raise BoxError(f"the sandbox was not ready after {START_SECONDS} s")
             for key, _ in events:
                 if key.fileobj is stdin:
                     try:
@@ -347,5 +347,5 @@ def _lines(
                 if not chunk or len(buffer) > line_bytes:
                     if not ready:
                         errors = " ".join(error_output.decode(errors="replace").split())
-                        raise BoxError(f"the box ended before it was ready: {errors or 'no error output'}")
+                        raise BoxError(f"the sandbox ended before it was ready: {errors or 'no error output'}")
                     return

@@ -221,7 +221,7 @@ def _tested(box: Box) -> Readiness:
             if outcome.end == "ok":
                 break
         else:
-            raise BoxError(f"{box.backend}: the canaries did not finish ({outcome.end})")
+            raise BoxError(f"{box.backend}: its test programs did not finish ({outcome.end})")
         return outcome.data.decode()
 
     # The canaries try to reach this machine, but e2b runs programs elsewhere. So run only an empty program.

@@ -134,5 +134,5 @@ def run_canaries(run: Callable[[str], str], memory_mb: int) -> list[CanaryResult
         )
         lines = run(program).splitlines()
     if not lines or lines[-1] != "end":
-        raise ValueError("the canaries did not finish: the box stops threads, or writing to /tmp")
+        raise ValueError("the test programs did not finish: threads or writing to /tmp are stopped")
     return [CanaryResult(*ast.literal_eval(line)) for line in lines[:-1] if line]

@@ -41,7 +41,8 @@ def read_suites(dataset: Dataset) -> tuple[Dataset, list[str]]:
     notes = [_summary(forms)] if forms else []
     if unreadable:
         line = (
-            f"tests: {len(unreadable)} of {len(texts)} rows cannot be read, so nobody is paid for them; {unreadable[0]}"
+            f"tests: {len(unreadable)} of {len(texts)} rows cannot be read, so their completions get no reward; "
+            f"{unreadable[0]}"
         )
         if len(unreadable) > TOLERATED * len(texts):
             raise ValueError(f"{line}. Correct or remove these rows.")

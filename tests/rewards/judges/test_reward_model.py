@@ -93,7 +93,7 @@ class _Rows:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"endpoint": "rerank"}, "endpoint='rerank' has no score. Write one of score, classify"),
+        ({"endpoint": "rerank"}, "endpoint='rerank' gives no score. Write one of score, classify"),
         ({"base_url": "http://h:8000/v1/"}, r"does not serve /classify\. Write http://h:8000\."),
         ({"base_url": "http://h:8000/score", "endpoint": "score"}, r"Write http://h:8000\."),
         ({"base_url": "h:8000"}, "is no address"),

@@ -222,10 +222,10 @@ def test_canaries_that_died_are_run_again(monkeypatch, skip_if_blocked):
 @pytest.mark.slow
 def test_canaries_that_never_finish_are_an_error(monkeypatch, skip_if_blocked):
     skip_if_blocked("bubblewrap")
-    with pytest.raises(BoxError, match="bubblewrap: the canaries did not finish \\(died\\)$"):
+    with pytest.raises(BoxError, match="bubblewrap: its test programs did not finish \\(died\\)$"):
         Box("bubblewrap", memory_mb=3).ready()
     monkeypatch.setattr(canaries, "_PROGRAM", "print('x')")
-    with pytest.raises(BoxError, match="the canaries did not finish: the box stops threads, or writing to /tmp$"):
+    with pytest.raises(BoxError, match="the test programs did not finish: threads or writing to /tmp are stopped$"):
         Box("bubblewrap").ready()
 
 
@@ -304,7 +304,7 @@ def test_the_error_names_both_backends_if_neither_starts(monkeypatch):
     with pytest.raises(BoxError) as refused:
         Box().ready()
     first, second = str(refused.value).split("; sandlock: ")
-    assert first == "bubblewrap: the box ended before it was ready: no luck" and "before it was ready" in second
+    assert first == "bubblewrap: the sandbox ended before it was ready: no luck" and "before it was ready" in second
 
 
 def test_auto_uses_sandlock_if_bubblewrap_does_not_start(monkeypatch):
@@ -359,8 +359,8 @@ def test_boxes_of_the_same_options_are_equal():
         ("", "no error output"),
         ("raise SystemExit('no\\nluck')", "no luck"),
         ("import os; os.abort()", "no error output"),
-        ("print('raedy')", "the box ended before it was ready"),
-        ("print()", "the box ended before it was ready"),
+        ("print('raedy')", "the sandbox ended before it was ready"),
+        ("print()", "the sandbox ended before it was ready"),
         ("print('x' * 10**8)", "no error output"),
         ("import sys; sys.stderr.write('x' * 10**7 + 'last words')", "last words"),
         ("import sys; sys.stdin.close(); 1 / 0", "ZeroDivisionError"),
@@ -380,7 +380,7 @@ def test_a_box_that_is_not_ready_in_time_is_a_failure_of_the_sandbox(monkeypatch
     monkeypatch.setattr(backends, "START_SECONDS", 1)
     monkeypatch.setattr(backends, "_SOURCE", f"{backends._SOURCE.splitlines()[0]}\nimport time; time.sleep(600)")
     start = time.monotonic()
-    with pytest.raises(BoxError, match="the box was not ready after 1 s"):
+    with pytest.raises(BoxError, match="the sandbox was not ready after 1 s"):
         list(Box("bubblewrap").run(ECHO, [STDIN]))
     assert 1 <= time.monotonic() - start < 30
     assert marked.gone()
@@ -675,7 +675,7 @@ def test_a_missing_temporary_folder_is_a_failure_of_the_sandbox(run_as, backend,
     """bubblewrap does not need a temporary folder."""
     skip_if_blocked(backend, run_as.user)
     said = run_as(__file__, "without_room", backend, reachable / "none")
-    assert said == ["ok"] if backend == "bubblewrap" else "no temporary folder can be created for the box" in said
+    assert said == ["ok"] if backend == "bubblewrap" else "no temporary folder can be created for the sandbox" in said
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
