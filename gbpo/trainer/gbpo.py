@@ -24,7 +24,7 @@ class GBPOTrainer(BaseTrainer):
     Use it like `trl.GRPOTrainer`, with a `GBPOConfig`. It computes a target ratio ρ* for each completion and regresses
     the probability ratio ρ towards ρ* with the loss `|A| · |ρ - ρ*|`. Generation, rewards, KL to the reference, entropy
     bonus, masks, importance weights of vLLM, logging, saving and resuming come from TRL. `BridgeTrainer` lists the
-    other additions.
+    other additions. `gbpo.get_reward(name)` gives the rewards of this project.
 
     Example:
 
@@ -40,7 +40,7 @@ class GBPOTrainer(BaseTrainer):
     trainer = GBPOTrainer(
         model="Qwen/Qwen2.5-0.5B-Instruct",
         reward_funcs=shorter,
-        args=GBPOConfig(output_dir="runs/shorter", epsilon=0.3, num_iterations=4),
+        args=GBPOConfig(output_dir="runs/shorter", target_baseline="exact", num_iterations=4),
         train_dataset=Dataset.from_dict({"prompt": ["The sky is", "The sun is"]}),
     )
     trainer.train()
