@@ -176,7 +176,7 @@ def _mapping(text: str) -> dict[str, Any]:
             spaced = str(key).replace(":", ": ", 1)
             raise argparse.ArgumentTypeError(f"{text!r} has no space after a colon. Write {{{spaced}}}.")
         if not isinstance(key, str):
-            raise argparse.ArgumentTypeError(f"{text!r} has the name {key!r}, which is no text. Put it in quotes.")
+            raise argparse.ArgumentTypeError(f"{text!r} has the name {key!r}, which is not text. Put it in quotes.")
     return value
 
 
@@ -184,7 +184,7 @@ def _names(text: str) -> dict[str, str]:
     """A mapping of names to names."""
     for value in (names := _mapping(text)).values():
         if not isinstance(value, str):
-            raise argparse.ArgumentTypeError(f"{text!r} has the value {value!r}, which is no text. Write a name.")
+            raise argparse.ArgumentTypeError(f"{text!r} has the value {value!r}, which is not text. Write a name.")
     return names
 
 

@@ -185,7 +185,7 @@ def check_address(base_url: str) -> None:
         usable = False
     if not usable:
         raise ValueError(
-            f"base_url={base_url!r} is no address, so no completion could be graded. Write one such as "
+            f"base_url={base_url!r} is not an address, so no completion could be graded. Write one such as "
             "http://127.0.0.1:8000/v1."
         )
     if parts.username or parts.password or parts.query or parts.fragment:

@@ -31,8 +31,8 @@ def read_template(template: str) -> str:
         path = Path(template).expanduser() if template else None
         if path is None or len(template) > 500 or not path.is_file():
             raise ValueError(
-                f"template={template[:100]!r} has no {{completion}} and is no file, so the judge would not see what it "
-                "grades. Write {completion} where the completion goes, or the path of a text file."
+                f"template={template[:100]!r} has no {{completion}} and is not a file, so the judge would not see what "
+                "it grades. Write {completion} where the completion goes, or the path of a text file."
             )
         try:
             text = path.read_text(encoding="utf-8")

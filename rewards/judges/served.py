@@ -67,7 +67,7 @@ class ServedReward(ABC):
             if not isinstance(value, int) or value < lowest:
                 raise ValueError(f"{name}={value!r} {consequence}. Write {lowest} or more.")
         if not 0 < self.timeout < float("inf"):
-            raise ValueError(f"timeout={self.timeout!r} is no time to wait for a reply. Write a number of seconds.")
+            raise ValueError(f"timeout={self.timeout!r} is not a time to wait for a reply. Write a number of seconds.")
 
     @abstractmethod
     def _request(self, prompt: Any, completion: Completion, reference: str) -> tuple[str, dict[str, Any]]:

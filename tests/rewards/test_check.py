@@ -186,10 +186,10 @@ def test_an_error_of_the_command_is_one_line(tmp_path, flags, message):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--columns", "{1: solution}"], "has the name 1, which is no text. Put it in quotes"),
-        (["--columns", "{answer: 3}"], "has the value 3, which is no text"),
-        (["--extract", "{solution: [last box]}"], "has the value ['last box'], which is no text"),
-        (["--reward_kwargs", "{1: 2}"], "has the name 1, which is no text"),
+        (["--columns", "{1: solution}"], "has the name 1, which is not text. Put it in quotes"),
+        (["--columns", "{answer: 3}"], "has the value 3, which is not text"),
+        (["--extract", "{solution: [last box]}"], "has the value ['last box'], which is not text"),
+        (["--reward_kwargs", "{1: 2}"], "has the name 1, which is not text"),
     ],
 )
 def test_names_that_are_no_text_are_refused(capsys, flags, words):

@@ -27,7 +27,7 @@ NO_COLUMN = ["--dataset_columns", "{solution: other}"]
 
 # options of the judge, other flags → words of the line
 WRONG = {
-    "no address": ({"base_url": "127.0.0.1:8011"}, [], ["127.0.0.1:8011", "is no address", "http://"]),
+    "no address": ({"base_url": "127.0.0.1:8011"}, [], ["127.0.0.1:8011", "is not an address", "http://"]),
     "no server": ({"base_url": "http://127.0.0.1:9/v1"}, [], ["127.0.0.1:9", "cannot grade", "Start the server"]),
     "a key in the address": ({"base_url": "http://me:hidden@h/v1"}, [], ["password", "api_key_env"]),
     "another model": ({"model": "summs"}, [], ["summs", f"models there: {MODEL}"]),

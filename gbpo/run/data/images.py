@@ -42,8 +42,8 @@ def use_images(dataset: Dataset, column: str, folder: Path, name: str) -> tuple[
     leaf = feature.feature if is_list else feature
     if not isinstance(leaf, Image) and leaf not in (Value("string"), Value("large_string"), Value("binary")):
         raise ValueError(
-            f"image_column={column!r} of {name!r} holds {_shown(dataset[0][column])}, which is no image. Name a column "
-            "with images, their bytes or the paths of their files, or with lists of these."
+            f"image_column={column!r} of {name!r} holds {_shown(dataset[0][column])}, which is not an image. Name a "
+            "column with images, their bytes or the paths of their files, or with lists of these."
         )
     if leaf in (Value("string"), Value("large_string")):
         dataset = _with_whole_paths(dataset, column, folder)

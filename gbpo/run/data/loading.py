@@ -142,7 +142,7 @@ def _load_split(run: RunArguments, split: str, *, field: str = "dataset_name") -
     make = _task(name)
     if (make is not None or is_local(name)) and run.dataset_config is not None:
         raise ValueError(
-            f"dataset_config={run.dataset_config!r} would be ignored: {name!r} is no data set of the Hub. Remove "
+            f"dataset_config={run.dataset_config!r} would be ignored: {name!r} is not a data set of the Hub. Remove "
             "dataset_config."
         )
     if make is not None:

@@ -74,8 +74,8 @@ def choose(recipe: "Recipe") -> Path:
     if resume and resume != AUTO:
         if last := last_checkpoint(folder, AUTO):
             raise ValueError(
-                f"resume_from_checkpoint={resume!r} is no checkpoint, so the run cannot continue from it. Write true "
-                f"for {last}, or the path of another checkpoint."
+                f"resume_from_checkpoint={resume!r} is not a checkpoint, so the run cannot continue from it. Write "
+                f"true for {last}, or the path of another checkpoint."
             )
         raise ValueError(
             f"resume_from_checkpoint={resume!r}: {str(folder)!r} holds no checkpoint to continue from. Name a "

@@ -96,7 +96,7 @@ class _Rows:
         ({"endpoint": "rerank"}, "endpoint='rerank' gives no score. Write one of score, classify"),
         ({"base_url": "http://h:8000/v1/"}, r"does not serve /classify\. Write http://h:8000\."),
         ({"base_url": "http://h:8000/score", "endpoint": "score"}, r"Write http://h:8000\."),
-        ({"base_url": "h:8000"}, "is no address"),
+        ({"base_url": "h:8000"}, "is not an address"),
         ({"class_index": -1}, "class_index=-1 is not the number of a class"),
         ({"class_index": 1, "endpoint": "score"}, "has no effect with endpoint='score'"),
         ({"concurrency": 0}, "concurrency=0"),

@@ -38,7 +38,7 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path):
 
 def test_a_resume_from_a_wrong_name_names_the_last_checkpoint(tmp_path):
     with pytest.raises(
-        ValueError, match=r"resume_from_checkpoint='latest' is no checkpoint.*true for \S+checkpoint-2,"
+        ValueError, match=r"resume_from_checkpoint='latest' is not a checkpoint.*true for \S+checkpoint-2,"
     ):
         choose(parse([*saved(tmp_path), "--resume_from_checkpoint", "latest"]))
 

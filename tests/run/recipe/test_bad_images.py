@@ -31,7 +31,7 @@ def data(name):
 # arguments → words that the line must contain: the given value and the fix
 CASES = {
     "missing column": ([TINY, *data("no_column")], ["image_column='image'", "not a column of", "prompt, solution"]),
-    "column without images": ([TINY, *data("numbers")], ["image_column='image'", "holds 3", "no image"]),
+    "column without images": ([TINY, *data("numbers")], ["image_column='image'", "holds 3", "not an image"]),
     "file that is no image": ([TINY, *data("words")], ["Row 1", "words.png", "cannot be read as an image"]),
     "missing file": ([TINY, *data("missing")], ["Row 1", "nowhere.png", "Correct or remove"]),
     "row without an image": ([TINY, *data("none")], ["Row 1", "no image", "TRL 1.16", "Remove this row"]),
