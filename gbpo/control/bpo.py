@@ -66,8 +66,8 @@ class BPO(PPO):
             the ε_high / (ε_low + ε_high) quantile, the exact baseline for unequal bounds. `"mean"`: v(s), so Ã = A.
         fused: Run policy, value and median network as one, which makes small networks twice as fast. Applies to
             `"MlpPolicy"` with vectors as observations, vectors or Discrete as actions, the same hidden layers in all
-            networks, Tanh or ReLU, and Adam; everything else runs as in PPO. Write False if a callback changes weights
-            during a rollout.
+            networks, Tanh or ReLU, Adam, and no hooks; everything else runs as in PPO. Write False if a callback
+            changes weights through `.data` during a rollout.
         ppo_options: Further arguments of `stable_baselines3.PPO`.
 
     Raises:

@@ -53,8 +53,7 @@ class FusedNetworks:
             self._shapes.append((len(log_std),))
             self._parameters.append(log_std)
         self.weights = self.zeros()
-        for parameter, part in self.parts(self.weights):
-            part.copy_(parameter.detach())
+        self._read_weights()
         self.gradient = self.zeros()
         self._layers, self._log_std = self._views(self.weights)
         self._layer_gradients, self._log_std_gradient = self._views(self.gradient)
@@ -64,12 +63,16 @@ class FusedNetworks:
     def act(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Sample actions as `ActorCriticPolicy.forward` does, with the same random numbers.
 
+        The weights are read again if a callback has changed those of the given networks.
+
         Args:
             observations: (B, D).
 
         Returns:
             Actions, (B,) or (B, A); v(s), (B, 1); and the log-probability of the actions, (B,).
         """
+        if [parameter._version for parameter in self._parameters] != self._versions:
+            self._read_weights()
         outputs, values, *_ = self._forward(observations)[-1]
         distribution = self._distribution(outputs)
         actions = distribution.sample()
@@ -119,6 +122,12 @@ class FusedNetworks:
                 yield next(parameters), weight[:, : layer.out_features].T
                 yield next(parameters), bias[0, : layer.out_features]
         yield from zip(parameters, log_std, strict=True)
+
+    def _read_weights(self) -> None:
+        """Copy the weights of the given networks."""
+        self._versions = [parameter._version for parameter in self._parameters]  # torch counts the changes in place
+        for parameter, part in self.parts(self.weights):
+            part.copy_(parameter.detach())
 
     def _views(self, vector: torch.Tensor) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], list[torch.Tensor]]:
         """Views of a vector: the weights, (N, I, O), and biases, (N, 1, O), of each layer; log_std, if there is one."""
@@ -203,7 +212,7 @@ class FusedUpdate:
         self._adam()
 
     def finish(self) -> None:
-        """Copy the weights to the policy, and the moments and the number of steps to its optimiser.
+        """Copy the weights and the last gradient to the policy, and the moments and the steps to its optimiser.
 
         Raises:
             ValueError: A weight is not finite. The policy keeps its weights.
@@ -216,6 +225,8 @@ class FusedUpdate:
         for parameter, part in self._networks.parts(self._networks.weights):
             parameter.data.copy_(part)
             self._optimizer.state[parameter]["step"] = self._steps.clone()
+        for parameter, part in self._networks.parts(self._networks.gradient):
+            parameter.grad = part.clone(memory_format=torch.contiguous_format)
         for name, moment in self._moments.items():
             for parameter, part in self._networks.parts(moment):
                 self._optimizer.state[parameter][name] = part.clone(memory_format=torch.contiguous_format)
@@ -269,7 +280,8 @@ def fuse(policy: ActorCriticPolicy, networks: Sequence[nn.Module]) -> FusedNetwo
         networks: The layers of each network, in order; the policy's network is the first.
 
     Returns:
-        The fused networks, or None if the policy's spaces, layers or optimiser are of another kind.
+        The fused networks, or None if the policy's spaces, layers or optimiser are of another kind, or if hooks watch
+        its layers or gradients.
     """
     space, optimizer = policy.observation_space, policy.optimizer
     linear = [[layer for layer in network.modules() if isinstance(layer, nn.Linear)] for network in networks]
@@ -281,16 +293,28 @@ def fuse(policy: ActorCriticPolicy, networks: Sequence[nn.Module]) -> FusedNetwo
     known = (
         isinstance(space, spaces.Box)
         and len(space.shape) == 1
-        and len(policy.action_space.shape) < 2
+        and len(policy.action_space.shape) == (0 if log_std is None else 1)
         and type(policy.features_extractor) is FlattenExtractor
         and type(policy.action_dist) in (CategoricalDistribution, DiagGaussianDistribution)
         and policy.activation_fn in _ACTIVATIONS
         and all(widths == hidden[0] for widths in hidden)
         and all(type(layer) in layers for network in networks for layer in network.modules())
         and all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in parameters)
+        and not _has_hooks(policy)
         and type(optimizer) is torch.optim.Adam
         and len(optimizer.param_groups) == 1
+        and {*parameters} <= {*optimizer.param_groups[0]["params"]}
         and not optimizer.param_groups[0]["amsgrad"]
         and len({float(optimizer.state.get(parameter, {}).get("step", 0)) for parameter in parameters}) == 1
     )
     return FusedNetworks(linear, policy.activation_fn, log_std) if known else None
+
+
+def _has_hooks(policy: ActorCriticPolicy) -> bool:
+    """Whether hooks watch the layers or the gradients of a policy. Fused networks would not call them."""
+    layers = (layer for layer in policy.modules() if layer is not policy)
+    of_layers = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    of_gradients = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    return any(getattr(layer, name) for layer in layers for name in of_layers) or any(
+        getattr(parameter, name) for parameter in policy.parameters() for name in of_gradients
+    )

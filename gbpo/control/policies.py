@@ -74,6 +74,10 @@ class MedianCritic(ActorCriticPolicy):
                 self.median_features_extractor.apply(partial(self.init_weights, gain=np.sqrt(2)))
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The state of a copy. The copy runs its own networks, also if it is made during a rollout."""
+        return {**super().__getstate__(), "fused": None}
+
     def evaluate_with_median(
         self, obs: PyTorchObs, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:

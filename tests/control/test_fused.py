@@ -1,5 +1,8 @@
 """The fused networks give the same rollouts, updates and logs as the networks of the policy."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -115,6 +118,7 @@ class DerivedLoss(BPO):
         (VECTOR, spaces.MultiDiscrete([2, 3]), {}),
         (VECTOR, spaces.MultiBinary(2), {}),
         (VECTOR, spaces.Box(-1, 1, (2, 2), np.float32), {}),
+        (VECTOR, spaces.Box(-1, 1, (), np.float32), {}),
         (VECTOR, CONTINUOUS, {"use_sde": True}),
         (VECTOR, CONTINUOUS, {"policy": Derived}),
         (VECTOR, CONTINUOUS, {"policy_kwargs": {"net_arch": {"pi": [8], "vf": [6]}}}),
@@ -133,6 +137,73 @@ def test_layers_that_were_added_are_not_left_out(random_env):
     assert was_fused(agent)
     agent.policy.median_net.insert(1, torch.nn.LayerNorm(256))
     assert not was_fused(agent)
+
+
+@pytest.mark.parametrize("kind", ["forward", "gradient"])
+def test_hooks_are_called(kind, random_env):
+    calls = []
+    agent = BPO("MlpPolicy", random_env(VECTOR, CONTINUOUS), **SMALL)
+    assert was_fused(agent)
+    if kind == "forward":
+        agent.policy.value_net.register_forward_hook(lambda *found: calls.append(None))
+    else:
+        agent.policy.value_net.weight.register_hook(lambda gradient: calls.append(None))
+    assert not was_fused(agent)
+    agent.learn(100)
+    assert len(calls) >= 12  # the minibatches
+
+
+def test_weights_that_the_optimiser_does_not_have_are_not_trained(random_env):
+    agent = BPO("MlpPolicy", random_env(VECTOR, CONTINUOUS), **SMALL)
+    before = agent.policy.log_std.clone()
+    others = [parameter for parameter in agent.policy.parameters() if parameter is not agent.policy.log_std]
+    agent.policy.optimizer = torch.optim.Adam(others, lr=1e-3)
+    agent.learn(100)
+    assert torch.equal(agent.policy.log_std, before)
+
+
+class Change(BaseCallback):
+    """Halves the weights at the start of a rollout, and loads other weights in its middle."""
+
+    def _on_rollout_start(self):
+        with torch.no_grad():
+            for parameter in self.model.policy.parameters():
+                parameter.mul_(0.5)
+
+    def _on_step(self):
+        if self.n_calls == 20:
+            self.model.policy.load_state_dict({n: 3 * t for n, t in self.model.policy.state_dict().items()})
+        return True
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+def test_weights_that_a_callback_changes_are_used_at_once(env):
+    plain, fused = (
+        BPO("MlpPolicy", env, **SMALL, policy_kwargs={"net_arch": [16, 8]}, fused=fused).learn(100, Change())
+        for fused in (False, True)
+    )
+    assert_equal(plain, fused, tolerance=1e-5)
+
+
+def test_a_copy_made_during_a_rollout_runs_its_own_networks(random_env):
+    class Copy(BaseCallback):
+        def _on_step(self):
+            if self.n_calls == 5:
+                self.copies = [copy.deepcopy(self.model.policy), pickle.loads(pickle.dumps(self.model.policy))]
+            return True
+
+    callback = Copy()
+    agent = BPO("MlpPolicy", random_env(VECTOR, CONTINUOUS), **SMALL).learn(100, callback)
+    for policy in callback.copies:
+        policy.load_state_dict(agent.policy.state_dict())
+        observations = torch.ones(2, 3)
+        torch.testing.assert_close(policy(observations)[1], agent.policy(observations)[1])
+
+
+def test_callbacks_can_read_the_gradient_of_the_last_minibatch():
+    plain, fused = (trained("Pendulum-v1", fused) for fused in (False, True))
+    for name, parameter in plain.policy.named_parameters():
+        torch.testing.assert_close(fused.policy.get_parameter(name).grad, parameter.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_a_derived_loss_gets_the_networks_of_the_policy(random_env):
