@@ -31,7 +31,7 @@ def build(plan: Plan, seed: int) -> PPO:
         envs = VecNormalize(envs, gamma=arguments.get("gamma", 0.99))
     try:
         return ALGORITHMS[plan.algorithm](policy, envs, seed=seed, **arguments)
-    except (AssertionError, TypeError) as error:
+    except (AssertionError, RuntimeError, TypeError) as error:  # RuntimeError: an unknown device
         raise ValueError(
             f"{plan.algorithm} rejects the settings {plan.settings} with {plan.env}: {error}. Correct them in the "
             "recipe."

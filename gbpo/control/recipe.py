@@ -26,6 +26,12 @@ _SCHEDULES = ("learning_rate", "clip_range", "clip_range_high", "clip_range_vf")
 # parameters that the run sets itself, or that YAML cannot express
 _NOT_SETTINGS = {"self", "policy", "env", "seed", "verbose", "stats_window_size", "tensorboard_log", "ppo_options"}
 _NOT_SETTINGS |= {"rollout_buffer_class", "rollout_buffer_kwargs", "_init_setup_model"}
+# least and greatest values; Stable-Baselines3 does not check them, or its message does not name the setting
+_LIMITS = {
+    **dict.fromkeys(("n_envs", "n_steps", "batch_size", "n_epochs"), (1, math.inf)),
+    **dict.fromkeys(("gamma", "gae_lambda"), (0, 1)),
+    **dict.fromkeys(("learning_rate", "clip_range", "target_kl", "vf_coef", "max_grad_norm"), (0, math.inf)),
+}
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,12 @@ class Plan:
                 raise ValueError(
                     f"Unknown setting {name!r} of {self.algorithm}. Did you mean {nearest(str(name), known)!r}?"
                 )
-        if self.n_envs < 1:
-            raise ValueError(f"n_envs={self.n_envs} leaves no environment to train in. Write an integer above 0.")
-        self.arguments()
+        numbers = {"n_envs": self.n_envs, **self.arguments()}
+        for name, (least, greatest) in _LIMITS.items():
+            value = numbers.get(name)
+            if isinstance(value, int | float) and not least <= value <= greatest:
+                allowed = f"a number ≥ {least}" if greatest == math.inf else f"a number in [{least}, {greatest}]"
+                raise ValueError(f"{name}={value} would make training impossible or wrong. Write {allowed}.")
 
     @property
     def n_envs(self) -> int:
@@ -187,7 +196,7 @@ def _argument(name: str, value: Any, default: Any) -> Any:
     if isinstance(default, int):
         return _number(name, value, int)
     if isinstance(default, float) or name in _SCHEDULES or name == "target_kl":
-        return None if value is None else _number(name, value, float)
+        return None if value is None and default is None else _number(name, value, float)
     return value
 
 
