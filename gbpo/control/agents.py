@@ -8,6 +8,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from . import environments
+from .checkpoints import damaged
 from .recipe import ALGORITHMS, Plan
 
 _MODEL, _STATISTICS = "model.zip", "normalize.pkl"
@@ -52,11 +53,17 @@ def load(plan: Plan, checkpoint: Path, seed: int) -> PPO:
         plan: The run that wrote the checkpoint.
         checkpoint: The folder that `save` wrote.
         seed: New seed. Random states and running episodes are not saved.
+
+    Raises:
+        ValueError: The checkpoint cannot be read.
     """
     envs = environments.make(plan, plan.n_envs, seed)
-    if plan.normalize:
-        envs = VecNormalize.load(str(checkpoint / _STATISTICS), envs)
-    agent = ALGORITHMS[plan.algorithm].load(checkpoint / _MODEL, envs, device=_device(plan, envs))
+    try:
+        if plan.normalize:
+            envs = VecNormalize.load(str(checkpoint / _STATISTICS), envs)
+        agent = ALGORITHMS[plan.algorithm].load(checkpoint / _MODEL, envs, device=_device(plan, envs))
+    except Exception as error:  # the type depends on where the file is damaged
+        raise damaged(checkpoint, error) from error
     agent.set_random_seed(seed)
     return agent
 

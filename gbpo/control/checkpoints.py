@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 _PROGRESS = "progress.json"
+_NAME = re.compile(r"checkpoint-\d+")
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,32 @@ class Progress:
 def last_checkpoint(seed_folder: Path) -> Path | None:
     """The checkpoint folder with the most steps, or None.
 
-    An incomplete checkpoint has another name, so it is never returned.
+    An incomplete checkpoint has another name, so it is never returned, and neither is a copy under another name.
     """
-    found = sorted(seed_folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return found[-1] if found else None
+    found = [path for path in seed_folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def read_progress(checkpoint: Path | None) -> Progress:
-    """The evaluations saved in a checkpoint folder; no evaluations if there is no checkpoint."""
+    """The evaluations saved in a checkpoint folder; no evaluations if there is no checkpoint.
+
+    Raises:
+        ValueError: The evaluations cannot be read.
+    """
     if checkpoint is None:
         return Progress()
-    return Progress([Evaluation(**values) for values in json.loads((checkpoint / _PROGRESS).read_text())])
+    try:
+        return Progress([Evaluation(**values) for values in json.loads((checkpoint / _PROGRESS).read_text())])
+    except (OSError, ValueError, TypeError) as error:
+        raise damaged(checkpoint, error) from None
+
+
+def damaged(checkpoint: Path, error: Exception) -> ValueError:
+    """The error for a checkpoint that cannot be read."""
+    return ValueError(
+        f"The checkpoint {str(checkpoint)!r} is damaged or of another version ({type(error).__name__}: {error}), so "
+        "the seed cannot be continued. Restore it from a copy, or delete it to train the seed from the beginning."
+    )
 
 
 def write_checkpoint(seed_folder: Path, progress: Progress, save_model: Callable[[Path], None]) -> Path:

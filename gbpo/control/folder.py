@@ -35,8 +35,13 @@ def check(output: Path, plan: Plan) -> None:
     if not output.exists():
         return
     names = [path.name for path in output.iterdir()]
-    if RESULTS not in names and all(map(_OWN.fullmatch, names)):  # empty, or another process is starting a run here
-        return
+    if RESULTS not in names and all(map(_OWN.fullmatch, names)):
+        if trained := next(output.glob("seed-*/checkpoint-*"), None):
+            raise ValueError(
+                f"output={str(output)!r} holds {trained.name}, but no {RESULTS} with the settings of its "
+                "run. Restore that file from a copy, or give another folder."
+            )
+        return  # empty, or another process is starting a run here
     try:
         existing = json.loads((output / RESULTS).read_text())["plan"]
     except (OSError, ValueError, LookupError, TypeError):

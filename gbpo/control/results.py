@@ -24,12 +24,21 @@ _PACKAGES = ("torch", "stable-baselines3", "gymnasium", "mujoco", "ale-py")
 
 
 def finished_seeds(output: Path) -> dict[int, Progress]:
-    """The finished seeds of `results.json` with their evaluations. Their checkpoints may be elsewhere or deleted."""
+    """The finished seeds of `results.json` with their evaluations. Their checkpoints may be elsewhere or deleted.
+
+    Raises:
+        ValueError: The seeds in the file cannot be read.
+    """
     try:
-        seeds = json.loads((output / RESULTS).read_text())["seeds"]
+        runs = [run for run in json.loads((output / RESULTS).read_text())["seeds"] if run["finished"]]
+        return {run["seed"]: Progress([Evaluation(**point) for point in run["curve"]]) for run in runs}
     except FileNotFoundError:
         return {}
-    return {run["seed"]: Progress([Evaluation(**point) for point in run["curve"]]) for run in seeds if run["finished"]}
+    except (LookupError, TypeError) as error:
+        raise ValueError(
+            f"The seeds in {str(output / RESULTS)!r} cannot be read ({type(error).__name__}: {error}). The file is "
+            "damaged or of another version. Restore it from a copy, or give another folder."
+        ) from None
 
 
 def write_results(output: Path, plan: Plan, command: Sequence[str] = ()) -> None:
@@ -59,8 +68,9 @@ def _write_results(output: Path, plan: Plan, command: Sequence[str]) -> None:
         }
     runs = finished_seeds(output)
     for path in output.glob("seed-*"):
-        if checkpoint := last_checkpoint(path):
-            runs[int(path.name.removeprefix("seed-"))] = read_progress(checkpoint)
+        number = path.name.removeprefix("seed-")
+        if number.isdecimal() and (checkpoint := last_checkpoint(path)):
+            runs[int(number)] = read_progress(checkpoint)
     runs = dict(sorted(runs.items()))
     results["seeds"] = [_seed_results(seed, progress, plan) for seed, progress in runs.items()]
     write_whole(output / RESULTS, json.dumps(results, indent=1) + "\n")

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..shared.commands import short_words
 from . import agents, environments, evaluation, folder
 from .checkpoints import Evaluation, Progress, last_checkpoint, read_progress, write_checkpoint
-from .recipe import Plan, parse
+from .recipe import Command, Plan, parse
 from .recipe import make_parser as make_parser
 from .results import finished_seeds, write_results
 
@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         locks = folder.claim(command)
         write_results(command.output, command.plan, short_words(["gbpo", "control", *words]))
         folder.check(command.output, command.plan)  # again, because another run may have begun in the folder
+        _check_checkpoints(command)
     except (ValueError, ImportError) as error:
         print(f"gbpo control: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
@@ -45,6 +46,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     for lock in locks:
         lock.release()
     print(f"curve:   {command.output / folder.CURVE}\nresults: {command.output / folder.RESULTS}", flush=True)
+
+
+def _check_checkpoints(command: Command) -> None:
+    """Load the checkpoint of each unfinished seed once, so that a damaged one is found before any training."""
+    finished = finished_seeds(command.output)
+    for seed in command.seeds:
+        checkpoint = last_checkpoint(folder.seed_folder(command.output, seed))
+        if checkpoint and seed not in finished:
+            agents.load(command.plan, checkpoint, seed).get_env().close()
 
 
 def train(plan: Plan, seed: int, output: Path) -> Path | None:

@@ -286,6 +286,64 @@ def test_results_name_a_command_that_a_user_can_repeat(recipe, tmp_path, monkeyp
     assert words[-2:] == ["--output", "out"]
 
 
+@pytest.fixture
+def unfinished(recipe, tmp_path):
+    """A run whose first checkpoint is left, as after kill -9 → path of the recipe, and the checkpoint."""
+    path = recipe(steps=256, evaluations=2, bpo={**SMALL, "normalize": True})
+    command = parse([path, "--output", str(tmp_path / "out")])
+    write_results(command.output, command.plan)
+    agent = agents.build(command.plan, 0).learn(128)
+    progress = Progress([Evaluation(128, 1.0, [9.0, 10.0], None, [8.0, 9.0])])
+    (command.output / "seed-0").mkdir()
+    return path, write_checkpoint(command.output / "seed-0", progress, lambda place: agents.save(agent, place))
+
+
+@pytest.mark.parametrize("name", ["model.zip", "normalize.pkl", "progress.json"])
+@pytest.mark.parametrize("damage", ["missing", "half"])
+def test_a_damaged_checkpoint_is_refused_before_training(name, damage, unfinished, tmp_path, capsys):
+    path, checkpoint = unfinished
+    content = (checkpoint / name).read_bytes()
+    (checkpoint / name).unlink()
+    if damage == "half":
+        (checkpoint / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(SystemExit) as stop:
+        run(path, "--seeds", 1, 0, "--output", tmp_path / "out")
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1
+    assert f"The checkpoint '{checkpoint}' is damaged" in error
+    assert not list((tmp_path / "out" / "seed-1").glob("checkpoint-*"))
+
+
+def test_copies_beside_a_checkpoint_are_ignored(unfinished, tmp_path):
+    path, checkpoint = unfinished
+    shutil.copytree(checkpoint, f"{checkpoint} (copy)")
+    shutil.copytree(checkpoint.parent, tmp_path / "out" / "seed-0-old")
+    run(path, "--output", tmp_path / "out")
+    [seed] = results(tmp_path / "out")["seeds"]
+    assert seed["seed"] == 0 and [point["steps"] for point in seed["curve"]] == [128, 256]
+
+
+def test_checkpoints_of_unknown_settings_are_not_resumed(unfinished, tmp_path, capsys):
+    path, checkpoint = unfinished
+    (tmp_path / "out" / "results.json").unlink()
+    with pytest.raises(SystemExit):
+        run(path, "--output", tmp_path / "out")
+    assert "holds checkpoint-128, but no results.json" in capsys.readouterr().err
+    assert checkpoint.is_dir() and not (tmp_path / "out" / "results.json").exists()
+
+
+@pytest.mark.parametrize("change", [lambda found: found.pop("seeds"), lambda found: found.update(seeds=[{"run": 0}])])
+def test_results_of_another_version_are_refused_by_name(change, unfinished, tmp_path, capsys):
+    file = tmp_path / "out" / "results.json"
+    found = json.loads(file.read_text())
+    change(found)
+    file.write_text(json.dumps(found))
+    with pytest.raises(SystemExit):
+        run(unfinished[0], "--output", tmp_path / "out")
+    error = capsys.readouterr().err
+    assert f"The seeds in '{file}' cannot be read" in error and error.count("\n") == 1
+
+
 def test_a_seed_that_another_process_trains_is_refused(recipe, tmp_path, capsys):
     command = parse([recipe(), "--output", str(tmp_path / "out")])
     locks = folder.claim(command)
