@@ -51,24 +51,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the missing trainings and write the comparison of each recipe."""
     options = _parser().parse_args(argv)
     options.output = options.output or options.runs
-    names = [recipe.stem + (f"-{options.steps}" if options.steps else "") for recipe in options.recipes]
+    names = [recipe.stem + ("" if options.steps is None else f"-{options.steps}") for recipe in options.recipes]
     jobs = []  # both algorithms of a seed come together, so that an interrupted study has pairs
     try:
+        if options.workers < 1:
+            raise ValueError(f"workers={options.workers} would train nothing. Write an integer above 0.")
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"Two recipes are named {repeated[0]!r}, so they would share a folder. Rename one.")
         for recipe, name in zip(options.recipes, names, strict=True):
-            for seed in options.seeds:
+            for seed in dict.fromkeys(options.seeds):
                 for algorithm in ALGORITHMS:
                     job = [str(recipe), "--algorithm", algorithm, "--seeds", str(seed)]
                     job += ["--output", str(options.runs / f"{name}-{algorithm}")]
-                    job += ["--steps", str(options.steps)] if options.steps else []
+                    job += [] if options.steps is None else ["--steps", str(options.steps)]
                     command = parse(job)
                     check(command.output, command.plan)
                     _check_published(options.output / f"{name}.json", command.plan, options.seeds)
                     jobs.append(job)
-    except ValueError as error:
+        for folder in (options.runs, options.output):
+            folder.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
         print(f"evals.control: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    options.runs.mkdir(parents=True, exist_ok=True)
-    options.output.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(options.workers) as pool:
         failed = [job for job, code in zip(jobs, pool.map(_train, jobs), strict=True) if code]
     for name in names:
@@ -91,13 +95,17 @@ def _check_published(file: Path, plan: Plan, seeds: list[int]) -> None:
     """Check that a study of `plan` on these seeds may write `file`, so that no other result is overwritten."""
     if not file.is_file():
         return
-    existing = json.loads(file.read_text())
-    lost = sorted(set(existing["seeds"]) - set(seeds))
+    try:
+        existing = json.loads(file.read_text())
+        lost = sorted(set(existing["seeds"]) - set(seeds))
+        existing_plan = existing[plan.algorithm]["plan"] if existing["seeds"] else None
+    except (ValueError, LookupError, TypeError):
+        raise ValueError(f"{file} is not a study, and it would be lost. Give another --output.") from None
     if lost:
         raise ValueError(
             f"{file} holds seeds {lost}, which would be lost. Add them to --seeds, or give another --output."
         )
-    if existing["seeds"] and existing[plan.algorithm]["plan"] != json.loads(json.dumps(dataclasses.asdict(plan))):
+    if existing_plan and existing_plan != json.loads(json.dumps(dataclasses.asdict(plan))):
         raise ValueError(f"{file} holds a study with other settings, which would be lost. Give another --output.")
 
 

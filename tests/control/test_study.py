@@ -187,3 +187,41 @@ def test_a_run_that_cannot_start_is_reported_in_one_line(tmp_path, capsys):
     assert stop.value.code == 1 and len(lines) == 2  # one for BPO, one for PPO
     assert all(line.startswith("failed: ") and "NoSuchTask" in line.rpartition("error: ")[2] for line in lines)
     assert not list((tmp_path / "study").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", 0], "workers=0 would train nothing"),
+        (["--steps", 0], "steps=0 would train"),
+        (["--output", "small.yaml"], "small.yaml"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(arguments, message, study, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert study("--seeds", 0, *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("evals.control: error: ") and message in error and error.count("\n") == 1
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"seeds": [0]}'])
+def test_another_file_of_the_name_of_the_study_is_not_overwritten(content, study, tmp_path, capsys):
+    file = tmp_path / "study" / "small.json"
+    file.parent.mkdir()
+    file.write_text(content)
+    assert study("--seeds", 0, "--output", file.parent) == 2
+    assert f"{file} is not a study" in capsys.readouterr().err and file.read_text() == content
+
+
+def test_recipes_of_one_name_would_share_a_folder(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        control.main([str(tmp_path / "a" / "hopper.yaml"), str(tmp_path / "b" / "hopper.yaml")])
+    assert stop.value.code == 2 and "Two recipes are named 'hopper'" in capsys.readouterr().err
+
+
+def test_a_repeated_seed_is_trained_once(study, monkeypatch):
+    jobs = []
+    monkeypatch.setattr(control, "_train", lambda job: jobs.append(job) or 0)
+    assert study("--seeds", 0, 0) == 0
+    assert len(jobs) == 2  # BPO and PPO
