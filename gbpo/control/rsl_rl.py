@@ -201,7 +201,16 @@ class BPO(PPO):
         return {**super().save(), "median_state_dict": self._raw_median.state_dict()}
 
     def load(self, loaded_dict: dict, load_cfg: dict | None, strict: bool) -> bool:
-        """Load a saved state. The median critic is loaded whenever the critic is."""
+        """Load a saved state. The median critic is loaded whenever the critic is.
+
+        Raises:
+            ValueError: The state has no median critic.
+        """
         if load_cfg is None or load_cfg.get("critic"):
+            if "median_state_dict" not in loaded_dict:
+                raise ValueError(
+                    "The checkpoint has no median critic, so BPO did not write it and cannot continue it. Load its "
+                    "actor alone: runner.load(path, load_cfg={'actor': True})."
+                )
             self._raw_median.load_state_dict(loaded_dict["median_state_dict"], strict=strict)
         return super().load(loaded_dict, load_cfg, strict)

@@ -141,6 +141,21 @@ def test_all_three_networks_are_trained_saved_and_loaded(runner, tmp_path):
     second.learn(1)
 
 
+def test_of_a_checkpoint_of_ppo_only_the_actor_can_be_loaded(runner):
+    first, second = runner(), runner()
+    state = first.alg.save()
+    del state["median_state_dict"]
+    for parameter in first.alg.actor.parameters():
+        parameter.data += 1
+    before = copy.deepcopy(second.alg.actor.state_dict())
+    with pytest.raises(ValueError, match="The checkpoint has no median critic.*Load its actor alone"):
+        second.alg.load(state, None, True)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in second.alg.actor.state_dict().items())
+    second.alg.load(state, {"actor": True}, True)
+    for name, tensor in second.alg.actor.state_dict().items():
+        assert torch.equal(tensor, first.alg.actor.state_dict()[name]), name
+
+
 def test_the_learning_rate_adapts_to_the_kl_divergence(runner):
     for desired, direction in [(1e-6, -1), (1e3, 1)]:
         made = runner(desired_kl=desired)
