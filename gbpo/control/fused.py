@@ -299,6 +299,7 @@ def fuse(policy: ActorCriticPolicy, networks: Sequence[nn.Module]) -> FusedNetwo
         and policy.activation_fn in _ACTIVATIONS
         and all(widths == hidden[0] for widths in hidden)
         and all(type(layer) in layers for network in networks for layer in network.modules())
+        and all(layer.bias is not None for network in linear for layer in network)
         and all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in parameters)
         and not _has_hooks(policy)
         and type(optimizer) is torch.optim.Adam

@@ -206,6 +206,14 @@ def test_callbacks_can_read_the_gradient_of_the_last_minibatch():
         torch.testing.assert_close(fused.policy.get_parameter(name).grad, parameter.grad, rtol=1e-4, atol=1e-5)
 
 
+def test_layers_without_bias_run_as_before(random_env):
+    agent = BPO("MlpPolicy", random_env(VECTOR, CONTINUOUS), **SMALL)
+    agent.policy.value_net = torch.nn.Linear(256, 1, bias=False)
+    agent.policy.optimizer = torch.optim.Adam(agent.policy.parameters(), lr=1e-3)
+    agent.learn(100)
+    assert agent._n_updates == 3 and not was_fused(agent)
+
+
 def test_a_derived_loss_gets_the_networks_of_the_policy(random_env):
     agent = DerivedLoss("MlpPolicy", random_env(VECTOR, CONTINUOUS), **SMALL)
     with agent._fused_policy(with_median=True) as networks:
