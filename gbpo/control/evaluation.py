@@ -64,6 +64,24 @@ def evaluate(
     return [returns[index] for index in range(envs.num_envs)]
 
 
+def check_film(plan: Plan) -> None:
+    """Render one frame, so that a film cannot fail after the training.
+
+    Raises:
+        ValueError: The environment cannot be rendered.
+    """
+    try:
+        envs = _filmed_environment(plan)
+        envs.reset()
+        Image.fromarray(envs.render())
+    except Exception as error:  # the type depends on the environment and its renderer
+        raise ValueError(
+            f"env={plan.env!r} cannot be rendered, so there would be no film ({type(error).__name__}: {error}). "
+            "Remove --video."
+        ) from error
+    envs.close()
+
+
 def film(plan: Plan, checkpoint: Path, path: Path) -> Path:
     """Write the first evaluation episode of a trained agent as an animated WebP.
 
@@ -75,11 +93,15 @@ def film(plan: Plan, checkpoint: Path, path: Path) -> Path:
     Returns:
         `path`.
     """
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame prints an error where there is no screen
-    agent, envs = agents.load(plan, checkpoint, seed=0), make_environments(plan, 1, render_mode="rgb_array")
+    agent, envs = agents.load(plan, checkpoint, seed=0), _filmed_environment(plan)
     frames: list[Image.Image] = []
     evaluate(agent, envs, not environments.is_atari(plan.env), lambda: frames.append(Image.fromarray(envs.render())))
     duration = 1000 / envs.metadata.get("render_fps", 30)  # ms
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=duration, loop=0, method=0)
     envs.close()
     return path
+
+
+def _filmed_environment(plan: Plan) -> VecEnv:
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame prints an error where there is no screen
+    return make_environments(plan, 1, render_mode="rgb_array")

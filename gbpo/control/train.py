@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         command = parse(words)
         folder.check(command.output, command.plan)
         agents.build(command.plan, command.seeds[0]).get_env().close()
+        if command.video:
+            evaluation.check_film(command.plan)
         locks = folder.claim(command)
         write_results(command.output, command.plan, short_words(["gbpo", "control", *words]))
         folder.check(command.output, command.plan)  # again, because another run may have begun in the folder

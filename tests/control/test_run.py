@@ -175,6 +175,20 @@ def test_film(recipe, tmp_path):
         assert film.is_animated and film.n_frames > 4
 
 
+@pytest.mark.parametrize("frame", [None, RuntimeError("no display")])
+def test_a_film_that_cannot_be_made_is_refused_before_training(frame, recipe, tmp_path, monkeypatch, capsys):
+    def render(self):
+        if frame is not None:
+            raise frame
+
+    monkeypatch.setattr("gymnasium.envs.classic_control.CartPoleEnv.render", render)
+    with pytest.raises(SystemExit) as stop:
+        run(recipe(), "--video", "--output", tmp_path / "out")
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and not (tmp_path / "out").exists()
+    assert "env='CartPole-v1' cannot be rendered" in error and "Remove --video" in error
+
+
 @pytest.mark.slow
 def test_bpo_learns_cartpole(tmp_path):
     run(ROOT / "recipes" / "control" / "cartpole.yaml", "--seeds", 0, "--steps", 40_960, "--output", tmp_path / "out")
