@@ -67,7 +67,7 @@ class BPO(PPO):
         fused: Run policy, value and median network as one, which makes small networks twice as fast. Applies to
             `"MlpPolicy"` with vectors as observations, vectors or Discrete as actions, the same hidden layers in all
             networks, Tanh or ReLU, Adam, and no hooks; everything else runs as in PPO. Write False if a callback
-            changes weights through `.data` during a rollout.
+            changes weights during a rollout with an optimiser or through `.data`.
         ppo_options: Further arguments of `stable_baselines3.PPO`.
 
     Raises:

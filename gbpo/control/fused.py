@@ -63,7 +63,8 @@ class FusedNetworks:
     def act(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Sample actions as `ActorCriticPolicy.forward` does, with the same random numbers.
 
-        The weights are read again if a callback has changed those of the given networks.
+        The weights are read again if those of the given networks have changed in place. Torch does not count changes by
+        a fused optimiser or through `.data`.
 
         Args:
             observations: (B, D).
@@ -125,7 +126,7 @@ class FusedNetworks:
 
     def _read_weights(self) -> None:
         """Copy the weights of the given networks."""
-        self._versions = [parameter._version for parameter in self._parameters]  # torch counts the changes in place
+        self._versions = [parameter._version for parameter in self._parameters]
         for parameter, part in self.parts(self.weights):
             part.copy_(parameter.detach())
 
