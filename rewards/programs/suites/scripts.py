@@ -42,11 +42,14 @@ class Script:
         source: The code.
         entry_point: The name of the function that `check` tests, if the suite has a `check` that it does not call.
         tests: The names of its test functions, such as `test_small` or `TestAdd.test_small`. Empty if it has none.
+            These are the ones that the source shows, until the suite has run without a solution.
     """
 
     source: str
     entry_point: str | None
     tests: tuple[str, ...]
+    may_have_tests: bool  # whether anything in it has the name of a test that the suite does not call itself
+    called: frozenset[str]  # the functions that it calls itself, which are no tests
     calls_check: bool  # whether `check` must be called with the entry point
     names: frozenset[str]  # what it imports from `solution`
     undefined: frozenset[str]  # what it uses and does not define: names of the solution, or of Python
@@ -90,11 +93,14 @@ def _read(source: str, entry_point: str | None, box: Box) -> tuple[ScriptTest, .
     script = _parse(source, entry_point)
     if box.backend == "e2b":
         raise ValueError("the sandbox e2b cannot run it; write assert statements, or use another sandbox")
-    do = {"do": "check" if script.tests else "list"}
-    found, _, text = _first_answer(box, script, do).partition(" ")
+    found, text = _answer(box, script, "check" if script.may_have_tests else "list")
     if found == "refused" and script.classes:  # its classes may need more of the suite
         script = replace(script, classes=(), classes_source="")
-        found, _, text = _first_answer(box, script, do).partition(" ")
+        found, text = _answer(box, script, "check" if script.may_have_tests else "list")
+    if found == "tests":
+        script = replace(script, tests=tuple(text.split()))
+        if not script.tests:
+            found, text = _answer(box, script, "list")
     if found == "refused":
         hint = "; if this module is the program, write `solution`" if text.startswith("ModuleNotFoundError") else ""
         raise ValueError(f"its own code does not run in the sandbox, which has only the standard library: {text}{hint}")
@@ -127,6 +133,10 @@ def _parse(source: str, entry_point: str | None) -> Script:
                 tests += [f"{node.name}.{name}" for name in inside if name.startswith("test")]
     if not any(map(_can_fail, ast.walk(tree))):
         raise ValueError("it has no assertion; write at least one `assert` about a result of the solution")
+    may_have_tests = any(
+        isinstance(node, functions) and node.name.startswith("test") and node.name not in called
+        for node in ast.walk(tree)
+    )
     must_call_check = _must_call_check(tree) and not tests
     if must_call_check and entry_point is None:
         raise ValueError("nothing calls its `check`; give entry_point, or end it with `check(the_function)`")
@@ -152,6 +162,8 @@ def _parse(source: str, entry_point: str | None) -> Script:
         source,
         entry_point,
         tuple(tests),
+        may_have_tests,
+        frozenset(called),
         must_call_check,
         frozenset(names),
         _undefined(tree),
@@ -236,21 +248,23 @@ def _calls(tree: ast.Module) -> list[ast.Call]:
 
 def _order(script: Script, **more: Any) -> dict[str, Any]:
     fixed = {"entry_point": script.entry_point, "check": script.calls_check, "tests": script.tests}
-    return {"talk": {**fixed, "imported": sorted(script.names), **_classes(script), **more}}
+    sets = {"imported": sorted(script.names), "called": sorted(script.called)}
+    return {"talk": {**fixed, **sets, **_classes(script), **more}}
 
 
 def _classes(script: Script) -> dict[str, Any]:
     return {"classes": script.classes, "source": script.classes_source}
 
 
-def _first_answer(box: Box, script: Script, order: dict[str, Any]) -> str:
-    """The first line that the suite says."""
-    with contextlib.closing(box.run(script.source, [_order(script, **order)], talk=_SUITE)) as suite:
+def _answer(box: Box, script: Script, do: str) -> tuple[str, str]:
+    """The first word that the suite says, and the rest of its line."""
+    with contextlib.closing(box.run(script.source, [_order(script, do=do)], talk=_SUITE)) as suite:
         next(suite)  # the box starts
         outcome = next(suite)
     if outcome.end != "said":
         raise ValueError(f"its own code ends without an answer ({outcome.end})")
-    return outcome.data.decode("ascii", "replace").strip()
+    found, _, text = outcome.data.decode("ascii", "replace").strip().partition(" ")
+    return found, text
 
 
 def run_script(box: Box, program: str, tests: Sequence[ScriptTest], prelude: str = "") -> Generator[str, None, None]:

@@ -347,6 +347,26 @@ if __name__ == "__main__":
         "def up(s): return s.upper()",
         ["def up(s): return s"],
     ),
+    "tests that a class inherits": (
+        "import unittest\nfrom solution import up\n\nclass Base(unittest.TestCase):\n    text = 'A'\n"
+        "    def test_up(self): self.assertEqual(up(self.text), self.text.upper())\n\n"
+        "class Cases(Base):\n    text = 'b'\n",
+        "def up(s): return s.upper()",
+        ["def up(s): return s"],
+    ),
+    "tests that a class gets from one that is no class of tests": (
+        "import unittest\nfrom solution import up\n\nclass Shared:\n"
+        "    def test_up(self): self.assertEqual(up('a'), 'A')\n\nclass Cases(Shared, unittest.TestCase): pass\n",
+        "def up(s): return s.upper()",
+        ["def up(s): return s"],
+    ),
+    "tests below a condition and in a class of a class": (
+        "import sys\nfrom solution import up\n\ndef test_type():\n    assert isinstance(up('a'), str)\n\n"
+        "if sys.version_info > (3,):\n    def test_one():\n        assert up('b') == 'B'\n\n"
+        "class TestUp:\n    class TestMore:\n        def test_two(self):\n            assert up('c') == 'C'\n",
+        "def up(s): return s.upper()",
+        ["def up(s): return 'B'", "def up(s): return 'C'"],
+    ),
     "a change in place": (
         "from solution import turn\n\ndef test_turn():\n"
         "    x = [1, [2], 3]\n    turn(x)\n    assert x == [3, [2], 1]\n",
@@ -861,6 +881,11 @@ def test_a_suite_whose_tests_call_nothing_pays_nobody():
     assert statuses(suite, "def f(x): return x") == ["no_gold"]
 
 
+def test_a_script_with_a_random_number_of_cases_has_the_same_cases_each_time():
+    suite = "import random\nfor x in range(random.randint(1, 99)):\n    assert f(x) == 2 * x\n"
+    assert statuses(suite, "def f(x): return 2 * x", "def f(x): return x") == ["ok", "wrong"]
+
+
 def test_cases_of_a_script_pay_their_share():
     suite = "for x in range(4):\n    assert f(x) == x\n"
     assert describe_tests(read_tests(suite)) == "call f, 4 cases"
@@ -882,6 +907,17 @@ REFUSED = {
     "a coroutine": (
         "import asyncio\nfrom solution import f\ndef test_f(): assert asyncio.run(f(1)) == 1",
         "it imports asyncio",
+    ),
+    "a coroutine of a test case": (
+        "import unittest\nfrom solution import f\ndef test_type(): assert f\n"
+        "class Cases(unittest.IsolatedAsyncioTestCase):\n"
+        "    async def test_f(self): self.assertEqual(await f(1), 1)",
+        "test_f is asynchronous",
+    ),
+    "a fixture of a fixture": (
+        "import pytest\nfrom solution import f\n@pytest.fixture(params=[1, 2])\ndef x(request): return request.param\n"
+        "def test_f(x): assert f(x) == x",
+        "the fixture request",
     ),
     "a patch": (
         "from unittest.mock import patch\nfrom solution import f\n@patch('random.random')\ndef test_f(r): assert f(1)",
