@@ -57,9 +57,9 @@ class Code:
             - other Python code: test functions and classes as for pytest or unittest that import from `solution`, or a
               script or a `check(candidate)` with loops and helpers. It runs in a sandbox of its own, which has the
               standard library and small stand-ins for pytest and numpy. Only calls and their results pass between the
-              two sandboxes: plain data, fractions, decimals, dates, and instances of classes of the suite that only
-              hold data. An instance of a class of the program equals only itself, unless the class extends a builtin
-              one;
+              two sandboxes: plain data, named tuples, the types of `collections`, fractions, decimals, dates, and
+              instances of classes of the suite that only hold data. An instance of a class of the program equals only
+              itself, unless the class extends a builtin one;
             - the forms of `suites.formats`: APPS and TACO (`inputs`, `outputs`, `fn_name`), LiveCodeBench (a list of
               cases with `testtype`), open-r1 (`test_cases`), code-r1 (`functional`, `pytest`). An object with cases
               may also have `tol`. Recipes and `python -m rewards.check` turn these forms into one of the forms above,

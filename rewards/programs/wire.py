@@ -32,7 +32,7 @@ class PlainIterator:
         return next(self._left)
 
 
-def encode(value, iterables=False):
+def encode(value, iterables=False, subclasses=True):
     """Write a value of None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset and dict as JSON text.
 
     An instance of a subclass is written as the built-in type. Its own methods are not called.
@@ -42,6 +42,7 @@ def encode(value, iterables=False):
         iterables: Write fractions, decimals and other iterables too. `range`, `deque` and the views of a dict keep
             their types. Another iterable becomes a deque if it has a length, otherwise an `PlainIterator`. Its own
             methods are called.
+        subclasses: Write instances of subclasses.
 
     Raises:
         TypeError: The value contains another type.
@@ -52,7 +53,7 @@ def encode(value, iterables=False):
     >>> list(decode(encode(zip("ab", [1, 2]), iterables=True)))
     [('a', 1), ('b', 2)]
     """
-    return json.dumps(_tagged(value, MAX_DEPTH, iterables))
+    return json.dumps(_tagged(value, MAX_DEPTH, iterables, subclasses))
 
 
 def decode(text):
@@ -67,12 +68,14 @@ def decode(text):
         raise ValueError(f"not plain data: {type(error).__name__}") from None
 
 
-def _tagged(value, depth, iterables):
+def _tagged(value, depth, iterables, subclasses):
     if depth == 0:
         raise ValueError(f"plain data nested deeper than {MAX_DEPTH}")
     if value is None or value is True or value is False:
         return value
     kinds = type(value).__mro__  # not isinstance(), which calls methods of the value
+    if not subclasses and len(kinds) > 2:
+        raise TypeError(f"{type(value).__name__} is a subclass")
     if int in kinds:
         number = int.__add__(value, 0)
         return number if -_EXACT_INT < number < _EXACT_INT else {"int": hex(number)}
@@ -86,11 +89,11 @@ def _tagged(value, depth, iterables):
         return {"bytes": bytes.hex(value)}
     for kind in (list, tuple, set, frozenset):
         if kind in kinds:
-            items = [_tagged(item, depth - 1, iterables) for item in kind.__iter__(value)]
+            items = [_tagged(item, depth - 1, iterables, subclasses) for item in kind.__iter__(value)]
             return items if kind is list else {kind.__name__: items}
     if dict in kinds:
         pairs = dict.items(value)
-        return {"dict": [[_tagged(k, depth - 1, iterables), _tagged(v, depth - 1, iterables)] for k, v in pairs]}
+        return {"dict": [[_tagged(part, depth - 1, iterables, subclasses) for part in pair] for pair in pairs]}
     if iterables:
         return _tagged_iterable(value, depth)
     raise TypeError(f"{type(value).__name__} is not plain data")
@@ -99,15 +102,15 @@ def _tagged(value, depth, iterables):
 def _tagged_iterable(value, depth):
     name = type(value).__module__, type(value).__name__
     if name == ("fractions", "Fraction"):
-        return {"fraction": [_tagged(part, 1, False) for part in (value.numerator, value.denominator)]}
+        return {"fraction": [_tagged(part, 1, False, True) for part in (value.numerator, value.denominator)]}
     if name == ("decimal", "Decimal"):
         return {"decimal": str(value)}
     if type(value) is range:
-        return {"range": [_tagged(number, depth - 1, True) for number in (value.start, value.stop, value.step)]}
+        return {"range": [_tagged(number, depth - 1, True, True) for number in (value.start, value.stop, value.step)]}
     kind = "deque" if hasattr(value, "__len__") else "iterator"
     if type(value) in _VIEWS:
         kind = type(value).__name__
-    items = [_tagged(item, depth - 1, True) for item in itertools.islice(value, MAX_ITEMS + 1)]
+    items = [_tagged(item, depth - 1, True, True) for item in itertools.islice(value, MAX_ITEMS + 1)]
     if len(items) > MAX_ITEMS:
         raise ValueError(f"an iterable has more than {MAX_ITEMS} items")
     return {kind: items}

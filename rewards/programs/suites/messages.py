@@ -1,14 +1,16 @@
 """Messages between the box of a suite and the box of a solution. The source of this file is sent into both boxes.
 
-A message is plain data, as written by wire.py, other values of the standard library such as dates, and numbers that
-stand for other objects of the solution. Such an object never leaves the box of the solution. Each box has a copy of an
-instance of a class that the suite defines, such as `ListNode`, and a message brings it up to date. This file runs after
-wire.py, which defines `encode` and `decode`.
+A message is plain data, as written by wire.py, other values of the standard library such as dates, named tuples, and
+numbers that stand for other objects of the solution. Such an object never leaves the box of the solution. Each box has
+a copy of an instance of a class that the suite defines, such as `ListNode`, and a message brings it up to date. This
+file runs after wire.py, which defines `encode` and `decode`.
 """
 
 # ruff: noqa: F821
 # mypy: disable-error-code="name-defined"
 
+import collections
+import functools
 import importlib
 import os
 
@@ -17,11 +19,17 @@ _OUT, _IN = 3, 4  # descriptors of the channel to the other box
 _answers = open(_IN, "rb", closefd=False)  # noqa: SIM115
 
 _DATA = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
+_UNCHANGING = (str, bytes, int, float, complex, tuple, frozenset)
+REFILLED = (dict, set, collections.deque, collections.Counter, collections.OrderedDict, collections.defaultdict)
+_ITEMS = {kind.__name__: kind for kind in (list, tuple, set, frozenset)}
 _PARTS = {  # module and name of a class → the parts that an instance is sent as
     ("builtins", "range"): lambda value: (value.start, value.stop, value.step),
     ("builtins", "slice"): lambda value: (value.start, value.stop, value.step),
     ("builtins", "bytearray"): lambda value: (bytes(value),),
     ("collections", "deque"): lambda value: (list(value), value.maxlen),
+    ("collections", "Counter"): lambda value: (dict(value),),
+    ("collections", "OrderedDict"): lambda value: (list(value.items()),),
+    ("collections", "defaultdict"): lambda value: (value.default_factory, dict(value)),
     ("fractions", "Fraction"): lambda value: (value.numerator, value.denominator),
     ("decimal", "Decimal"): lambda value: (str(value),),
     ("datetime", "timedelta"): lambda value: (value.days, value.seconds, value.microseconds),
@@ -51,7 +59,7 @@ def pack(value, number):
         number: Returns plain data that stands for an object, or raises an error.
     """
     try:
-        return encode(["data", value])
+        return encode(["data", value], subclasses=False)
     except TypeError:
         return encode(_tree(value, number))
 
@@ -125,21 +133,26 @@ class Copies:
 
 def _tree(value, number):
     kind = type(value)
-    if kind in (list, tuple, dict) and _is_plain(value):
+    if _is_plain(value, subclasses=False):
         return ["data", value]
-    if kind in (list, tuple):
+    if kind in _ITEMS.values():
         return [kind.__name__, [_tree(item, number) for item in value]]
     if kind is dict:
         return ["dict", [[_tree(key, number), _tree(item, number)] for key, item in value.items()]]
     if (kind.__module__, kind.__name__) in _PARTS:
         parts = _PARTS[kind.__module__, kind.__name__](value)
         return [f"{kind.__module__}.{kind.__name__}", [_tree(part, number) for part in parts]]
-    return ["data", value] if _is_plain(value) else ["object", number(value)]
+    is_named = tuple in kind.__mro__ and hasattr(kind, "_fields")
+    if kind.__module__ == module.__name__ and (is_named or hasattr(kind, "__members__")):
+        return ["object", number(value)]  # a named tuple of the solution, or a member of its enumeration
+    if is_named:
+        return ["named", [kind.__name__, kind._fields, [_tree(item, number) for item in value]]]
+    return ["data", value] if _is_plain(value, subclasses=True) else ["object", number(value)]
 
 
-def _is_plain(value):
+def _is_plain(value, subclasses):
     try:
-        encode(value)
+        encode(value, subclasses=subclasses)
     except TypeError:
         return False
     return True
@@ -153,12 +166,19 @@ def _value_of(tree, find):
         return find(content)
     if kind == "dict":
         return {_value_of(key, find): _value_of(item, find) for key, item in content}
-    if kind in ("list", "tuple"):
-        items = [_value_of(item, find) for item in content]
-        return items if kind == "list" else tuple(items)
-    module, name = kind.split(".")
-    if (module, name) not in _PARTS:
+    if kind in _ITEMS:
+        return _ITEMS[kind](_value_of(item, find) for item in content)
+    if kind == "named":
+        name, fields, items = content
+        return _named_tuple(name, fields)(*(_value_of(item, find) for item in items))
+    module_name, name = kind.split(".")
+    if (module_name, name) not in _PARTS:
         raise ValueError(f"not plain data: {kind}")
-    made = getattr(importlib.import_module(module), name)
+    made = getattr(importlib.import_module(module_name), name)
     parts = [_value_of(part, find) for part in content]
     return made.fromisoformat(*parts) if hasattr(made, "fromisoformat") else made(*parts)
+
+
+@functools.cache
+def _named_tuple(name, fields):
+    return collections.namedtuple(name, fields)

@@ -10,13 +10,12 @@ judges what it gets, so nothing that the solution does to this process can chang
 # mypy: disable-error-code="name-defined"
 
 import builtins
-import collections
 import importlib
 import marshal
 import operator
 import types
 
-_CHANGEABLE = (list, dict, set, bytearray, collections.deque)
+_CHANGEABLE = (list, bytearray, *REFILLED)
 _objects: list = []  # what the suite knows by number; the first is the module
 _numbers: dict = {}  # id of an object -> its number
 _functions: dict = {}  # the suite's key of a function -> the function
@@ -74,7 +73,7 @@ def _number(value):
     """The number of an object, and what the suite must know of it; or the key of an instance that the suite has, too.
 
     For a class of exceptions, these are the names of the class and its bases. For an instance of a class that extends a
-    builtin one, it is that the object has data.
+    builtin one, it is that the object has data, and the data itself if it cannot change.
     """
     if (key := _copies.key(value)) is not None:
         return ["copy", key]
@@ -83,7 +82,8 @@ def _number(value):
         _numbers[id(value)] = len(_objects)
         _objects.append(value)
     is_error = isinstance(value, type) and issubclass(value, BaseException)
-    return [_numbers[id(value)], _names(value) if is_error else [], isinstance(value, _DATA)]
+    data = pack(_data(value), _number) if isinstance(value, _UNCHANGING) else ""
+    return [_numbers[id(value)], _names(value) if is_error else [], isinstance(value, _DATA), data]
 
 
 def _names(error):
@@ -92,8 +92,11 @@ def _names(error):
 
 
 def _data(value):
-    """The value, which leaves this box as data if its class extends a builtin one."""
-    return value
+    """The data of an instance whose class extends a builtin one. Its own methods are not called."""
+    kind = next(kind for kind in _DATA if isinstance(value, kind))
+    if kind in _ITEMS.values():
+        return kind(kind.__iter__(value))
+    return dict(dict.items(value)) if kind is dict else decode(encode(value))
 
 
 def _given(args, kwargs):

@@ -9,7 +9,8 @@ methods, items and length are asked for there. It equals only itself, because th
 comparison with True. For the same reason, order needs an instance on both sides, and an instance that a function
 returned has no methods that lists, texts and other data have. Arithmetic needs an instance on both sides, or one that
 the suite made by calling its class, and then gives an object that is no number. If the class extends a builtin one,
-such as `list`, the suite compares and computes with the items of the list.
+such as `list`, the suite compares and computes with the items of the list. Named tuples of the solution and members of
+its enumerations are such instances. Other data that a function returns are copied.
 """
 
 # ruff: noqa: F821
@@ -69,7 +70,7 @@ def _ask(name, *args, **kwargs):
         argument = given[place]
         if type(argument) in (list, bytearray) and type(new) is type(argument):
             argument[:] = new
-        elif type(argument) in (dict, set, collections.deque) and type(new) is type(argument):
+        elif type(argument) in REFILLED and type(new) is type(argument):
             argument.clear()
             argument.extend(new) if type(argument) is collections.deque else argument.update(new)
     return value if same is None else given[same]
@@ -132,9 +133,9 @@ def _function_of_suite(function):
 def _found(content):
     if content[0] == "copy":
         return _COPIES.by_key[content[1]]
-    number, names, has_data = content
+    number, names, has_data, data = content
     if number not in _REMOTES:
-        _REMOTES[number] = _Remote(number, has_data)
+        _REMOTES[number] = _Remote(number, has_data, data)
         if names:
             _REMOTES[number] = _error_class(tuple(names))
             if _library_error(names[0]) is None:
@@ -169,17 +170,21 @@ def _error(kind, args):
 class _Remote:
     """An object of the solution."""
 
-    def __init__(self, number, has_data=False):
+    def __init__(self, number, has_data=False, data=""):
         # The name of the attribute that the object was read from; whether it is the result of a function, so that the
         # suite expects data rather than an object; whether the suite made it by calling its class; and whether it comes
         # from arithmetic with data of the suite.
         facts = {"name": "", "is_result": True, "is_made": False, "is_computed": False}
         object.__setattr__(self, "_remote", types.SimpleNamespace(number=number, has_data=has_data, **facts))
+        self._remote.data = unpack(data, _found) if data else None
 
     def __getattr__(self, name):
-        if self._remote.is_result and name in _METHODS_OF_DATA:
+        is_of_data = self._remote.is_result and name in _METHODS_OF_DATA
+        if is_of_data and not self._remote.has_data:
             raise AttributeError(f"the solution returned an object, whose {name} is not asked for")
         value = _ask("getattr", self, name)
+        if is_of_data and isinstance(value, _Remote):  # not a field of a named tuple
+            return getattr(_data(self), name)
         if isinstance(value, _Remote):
             value._remote.name, value._remote.is_result = name, False
         return value
@@ -207,6 +212,8 @@ class _Remote:
         return isinstance(value, _Remote) and _ask("isinstance", value, self)
 
     def __contains__(self, item):
+        if self._remote.is_result and self._remote.data is not None:
+            return item in self._remote.data
         if self._remote.is_result:
             return any(part == item for part in _ask("iter", self))
         return _ask("contains", self, item)
@@ -225,6 +232,17 @@ def _relayed(name):
     return lambda self, *args: _ask(name, self, *args)
 
 
+def _relayed_of_items(name):
+    """An operation on the items of an object, or on its data here if the solution returned data that cannot change."""
+
+    def operate(self, *args):
+        if self._remote.is_result and self._remote.data is not None:
+            return _OF_ITEMS[name](self._remote.data, *args)
+        return _ask(name, self, *args)
+
+    return operate
+
+
 def _relayed_number(name):
     """A conversion to a number or a truth value. The solution could know the right one after arithmetic with data."""
 
@@ -238,7 +256,9 @@ def _relayed_number(name):
 
 def _data(value):
     """The data of an instance whose class extends a builtin one. Its own methods are not called."""
-    return _ask("data", value) if isinstance(value, _Remote) and value._remote.has_data else value
+    if not isinstance(value, _Remote) or not value._remote.has_data:
+        return value
+    return _ask("data", value) if value._remote.data is None else value._remote.data
 
 
 def _relayed_between(name, swapped=False, also_with_data=False):
@@ -262,8 +282,11 @@ def _relayed_between(name, swapped=False, also_with_data=False):
     return operate
 
 
-for _name in "len iter next str repr getitem setitem delitem neg invert".split():
+for _name in "next str repr setitem delitem neg invert".split():
     setattr(_Remote, f"__{_name}__", _relayed(_name))
+_OF_ITEMS: dict = {"len": len, "iter": iter, "getitem": operator.getitem}
+for _name in _OF_ITEMS:
+    setattr(_Remote, f"__{_name}__", _relayed_of_items(_name))
 for _name in "bool int float abs round index".split():
     setattr(_Remote, f"__{_name}__", _relayed_number(_name))
 for _name in "lt le gt ge".split():

@@ -240,6 +240,87 @@ class Colour(str, enum.Enum):
             ),
         ],
     ),
+    "named tuples and enumerations that a function returns": (
+        """
+from solution import Kind, Level, Token, Word, at, read, words
+
+def test_tokens():
+    tokens = read("7 +")
+    assert [(token.kind, token.count) for token in tokens] == [(Kind.NUMBER, 1), (Kind.SIGN, 2)]
+    assert tokens[0] == Token(Kind.NUMBER, 1) == (Kind.NUMBER, 1) and isinstance(tokens[0], Token)
+    assert tokens[1].kind is Kind.SIGN and tokens[1].kind.name == "SIGN" and tokens[1].name() == "sign"
+    kind, count = tokens[1]
+    assert (kind.upper(), count, len(tokens[1]), tokens[1][1]) == ("SIGN", 2, 2, 2) and "ig" in kind
+    assert str(tokens[1].kind.value) == "sign" and {Kind.SIGN: 3} == {kind: 3}
+
+def test_words():
+    assert words("a b a") == {("a", 2), ("b", 1)} == {Word("b", 1), Word("a", 2)}
+    assert {word.text for word in words("b")} == {"b"}
+
+def test_levels():
+    assert at(9) is Level.HIGH and at(1).name == "LOW" and at(9) > 1 and sorted([at(9), at(1)])[0] == 0
+""",
+        NAMED := """
+from collections import namedtuple
+import collections, enum, typing
+Kind = enum.Enum("Kind", {"NUMBER": "number", "SIGN": "sign"}, type=str)
+Word = namedtuple("Word", "text count")
+class Level(enum.IntEnum):
+    LOW = 0
+    HIGH = 2
+class Token(typing.NamedTuple):
+    kind: Kind
+    count: int
+    def name(self): return self.kind.value
+def read(text):
+    kinds = [Kind.NUMBER if part.isdigit() else Kind.SIGN for part in text.split()]
+    return [Token(kind, n + 1) for n, kind in enumerate(kinds)]
+def words(text): return {Word(*item) for item in collections.Counter(text.split()).items()}
+def at(x): return Level.HIGH if x > 5 else Level.LOW
+""",
+        [
+            NAMED.replace("return [Token(", "return [("),
+            NAMED.replace('"sign"', '"Sign"'),
+            NAMED.replace("n + 1", "n + 2"),
+            NAMED.replace("Word(*item) for", "Word(item[0], 1) for"),
+            NAMED.replace("x > 5", "x > 9"),
+            NAMED.replace("Level.HIGH if", "2 if"),
+        ],
+    ),
+    "counters and other dicts": (
+        """
+from collections import Counter, OrderedDict, defaultdict, namedtuple
+from solution import count, fill, first, total
+Point = namedtuple("Point", "x y")
+
+def test_results():
+    assert count("aab") == Counter("aab") and count("aab").most_common(1) == [("a", 2)] and count("")["z"] == 0
+    assert isinstance(first("ba"), OrderedDict) and first("ba") == OrderedDict(b=1, a=1) != OrderedDict(a=1, b=1)
+    groups = fill(defaultdict(list), "ab")
+    assert groups["a"] == [1] and groups["c"] == [] and groups.default_factory is not None
+
+def test_arguments():
+    groups, counts, order = defaultdict(list), Counter(), OrderedDict(a=[])
+    fill(groups, "a"), fill(order, "a"), counts.update(count("b"))
+    assert groups == {"a": [1]} and order == OrderedDict(a=[1]) and total(counts) == 1
+    assert total([Point(3, 4), Point(x=5, y=6)]) == 8
+""",
+        DICTS := """
+from collections import Counter, OrderedDict
+def count(text): return Counter(text)
+def first(text): return OrderedDict((letter, 1) for letter in text)
+def fill(groups, text):
+    for letter in text: groups[letter].append(1)
+    return groups
+def total(items): return items.total() if isinstance(items, Counter) else sum(item.x for item in items)
+""",
+        [
+            DICTS.replace("return Counter(text)", "return dict(Counter(text))"),
+            DICTS.replace("in text)", "in sorted(text))"),
+            DICTS.replace("append(1)", "append(2)"),
+            DICTS.replace("item.x for", "item.y for"),
+        ],
+    ),
     "functions, iterators and other arguments": (
         """
 import operator
@@ -780,6 +861,19 @@ HACKS = {
         FORGED.replace("class Forged:", "class f(str):\n    startswith = lambda self, other: True"),
         "wrong",
     ),
+    "a class of named tuples in place of the function": (
+        FORGED.replace("class Forged:", "import typing\nclass Named(typing.NamedTuple):\n    x: int = 1", 1).replace(
+            "    def __getattr__(self, name): return Forged()\n", ""
+        )
+        + "    startswith = lambda self, other: True\ndef f(x): return Named()",
+        "wrong",
+    ),
+    "a class of members in place of the function": (
+        "import enum\nclass E(str, enum.Enum):\n    A = 'a'\n    __eq__ = __lt__ = __gt__ = lambda self, other: True\n"
+        "    __hash__ = str.__hash__\n    __contains__ = startswith = lambda self, other: True\n"
+        "    __abs__ = lambda self: 0\n    __sub__ = __rsub__ = lambda self, other: 0\ndef f(x): return E.A",
+        "wrong",
+    ),
     "a number that equals everything": (
         "class N(int):\n    def __eq__(self, o): return True\ndef f(x): return N(1)",
         "wrong",
@@ -835,7 +929,7 @@ def test_a_forged_object_passes_no_comparison(line):
     start = lines.index("def test_f():") + 1
     suite = "\n".join([*lines[:start], lines[start + line]])
     hacks = [program for name, (program, _) in HACKS.items() if name.startswith(("a forged object", "a class"))]
-    assert statuses(suite, *hacks) == ["wrong"] * 4
+    assert statuses(suite, *hacks) == ["wrong"] * 6
     assert statuses(suite, 'def f(x): return [0, 0, 0, 9218, 9219, "SECRET!", 9218.0, 9218, 9218.5][x]') == ["ok"]
 
 
