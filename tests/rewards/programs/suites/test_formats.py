@@ -120,6 +120,18 @@ ROWS = {
         "call shift, 2 cases",
         (CALL_RIGHT, "def shift(x, by): return [[x + by]]"),
     ),
+    "APPS, keys that were integers before JSON": (
+        {"input_output": '{"fn_name": "count", "inputs": [[[5, 5], {"5": 1, "-10": 2}]], "outputs": [[{"5": 3}]]}'},
+        {"input_output": "tests"},
+        "call count, 1 case",
+        ("def count(items, more): return {5: len(items) + more[5]}", "def count(items, more): return {'5': 3}"),
+    ),
+    "APPS, keys that are text": (
+        {"input_output": '{"fn_name": "count", "inputs": [[{"5": 1, "05": 2}]], "outputs": [{"5": 1, "x": {}}]}'},
+        {"input_output": "tests"},
+        "call count, 1 case",
+        ("def count(more): return {'5': more['5'], 'x': {}}", "def count(more): return {5: 1, 'x': {}}"),
+    ),
     "a function that returns a list of one": (
         {"input_output": '{"fn_name": "shift", "inputs": [[5, 2]], "outputs": [[7]]}'},
         {"input_output": "tests"},
