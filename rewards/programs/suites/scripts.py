@@ -29,6 +29,8 @@ _SUITE = _source("messages", "stand_ins", "tester")
 _OVER = b"\n"
 # Modules that a suite could use only in the process of the solution.
 _OUT_OF_REACH = ("asyncio.", "io.", "mock.", "tempfile.", "unittest.mock.")
+# Files and variables of a suite, which the sandbox of the solution does not have.
+_NOT_SHARED = ("open", "os.environ", "os.makedirs", "os.mkdir", "os.putenv")
 # What a class of a suite may contain to be copied into the box of the solution.
 _METHODS_OF_DATA = frozenset("__init__ __post_init__ __eq__ __lt__ __hash__ __repr__ __str__".split())
 _DEFAULTS = (None, False, 0, 1, "", ...)  # True and -1 are among them
@@ -150,6 +152,11 @@ def _parse(source: str, entry_point: str | None) -> Script:
         if f"{module}{alias.name}.".startswith(_OUT_OF_REACH):
             raise ValueError(f"it imports {module}{alias.name}, which cannot reach the solution in another sandbox")
     names = {alias.name for module, alias in imports if module == "solution." and alias.name != "*"}
+    used = {_used_name(node) for node in ast.walk(tree)} - names
+    if not_shared := next((name for name in _NOT_SHARED if name in used), None):
+        raise ValueError(
+            f"it uses {not_shared}, but the solution runs in another sandbox, with other files and variables"
+        )
     modules = {alias.asname or alias.name for module, alias in imports if module + alias.name == "solution"}
     names |= {
         node.attr
@@ -170,6 +177,15 @@ def _parse(source: str, entry_point: str | None) -> Script:
         tuple(node.name for node in classes),
         ast.unparse(ast.Module(parts, [])),
     )
+
+
+def _used_name(node: ast.AST) -> str:
+    """The name of a called function, such as `open`, or of a member, such as `os.environ`; empty for other nodes."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return node.func.id
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return f"{node.value.id}.{node.attr}"
+    return ""
 
 
 def _only_holds_data(node: ast.ClassDef) -> bool:

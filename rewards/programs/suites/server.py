@@ -30,6 +30,9 @@ class _Module:
             return getattr(module.Solution(), name)
         return getattr(module, name)
 
+    def __setattr__(self, name, value):
+        setattr(module, name, value)
+
 
 def _find(content):
     """The object that the suite sends, as a number, a name of the standard library, items, or code of a function."""

@@ -349,12 +349,16 @@ class _Solution(types.ModuleType):
 
     def __init__(self, get):
         super().__init__("solution")
-        self.get = get
+        vars(self)["get"] = get
 
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
         return self.get(name)
+
+    def __setattr__(self, name, value):
+        if order["do"] not in ("check", "list"):  # there is a solution
+            setattr(_SOLUTION, name, value)
 
 
 class _Names(dict):

@@ -448,6 +448,13 @@ if __name__ == "__main__":
         "def up(s): return s.upper()",
         ["def up(s): return 'B'", "def up(s): return 'C'"],
     ),
+    "a variable of the program that the suite sets": (
+        "import solution\n\ndef test_limit():\n    solution.LIMIT = 4\n"
+        "    assert solution.capped(9) == 4 and solution.LIMIT == 4\n\n"
+        "def test_default():\n    assert solution.capped(99) == 50\n",
+        "LIMIT = 50\ndef capped(x): return min(x, LIMIT)",
+        ["LIMIT = 50\ndef capped(x): return 50 if x > 50 else x", "LIMIT = 4\ndef capped(x): return min(x, LIMIT)"],
+    ),
     "a change in place": (
         "from solution import turn\n\ndef test_turn():\n"
         "    x = [1, [2], 3]\n    turn(x)\n    assert x == [3, [2], 1]\n",
@@ -1026,6 +1033,15 @@ REFUSED = {
         "import tempfile\nfrom solution import f\ndef test_f(): assert f(tempfile.mkstemp()[1]) == ''",
         "it imports tempfile",
     ),
+    "a file that the suite writes": (
+        "from solution import f\ndef test_f():\n    with open('/tmp/x', 'w') as file: file.write('1')\n"
+        "    assert f('/tmp/x') == '1'",
+        "it uses open, but the solution runs in another sandbox",
+    ),
+    "a variable of the environment": (
+        "import os\nfrom solution import f\ndef test_f():\n    os.environ['X'] = '1'\n    assert f('X') == '1'",
+        "it uses os.environ",
+    ),
     "a check without a function": (
         "def check(candidate):\n    for x in [1]: assert candidate(x) == 1",
         "nothing calls its `check`; give entry_point",
@@ -1039,7 +1055,10 @@ REFUSED = {
         "import pytest\nfrom solution import f\n@pytest.hookimpl\ndef test_f(): assert f(1) == 1",
         "hookimpl",
     ),
-    "a file of the host": ("data = open('/etc/hostname').read()\nfor x in data: assert f(x) == x", "FileNotFoundError"),
+    "a file of the host": (
+        "from pathlib import Path\nfor x in Path('/etc/hostname').read_text(): assert f(x) == x",
+        "FileNotFoundError",
+    ),
     "an end": ("import os\nos._exit(0)\nfor x in [1]: assert f(x) == x", "without an answer"),
     "no Python": ("from solution import f\ndef test_f(: assert f(1) == 1", "not Python"),
 }
