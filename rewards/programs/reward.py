@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..shared.batch import Completion, completion_text, report
 from ..shared.concurrency import default_workers, map_in_threads, run_in_thread
@@ -16,6 +17,9 @@ from .suites.scripts import ScriptTest
 from .test_cases import ProgramTest, check_tolerance, describe_tests, read_all_tests, run_tests
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+_PAUSE_SECONDS = 1  # before the second attempt, if the sandbox failed
 
 
 @dataclass(frozen=True)
@@ -187,10 +191,11 @@ class Code:
         """
         workers = self.workers or default_workers()
         try:
-            pairs = list(zip(completions, self._read(tests, entry_point), strict=True))
+            found = _tried_twice(lambda: self._read(tests, entry_point))
         except BoxError:
             logger.exception("The sandbox failed.")
             return [("infra", 0.0)] * len(completions)
+        pairs = list(zip(completions, found, strict=True))
         return map_in_threads(lambda pair: self._grade(*pair), pairs, workers)
 
     def _read(
@@ -205,19 +210,32 @@ class Code:
         program = find_program(completion_text(completion), functions)
         if program is None:
             return "unparsed", 0.0
-        passed, first_failure = 0, None
         try:
-            needed = uses_prelude(program, prelude_names(self.prelude, self.box))
-            statuses = run_tests(self.box, program, tests, self.prelude if needed else "")
-            for status in statuses:
-                if status == "ok":
-                    passed += 1
-                    continue
-                first_failure = first_failure or status
-                if not self.partial:
-                    statuses.close()
-                    return first_failure, 0.0
+            return _tried_twice(lambda: self._run(program, tests))
         except BoxError:
             logger.exception("The sandbox failed.")
             return "infra", 0.0
+
+    def _run(self, program: str, tests: list[ProgramTest] | list[ScriptTest]) -> tuple[str, float]:
+        passed, first_failure = 0, None
+        needed = uses_prelude(program, prelude_names(self.prelude, self.box))
+        statuses = run_tests(self.box, program, tests, self.prelude if needed else "")
+        for status in statuses:
+            if status == "ok":
+                passed += 1
+                continue
+            first_failure = first_failure or status
+            if not self.partial:
+                statuses.close()
+                return first_failure, 0.0
         return first_failure or "ok", passed / len(tests)
+
+
+def _tried_twice(work: Callable[[], Result]) -> Result:
+    """The result of `work()`. A busy machine may fail to start a sandbox once, which must not end a run."""
+    try:
+        return work()
+    except BoxError as error:
+        logger.warning("The sandbox failed and is started again: %s", error)
+        time.sleep(_PAUSE_SECONDS)
+        return work()

@@ -606,6 +606,23 @@ def test_a_failing_sandbox_gives_infra_and_stops_the_run(monkeypatch, caplog):
     assert run(reward, [failing, *unread], [SQUARE] * 200) == [None] + [0.0] * 199
 
 
+def test_a_sandbox_that_fails_once_is_started_again(monkeypatch, caplog):
+    def fail_once(request, total_seconds, line_bytes):
+        if request["program"] not in failed:
+            failed.append(request["program"])
+            raise BoxError("it is busy")
+        return works(request, total_seconds, line_bytes)
+
+    reward, failed = Code(workers=WORKERS), []
+    backend = reward.box.ready().backend
+    works = box._BACKENDS[backend]
+    monkeypatch.setitem(box._BACKENDS, backend, fail_once)
+    suite = "for x in [3, 4]: assert f(x) == x * x"
+    programs = [block("def f(x): return x * x"), block("def f(x): return 9")]
+    assert run(reward, programs, [suite] * 2) == [1.0, 0.0]
+    assert len(failed) == 3 and caplog.text.count("started again: it is busy") == 3  # the suite and the programs
+
+
 def test_a_missing_layer_is_refused_or_counted_in_a_metric(monkeypatch):
     box._ready.cache_clear()
     monkeypatch.setattr(backends, "_filters", lambda: {"box_filter": "", "test_filter": ""})
