@@ -20,7 +20,8 @@ _answers = open(_IN, "rb", closefd=False)  # noqa: SIM115
 
 _DATA = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
 _UNCHANGING = (str, bytes, int, float, complex, tuple, frozenset)
-REFILLED = (dict, set, collections.deque, collections.Counter, collections.OrderedDict, collections.defaultdict)
+_MAPPINGS = (dict, collections.Counter, collections.OrderedDict, collections.defaultdict)
+CHANGEABLE = (list, bytearray, set, collections.deque, *_MAPPINGS)
 _ITEMS = {kind.__name__: kind for kind in (list, tuple, set, frozenset)}
 _PARTS = {  # module and name of a class → the parts that an instance is sent as
     ("builtins", "range"): lambda value: (value.start, value.stop, value.step),
@@ -67,6 +68,17 @@ def pack(value, number):
 def unpack(text, find):
     """Read a value that `pack` wrote. `find` returns the object for what `number` returned."""
     return _value_of(decode(text), find)
+
+
+def refill(container, new):
+    """Give a container the items of another one, if it is of the same type."""
+    if type(container) is not type(new):
+        return
+    if type(container) in (list, bytearray):
+        container[:] = new
+    elif type(container) in CHANGEABLE:
+        container.clear()
+        container.extend(new) if type(container) is collections.deque else container.update(new)
 
 
 class Copies:

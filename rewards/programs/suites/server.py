@@ -15,7 +15,6 @@ import marshal
 import operator
 import types
 
-_CHANGEABLE = (list, bytearray, *REFILLED)
 _objects: list = []  # what the suite knows by number; the first is the module
 _numbers: dict = {}  # id of an object -> its number
 _functions: dict = {}  # the suite's key of a function -> the function
@@ -105,21 +104,24 @@ def _data(value):
 def _given(args, kwargs):
     """The arguments that a function may change in place: the place, the argument, and its text before the call."""
     arguments = [*enumerate(args), *kwargs.items()]
-    return [(place, part, pack(part, _number)) for place, part in arguments if type(part) in _CHANGEABLE]
+    return [(place, part, pack(part, _number)) for place, part in arguments if type(part) in CHANGEABLE]
 
 
 def _do(text):
     """Call the function that the suite names, and write the result or the exception."""
     try:
-        name, args, kwargs = unpack(text, _find)
+        name, args, kwargs, changed_by_suite = unpack(text, _find)
+        for number, new in changed_by_suite:
+            refill(_objects[number], new)
         given = _given(args, kwargs) if name == "call" else []
         function = _data if name == "data" else getattr(operator, name, None) or getattr(builtins, name)
         value = function(*args, **kwargs)
         same = next((place for place, argument, _ in given if argument is value), None)
         changed = [[place, argument] for place, argument, before in given if pack(argument, _number) != before]
+        lent = _number(value)[0] if name == "getattr" and type(value) in CHANGEABLE else None
         if name in ("call", "getattr") and _is_instance(value, args[0]):
             value = _Kept(value)
-        return pack(["value", None if same is not None else value, same, changed], _number)
+        return pack(["value", None if same is not None else value, same, changed, lent], _number)
     except BaseException as error:
         names = _names(type(error))
         try:

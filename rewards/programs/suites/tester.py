@@ -30,6 +30,10 @@ import types
 _ERRORS: dict = {}  # names of an exception's class and its bases -> the class that stands for it
 _SENT: dict = {}  # id of a function of the suite -> the function, so that no other one gets this id
 _REMOTES: dict = {}  # number -> the object that stands for it
+# The last attributes of objects that the suite got and may change in place, such as a list, with their text. They are
+# few and small, because each question compares them with their text.
+_LENT: collections.deque = collections.deque(maxlen=8)
+_MOST_LENT = 10_000  # characters
 _METHODS_OF_DATA = {name for kind in _DATA for name in dir(kind) if not name.startswith("_")}
 _COPIES = Copies({}, order["classes"], 1)
 _ASKING = _thread.allocate_lock()  # a suite may call the solution from several threads
@@ -52,7 +56,7 @@ class _State:
 
 def _ask(name, *args, **kwargs):
     """Let the solution's process call a function of `operator` or `builtins`."""
-    text = pack([name, list(args), kwargs], _number_of)  # an iterator among the arguments may ask, too
+    text = pack([name, list(args), kwargs, _changed()], _number_of)  # an iterator among the arguments may ask, too
     with _ASKING:
         _State.calls += name != "getattr"
         say("ask " + _COPIES.write(text, _number_of))
@@ -64,16 +68,24 @@ def _ask(name, *args, **kwargs):
         vars(error).update(attributes)
         error.relayed = text
         raise error
-    value, same, changed = content
+    value, same, changed, lent = content
     given = {**dict(enumerate(args)), **kwargs}
     for place, new in changed:
-        argument = given[place]
-        if type(argument) in (list, bytearray) and type(new) is type(argument):
-            argument[:] = new
-        elif type(argument) in REFILLED and type(new) is type(argument):
-            argument.clear()
-            argument.extend(new) if type(argument) is collections.deque else argument.update(new)
+        refill(given[place], new)
+    if lent is not None and len(text := pack(value, _number_of)) < _MOST_LENT:
+        _LENT.append([lent, value, text])
     return value if same is None else given[same]
+
+
+def _changed():
+    """The numbers of attributes that the suite has changed in place since the last question, and what they are now."""
+    found = []
+    for entry in list(_LENT):
+        number, value, before = entry
+        entry[2] = pack(value, _number_of)
+        if entry[2] != before:
+            found.append([number, value])
+    return found
 
 
 def _heard():

@@ -461,6 +461,34 @@ if __name__ == "__main__":
         "def turn(x): x.reverse()",
         ["def turn(x): return x[::-1]", "def turn(x): x.clear()"],
     ),
+    "attributes that the suite changes in place": (
+        """
+from solution import Shop
+
+def test_shop():
+    shop = Shop()
+    shop.sold.append(4)
+    shop.prices["tea"] = [3]
+    assert shop.total() == 4
+    names = shop.names
+    names.add("tea")
+    shop.prices["tea"].append(5)
+    assert shop.most("tea") == 5 and shop.names == set() and shop.sold == [4]
+    shop.sold += [6]
+    shop.prices.clear()
+    assert shop.total() == 10 and shop.prices == {}
+""",
+        "class Shop:\n    def __init__(self): self.sold, self.prices = [], {}\n"
+        "    names = property(lambda self: set(self.prices) - {'tea'})\n"
+        "    def total(self): return sum(self.sold)\n    def most(self, name): return max(self.prices[name])",
+        [
+            "class Shop:\n    sold, prices, names = [4], {}, set()\n    def total(self): return 4\n"
+            "    def most(self, name): return 5",
+            "class Shop:\n    names, sold = set(), property(lambda self: [])\n"
+            "    def __init__(self): self.prices = {}\n"
+            "    def total(self): return sum(self.sold)\n    def most(self, name): return max(self.prices[name])",
+        ],
+    ),
     "a change in place by a function that returns something": (
         """
 from solution import dedupe, push
