@@ -37,6 +37,7 @@ _MOST_LENT = 10_000  # characters
 _METHODS_OF_DATA = {name for kind in _DATA for name in dir(kind) if not name.startswith("_")}
 _COPIES = Copies({}, order["classes"], 1)
 _ASKING = _thread.allocate_lock()  # a suite may call the solution from several threads
+_EXTENDS = "a class of the suite extends one of the solution, which is in another sandbox"
 _COROUTINE = 0x80  # the flag of a function that is defined with `async`
 
 
@@ -236,8 +237,24 @@ class _Remote:
     def __exit__(self, *error):
         self.__getattr__("__exit__")(None, None, None)  # what it returns could hide an error of the suite
 
+    def __copy__(self):
+        return _copied(self, "copy")
+
+    def __deepcopy__(self, memo):
+        return _copied(self, "deepcopy")
+
+    def __mro_entries__(self, bases):
+        raise NotJudgedError(_EXTENDS)
+
     def __format__(self, spec):
         return format(str(self), spec)
+
+
+def _copied(remote, name):
+    value = _ask("call", getattr(sys.modules["copy"], name), remote)
+    if isinstance(value, _Remote):
+        value._remote.is_result, value._remote.is_made = remote._remote.is_result, remote._remote.is_made
+    return value
 
 
 def _relayed(name):
@@ -281,21 +298,41 @@ def _relayed_between(name, swapped=False, also_with_data=False):
 
     def operate(self, other):
         pair = (other, self) if swapped else (self, other)
-        if self._remote.has_data and not isinstance(other, _Remote):
-            return getattr(operator, name)(*map(_data, pair))
         if isinstance(other, _Remote):
-            return _ask(name, *pair)
-        value = _ask(name, *pair) if also_with_data and self._remote.is_made else None
-        if not isinstance(value, _Remote):  # the solution could give the data that is expected
-            return NotImplemented
-        value._remote.is_computed = True
-        return value
+            return _computed(name, *pair)
+        if self._remote.has_data:
+            return getattr(operator, name)(*map(_data, pair))
+        return _computed(name, *pair) if also_with_data and self._remote.is_made else NotImplemented
 
     return operate
 
 
-for _name in "next str repr setitem delitem neg invert".split():
+def _relayed_in_place(name):
+    """An operator that may change the object. Python uses the operator that changes nothing instead, if need be."""
+
+    def operate(self, other):
+        is_asked = isinstance(other, _Remote) or (self._remote.is_made and not self._remote.has_data)
+        return _computed(name, self, other) if is_asked else NotImplemented
+
+    return operate
+
+
+def _computed(name, *operands):
+    """What the solution computes. If it saw data of the suite, it could give the data that is expected."""
+    value = _ask(name, *operands)
+    objects = [operand._remote for operand in operands if isinstance(operand, _Remote)]
+    saw_data = len(objects) < len(operands) or any(part.is_computed for part in objects)
+    if not isinstance(value, _Remote) or value._remote.has_data:
+        return NotImplemented if saw_data else value
+    value._remote.is_made |= all(part.is_made for part in objects)
+    value._remote.is_computed |= saw_data
+    return value
+
+
+for _name in "next str repr setitem delitem".split():
     setattr(_Remote, f"__{_name}__", _relayed(_name))
+for _name in "neg pos invert".split():
+    setattr(_Remote, f"__{_name}__", lambda self, name=_name: _computed(name, self))
 _OF_ITEMS: dict = {"len": len, "iter": iter, "getitem": operator.getitem}
 for _name in _OF_ITEMS:
     setattr(_Remote, f"__{_name}__", _relayed_of_items(_name))
@@ -307,6 +344,7 @@ for _name in "add sub mul truediv floordiv mod pow matmul and or xor".split():
     _full_name = f"{_name}_" if _name in ("and", "or", "xor") else _name
     setattr(_Remote, f"__{_name}__", _relayed_between(_full_name, also_with_data=True))
     setattr(_Remote, f"__r{_name}__", _relayed_between(_full_name, swapped=True, also_with_data=True))
+    setattr(_Remote, f"__i{_name}__", _relayed_in_place(f"i{_name}"))
 
 
 _SOLUTION = _Remote(0)
@@ -351,6 +389,9 @@ class _Absent:
 
     def __iter__(self):
         return iter(())
+
+    def __mro_entries__(self, bases):
+        raise NotJudgedError(_EXTENDS)
 
 
 _ABSENT = _Absent()

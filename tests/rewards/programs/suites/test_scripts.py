@@ -383,15 +383,40 @@ class Bag:
     ),
     "arithmetic with an instance": (
         """
+import copy
 from solution import Vector
 
 def test_vector():
     assert (Vector(2, 1) * 3).x == 6 and (3 * Vector(2, 1)).y == 3 and (Vector(2, 1) + Vector(1, 1)).x == 3
+    assert (-((Vector(2, 1) + Vector(1, 1)) * 2)).x == -6
+
+def test_in_place():
+    a = b = Vector(2, 1)
+    a += Vector(1, 1)
+    a -= 1
+    assert (a.x, a.y) == (2, 1) and a is b
+
+def test_copies():
+    a = Vector([1], 2)
+    shallow, deep = copy.copy(a), copy.deepcopy(a)
+    shallow.y = 5
+    a.push(3)
+    assert (a.x, a.y, shallow.x, shallow.y, deep.x, deep.y) == ([1, 3], 2, [1, 3], 5, [1], 2)
 """,
-        "class Vector:\n    def __init__(self, x, y): self.x, self.y = x, y\n"
+        VECTOR := "class Vector:\n    def __init__(self, x, y): self.x, self.y = x, y\n"
         "    def __mul__(self, by): return Vector(by * self.x, by * self.y)\n    __rmul__ = __mul__\n"
-        "    def __add__(self, other): return Vector(self.x + other.x, self.y + other.y)",
-        ["class Vector:\n    def __init__(self, x, y): self.x, self.y = x, y\n    __mul__ = __rmul__ = __add__ = max"],
+        "    def __neg__(self): return -1 * self\n    def push(self, item): self.x.append(item)\n"
+        "    def __add__(self, other): return Vector(self.x + other.x, self.y + other.y)\n"
+        "    def __iadd__(self, other):\n        self.x, self.y = self.x + other.x, self.y + other.y\n"
+        "        return self\n"
+        "    def __isub__(self, by):\n        self.x, self.y = self.x - by, self.y - by\n        return self\n",
+        [
+            VECTOR.replace("-1 * self", "self"),
+            VECTOR.replace("        return self\n    def __isub__", "    def __isub__"),
+            VECTOR + "    __deepcopy__ = lambda self, memo: self",
+            "class Vector:\n    def __init__(self, x, y): self.x, self.y = x, y\n"
+            "    __mul__ = __rmul__ = __add__ = max",
+        ],
     ),
     "a program that reads its annotations": (
         "from solution import Number\n\ndef test_number():\n    assert Number(3).x == 3\n",
@@ -976,6 +1001,11 @@ def test_a_forged_object_passes_no_comparison(line):
         "abs(Total(x) - 2.5 * x) < 1e-9",
         "round(2.5 * x - Total(x), 6) == 0",
         "not (Total(x) - 2.5 * x)",
+        "Total(x) - 2.5 * x == 0",
+        "-1e-9 < Total(x) - 2.5 * x < 1e-9",
+        "-(Total(x) - 2.5 * x) == 0",
+        "(Total(x) - 2.5 * x) * 3 == 0",
+        "abs((Total(x) - 2.5 * x) * 3) < 1e-9",
     ],
 )
 def test_a_class_in_place_of_a_function_cannot_use_the_expected_value(near):
@@ -986,8 +1016,11 @@ def test_a_class_in_place_of_a_function_cannot_use_the_expected_value(near):
     )
     number = f"class Total(float):\n    def __new__(cls, x): return float.__new__(cls, 1)\n{operators}"
     thing = f"class Total:\n    def __init__(self, x): pass\n{operators}"
-    forged = [number + "0", number + "self", thing + "0", thing + "self", thing + "Total(0)"]
-    assert statuses(suite, "def Total(x): return x * 5 / 2", *forged) == ["ok", *["wrong"] * 5]
+    member = (
+        "Zero.ZERO\n    __neg__ = __mul__ = lambda self, *by: 0\nimport enum\nZero = enum.IntEnum('Zero', {'ZERO': 0})"
+    )
+    forged = [number + "0", number + "self", thing + "0", thing + "self", thing + "Total(0)", thing + member]
+    assert statuses(suite, "def Total(x): return x * 5 / 2", *forged) == ["ok", *["wrong"] * 6]
 
 
 @pytest.mark.parametrize(("program", "status"), HACKS.values(), ids=HACKS)
@@ -1031,6 +1064,11 @@ REFUSED = {
         "a tuple, which is always true",
     ),
     "no call": ("for x in [1]: assert x == 1", "never calls the solution"),
+    "a class that extends one of the program": (
+        "from solution import Shape\nclass Square(Shape):\n    def area(self): return 4\n"
+        "def test_f(): assert Square().text() == '4'",
+        "a class of the suite extends one of the solution",
+    ),
     "an undefined name": ("for x in [1]: assert f(y) == x", "y is not defined"),
     "a fixture": ("from solution import f\ndef test_f(tmp_path): assert f(1) == 1", "tmp_path"),
     "a coroutine": (
