@@ -52,7 +52,7 @@ class _ListedError(BaseException):
 class _State:
     calls = 0  # how often the solution was asked to do something
     counted = 0  # how many of these calls belong to a case that has its verdict
-    made = ""  # while calls are only listed: the first class of the solution that the suite called
+    listed = ""  # while calls are only listed: the last function or class of the solution that the suite called
 
 
 def _ask(name, *args, **kwargs):
@@ -361,11 +361,14 @@ class _Listed:
         return _Listed(f"{self.path}.{name}")
 
     def __call__(self, *args, **kwargs):
-        if self.path.rpartition(".")[2][:1].isupper() and not self.path.endswith("()"):  # an instance
-            _State.made = _State.made or self.path
+        is_class = self.path.rpartition(".")[2][:1].isupper() and not self.path.endswith("()")
+        if not is_class:
+            pack([list(args), kwargs], _listed_number)
+        _State.calls += 1
+        _State.listed = self.path
+        if is_class:
             return _Listed(f"{self.path}()")
-        pack([list(args), kwargs], _listed_number)
-        raise _ListedError(self.path)
+        raise _ListedError
 
 
 def _listed_number(value):
@@ -447,7 +450,7 @@ class _Case:
         start = max(self.starts.pop(), _State.counted)
         if isinstance(error, (_GoneError, NotJudgedError)):
             return False
-        if _State.calls == start and not isinstance(error, _ListedError):
+        if _State.calls == start:
             return False
         _State.counted = _State.calls
         self.end(error)
@@ -496,17 +499,15 @@ def _list_cases():
     """Say which function each case of a script calls. A script whose statements need each other has one case."""
     called = []
     names = _Names(_Listed)
-    names["__case__"] = _Case(lambda error: called.append(error.args[0]))
+    names["__case__"] = _Case(lambda error: called.append(_State.listed))
     try:
         _run(_with_cases(program), names)
-    except _ListedError as error:
-        return f"whole {error.args[0]}"
     except (ImportError, SyntaxError, NotJudgedError):
         raise
-    except Exception:
-        if called or _State.made:  # a later statement needs the result of an earlier one
-            return f"whole {(called or [_State.made])[0]}"
-        raise
+    except (Exception, _ListedError):
+        if not _State.listed:
+            raise
+        return f"whole {(called or [_State.listed])[0]}"  # a later statement needs the result of an earlier one
     return f"cases {' '.join(called)}"
 
 

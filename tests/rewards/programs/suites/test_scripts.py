@@ -1043,6 +1043,23 @@ def test_a_suite_whose_tests_call_nothing_pays_nobody():
     assert statuses(suite, "def f(x): return x") == ["no_gold"]
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        "try:\n    f('x')\n    assert False\nexcept:\n    pass",
+        "def fails(x):\n    try:\n        f(x)\n    except:\n        return True\nassert fails('x')",
+        "def right(x, y):\n    try:\n        return f(x) == y\n    except:\n        return False\nassert right(4, 8)",
+        "assert S() is not None",
+        "s = S()\nprint(s)\nassert s",
+    ],
+)
+def test_all_cases_of_a_script_count_even_if_nobody_listed_them(first):
+    suite = f"{first}\nassert f(2) == 4\nfor x in [3]: assert f(x) == 6\n"
+    program = "class S: pass\ndef f(x):\n    if x == 'x': raise TypeError\n    return {3: 6}.get(x, 2 * x)"
+    wrong = [program.replace("{3: 6}", "{3: 7}"), program.replace("2 * x", "3 * x")]
+    assert statuses(suite, program, *wrong) == ["ok", "wrong", "wrong"]
+
+
 def test_a_script_with_a_random_number_of_cases_has_the_same_cases_each_time():
     suite = "import random\nfor x in range(random.randint(1, 99)):\n    assert f(x) == 2 * x\n"
     assert statuses(suite, "def f(x): return 2 * x", "def f(x): return x") == ["ok", "wrong"]
