@@ -53,10 +53,11 @@ class Code:
         tests: One of
             - `{"type": "stdin", "cases": [{"input": text, "output": text}], "tol": 1e-6}`: the output is compared
               line by line. White space at line ends and blank lines at the end are ignored. If `tol` is given, the
-              output is compared word by word instead, and numbers may differ by `tol` (relative or absolute);
+              output is compared word by word instead, and numbers may differ by `tol` (relative or absolute; only
+              absolute if an integer is expected);
             - `{"type": "call", "fn_name": name, "cases": [{"args": [...], "expected": value}], "tol": 1e-6}`: calls a
               function, or a method of the class `Solution`. Results are compared as in Python, except that lists equal
-              tuples, and numbers may differ by `tol` (relative or absolute) if it is given;
+              tuples, and numbers may differ by `tol` (as above) if it is given;
             - assert statements as text or as a list of texts, as supported by `assertions.parse_assertions`;
             - other Python code: test functions and classes as for pytest or unittest that import from `solution`, or a
               script or a `check(candidate)` with loops and helpers. It runs in a sandbox of its own, which has the

@@ -10,6 +10,8 @@ import pickle
 import re
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from ..shared.concurrency import map_in_threads
@@ -25,6 +27,7 @@ _KEYS = {
     "call": ({"type", "cases", "tol", "fn_name"}, {"args", "expected", "or"}),
 }
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 
 logger = logging.getLogger(__name__)
 
@@ -210,13 +213,22 @@ def _stdin_test(case: dict[str, Any], suite: dict[str, Any]) -> ProgramTest:
 
 
 def _is_close_word(word: str, expected: str, tolerance: float) -> bool:
-    """Whether two words are equal, or are finite decimal numbers that differ by at most `tolerance`."""
+    """Whether two words are equal, or are finite decimal numbers that differ by at most `tolerance`.
+
+    If an integer is expected, they may differ absolutely, not relatively. A large integer may have wrong last digits,
+    for example after a division of floats.
+    """
     if word == expected:
         return True
     if not (_NUMBER.fullmatch(word) and _NUMBER.fullmatch(expected)):
         return False
     numbers = float(word), float(expected)
-    return all(map(math.isfinite, numbers)) and math.isclose(*numbers, rel_tol=tolerance, abs_tol=tolerance)
+    if not all(map(math.isfinite, numbers)):
+        return False
+    if _INTEGER.fullmatch(expected):
+        number = Fraction(Decimal(word) if _INTEGER.fullmatch(word) else numbers[0])  # `int` reads no long text
+        return abs(number - Fraction(Decimal(expected))) <= tolerance
+    return math.isclose(*numbers, rel_tol=tolerance, abs_tol=tolerance)
 
 
 def _check_keys(part: str, given: dict[str, Any], known: set[str]) -> None:
@@ -288,13 +300,18 @@ def _call_request(calls: Sequence[Call]) -> dict[str, Any]:
 
 
 def _equal(value: Any, expected: Any, tolerance: float | None) -> bool:
-    """Whether values are equal as in Python, except that lists equal tuples, and numbers may differ by `tolerance`."""
+    """Whether values are equal as in Python, except that lists equal tuples, and numbers may differ by `tolerance`.
+
+    If an integer is expected, they may differ absolutely, not relatively.
+    """
     if isinstance(expected, (list, tuple)) and isinstance(value, (list, tuple)):
         pairs = zip(value, expected, strict=False)
         return len(value) == len(expected) and all(_equal(a, b, tolerance) for a, b in pairs)
     if isinstance(expected, dict) and isinstance(value, dict):
         return value.keys() == expected.keys() and all(_equal(value[key], expected[key], tolerance) for key in expected)
     if tolerance is not None and {type(value), type(expected)} <= {int, float}:
-        with contextlib.suppress(OverflowError):  # an integer is too large for a float
+        with contextlib.suppress(OverflowError, ValueError):  # an integer too large for a float, or infinity or NaN
+            if type(expected) is int:
+                return abs(Fraction(value) - expected) <= tolerance
             return math.isclose(value, expected, rel_tol=tolerance, abs_tol=tolerance)
     return value == expected

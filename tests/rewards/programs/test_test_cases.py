@@ -70,6 +70,12 @@ def test_output_is_compared_without_white_space_at_line_ends(output, expected, s
         ([(0.1 + 0.2,)], [[0.3]], 1e-9, "ok"),
         ({"a": [0.1 + 0.2]}, {"a": [0.3]}, 1e-9, "ok"),
         (2, 3, 1, "ok"),
+        (10**6, 10**6 + 1, 1e-6, "wrong"),  # an integer is expected
+        (10**6 + 1, 1e6, 1e-6, "ok"),
+        (2.0**53, 2**53 + 1, 1e-3, "wrong"),  # equal as floats
+        (7.0000001, 7, 1e-6, "ok"),
+        (float("inf"), 7, 1e-6, "wrong"),
+        (float("nan"), 7, 1e-6, "wrong"),
         (True, 1.0000001, 1e-3, "wrong"),  # the tolerance does not apply to booleans
         (1.0000001, True, 1e-3, "wrong"),
         (True, 1, 1e-3, "ok"),
@@ -99,8 +105,17 @@ def test_a_program_that_did_not_finish_does_not_pass(end):
     [
         ("0.3333333333333333", "0.333333333333", 1e-6, "ok"),
         ("0.3333", "0.333333333333", 1e-6, "wrong"),
-        ("1000001 2", "1000000 2", 1e-6, "ok"),  # relative
-        ("1000003 2", "1000000 2", 1e-6, "wrong"),
+        ("1000001 2", "1000000.0 2", 1e-6, "ok"),  # relative
+        ("1000003 2", "1000000.0 2", 1e-6, "wrong"),
+        ("1000001 2", "1000000 2", 1e-6, "wrong"),  # an integer is expected
+        ("1000001.0 2", "1000000 2", 1e-6, "wrong"),
+        ("1000001 2", "1000000 2", 1, "ok"),
+        ("9007199254740993", "9007199254740992", 1e-6, "wrong"),  # equal as floats
+        ("9.007199254740992e15", "9007199254740993", 1e-6, "wrong"),
+        ("7.0000001", "7", 1e-6, "ok"),
+        ("1e-99999999999999999999", "7", 1e-6, "wrong"),
+        ("-07", "-7", 1e-6, "ok"),
+        ("0" * 5000 + "7", "7", 1e-6, "ok"),
         ("0.0000001", "0", 1e-6, "ok"),  # absolute
         ("x = 2.5000001", "x = 2.5", 1e-6, "ok"),
         ("y = 2.5", "x = 2.5", 1e-6, "wrong"),
