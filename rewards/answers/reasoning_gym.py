@@ -1,7 +1,11 @@
 """The reward `reasoning_gym`: the scorers of reasoning-gym's procedural tasks.
 
-Some scorers call `eval` on the answer, directly or through sympy's parser. Here `eval` reads only literals, and scorers
-that use sympy get only plain expressions. Each answer is scored in a worker process that can be killed.
+Some scorers call `eval` on the answer, directly or through sympy's parser. Here `eval` reads only literals in answers,
+and scorers that use sympy get only plain expressions. Each answer is scored in a worker process that can be killed.
+
+The workers also make the questions. Some tasks choose at random from a set of text, whose order differs between
+processes, or without a seed. All workers have the same hash seed, and every question has its own random seed, so that
+a question is the same in the data set, in the score, on all ranks and after a resume.
 """
 
 from __future__ import annotations
@@ -11,9 +15,11 @@ import functools
 import importlib.util
 import inspect
 import json
+import os
+import random
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..shared.batch import Completion, completion_text, report
@@ -55,6 +61,8 @@ class ReasoningGym:
         ValueError: The package has no such task, or the task has no such argument.
         RuntimeError: More than 1 % of a batch is `infra`.
 
+    Known limits: the scorer of `game_of_life_halting` in reasoning-gym 0.1.25 gives 1.0 to every answer.
+
     Example:
 
     ```python
@@ -73,7 +81,7 @@ class ReasoningGym:
             )
         _check_task(task, seed, kwargs)
         self._size = size
-        self._specs = [json.dumps({"name": task, "size": n, "seed": seed, **kwargs}) for n in (size, 2 * size)]
+        self._specs = [spec_of(task, seed, n, **kwargs) for n in (size, 2 * size)]
 
     async def __call__(
         self,
@@ -112,14 +120,22 @@ def _check_task(name: str, seed: int, kwargs: dict[str, Any]) -> None:
         ) from None
 
 
-def spec_of(task: str, seed: int, **kwargs: Any) -> str:
-    """The description of a task with one question, for `question_of` and `score`."""
-    return json.dumps({"name": task, "size": 1, "seed": seed, **kwargs})
+def spec_of(task: str, seed: int, size: int = 1, **kwargs: Any) -> str:
+    """The description of a task with `size` questions, for `questions` and `score`."""
+    return json.dumps({"name": task, "size": size, "seed": seed, **kwargs})
 
 
-def question_of(spec: str) -> str:
-    """The text of the question."""
-    return _task(spec)[0]["question"]
+def questions(spec: str, size: int = 1) -> list[tuple[str, str]]:
+    """The text and the answer of each of the first `size` questions.
+
+    Raises:
+        ValueError: A question cannot be made.
+    """
+    made = _workers().run(_question, [(spec, number) for number in range(size)])
+    for number, one in enumerate(made):
+        if isinstance(one, str):
+            raise ValueError(f"question {number} cannot be made ({one})")
+    return made
 
 
 def score(spec: str, answer: str) -> float | str:
@@ -128,11 +144,13 @@ def score(spec: str, answer: str) -> float | str:
 
 
 def _workers() -> Workers:
+    os.environ.setdefault("PYTHONHASHSEED", "0")  # inherited by the workers
     return Workers(None, HARD_LIMIT, MEMORY_MB, _prepare)
 
 
 def _answer(text: str) -> str:
-    tagged = _TAGGED.findall(text)
+    end = text.rfind("</answer>") + len("</answer>")
+    tagged = _TAGGED.findall(text, 0, end)  # a tag that is never closed would make every search read the whole text
     if tagged:
         return tagged[-1].strip()
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
@@ -149,17 +167,46 @@ def _prepare() -> None:
 def _task(spec: str) -> Any:
     import reasoning_gym
 
-    task = reasoning_gym.create_dataset(**json.loads(spec))
-    vars(sys.modules[type(task).__module__])["eval"] = ast.literal_eval  # replaces `eval` in the task's module
-    return task
+    return reasoning_gym.create_dataset(**json.loads(spec))
+
+
+def _entry(spec: str, question: int) -> dict[str, Any]:
+    task = _task(spec)
+    random.seed(json.loads(spec)["seed"] + question)  # one task uses this generator without a seed of its own
+    return task[question]
+
+
+def _question(spec: str, question: int) -> tuple[str, str] | str:
+    """The text and the answer of a question, or why it cannot be made."""
+    try:
+        entry = _entry(spec, question)
+    except Exception as error:  # tasks raise many kinds of errors
+        return f"{error}"
+    return entry["question"], str(entry["answer"])
 
 
 def _score(spec: str, answer: str, question: int) -> float | str:
     task = _task(spec)
-    uses_sympy = "sympy" in inspect.getsource(sys.modules[type(task).__module__])
-    if uses_sympy and not _EXPRESSION.fullmatch(answer):
+    module = sys.modules[type(task).__module__]
+    if "sympy" in inspect.getsource(module) and not _EXPRESSION.fullmatch(answer):
         return "unparsed"
+    entry = _entry(spec, question)  # with the real `eval`
+    known = {*_texts(entry)} - {answer}
+    vars(module)["eval"] = lambda text: eval(text) if text in known else ast.literal_eval(text)
     try:
-        return float(task.score_answer(answer=answer, entry=task[question]))
+        return float(task.score_answer(answer=answer, entry=entry))
     except Exception:  # scorers raise many kinds of errors on unreadable answers
         return "unparsed"
+    finally:
+        del vars(module)["eval"]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in an entry, which the task has made."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _texts(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _texts(part)

@@ -201,12 +201,13 @@ def _reasoning_gym(task: str, size: int = 2048, seed: int = 0, **kwargs: Any) ->
             f"dataset_name='reasoning_gym:{task}' needs the package reasoning-gym, which is not installed: "
             "pip install reasoning-gym."
         ) from None
-    tasks = reasoning_gym.create_dataset(task, size=size, seed=seed, **kwargs)
-    entries = [tasks[i] for i in range(size)]
+    reasoning_gym.create_dataset(task, size=size, seed=seed, **kwargs)  # raises an error if the arguments do not fit
+    gym = rewards_module("answers.reasoning_gym")
+    made = gym.questions(gym.spec_of(task, seed, size, **kwargs), size)
     return Dataset.from_dict(
         {
-            "prompt": [entry["question"] for entry in entries],
-            "solution": [str(entry["answer"]) for entry in entries],
+            "prompt": [question for question, _ in made],
+            "solution": [answer for _, answer in made],
             "index": list(range(size)),
         }
     )

@@ -19,14 +19,15 @@ class ReasoningGym:
         self._task, self._tries, self._kwargs = task, tries, kwargs
         self._left, self._score = tries, 0.0
         self._spec = self._gym.spec_of(task, 0, **kwargs)
-        self._gym.question_of(self._spec)  # raises an error if the task is unknown
+        self._gym.questions(self._spec)  # raises an error if the task is unknown
         self._gym.score(self._spec, "0")  # starts the workers that score, which takes seconds
 
     def reset(self, seed: int, **row: Any) -> str:
         """Ask the question that has this seed."""
         self._spec = self._gym.spec_of(self._task, seed, **self._kwargs)
         self._left, self._score = self._tries, 0.0
-        return self._gym.question_of(self._spec)
+        ((question, _),) = self._gym.questions(self._spec)
+        return question
 
     def submit(self, answer: str) -> str:
         """

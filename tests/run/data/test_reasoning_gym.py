@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 
 import pytest
 
@@ -9,7 +10,7 @@ from gbpo.run.data.loading import load
 from gbpo.run.recipe.arguments import RunArguments
 from gbpo.run.rewards import load_rewards, named_rewards
 from rewards import get_reward
-from rewards.answers.reasoning_gym import _EXPRESSION, ReasoningGym, _prepare
+from rewards.answers.reasoning_gym import _EXPRESSION, ReasoningGym, _answer, _prepare
 from rewards.shared.workers import _pools
 
 STAND_IN = '''
@@ -40,6 +41,10 @@ def create_dataset(name, **kwargs):
         from reasoning_gym.parsing import Parsing
 
         return Parsing(**kwargs)
+    if name == "shuffling":
+        from reasoning_gym.shuffling import Shuffling
+
+        return Shuffling(**kwargs)
     raise ValueError(f"Dataset {name!r} not registered")
 '''
 PARSING = """
@@ -56,6 +61,22 @@ class Parsing:
     def score_answer(self, answer, entry):
         return float(parse_expr(answer) == parse_expr(entry["answer"]))
 """
+SHUFFLING = """
+import random
+
+
+class Shuffling:
+    def __init__(self, size, seed):
+        pass
+
+    def __getitem__(self, i):
+        letters = "".join({"a", "b", "c", "d", "e", "f", "g", "h"})  # in the order of this process
+        problem = f"({i} + 2) * {random.randint(10, 99)}"
+        return {"question": f"{letters} {problem}", "answer": eval(problem), "metadata": {"problems": [problem]}}
+
+    def score_answer(self, answer, entry):
+        return float(eval(answer) == eval(entry["metadata"]["problems"][0]))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +86,7 @@ def reasoning_gym(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text(STAND_IN)
     (package / "parsing.py").write_text(PARSING)
+    (package / "shuffling.py").write_text(SHUFFLING)
     monkeypatch.syspath_prepend(tmp_path)
     forget()
     yield
@@ -101,6 +123,30 @@ def test_an_answer_is_not_run_as_code_and_cannot_hang(tmp_path, monkeypatch):
     parsing = ReasoningGym("parsing", size=5, seed=1)
     assert grade(parsing, [code[1], "cos(x)", "sin(x)", "open(x)"], index=[0] * 4) == [0.0, 1.0, 0.0, 0.0]
     assert not any(mark.exists() for mark in marks)
+
+
+def test_code_of_the_task_itself_is_run():
+    """Tasks such as bitwise_arithmetic make their questions with `eval`. The problem is no answer to itself."""
+    train, _ = load(RunArguments(dataset_name="reasoning_gym:shuffling", dataset_kwargs={"size": 3}), evaluation=False)
+    reward = ReasoningGym("shuffling", size=3)
+    assert grade(reward, train["solution"], index=train["index"]) == [1.0] * 3
+    problems = [prompt.partition(" ")[2] for prompt in train["prompt"]]
+    assert grade(reward, problems, index=train["index"]) == [0.0] * 3
+
+
+def test_questions_are_the_same_in_all_processes(monkeypatch):
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    run = RunArguments(dataset_name="reasoning_gym:shuffling", dataset_kwargs={"size": 20})
+    prompts = load(run, evaluation=False)[0]["prompt"][:]
+    forget()  # other workers
+    assert load(run, evaluation=False)[0]["prompt"][:] == prompts
+    assert len({prompt.split()[-1] for prompt in prompts}) > 1
+
+
+def test_tags_that_are_never_closed_take_no_time():
+    start = time.perf_counter()
+    assert _answer("<answer>7</answer>" + "<answer>" * 20_000) == "7"
+    assert time.perf_counter() - start < 5.0  # a search from each tag took a minute
 
 
 @pytest.mark.parametrize("answer", ["8x^4 - 24x^3 + x", "x**2/2 + C", "(1+2)*3.5/.5", "exp(2*x)*sin(x)", "sqrt(2)*pi"])

@@ -7,7 +7,7 @@ import pytest
 from gbpo.run.data.loading import load
 from gbpo.run.environments.checks import load_episodes
 from gbpo.run.recipe.arguments import RunArguments
-from rewards.answers.reasoning_gym import _prepare, _task
+from rewards.answers.reasoning_gym import _prepare
 from rewards.shared.workers import _pools
 
 STAND_IN = '''
@@ -44,7 +44,6 @@ def reasoning_gym(tmp_path, monkeypatch):
 
 def forget():
     sys.modules.pop("reasoning_gym", None)
-    _task.cache_clear()
     for workers in [workers for workers in _pools if workers.prepare is _prepare]:
         workers.close()
 
@@ -76,5 +75,7 @@ def test_an_episode_has_several_tries_and_the_reward_of_the_last(monkeypatch):
 
 def test_an_unknown_task_is_refused():
     run = RunArguments(environment="reasoning_gym:tripling")
-    with pytest.raises(ValueError, match="creating it raised ValueError Dataset 'tripling' not registered"):
+    with pytest.raises(
+        ValueError, match=r"creating it raised ValueError question 0 .*\(Dataset 'tripling' not registered\)"
+    ):
         load_episodes(run, load(run, evaluation=False)[0], None, has_rewards=False)
