@@ -100,7 +100,7 @@ class Client:
             except RequestFailedError as error:
                 if not error.may_pass or attempt == self.retries:
                     raise
-                wait = error.wait if error.wait is not None else _wait(attempt)
+                wait = max(_wait(attempt), error.wait or 0.0)
             self.retried += 1
             await asyncio.sleep(min(wait, LONGEST_WAIT))
         self.seconds.append(time.perf_counter() - start)
@@ -171,7 +171,7 @@ def seconds_until(header: str | None) -> float | None:
         return float(header)
     try:
         date = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (date - datetime.now(UTC)).total_seconds()) if date.tzinfo else None
 

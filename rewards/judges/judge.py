@@ -26,7 +26,8 @@ class Judge(ServedReward):
     resumed run or by another run, because the replies are kept in `cache`.
 
     A request is repeated after a time limit, a lost connection, the statuses 408, 425, 429 and 5xx, or a reply that is
-    not JSON. The wait doubles each time, and `Retry-After` is honoured up to a minute. Other statuses are not repeated.
+    not JSON. The wait doubles each time. A longer `Retry-After` is obeyed, up to a minute. Other statuses are not
+    repeated.
 
     Args:
         template: What the judge is asked, as text with `{completion}` and, if wanted, `{prompt}` and `{solution}`; or

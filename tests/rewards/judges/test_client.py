@@ -93,9 +93,25 @@ def test_the_wait_that_a_server_asks_for_is_kept_up_to_a_limit(monkeypatch):
     assert 0.02 <= waits[2] <= 0.04 and 0.04 <= waits[3] <= 0.08  # 0.01 × 2^2 and 0.01 × 2^3, times 0.5 to 1
 
 
+@pytest.mark.parametrize("asked", ["0", "Sat, 01 Jan 2000 00:00:00 GMT"])
+def test_a_server_that_asks_for_no_wait_is_given_time_all_the_same(monkeypatch, asked):
+    """Its clock may be late. Without a wait all retries would be used up at once."""
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    monkeypatch.setattr(client.asyncio, "sleep", sleep)
+    refuse = serving(lambda request, body: request.send({}, 429, Retry_After=asked))
+    with refuse as server, pytest.raises(RuntimeError, match="429"):
+        grade(judge(server, retries=2), ["one"])
+    assert 0.005 <= waits[0] <= 0.01 <= waits[1] <= 0.02
+
+
 def test_a_date_to_wait_for():
     assert seconds_until("Fri, 01 Jan 2100 00:00:00 GMT") > 1e9
     assert seconds_until("Sat, 01 Jan 2000 00:00:00 GMT") == 0.0
+    assert seconds_until("Fri, 01 Jan 99999999999999 00:00:00 GMT") is None
 
 
 def test_waiting_leaves_the_seeded_generator_alone():
