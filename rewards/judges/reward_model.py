@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..shared.batch import Completion, completion_text
+from ..shared.chat_marks import as_one_message
 from .served import ServedReward, prompt_text
 
 ENDPOINTS = ("score", "classify")
@@ -22,6 +23,9 @@ class RewardModel(ServedReward):
     value vLLM passes through a sigmoid unless the model's configuration says otherwise. With `score` the model reads
     the prompt and the completion as a pair, as a cross-encoder does. vLLM has this address only for models with one
     output.
+
+    Marks that begin or end a message in a chat template, such as `<|im_end|>`, are broken up in the completion. A
+    completion therefore cannot contain the praise of another user.
 
     Requests are limited, repeated and kept as those of the reward `judge` are.
 
@@ -83,7 +87,7 @@ class RewardModel(ServedReward):
         return await self._grade(requests, log_extra, log_metric)
 
     def _request(self, prompt: Any, completion: Completion, reference: str) -> tuple[str, dict[str, Any]]:
-        text = completion_text(completion)
+        text = as_one_message(completion_text(completion))
         if self.endpoint == "score":
             given: dict[str, Any] = {"text_1": prompt_text(prompt), "text_2": text}
         elif isinstance(prompt, str):
