@@ -239,6 +239,26 @@ def test_slurm_server(sbatch, flags, dtype):
     assert "--use_vllm true --vllm_mode server --vllm_server_host node3 --vllm_server_port 8000 " in training
 
 
+@pytest.mark.parametrize(
+    ("flags", "environment", "output"),
+    [
+        (("--output_dir", "runs/mine"), {}, "runs/mine"),
+        (("--output-dir=runs/mine",), {}, "runs/mine"),
+        (("--output_dir", "runs/mine"), {"OUTPUT": "runs/other"}, "runs/other"),
+    ],
+)
+def test_slurm_output_folder(sbatch, flags, environment, output):
+    _, commands = sbatch(1, RECIPE, *flags, GENERATION="colocate", **environment)
+    (command,) = of(commands, "srun")
+    assert command.endswith(f" --output_dir {output} --resume_from_checkpoint auto")
+
+
+def test_slurm_server_has_the_model_of_the_command_line(sbatch):
+    for flag in (["--model_name_or_path", "mine/model"], ["--model-name-or-path=mine/model"]):
+        _, commands = sbatch(2, RECIPE, *flag)
+        assert any("vllm serve mine/model --dtype " in command for command in of(commands, "srun"))
+
+
 def test_slurm_rank_of_the_node_is_its_task(tmp_path):
     """Runs the command that srun starts on each node, with a replacement for accelerate."""
     script = (ROOT / "launch" / "slurm" / "gbpo.sbatch").read_text()
