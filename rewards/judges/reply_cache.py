@@ -43,7 +43,10 @@ class ReplyCache:
             return None
 
     def keep(self, key: str, reply: Any) -> None:
-        """Keep a reply. Its file is written whole or not at all. If the disk refuses it, a warning says so."""
+        """Keep a reply. Its file is written whole or not at all.
+
+        If the disk refuses it, a warning says so, and no further reply is kept.
+        """
         if self._folder is None:
             return
         path = self._file(self._folder, key)
@@ -58,7 +61,8 @@ class ReplyCache:
                 os.unlink(temporary)
                 raise
         except OSError as error:
-            logger.warning("A reply cannot be kept, so a resumed run asks for it again: %s", error)
+            self._folder = None
+            logger.warning("Replies cannot be kept, so a resumed run asks for them again: %s", error)
 
     @staticmethod
     def _file(folder: Path, key: str) -> Path:
