@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser()
     options = parser.parse_args(argv)
+    if options.repeats < 1:
+        parser.error(f"--repeats {options.repeats} would measure nothing. Write 1 or more.")
     try:
         check_file("--json", options.json)
     except ValueError as error:

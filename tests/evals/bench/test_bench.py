@@ -43,6 +43,13 @@ def check_machine(found, printed):
     assert f"torch {torch.__version__}" in printed
 
 
+@pytest.mark.parametrize("repeats", ["0", "-1"])
+def test_too_few_repeats_are_refused(repeats, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["loss", "--repeats", repeats])
+    assert caught.value.code == 2 and f"--repeats {repeats} would measure nothing" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("bench", [bench for bench in BENCHES if bench not in ("train", "generate")])
 def test_a_benchmark_runs_and_describes_its_machine(bench, quick):
