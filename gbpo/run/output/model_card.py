@@ -41,7 +41,7 @@ def model_card(
         paper: Title, arXiv number (`id`) and BibTeX entry (`citation`) of the algorithm's paper.
         merged: Whether the card is for the merged model and not for the adapter.
     """
-    name = recipe.training.hub_model_id or output.name
+    name = recipe.training.hub_model_id or output.resolve().name  # the output folder may be .
     adapter = recipe.model.use_peft and not merged
     parts = [
         f"---\n{_header(recipe, name, adapter=adapter).to_yaml()}\n---",

@@ -46,6 +46,17 @@ def test_what_is_local_or_generated_is_named_and_not_linked(tmp_path, model, dat
     assert f"`{Path(model).name}`" in card.text and f"`{dataset}`" in card.text
 
 
+def test_the_name_is_that_of_the_output_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    for output in (".", str(tmp_path / "mine")):
+        path = tmp_path / "own.yaml"
+        path.write_text(f"model_name_or_path: {MODEL}\ndataset_name: {DATA}\nreward_funcs: [exact_match]\n")
+        recipe = parse([str(path), "--output_dir", output])
+        card = ModelCard(model_card(recipe, Path(output), command="X", prompt="?", paper=PAPER))
+        assert card.data.model_name == "mine" and "\n# mine\n" in card.text
+
+
 def test_the_adapter_and_the_merged_model_have_cards_of_their_own(tmp_path):
     adapter, merged = (card_of(tmp_path, "--use_peft", "true", merged=merged) for merged in (False, True))
     assert adapter.data.library_name == "peft" and adapter.data.base_model_relation == "adapter"
