@@ -199,11 +199,13 @@ def train(inputs: Inputs, model: str, description: Description, step_report: Tra
     if recipe.training.log_completions:
         trainer.record_rollouts(partial(_write_rollouts, output, traces="trackio" in recipe.training.report_to))
     if is_main:
-        step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+        step = folder.step_of(checkpoint) if checkpoint else 0
         if checkpoint and (changed := folder.changes(checkpoint, recipe)):
             print(f"Changed after step {step}: {'; '.join(changed)}.", flush=True)
         folder.write_config(output, recipe, step, started_words(), command_to_continue(output))
         files.rewind(output, step)
+        if aside := folder.set_aside_later_checkpoints(output, step):
+            print(f"The checkpoints of later steps than {step} are in {aside} now.", flush=True)
         _print_plan(trainer, inputs, description)
     start = time.perf_counter()
     with reported(output, lambda: trainer.state.global_step) if is_main else nullcontext():

@@ -26,6 +26,7 @@ TIME = "%Y-%m-%d %H:%M:%S"  # how the time of a start or an end is written
 CONFIG, METRICS, CURVES, MODEL, MERGED = "config.json", "metrics.jsonl", "curves.png", "model", "model-merged"
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_STATE = "trainer_state.json"  # of a checkpoint
 
 # A checkpoint can hold completions that are not trained on yet. These fields decide how completions are split into
 # micro-batches and groups, so they must not change on a resume.
@@ -63,16 +64,18 @@ def choose(recipe: "Recipe") -> Path:
         raise ValueError(f"output_dir={str(folder)!r} is a file. Give a folder.")
     checkpoint = resume and last_checkpoint(folder, resume)
     taken = [name for name in (CONFIG, METRICS, MODEL) if (folder / name).exists()]
-    if checkpoint and (not taken or Path(checkpoint).resolve().parent == folder.resolve()):
+    is_own = checkpoint and Path(checkpoint).resolve().parent == folder.resolve()
+    goes_on = resume in (AUTO, "true") and MODEL not in taken
+    if checkpoint and (not taken or is_own or goes_on):
         _check_layout(Path(checkpoint), recipe)
         return folder
-    if checkpoint:
+    if checkpoint and resume not in (AUTO, "true"):
         raise ValueError(
             f"output_dir={str(folder)!r} holds another run than the checkpoint {checkpoint!r}, and this run would "
             "overwrite it. Give a new folder, or the folder of the checkpoint."
         )
     if resume and resume != AUTO:
-        if last := last_checkpoint(folder, AUTO):
+        if last := _last_of(folder):
             raise ValueError(
                 f"resume_from_checkpoint={resume!r} is not a checkpoint, so the run cannot continue from it. Write "
                 f"true for {last}, or the path of another checkpoint."
@@ -83,7 +86,7 @@ def choose(recipe: "Recipe") -> Path:
             "written)."
         )
     if MODEL in taken or (taken and not resume):
-        can_continue = last_checkpoint(folder, AUTO) is not None
+        can_continue = _last_of(folder) is not None
         remedy = ", or continue that run with --resume_from_checkpoint true" if can_continue else ""
         raise ValueError(
             f"output_dir={str(folder)!r} already holds {', '.join(taken)}, which this run would overwrite. Give "
@@ -97,16 +100,35 @@ def last_checkpoint(folder: Path, resume: str) -> str | None:
 
     Args:
         folder: Output folder of the run.
-        resume: `"true"` or `"auto"` for its last checkpoint, or the path of a checkpoint.
+        resume: `"true"` or `"auto"` for its last checkpoint, or the path of a checkpoint. If the run started from a
+            checkpoint of another run and has none of its own yet, its last checkpoint is that one.
 
     Returns:
         The path of the checkpoint, or None if it does not exist.
     """
+    if resume in (AUTO, "true"):
+        return _last_of(folder) or _started_from(folder)
+    return resume if (Path(resume) / _STATE).is_file() else None
+
+
+def _last_of(folder: Path) -> str | None:
     from transformers.trainer_utils import get_last_checkpoint  # slow to import
 
-    if resume in (AUTO, "true"):
-        return get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    return resume if (Path(resume) / "trainer_state.json").is_file() else None
+    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+
+
+def _started_from(folder: Path) -> str | None:
+    """The checkpoint of another run from which the run in a folder started."""
+    try:
+        given = json.loads((folder / CONFIG).read_text())["training"]["resume_from_checkpoint"]
+    except (OSError, ValueError, TypeError, KeyError):  # no file, or the config.json of something else
+        return None
+    return given if isinstance(given, str) and (Path(given) / _STATE).is_file() else None
+
+
+def step_of(checkpoint: str) -> int:
+    """The optimiser step of a checkpoint, whose folder may have any name."""
+    return json.loads((Path(checkpoint) / _STATE).read_text())["global_step"]
 
 
 def _check_layout(checkpoint: Path, recipe: "Recipe") -> None:
@@ -206,13 +228,33 @@ def config_of(model: Path) -> Path | None:
     checkpoint = _CHECKPOINT.fullmatch(model.name)
     step = int(checkpoint[1]) if checkpoint else math.inf
     folder = model.parent if checkpoint or model.name in (MODEL, MERGED) else model
-    starts = [int(path.stem.rpartition("-")[2]) for path in folder.glob("config-from-*.json")]
-    start = max((start for start in starts if start < step), default=None)
-    path = folder / (CONFIG if start is None else f"config-from-{start}.json")
-    try:
-        return path if {"run", "training"} <= json.loads(path.read_text()).keys() else None
-    except (OSError, ValueError):  # no file, or the config.json of something else
+    starts = {path: int(path.stem.rpartition("-")[2]) for path in folder.glob("config-from-*.json")}
+    found = []
+    for path, start in {folder / CONFIG: -1, **starts}.items():
+        try:
+            config = json.loads(path.read_text())
+        except (OSError, ValueError):  # no file
+            continue
+        if start < step and isinstance(config, dict) and {"run", "training"} <= config.keys():  # not something else's
+            found.append((config.get("started", ""), start, path))
+    return max(found)[-1] if found else None  # a run can resume from an earlier step than it did before
+
+
+def set_aside_later_checkpoints(folder: Path, step: int) -> Path | None:
+    """Move the checkpoints of later steps than `step` to a folder of their own, and return it. None if there are none.
+
+    A run that resumes at `step` makes these steps again. If it were stopped before it reached the old checkpoints, its
+    next resume would continue from one of them.
+    """
+    paths = [(path, _CHECKPOINT.fullmatch(path.name)) for path in folder.iterdir()]
+    later = [path for path, match in paths if match and int(match[1]) > step]
+    if not later:
         return None
+    aside = folder / f"set-aside-{time.strftime('%Y%m%d-%H%M%S')}"
+    aside.mkdir(exist_ok=True)
+    for path in later:
+        path.rename(aside / path.name)
+    return aside
 
 
 def append_metrics(folder: Path, metrics: dict[str, Any]) -> None:
