@@ -20,6 +20,7 @@ from latex2sympy2_extended.sets import FiniteSet
 from math_verify.grader import sympy_expr_eq
 from math_verify.parser import parse_latex_cached
 from sympy import (
+    Abs,
     Complement,
     Derivative,
     Equality,
@@ -153,10 +154,10 @@ def parse_latex(latex: str) -> Value:
         if len(parts) > 1 and all(map(_RELATION.search, parts)) and any(map(_SOLUTIONS.search, parts)):
             values = list(map(parse_latex, parts))
             if len(set().union(*(value.free_symbols for value in values))) < 2:
-                return combine(*map(_solutions, values))
+                return combine(*map(_stated_solutions, values))
     parts = latex.split(",")
     if len(parts) > 1 and all(map(_INEQUALITY.search, parts)) and len(set(_LETTER.findall(latex))) == 1:
-        solutions = [_solutions(parse_latex(part)) for part in parts]
+        solutions = [_stated_solutions(parse_latex(part)) for part in parts]
         both = Intersection(*solutions)
         return Union(*solutions) if both.is_empty else both  # x < 1, x > 2 means one or the other
     if match := _IN_BASE.fullmatch(latex):
@@ -164,7 +165,7 @@ def parse_latex(latex: str) -> Value:
     if (match := _CLOCK.fullmatch(latex)) and (match[2] or match[3]):
         return Clock(int(match[1]), int(match[2]) if match[2] else None, match[3] or "")
     if latex.count("=") > 1 and not _LIST.search(latex) and not _INEQUALITY.search(latex):
-        chain = _chain(_split(latex, "="))
+        chain = _chain(split(latex, "="))
         if chain is not None:
             return chain
     if r"\%" in latex and not _BRACKET.search(latex):
@@ -174,7 +175,7 @@ def parse_latex(latex: str) -> Value:
     if latex.endswith(r"\%"):
         return Mul(parse_latex(latex[:-2]), _HUNDREDTH, evaluate=False)
     if _PLUS_MINUS.search(latex) and not _NO_PARENTHESIS.search(latex):
-        latex = ", ".join(both for part in _split(latex, ",") for both in _both_signs(part))
+        latex = ", ".join(both for part in split(latex, ",") for both in _both_signs(part))
     latex = _PRIME.sub(_with_index, latex)
     value = _exact(parse_latex_cached(normalize_latex(latex, _PARSER)))
     has_one_element = isinstance(value, FiniteSet) and len(value) == 1 and value.args[0] is not S.EmptySet
@@ -187,7 +188,7 @@ def _with_index(match: re.Match[str]) -> str:
     return f"{match[1]}_{{{'prime' * primes}}}" if primes else match[0]
 
 
-def _split(latex: str, separator: str) -> list[str]:
+def split(latex: str, separator: str) -> list[str]:
     """Split at each separator that is outside of braces, brackets and parentheses."""
     parts, depth = [""], 0
     for character in latex:
@@ -204,7 +205,7 @@ def _both_signs(latex: str) -> list[str]:
 
     In a point, each `\pm` has a sign of its own: `(\pm 1, \pm 2)` are four points. A point may have three of them.
     """
-    coordinates = _split(latex.strip()[1:-1], ",") if latex.strip().startswith("(") else []
+    coordinates = split(latex.strip()[1:-1], ",") if latex.strip().startswith("(") else []
     if len(coordinates) > 1 and latex.count(r"\pm") <= 3 and r"\mp" not in latex:
         return [f"({','.join(point)})" for point in product(*map(_both_signs, coordinates))]
     if max(latex.count(r"\pm"), latex.count(r"\mp")) != 1:
@@ -281,6 +282,25 @@ def _solutions(relation: Value) -> Set:
     if isinstance(relation, Unequality):
         return Union(below, above)
     return below if isinstance(relation, LessThan | StrictLessThan) else above
+
+
+def _stated_solutions(relation: Value) -> Set:
+    """The solutions of an inequality that states them. Raises `ValueError` for one that is still to be solved."""
+    if _is_unsolved(relation):
+        raise ValueError("an inequality that is still to be solved")
+    return _solutions(relation)
+
+
+def _is_unsolved(value: Value) -> bool:
+    """Whether a value has a relation in one variable that does not state its values, such as 2x = 6 and |x - 2| < 5."""
+    parts = value._unsorted_args if isinstance(value, And | FiniteSet) else (value,)
+    return any(isinstance(part, Relational) and not _states_values(part) for part in parts)
+
+
+def _states_values(relation: Relational) -> bool:
+    names = (side.args[0] if isinstance(side, Abs) else side for side in relation.args)
+    has_set = any(isinstance(side, Set) for side in relation.args)
+    return has_set or len(relation.free_symbols) != 1 or all(name.is_Symbol or not name.free_symbols for name in names)
 
 
 def _is_inequality(value: Value) -> bool:
@@ -461,6 +481,8 @@ def equal(expected: Value, answer: Value) -> bool:
     pair = (expected, answer)
     if any(map(_is_list, pair)) and any(map(_is_inequality, pair)):
         return False  # the list {2, 5} does not equal 2 < x < 5
+    if isinstance(expected, Relational | And | Set) and _is_unsolved(answer) and not _is_unsolved(expected):
+        return False  # sympy would solve a problem that the answer repeats
     return sympy_expr_eq(*_as_sets(_as_roots(_as_points(_as_equations(pair)))), DIGITS, DIGITS)
 
 

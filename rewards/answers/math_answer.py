@@ -22,7 +22,7 @@ from ..shared.boxed import MAX_ANSWER, boxed, has_box, last_boxed
 from ..shared.concurrency import run_in_thread
 from ..shared.references import extraction_hint
 from ..shared.workers import Workers
-from .equality import Value, equal, is_rounding, parse_latex
+from .equality import Value, equal, is_rounding, parse_latex, split
 from .normalise import (
     is_closed_at_infinity,
     normalise,
@@ -47,6 +47,11 @@ _ROUNDED_IN_PARENTHESES = re.compile(  # 3/8 (or 0.375)
     rf"(?:\\ |\\text\{{|\s)*\((?:{_ABOUT}|=|(?:\\text\{{\s*)?or\b\s*\}}?)\s*"
     r"([-\d.,]+(?:\\?%)?)\s*(?:\\text\{\)\}|\)\s*\}?)$"
 )
+_OPERATION = re.compile(
+    r"\\(?:i*int|oint|sum|prod|lim|gcd|det|max|min)(?![A-Za-z])|(?<![A-Za-z])(?:gcd|lcm)(?![A-Za-z])"
+    r"|\\begin\{vmatrix\}|\\frac\{ ?d ?\}\{ ?d ?[a-z] ?\}"
+)
+_REMAINDER = re.compile(r"(?:(?<![\w.}^])(\d+)|\S) ?\\mod(?![A-Za-z]) ?(\d+)")
 _POINT_NAME = re.compile(r"(?:^|(?<=[,;$]))\s*[A-Z]\s*(?=(?:\\left)?\s*\([^()]*,)")  # C(5, 3)
 _SEPARATOR = re.compile(r"\s*(?:[,;]|,?\s*(?:and|or))\s*")  # between two formulas of a list
 _FORMULA = re.compile(r"(?<!\\)(?:\$\$(.+?)\$\$|\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)  # not \\$
@@ -83,7 +88,10 @@ class Math:
     0.333333 does not equal 1/3, and 3.14 does not equal pi. Two numbers that are no fractions are equal if they agree
     to 1,000 digits. An interval equals the inequality with the same solutions. A multiple-choice letter equals the same
     letter with its text. In `\frac13 \approx 0.33` both numbers are answers, if the second is a rounding of the first.
-    An equation of different numbers, such as 9 = 8, is wrong.
+    An equation of different numbers, such as 9 = 8, is wrong. An answer that repeats the problem is wrong: an integral,
+    sum, product, limit, derivative, determinant, remainder, gcd, lcm, maximum or minimum without its result, and an
+    equation or inequality that is still to be solved, such as 2x + 1 > 7 for x > 3. It counts if the reference answer
+    has the same form.
 
     Known limits (remove reference answers from the data set for which they matter):
         - A percentage equals the number without the sign, and the fraction: 9% equals 9 and 0.09.
@@ -266,7 +274,10 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
             return "wrong"
         if isinstance(expected_value, Rational) and not expected_value.is_integer:
             answer = read_decimal_comma(answer)
-        values = _within(soft_limit, _values, _within(soft_limit, with_parameter, answer, expected))
+        answer = _within(soft_limit, with_parameter, answer, expected)
+        if _within(soft_limit, _has_operation, answer) and not _has_operation(expected):
+            return "wrong"  # the parser would do the work
+        values = _within(soft_limit, _values, answer)
         status_if_raised = "wrong"
         return "ok" if any(_within(soft_limit, equal, expected_value, value) for value in values) else "wrong"
     except _TooSlowError:
@@ -321,6 +332,13 @@ def _value(answer: str) -> Value:
         if not equals or not _NAME.fullmatch(name) or "=" in value:
             raise
         return parse_latex(value)
+
+
+def _has_operation(answer: str) -> bool:
+    r"""Whether an answer leaves an operation to the reader, such as `\int_0^1 x dx`, `\gcd(12, 18)` or `2^9 \mod 7`."""
+    last_side = split(normalise(answer), "=")[-1]
+    is_remainder = (match[1] is None or int(match[1]) >= int(match[2]) for match in _REMAINDER.finditer(last_side))
+    return _OPERATION.search(last_side) is not None or any(is_remainder)
 
 
 class _TooSlowError(BaseException):  # sympy catches every Exception in many places

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
 
 # ---------------------------------------------------------------------------------------------------------------------
 # characters
@@ -906,6 +907,7 @@ def read_decimal_comma(text: str) -> str:
 _STEPS = (_letters, _statements, _circled, _unicode, _unit_vectors, _decoration, _code, _words, _numbers, _imaginary)
 
 
+@lru_cache(maxsize=1024)  # the completions of one prompt share the reference answer
 def normalise(text: str) -> str:
     r"""LaTeX of an answer, without decoration, units and spellings that the parser misreads.
 
