@@ -405,8 +405,10 @@ def _is_contradiction(value: Value) -> bool:
     return False
 
 
-def is_rounding(value: Value, rounded: Value) -> bool:
+def is_rounding(value: Value, rounded: Value, unit: Value = 1) -> bool:
     """Whether `rounded` is a decimal number or a percentage, and `value` or the last side of it becomes it by rounding.
+
+    The value is multiplied by `unit` first.
 
     >>> is_rounding(parse_latex(r"\\frac{2}{3}"), parse_latex("0.67")), is_rounding(parse_latex("9"), parse_latex("8"))
     (True, False)
@@ -419,7 +421,7 @@ def is_rounding(value: Value, rounded: Value) -> bool:
     if value is None or not isinstance(rounded, Rational):
         return False
     digits = next((digits for digits in range(20) if 10**digits % rounded.q == 0), None)
-    return digits is not None and bool(abs((value - rounded).evalf(30)) * 10**digits * 2 <= 1)
+    return digits is not None and bool(abs((value * unit - rounded).evalf(30)) * 10**digits * 2 <= 1)
 
 
 def _percentage(value: Value) -> Value | None:

@@ -13,9 +13,10 @@ import re
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
-from sympy import Rational
+from sympy import Rational, pi
 
 from ..shared.batch import Completion, completion_text, reference_text, report
 from ..shared.boxed import MAX_ANSWER, boxed, has_box, last_boxed
@@ -30,6 +31,7 @@ from .normalise import (
     read_decimal_comma,
     read_letters,
     read_modulus,
+    undecorated,
     with_parameter,
     with_separators,
 )
@@ -38,11 +40,15 @@ from .plain_numbers import other_spellings, parse_number
 SOFT_LIMIT = 1.0  # seconds of CPU time for each of three steps: read the reference answer, read the answer, compare
 
 _NAMED = re.compile(r"\banswer\b", re.IGNORECASE)  # the completion names its answer, but outside a box
-_EMPTY_OR_VARIABLE = re.compile(r"[\s$]*[A-Za-z]?\s*")
+_EMPTY_OR_NAME = re.compile(
+    r"[\s$=]*(?:\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega|rho|sigma)(?![A-Za-z])|(?:m ?)?\\angle ?[A-Z]{1,3}"
+    r"|[A-Z]{2}|[A-Za-z])?\s*(?:_\s*(?:\w|\{[^{}]*\})|\([A-Za-z]\))?\s*"
+)
 _NAME = re.compile(r"(?=.*[A-Za-z])(?!.*\\[lgn]e(?![A-Za-z]))[^<>]*")  # of what an answer gives the value of
 _ABOUT_IN_WORDS = r"(?:\\text\{\s*)?(?:or )?\b(?:approximately|about|approx\.?)\s*\}?(?=\s*(?:[-\d$\\]|\.\d))"
 _ABOUT = rf"(?:\\approx(?![A-Za-z])|≈|{_ABOUT_IN_WORDS})"
 _APPROXIMATELY = re.compile(_ABOUT)
+_DEGREES = re.compile(r"\\circ|\bdegrees?\b")
 _ROUNDED_IN_PARENTHESES = re.compile(  # 3/8 (or 0.375)
     rf"(?:\\ |\\text\{{|\s)*\((?:{_ABOUT}|=|(?:\\text\{{\s*)?or\b\s*\}}?)\s*"
     r"([-\d.,]+(?:\\?%)?)\s*(?:\\text\{\)\}|\)\s*\}?)$"
@@ -88,6 +94,7 @@ class Math:
     0.333333 does not equal 1/3, and 3.14 does not equal pi. Two numbers that are no fractions are equal if they agree
     to 1,000 digits. An interval equals the inequality with the same solutions. A multiple-choice letter equals the same
     letter with its text. In `\frac13 \approx 0.33` both numbers are answers, if the second is a rounding of the first.
+    Either number equals such a reference answer.
     An equation of different numbers, such as 9 = 8, is wrong. An answer that repeats the problem is wrong: an integral,
     sum, product, limit, derivative, determinant, remainder, gcd, lcm, maximum or minimum without its result, and an
     equation or inequality that is still to be solved, such as 2x + 1 > 7 for x > 3. It counts if the reference answer
@@ -268,18 +275,18 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
         moduli = read_modulus(expected), read_modulus(answer)
         if None not in moduli and moduli[0] != moduli[1]:
             return "wrong"
-        expected_value = _within(soft_limit, _value, expected)
+        expected_values = _within(soft_limit, _values, expected)
         status_if_raised = "unparsed"
         if _within(soft_limit, is_closed_at_infinity, answer) and not is_closed_at_infinity(expected):
             return "wrong"
-        if isinstance(expected_value, Rational) and not expected_value.is_integer:
+        if isinstance(expected_values[0], Rational) and not expected_values[0].is_integer:
             answer = read_decimal_comma(answer)
         answer = _within(soft_limit, with_parameter, answer, expected)
         if _within(soft_limit, _has_operation, answer) and not _has_operation(expected):
             return "wrong"  # the parser would do the work
-        values = _within(soft_limit, _values, answer)
+        pairs = list(product(expected_values, _within(soft_limit, _values, answer, True)))
         status_if_raised = "wrong"
-        return "ok" if any(_within(soft_limit, equal, expected_value, value) for value in values) else "wrong"
+        return "ok" if any(_within(soft_limit, equal, *pair) for pair in pairs) else "wrong"
     except _TooSlowError:
         return "no_gold" if status_if_raised == "no_gold" else "timeout"
     except MemoryError:
@@ -307,19 +314,27 @@ def _read(reference: str) -> str:
     if choice and choice[0].isupper():
         return choice[0]
     try:
-        return str(_within(SOFT_LIMIT, _value, answer))
+        return " or ".join(map(str, _within(SOFT_LIMIT, _values, answer)))
     except (_TooSlowError, Exception):
         return "no_gold"
 
 
-def _values(answer: str) -> list[Value]:
-    r"""The value of an answer. Of an answer such as `\frac13 \approx 0.33`, the value and its rounding."""
-    answer = _ROUNDED_IN_PARENTHESES.sub(r"\\approx \1", answer)
-    parts = [part for part in _APPROXIMATELY.split(answer) if not _EMPTY_OR_VARIABLE.fullmatch(part)]
-    values = list(map(_value, parts or [answer]))
-    if not all(is_rounding(values[0], value) for value in values[1:]):
-        raise ValueError(f"{answer!r} has a number that is not the rounding of the first one.")
-    return values
+def _values(answer: str, check_rounding: bool = False) -> list[Value]:
+    r"""The value of an answer. Of an answer such as `\frac13 \approx 0.33`, the value and its rounding.
+
+    Args:
+        answer: The answer.
+        check_rounding: Raise `ValueError` if a number is not the rounding of the first one.
+    """
+    parts = [answer]
+    if _APPROXIMATELY.search(rounded := _ROUNDED_IN_PARENTHESES.sub(r"\\approx \1", answer)):
+        parts = [part for part in _APPROXIMATELY.split(undecorated(rounded)) if not _EMPTY_OR_NAME.fullmatch(part)]
+    first, *others = map(_value, parts or [answer])
+    for part, value in zip(parts[1:], others, strict=True):
+        in_degrees = _DEGREES.search(part) and is_rounding(first, value, 180 / pi)
+        if check_rounding and not in_degrees and not is_rounding(first, value):
+            raise ValueError(f"{answer!r} has a number that is not the rounding of the first one.")
+    return [first, *others]
 
 
 def _value(answer: str) -> Value:

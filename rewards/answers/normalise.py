@@ -573,8 +573,13 @@ _OPEN_END = re.compile(r"(?:[-+*/=<>,;:^_(\[]|\\(?:cdot|times|pm|le|ge|ne|in|cup
 _SHORT_UNITS = frozenset(
     """
     cm mm km dm nm cms ft in yd mi kg mg lb oz ml mL dl cl sq cu cent cents am pm AM PM hr hrs yr yrs deg fps mps
-    ms ns Hz MHz GHz kW MW kJ kN kV Pa dB eV mA MB GB TB amp amps hp qt pt pts egg ace aces ant ants app apps bee art
+    ms ns Hz kHz MHz GHz kW MW kJ kN kV Pa kPa MPa hPa dB eV keV MeV GeV mA mAh Wh kWh mmHg MB GB TB Mbps kbps
+    amp amps hp qt pt pts sqft sqm rpm mph kph mpg bpm bps ppm tsp tbsp pcs pkgs kgs gms kms mls yds ltr ltrs wks mths
+    egg ace aces ant ants app apps bee art
     """.split()
+)
+_WORD_SHAPE = re.compile(
+    r"(?=.*[aeiouAEIOU]|[^xz]*[yY][^xz]*$|.*[^\x00-\x7f])(?:[^\W\d_][^\W\d_A-Z]+|[A-Z]+|[A-Z][a-z]+[A-Z][a-z]{2,})"
 )
 _FIRST_WORDS = frozenset("of on a an is each all".split())
 _CONNECTIVES = frozenset("and or mod if for where union".split())
@@ -631,14 +636,15 @@ def is_word(letters: str) -> bool:
     """Whether letters are a word, not a product of variables.
 
     Products of variables are written in alphabetical order, such as `xyz` and `abc`. Few words are, and most of these
-    repeat a letter, such as `eggs`, or have a vowel between consonants, such as `chips`.
+    repeat a letter, such as `eggs`, or have a vowel between consonants, such as `chips`. A word has a vowel, and a
+    capital only before its small letters: `mgh` and `nRT` are products.
 
-    >>> [is_word(letters) for letters in ("apples", "cm", "xyz", "ab", "or")]
-    [True, True, False, False, False]
+    >>> [is_word(letters) for letters in ("apples", "cm", "xyz", "ab", "or", "mgh")]
+    [True, True, False, False, False, False]
     """
     if letters in _SHORT_UNITS:
         return True
-    if len(letters) < 3 or letters in _CONNECTIVES:
+    if len(letters) < 3 or letters in _CONNECTIVES or not _WORD_SHAPE.fullmatch(letters):
         return False
     letters = letters.lower()
     return (
@@ -812,9 +818,18 @@ def read_letters(text: str) -> tuple[set[str], bool] | None:
     return set(re.findall("[A-Z]", plain)), is_joined
 
 
+def undecorated(text: str) -> str:
+    r"""An answer without delimiters and fonts, which may surround all of it.
+
+    >>> undecorated(r"$\mathbf{x ≈ 5}$.")
+    'x \\approx  5'
+    """
+    return _decoration(_unicode(text))
+
+
 def read_modulus(text: str) -> int | None:
     r"""The modulus at the end of an answer, such as 7 in `x \equiv 3 \pmod{7}`; None if there is none."""
-    match = _MODULUS.search(_decoration(text)) if "mod" in text else None
+    match = _MODULUS.search(undecorated(text)) if "mod" in text else None
     return int(next(filter(None, match.groups()))) if match else None
 
 
@@ -847,7 +862,7 @@ def with_parameter(text: str, reference: str) -> str:
 
 
 def _parameter(text: str) -> str | None:
-    match = _PARAMETER.search(_blackboard(_decoration(_unicode(text))))
+    match = _PARAMETER.search(_blackboard(undecorated(text)))
     return match and (match[1] or match[3])
 
 

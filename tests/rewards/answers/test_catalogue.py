@@ -247,6 +247,26 @@ A: 5, B: 7
     + \text{星期一}
 7
     + x = 7 \text{ is the answer}
+2 mgh
+    + 2mgh | 2\,mgh | 2 m g h | mgh\cdot2
+    - 2 | 2mg | mgh
+2
+    - 2 mgh | 2 nRT | 2 kxy
+12
+    + 12 mph | 12 kWh | 12 gyms | 12 USD | 12 rpm
+mgh
+    + hgm | m g h
+\text{McDonald}
+    + McDonald
+\theta=\tan^{-1}(3/4)\approx 36.87^\circ
+    + \tan^{-1}(3/4) | 36.87^\circ | \theta \approx 36.87° | \theta = \arctan\frac34 \approx 36.87^\circ
+    - 37^\circ | \theta = \arctan\frac43 \approx 53.13^\circ
+\sqrt{2}\approx 1.414
+    + \sqrt2 | 1.414 | \sqrt{2} \approx 1.41 | \mathbf{\sqrt2 \approx 1.4142}
+    - 1.41 | \sqrt3 \approx 1.414
+36.87
+    + \theta = \arctan\frac34 \approx 36.87^\circ | AB \approx 36.87 | \angle ABC \approx 36.87^\circ
+    - \theta = \arctan\frac34 \approx 0.6435 | \theta = \arctan\frac43 \approx 36.87^\circ
 """
 
 # An answer that repeats the problem has not solved it.
@@ -304,5 +324,5 @@ def test_every_answer_of_the_catalogue_is_graded_as_a_person_would(math, catalog
 
 
 def test_every_reference_answer_of_the_catalogue_passes_the_check(math):
-    references = list(read_catalogue())
+    references = [*read_catalogue(), r"\sqrt{2}\approx 1.414", r"x = \frac13 \approx 0.33"]
     assert math.check_references(references) == ["ok"] * len(references)
