@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, normalize_latex
@@ -397,11 +397,14 @@ def _point(value: Value) -> Value:
 
 def _is_contradiction(value: Value) -> bool:
     """Whether a value is an equation of numbers that are neither equal nor a number and its rounding, such as 9 = 8."""
-    for equation in value._unsorted_args if isinstance(value, And) else (value,):
-        if isinstance(equation, Equality):
-            sides = _constant(equation.lhs), _constant(equation.rhs)
-            if None not in sides and not _same_number(*sides) and not is_rounding(*sides):
-                return True
+    equations = [
+        part for part in (value._unsorted_args if isinstance(value, And) else (value,)) if isinstance(part, Equality)
+    ]
+    is_chain = all(one.rhs == next_one.lhs for one, next_one in pairwise(equations))  # 9 = x = 8
+    for sides in [[side for one in equations for side in one.args]] if is_chain else [one.args for one in equations]:
+        numbers = [number for number in map(_constant, sides) if number is not None]
+        if any(not _same_number(numbers[0], other) and not is_rounding(numbers[0], other) for other in numbers[1:]):
+            return True
     return False
 
 

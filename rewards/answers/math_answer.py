@@ -25,7 +25,9 @@ from ..shared.references import extraction_hint
 from ..shared.workers import Workers
 from .equality import Value, equal, is_rounding, parse_latex, split
 from .normalise import (
+    are_opposite,
     is_closed_at_infinity,
+    letters_in_order,
     normalise,
     read_choice,
     read_decimal_comma,
@@ -262,6 +264,13 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
         letters = read_letters(expected), read_letters(answer)
         if letters[0] and letters[1] and letters[0][1] != letters[1][1]:
             return "ok" if letters[0][0] == letters[1][0] else "wrong"
+        if (
+            letters[0]
+            and letters[1]
+            and not letters[0][1]
+            and (order := letters_in_order(expected)) != "".join(sorted(order))
+        ):
+            return "ok" if letters_in_order(answer) == order else "wrong"
         choice, chosen = read_choice(expected), read_choice(answer)
         if choice and choice[0].isupper():
             if chosen:
@@ -272,6 +281,8 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
         expected, answer = with_separators(expected, answer), with_separators(answer, expected)
         if expected.lstrip("$ ").startswith("("):
             answer = _POINT_NAME.sub("", answer)
+        if are_opposite(expected, answer):
+            return "wrong"
         moduli = read_modulus(expected), read_modulus(answer)
         if None not in moduli and moduli[0] != moduli[1]:
             return "wrong"
@@ -314,9 +325,13 @@ def _read(reference: str) -> str:
     if choice and choice[0].isupper():
         return choice[0]
     try:
-        return " or ".join(map(str, _within(SOFT_LIMIT, _values, answer)))
+        values = _within(SOFT_LIMIT, _values, answer)
     except (_TooSlowError, Exception):
         return "no_gold"
+    try:
+        return " or ".join(map(str, values))
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return normalise(answer)
 
 
 def _values(answer: str, check_rounding: bool = False) -> list[Value]:

@@ -28,7 +28,8 @@ _TABLE = r"""
     √ \sqrt  ∛ \sqrt[3]  ∜ \sqrt[4]  ° ^\circ  º ^\circ  ⌊ \lfloor  ⌋ \rfloor  ⌈ \lceil  ⌉ \rceil  π \pi  θ \theta
     α \alpha  β \beta  ℝ \mathbb{R}  ℤ \mathbb{Z}  ℕ \mathbb{N}  ℚ \mathbb{Q}  ℂ \mathbb{C}  ’ '  ′ '
     γ \gamma  δ \delta  ε \epsilon  λ \lambda  μ \mu  ρ \rho  σ \sigma  τ \tau  φ \phi  ϕ \phi  ω \omega  Δ \Delta
-    Ω \Omega  ℏ \hbar  ⟨ (  ⟩ )  — -  ∣ |  ∴ \therefore  → \to  ‘ '  ˚ ^\circ  “ "  ” "  。 .  、 ,
+    Ω \Omega  ∠ \angle  △ \triangle  ℏ \hbar  ⟨ (  ⟩ )  — -  ∣ |
+    ∴ \therefore  → \to  ‘ '  ˚ ^\circ  “ "  ” "  。 .  、 ,
 """.split()
 _COMMANDS = dict(zip(_TABLE[::2], _TABLE[1::2], strict=True))
 _SPACES = re.compile("[\u00a0\u2002-\u200a\u202f]")  # among them the thin spaces between thousands
@@ -144,7 +145,7 @@ _SYSTEM = re.compile(  # a brace before lines
     r"\\left\s*\\\{\s*\\begin\s*\{(aligned|array|gathered|matrix)\}(?:\{[lcr]*\})?(.*?)\\end\s*\{\1\}\s*\\right\s*\.",
     re.DOTALL,
 )
-_TEXT_COMMA = re.compile(r"\\text\s*\{\s*([,;]\s*)\}")
+_TEXT_COMMA = re.compile(r"\\text\s*\{\s*([,;:]\s*)\}")
 _MATH_FONT = re.compile(
     r"\\(?:math(?:bf|it|sf|tt|cal|frak|normal|ord|op)|boldsymbol|pmb|bm|underline|ensuremath|fbox|framebox|boxed"
     rf"|(?:textcolor|colorbox|fcolorbox\s*{_COLOUR_MODEL}\{{[^{{}}]*\}})\s*{_COLOUR_MODEL}\{{[^{{}}]*\}})\s*(?=\{{)"
@@ -265,6 +266,7 @@ _SIDE_BY_SIDE = re.compile(r"(?<=\d) +(?=\d)")
 _DOT_THOUSANDS = re.compile(r"-?\d{1,3}(?:\.\d{3})+,\d+|-?\d{1,3}(?:\.\d{3}){2,}")  # perhaps with a decimal comma
 _TO = re.compile(r"(?<=\d) ?(?:\\text\{ ?to ?\}|to) ?(?=\d)")
 _RATIO = re.compile(r"\d+(?: ?: ?\d+){2,}")
+_RATIO_OF_FORMULAS = re.compile(r"(?!.*\\text)(?=.*\\)[^:=,()]+(?::[^:=,()]+){2,}")
 _EXPONENT = re.compile(r"(?<![A-Za-z\\_^])(\d+(?:\.\d*)?|\.\d+)[eE]\{?([+-]?\d+)\}?(?![\w.])")
 _REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))|\((\d+)\)(?![\^(\w]))")
 _DOTS = re.compile(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?")  # over the first and the last repeated digit
@@ -276,6 +278,10 @@ _DECIMAL_POINT_FIRST = re.compile(r"(?<![\d.])\.(?=\d)")
 def _numbers(text: str) -> str:
     """Join thousands, and write exponents, repeating decimals and mixed numbers as LaTeX."""
     text = _TO.sub(":", text)
+    if _RATIO_OF_FORMULAS.fullmatch(text):
+        first, *others = (f"{{{part.strip()}}}" for part in text.split(":"))
+        fractions = (rf"\frac{part}{first}" for part in others)
+        return f"({', '.join(fractions)})"
     if _RATIO.fullmatch(text):
         parts = [int(part) for part in text.split(":")]
         return rf"\text{{{':'.join(str(part // max(1, math.gcd(*parts))) for part in parts)}}}"
@@ -394,6 +400,21 @@ _PARAMETER = re.compile(
     r"|(?:\\text\{ ?(?:for|where|with) ?(?:any|all|some)? ?\})?"
     rf" ?(\()? ?([a-z]) ?(?:{_INTEGER}) ?(?(2)\)))$"
 )
+_NAMED_FUNCTION = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?'* ?\( ?([a-z]) ?\) ?=")
+_FOR = (
+    r"\\text\{ ?,? ?(?:for|where|when|if|with|provided|assuming|given)"
+    r"(?: (?:that|all|any|every|real|positive|integers?|numbers?))* ?\}|\bfor\b"
+)
+_COMPARED = r"(?:\\(?:[lgn]e|in)(?![A-Za-z])|[<>])"
+_CONDITION = (  # x \ne 1, 0 < x < 5, or x \in [0,1]
+    rf" ?(?:-?[\d.]+ ?{_COMPARED} ?)?[a-z] ?{_COMPARED} ?"
+    r"(?:[(\[][^()\[\]]*[)\]]|(?:[^\w,;()\[\]=<>]|\d|\\(?!text)[A-Za-z]+)+)"
+)
+_BETWEEN_CONDITIONS = r"(?:[,;]|\\text\{ ?(?:and|or) ?\}|\b(?:and|or)\b)"
+_CONDITIONS = re.compile(
+    rf"(?P<main>[^<>]+?) ?(?:[,;] ?(?:{_FOR})?|{_FOR}|(?P<open>\()(?:{_FOR})?)"
+    rf"(?P<rest>{_CONDITION}(?:{_BETWEEN_CONDITIONS}{_CONDITION})*)(?(open)\)) ?"
+)
 _ARGUMENT = re.compile(r" *(?:(\d)|([A-Za-z])|(\\[A-Za-z]+))")
 
 
@@ -414,7 +435,7 @@ def _code(text: str) -> str:
     text = _REALS.sub("", _BUILDER.sub(r"\2", text))
     if match := _NOT_EQUAL.fullmatch(text):
         text = ", ".join(rf"{match[1]} \ne {value}" for value in _values(match[2]))
-    text = _PARAMETER.sub("", text)
+    text = _without_conditions(_PARAMETER.sub("", text))
     text = _SEMICOLON.sub(r"\1,\2", text) if "[" in text or "]" in text else text
     text = _OPEN_INTERVAL.sub(_open_interval, text)
     text = _UNION.sub(r"\\cup ", text)
@@ -450,6 +471,16 @@ def _values(text: str) -> list[str]:
     r"""The values of a list, with `\pm a` as two."""
     parts = [part.strip() for part in _NEXT_VALUE.split(text)]
     return [value for part in parts for value in ([part[3:], f"-{part[3:]}"] if part.startswith(r"\pm") else [part])]
+
+
+def _without_conditions(text: str) -> str:
+    r"""An expression without the conditions on its variables, such as `\frac1x` of `\frac1x, x \ne 0`."""
+    match = _CONDITIONS.fullmatch(text)
+    if match is None or re.search(rf"{_COMPARED}|\\begin", match["main"]):
+        return text
+    letters = set(re.findall(rf"([a-z]) ?{_COMPARED}", match["rest"]))
+    is_about_main = all(re.search(rf"(?<![A-Za-z\\]){letter}(?![a-z])", match["main"]) for letter in letters)
+    return match["main"] if is_about_main else text
 
 
 def _blackboard(text: str) -> str:
@@ -548,7 +579,7 @@ _NEXT = r"(?= ?(?:[,;)\]]|\\\}|(?:\\text\{ ?)?\b(?:and|or)\b ?\}? ?[-+\d\\.]))" 
 _LISTED_UNIT = re.compile(rf"(?<=[\d}}]) ?(?:\\text\{{([^{{}}]*)\}}|(?<= )({_LETTER}+))(?: ?{_UNIT_POWER})?{_NEXT}")
 _UNIT_AND = re.compile(r"(?<=[\d}]) ?\\text\{ ?([^{}\d]+) (and|or) ?\}(?= ?[-+\d\\.])")  # 3\text{ cm and }4\text{ cm}
 _TRAILING_WORDS = re.compile(
-    rf"(?:(?<=[\d}})!])|(?<=\\pi)) ({_LETTER}+(?:\.?[ /-]{_LETTER}+)*)(?:\^ ?\{{?-?[1-9]\}}?)?$"
+    rf"(?:(?<=[\d}})!%])|(?<=\\pi)) ({_LETTER}+(?:\.?[ /-]{_LETTER}+)*)(?:\^ ?\{{?-?[1-9]\}}?)?$"
 )
 _UNIT_IN_PARENTHESES = re.compile(rf"(?<=\d) ?\( ?(\\text\{{[^{{}}]*\}}(?: ?{_UNIT_POWER})?) ?\)$")
 _COMMAND_UNIT = re.compile(
@@ -583,9 +614,10 @@ _WORD_SHAPE = re.compile(
 )
 _FIRST_WORDS = frozenset("of on a an is each all".split())
 _CONNECTIVES = frozenset("and or mod if for where union".split())
+_AMOUNT = "increase|decrease|rise|reduction|profit|gain|loss|discount|total|maximum|minimum|average|mean"
 _LABEL = re.compile(
     rf"^(?:\\text\{{(?:[^{{}}]*(?:[:=]|(?<!\bnot)\bis|\bare|{_ANSWER_IS})|(?i: ?about| ?approximately)) ?\}}(?: ?[:=])?"
-    rf"|[A-Za-z]_\{{1, ?2\}} ?=|{_ANSWER_IS}[:=]?) ?(?=.)"
+    rf"|\\text\{{ ?(?:[Aa]n? )?(?:{_AMOUNT}) of ?\}}|[A-Za-z]_\{{1, ?2\}} ?=|{_ANSWER_IS}[:=]?) ?(?=.)"
     r"|^(?:[A-Za-z]{3,}(?: [A-Za-z]+)*:|\\?#|(?:\\text\{ ?)?(?:[Ee]xactly|[Oo]nly|[Dd]ay|[Pp]age|[Ww]eek) ?\}?) ?"
     r"(?=[-\d\\]|\\?\$)"
 )
@@ -601,6 +633,7 @@ _POINT_NAMES = re.compile(
     r"\( ?(?:[a-z]|\\[a-z]+)(?: ?, ?(?:[a-z]|\\[a-z]+))+ ?\) ?= ?(?=\()|^[ABD-Z] ?(?=\([^()]+,[^()]+\)$)"
 )
 _TRANSPOSED = re.compile(r"^(\([^()]+,[^()]+\)) ?\^ ?\{? ?(?:T|\\top|\\intercal) ?\}?$")
+_ANGLE_NAME = re.compile(r"(?:\bm ?)?\\angle ?\{? ?([A-Z]) ?([A-Z]) ?([A-Z]) ?\}?(?![A-Za-z])")
 _NEGATIVE = re.compile(r"^(?:\\text\{ ?(?:negative|minus) ?\}|(?:[Nn]egative|[Mm]inus)) ?(?=\d|\\infty)")
 _CLOCK = re.compile(
     r"(?:\\text\{ ?)?(\d{1,2}(?::\d\d)?) ?(?:\} ?)?(?:\\text\{ ?)?([ap])\.? ?m\.?(?: ?\})?", re.IGNORECASE
@@ -616,20 +649,38 @@ _MEASURE = (
     r"\d+(?:\.\d+)? ?(?:hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|days?|weeks?|months?|years?|feet|foot|ft"
     r"|inch(?:es)?|in|pounds?|lbs?|ounces?|oz|dollars?|cents?)\.?"
 )
+_REMAINDER = re.compile(r"(\d+),? ?(?:with )?(?:a )?(?:R|r|rem\.?|remainder)(?: of)? ?(\d+)")
+_OUT_OF = re.compile(r"(\d+) (?:out of|in) (\d+)")  # a probability
 _UNIT_NAMES = {"lb": "p", "lbs": "p"}  # other units are named by their first letter
 _MEASURES = re.compile(rf"{_MEASURE}(?:,? ?(?:and )?{_MEASURE})+")
 _NAMES = {"allrealnumbers": r"\mathbb{R}", "allreals": r"\mathbb{R}", "allintegers": r"\mathbb{Z}"}
-_NO_SOLUTION = (
-    "nosolution nosolutions norealsolution norealsolutions thereisnosolution therearenosolutions 无解".split()
+_NO_SOLUTION = re.compile(
+    r"(?:thereis|thereare|(?:the)?(?:equation|inequality|system)has)?no(?:real)?(?:solution|root)s?(?:exists?)?|无解"
 )
-_NAMES |= {**dict.fromkeys(("emptyset", *_NO_SOLUTION), r"\emptyset"), "infinity": r"\infty"}
+_NAMES |= {"emptyset": r"\emptyset", "infinity": r"\infty"}
 _NAMES["doesnotexist"] = r"\text{dne}"
 _WHOLE_TEXT = re.compile(r"\\text\{ ?([^{}]*) ?\}")
 _WHOLE_TEXT_WITH_POWER = re.compile(rf"\\text\{{ ?([^{{}}]*[A-Za-z]) ?\}} ?{_UNIT_POWER}")
-_WORDS_BETWEEN = re.compile(r"\d[\d.]*(?: ?\\text\{(?! ?(?:and|or)\b)[A-Za-z ]+\} ?\d[\d.]*)+")  # 5\text{ remainder }2
+_BEFORE_NUMBER = re.compile(  # nothing, or as in `There are 15 apples` and `a 25% increase`
+    r"(?:(?!.*\b(?:not?|never|or|[Ii]f)\b)[A-Z][A-Za-z ]* (?:is|are|was|were|has|have|had|needs?|takes?|costs?|gets?) "
+    rf"|[Aa]n? |(?:[Aa]n? )?(?:{_AMOUNT}) of )?(?=[-+(.]*\d)"
+)
+_WORDS_BETWEEN = re.compile(
+    r"\d[\d.]*(?: ?\\text\{(?! ?(?:and|or|to)\b)[A-Za-z ]+\} ?\d[\d.]*)+"
+)  # 5\text{ remainder }2
 _OF_A_VARIABLE = re.compile(r" ?(?:is|are|even|odd|prime)\b")  # n \text{ is odd}
 _WORD_SEPARATOR = re.compile(r" *(?:,? and|[,;]) +")
-_PHRASE = re.compile(rf"(?:(?:[Aa]n?|[Tt]he) (?=[A-Za-z-]{{3}}))?({_LETTER}+(?:[ '-]{_LETTER}+)*)")
+_ALL = re.compile("^all (?:of )?(?:the )?")
+_VERDICTS = frozenset(("true", "false", "yes", "no"))
+_YES_OR_NO = re.compile(  # a yes or no with a reason
+    r"(?:\\text\{ ?)?\b(?:(yes)(?!.*\b(?:yes|no|not|but|or|maybe)\b)|(no)(?!.*\b(?:yes|no|but|or|maybe)\b))"
+    r" ?\}?(?:[,;:]|\.(?= [A-Za-z])) ?.*[A-Za-z].*",
+    re.IGNORECASE,
+)
+_PHRASE = re.compile(
+    rf"(?:(?:[Ii]t is|[Oo]n|[Ii]n|[Aa]t) (?=[A-Z]))?(?:(?:[Aa]n?|[Tt]he) (?=[A-Za-z-]{{3}}))?"
+    rf"({_LETTER}+(?:[ '-]{_LETTER}+)*?)(?<!not)(?: (?:always )?wins| (?:will|can) win| has a winning strategy)?"
+)
 
 
 def is_word(letters: str) -> bool:
@@ -644,7 +695,9 @@ def is_word(letters: str) -> bool:
     """
     if letters in _SHORT_UNITS:
         return True
-    if len(letters) < 3 or letters in _CONNECTIVES or not _WORD_SHAPE.fullmatch(letters):
+    if len(letters) < 3 or letters in _CONNECTIVES:
+        return False
+    if not any(_WORD_SHAPE.fullmatch(part) or part in _SHORT_UNITS for part in re.split(r"[\W\d_]+", letters)):
         return False
     letters = letters.lower()
     return (
@@ -655,11 +708,13 @@ def is_word(letters: str) -> bool:
 
 def _words(text: str) -> str:
     """Drop degrees, units and words after a number, and write an answer of words as one `\\text`."""
+    if match := _YES_OR_NO.fullmatch(text):
+        return rf"\text{{{(match[1] or match[2]).lower()}}}"
     if match := _CLOCK.fullmatch(text):
         return rf"{match[1]}\text{{{match[2].lower()}m}}"
     if re.fullmatch(_FOREIGN, text):
         return _phrase(text)
-    text = _FOREIGN_OR.sub(r" \\text{ or } ", text)
+    text = _ANGLE_NAME.sub(_angle_name, _FOREIGN_OR.sub(r" \\text{ or } ", text))
     text = _ANGLE.sub(r"\1(\\frac{\3\\pi}{180})", text)
     if match := _MINUTES.fullmatch(text):
         sign, degrees, minutes, seconds = match.groups()
@@ -671,14 +726,20 @@ def _words(text: str) -> str:
     text = _FUNCTION_NAME.sub("", _ALL_NUMBERS.sub("", text))
     text = _TRANSPOSED.sub(r"\1", _POINT_NAMES.sub("", text))
     plain = re.sub(" +", " ", re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)).strip()
+    if match := _REMAINDER.fullmatch(plain):
+        return rf"\text{{{match[1]}remainder{match[2]}}}"
+    if match := _OUT_OF.fullmatch(plain):
+        return rf"\frac{{{match[1]}}}{{{match[2]}}}"
     if _MEASURES.fullmatch(plain) and re.search("[a-z]{2}", plain):
         measures = re.findall(r"(\d[\d.]*) ?([a-z]+)", plain)
         return rf"\text{{{''.join(number + _UNIT_NAMES.get(unit, unit[0]) for number, unit in measures)}}}"
     if match := _DATE.fullmatch(plain):
         return rf"\text{{{(match['m'] or match['n']).lower()[:3]}{match['d'] or match['e']}{match['y'] or ''}}}"
     whole = _WHOLE_TEXT.fullmatch(text) or _WHOLE_TEXT_WITH_POWER.fullmatch(text)
-    if whole and re.match(r"[-+(.]*\d", whole[1]):
-        text = whole[1].strip().rstrip(" .")
+    sentence = whole[1] if whole else text
+    start = _BEFORE_NUMBER.match(sentence)
+    if start and (whole or start[0]):
+        text = sentence[start.end() :].strip().rstrip(" .")
     text = _SCALE.sub(lambda match: rf"\cdot {_SCALES[match[2]]}{match[1] or ''}", text)
     text = _COMMAND_UNIT.sub("", _UNIT_IN_PARENTHESES.sub(r" \1", text))
     text = _COMPOUND_UNIT.sub("", _UNIT_FRACTION.sub("", _MODULUS.sub("", _ORDINAL.sub("", text))))
@@ -706,6 +767,8 @@ def _words(text: str) -> str:
         return str(number)
     match = _PHRASE.fullmatch(letters)
     parts = _WORD_SEPARATOR.split(letters)
+    if len(parts) > 1 and {part.lower() for part in parts} <= _VERDICTS:  # one for each statement
+        return rf"\text{{{''.join(parts).lower()}}}"
     if len(parts) > 1 and all(_PHRASE.fullmatch(part) and is_word(part) for part in parts):
         return ", ".join(map(_phrase, parts))
     if match and (
@@ -715,11 +778,19 @@ def _words(text: str) -> str:
     return text
 
 
+def _angle_name(match: re.Match[str]) -> str:
+    """The name of an angle, which is the same from both sides: the letter in the middle counts."""
+    first, vertex, last = match.groups()
+    return rf"\text{{angle{min(first, last)}{vertex}{max(first, last)}}}"
+
+
 def _phrase(letters: str) -> str:
     """The symbol or number that words name, or the words as one `\\text`."""
     number = _number_in_words(letters)
-    name = re.sub(r"[\W\d_]", "", letters.lower())
-    return _NAMES.get(name, rf"\text{{{name}}}") if number is None else str(number)
+    if number is not None:
+        return str(number)
+    name, without_all = (re.sub(r"[\W\d_]", "", one) for one in (letters.lower(), _ALL.sub("", letters.lower())))
+    return r"\emptyset" if _NO_SOLUTION.fullmatch(name) else _NAMES.get(name, rf"\text{{{without_all}}}")
 
 
 def _number_in_words(letters: str) -> int | str | None:
@@ -827,12 +898,39 @@ def undecorated(text: str) -> str:
     return _decoration(_unicode(text))
 
 
+def letters_in_order(text: str) -> str:
+    """The capital letters of an answer.
+
+    >>> letters_in_order("C, A and B")
+    'CAB'
+    """
+    return "".join(re.findall("[A-Z]", _PLAIN.sub(" ", text)))
+
+
+def are_opposite(text: str, other: str) -> bool:
+    r"""Whether two answers have opposite words, which would be read as units.
+
+    >>> are_opposite("5 km north", "5 km south"), are_opposite(r"25\% \text{ rise}", r"25\% \text{ increase}")
+    (True, False)
+    """
+    first, second = ({_SYNONYMS.get(word, word) for word in _DIRECTION.findall(one.lower())} for one in (text, other))
+    return any(_OPPOSITES[word] in second - first for word in first - second)
+
+
 def read_modulus(text: str) -> int | None:
     r"""The modulus at the end of an answer, such as 7 in `x \equiv 3 \pmod{7}`; None if there is none."""
     match = _MODULUS.search(undecorated(text)) if "mod" in text else None
     return int(next(filter(None, match.groups()))) if match else None
 
 
+_SYNONYMS = dict.fromkeys(("rise", "growth", "more", "profit", "gain"), "increase")
+_SYNONYMS |= dict.fromkeys(("reduction", "drop", "less", "fewer", "loss"), "decrease")
+_PAIRS = (
+    "increase decrease north south east west left right up down above below before after clockwise counterclockwise"
+)
+_OPPOSITES = dict(zip(_PAIRS.split()[::2], _PAIRS.split()[1::2], strict=True))
+_OPPOSITES |= {second: first for first, second in _OPPOSITES.items()}
+_DIRECTION = re.compile(rf"(?<![a-z\\])({'|'.join([*_OPPOSITES, *_SYNONYMS])})(?![a-z])")
 _LIST_OF_THOUSANDS = re.compile(r"[\s$]*(\d{3}(?:,\d{3})+)[\s$.]*")
 _LIST = re.compile(r"[\s$]*\d+(?:,\s+\d+)+[\s$.]*")
 
@@ -862,8 +960,14 @@ def with_parameter(text: str, reference: str) -> str:
 
 
 def _parameter(text: str) -> str | None:
-    match = _PARAMETER.search(_blackboard(undecorated(text)))
-    return match and (match[1] or match[3])
+    """The letter of an integer, or of the argument of a function. Next to pi, a letter such as k is an integer."""
+    text = _blackboard(undecorated(text))
+    if match := _PARAMETER.search(text):
+        return match[1] or match[3]
+    if match := _NAMED_FUNCTION.match(text):
+        return match[1]
+    letters = set(re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", text.rpartition("=")[2]))
+    return letters.pop() if r"\pi" in text and len(letters) == 1 and letters <= set("klmn") else None
 
 
 def is_closed_at_infinity(text: str) -> bool:
@@ -876,9 +980,9 @@ def _letters(text: str) -> str:
     letters = read_letters(text)
     if not letters or letters[1]:
         return text
-    in_order = re.findall("[A-Z]", _PLAIN.sub(" ", text))
+    in_order = letters_in_order(text)
     if len(letters[0]) < len(in_order) or letters[0] <= {"T", "F"}:  # true or false, one for each statement
-        return rf"\text{{{''.join(in_order)}}}"
+        return rf"\text{{{in_order}}}"
     return ", ".join(sorted(letters[0]))
 
 
@@ -919,7 +1023,40 @@ def read_decimal_comma(text: str) -> str:
     return _SINGLE_COMMA.sub(r"\1\2.", text) if text.count(",") == 1 and not _BRACKET.search(text) else text
 
 
-_STEPS = (_letters, _statements, _circled, _unicode, _unit_vectors, _decoration, _code, _words, _numbers, _imaginary)
+_LABELS = ("abcde", "12345", ("i", "ii", "iii", "iv"))
+_LABEL_OF_PART = re.compile(r"(?:\\text\s*\{\s*)?(?:Part )?\((?P<label>[a-e]|[1-5]|i{1,3}|iv)\)\s*\}?")
+_BETWEEN_PARTS = r"(?:[ ,;.]|\\\\|\\text\{ ?and ?\})"
+
+
+def _parts(text: str) -> str:
+    """The answers to the parts of a question, such as `(a) 5, (b) 7`, as a point: their order counts."""
+    labels = list(_LABEL_OF_PART.finditer(text))
+    names = [label["label"] for label in labels]
+    if len(names) < 2 or labels[0].start() or not any(names == list(one[: len(names)]) for one in _LABELS):
+        return text
+    ends = [label.start() for label in labels[1:]] + [len(text)]
+    parts = [text[label.end() : end] for label, end in zip(labels, ends, strict=True)]
+    parts = [re.sub(rf"^{_BETWEEN_PARTS}+|{_BETWEEN_PARTS}+$", "", part) for part in parts]
+    return (
+        f"({', '.join(parts)})"
+        if all(re.fullmatch(r"-?[\w\\](?:[^,;]*[\w)\]}!%'])?", part) for part in parts)
+        else text
+    )
+
+
+_STEPS = (
+    _letters,
+    _statements,
+    _circled,
+    _unicode,
+    _unit_vectors,
+    _decoration,
+    _parts,
+    _code,
+    _words,
+    _numbers,
+    _imaginary,
+)
 
 
 @lru_cache(maxsize=1024)  # the completions of one prompt share the reference answer

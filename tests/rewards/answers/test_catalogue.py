@@ -267,6 +267,83 @@ mgh
 36.87
     + \theta = \arctan\frac34 \approx 36.87^\circ | AB \approx 36.87 | \angle ABC \approx 36.87^\circ
     - \theta = \arctan\frac34 \approx 0.6435 | \theta = \arctan\frac43 \approx 36.87^\circ
+\frac{x+1}{x-1}
+    + \frac{x+1}{x-1}, x \ne 1 | \frac{x+1}{x-1} \text{ for } x \neq \pm 1 | \frac{x+1}{x-1} \quad (x \ne 1)
+    - \frac{x+1}{x}, x \ne 0 | \frac{x+1}{x-1}, \frac{x}{x-1}
+\frac{x+1}{x-1}, x \ne 1
+    + \frac{x+1}{x-1}
+    - x \ne 1
+2^n
+    + a_n = 2^n\ (n \geq 1) | 2^n, 0 \le n \le 5 | 2^n \text{ for all integers } n \ge 1 | 2^n, n \in [1, 5]
+    - 2^n \text{ for } n \ge 1, 3^n \text{ for } n<1 | 2^n, n \ge m+1
+42
+    - 42, x>1 | 42 \text{ if } x>0 | 42 \text{ for } n>1, 41 \text{ for } n \le 1
+    - 41=x=42 | \text{If there are 42 apples}
+x \ge 1, y \ge 2
+    - x \ge 1
+25\%
+    + 25% increase | \text{a 25\% rise} | \text{increase of }25\% | 25\%\text{ decrease}
+25% increase
+    + 25\% | 25\% \text{ increase} | 25\% \text{ rise}
+    - 25\% \text{ decrease} | 25% loss
+5\text{ km north}
+    + 5
+    - 5\text{ km south}
+15
+    + There are 15 apples | \text{Tom has 15 apples.} | \text{The train takes 15 hours} | \text{A total of 15 students}
+    - \text{Tom has 15 or 16 apples} | \text{There are not 15 apples} | \text{There are 15 apples and 3 pears}
+\frac{5}{36}
+    + 5 out of 36 | \text{5 in 36} | 5 \text{ out of } 36
+3:4
+    + 3\text{ to }4
+    - 4\text{ to }3
+1:\sqrt{3}:2
+    + 1 : \sqrt3 : 2 | \frac12:\frac{\sqrt3}{2}:1
+    - 1:2:\sqrt3
+f(x)=2x+3
+    + f(t)=2t+3
+    - f(t)=2x+3t
+\frac{\pi}{6}+2k\pi
+    + x = \frac{\pi}{6}+2n\pi, n\in\mathbb{Z} | \frac\pi6+2\pi m
+    - \frac{\pi}{6}+n\pi | \frac{\pi}{6}+2x\pi
+\angle ABC
+    + ∠ABC | \angle{CBA}
+    - \angle ACB | ABC
+\angle ABC = 60^\circ
+    + 60^\circ | m\angle CBA = 60
+    - \angle ACB = 60^\circ
+\text{Alice}
+    + \text{Alice wins} | Alice has a winning strategy
+    - \text{Alice does not win} | \text{Bob wins}
+\text{Tuesday}
+    + It is Tuesday | \text{on Tuesday}
+    - \text{It is not Tuesday}
+\text{Yes}
+    + \text{Yes, it is prime.} | Yes, because x>1
+    - \text{Yes, no} | \text{Yes, but not always} | Yes or no | Yes, Yes
+\text{No}
+    + \text{No, it is not} | \text{No}, \text{as } n \text{ is odd}
+    - \text{No, yes}
+True, False
+    + \text{True, False}
+    - False, True
+B, A, C
+    + B, A, C | \text{B, A, C}
+    - A, B, C
+\text{no real solutions}
+    + \text{There are no real solutions} | \emptyset | \text{The equation has no real roots.}
+\text{all even integers}
+    + even integers
+(a)\ 5\ (b)\ 7
+    + 5, 7 | \text{(a) } 5, \text{(b) } 7 | (a) 5; (b) 7
+    - (a) 7, (b) 5 | (7,5) | 5
+(1) x=2; (2) x=3
+    - (1) x=3; (2) x=2
+(a)(b)
+    + ab
+7 \text{ R } 3
+    + 7 R 3 | 7 remainder 3 | 7R3
+    - 3R7 | 7
 """
 
 # An answer that repeats the problem has not solved it.

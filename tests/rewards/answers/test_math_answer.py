@@ -282,6 +282,14 @@ def test_what_the_reward_reads_in_a_time_and_a_base(shared):
     assert shared.check_references(["6:40 p.m.", "(64)_7", "b-a", "BE", "6:40"]) == ["ok"] * 5
 
 
+def test_a_reference_answer_that_python_cannot_print_passes_the_check(shared):
+    assert shared.read_references([r"\frac{2023!}{7}", r"\frac13 \approx 0.33"]) == [
+        r"\frac{2023!}{7}",
+        "1/3 or 33/100",
+    ]
+    assert shared.check_references([r"\frac{2023!}{7}"]) == ["ok"]
+
+
 def test_columns_of_unequal_length_are_refused(shared):
     with pytest.raises(ValueError):
         asyncio.run(shared(["4", "5"], solution=["4"]))

@@ -482,18 +482,20 @@ def test_a_comma_that_may_be_a_decimal_comma(text, with_point):
         (r"9+2n\pi, n \in \mathbb{Z}", r"9+2m\pi, m \in \mathbb{Z}"),
         (r"9+2n\pi \text{ for integer } n", r"9+2m\pi \text{ for integer } m"),
         (r"9+2n\pi+m, n \in \mathbb{Z}", r"9+2n\pi+m, n \in \mathbb{Z}"),  # two letters stay two
-        (r"9+2n\pi", r"9+2n\pi"),
+        (r"9+2n\pi", r"9+2m\pi"),
+        (r"9+2x\pi", r"9+2x\pi"),  # a variable
+        (r"9+2n\theta", r"9+2n\theta"),
     ],
 )
 def test_the_parameter_of_the_reference_answer(text, renamed):
     assert with_parameter(text, r"9+2m\pi, m \in ℤ") == renamed
 
 
-@pytest.mark.parametrize("letters", ["metres", "feet", "km", "oz", "cells", "film"])
+@pytest.mark.parametrize("letters", ["metres", "feet", "km", "oz", "cells", "film", "mph", "gyms", "kWh", "McDonald"])
 def test_words(letters):
     assert is_word(letters)
 
 
-@pytest.mark.parametrize("letters", ["x", "ab", "abcd", "wxyz", "xxy", "mod", "and"])
+@pytest.mark.parametrize("letters", ["x", "ab", "abcd", "wxyz", "xxy", "mod", "and", "mgh", "nRT", "kxy"])
 def test_no_words(letters):
     assert not is_word(letters)
