@@ -38,6 +38,7 @@ from .normalise import (
     with_separators,
 )
 from .plain_numbers import other_spellings, parse_number
+from .units import with_common_unit
 
 SOFT_LIMIT = 1.0  # seconds of CPU time for each of three steps: read the reference answer, read the answer, compare
 
@@ -104,8 +105,8 @@ class Math:
 
     Known limits (remove reference answers from the data set for which they matter):
         - A percentage equals the number without the sign, and the fraction: 9% equals 9 and 0.09.
-        - Units, degrees and words after a number are ignored: 5 cm equals 5 and 5 m. One letter without `\text` is a
-          variable: 5m is not 5.
+        - Units of different kinds, and a unit next to a number without one, are ignored, as are words after a number:
+          5 cm equals 5 and 5 kg, but not 5 m. One letter without `\text` is a variable: 5m is not 5.
         - A number base is ignored next to a number without one: 52_8 equals 52, but not 52_9.
         - The point (1, 2) equals the interval from 1 to 2, and the list 1, 2.
         - Only the last side of an equality is compared, unless the reference answer is an equation as well.
@@ -279,6 +280,7 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
         elif chosen:
             answer = chosen[1] or chosen[0]
         expected, answer = with_separators(expected, answer), with_separators(answer, expected)
+        expected, answer = with_common_unit(expected, answer)
         if expected.lstrip("$ ").startswith("("):
             answer = _POINT_NAME.sub("", answer)
         if are_opposite(expected, answer):
