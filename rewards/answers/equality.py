@@ -59,6 +59,7 @@ _PARSER = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none", equations=False
 )
 _OR = re.compile(r"\\text\{ ?or ?\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z])")
+_OR_OF_SYSTEMS = re.compile(rf";|{_OR.pattern}")
 _AND = re.compile(r"\\text\{ ?and ?\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![A-Za-z])")
 _LIST = re.compile(rf"[,;]|{_OR.pattern}|{_AND.pattern}")
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
@@ -149,6 +150,10 @@ def parse_latex(latex: str) -> Value:
     """
     if any(map(is_word, _FUNCTION.findall(latex))):
         raise ValueError("an unknown function, whose name would be read as a product of letters")
+    if len(solutions := _OR_OF_SYSTEMS.split(latex)) > 1 and all("," in part and "=" in part for part in solutions):
+        points = [_point(parse_latex(part)) for part in solutions]
+        if all(isinstance(point, Tuple) for point in points):
+            return FiniteSet(*points)
     for separator, combine in ((_OR, Union), (_AND, Intersection)):
         parts = separator.split(latex)
         if len(parts) > 1 and all(map(_RELATION.search, parts)) and any(map(_SOLUTIONS.search, parts)):

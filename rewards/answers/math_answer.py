@@ -357,6 +357,9 @@ def _values(answer: str, check_rounding: bool = False) -> list[Value]:
 def _value(answer: str) -> Value:
     r"""The value of an answer. If the name before its only `=` cannot be read, as in `\dim V = 3`, that of the rest."""
     latex = normalise(answer)
+    *names, last_side = split(latex, "=")
+    if len(names) == 1 and _OPERATION.search(names[0]):  # the gcd of two letters would be 1
+        return parse_latex(last_side)
     try:
         return parse_latex(latex)
     except Exception:

@@ -662,8 +662,9 @@ _NAMES["doesnotexist"] = r"\text{dne}"
 _WHOLE_TEXT = re.compile(r"\\text\{ ?([^{}]*) ?\}")
 _WHOLE_TEXT_WITH_POWER = re.compile(rf"\\text\{{ ?([^{{}}]*[A-Za-z]) ?\}} ?{_UNIT_POWER}")
 _BEFORE_NUMBER = re.compile(  # nothing, or as in `There are 15 apples` and `a 25% increase`
-    r"(?:(?!.*\b(?:not?|never|or|[Ii]f)\b)[A-Z][A-Za-z ]* (?:is|are|was|were|has|have|had|needs?|takes?|costs?|gets?) "
-    rf"|[Aa]n? |(?:[Aa]n? )?(?:{_AMOUNT}) of )?(?=[-+(.]*\d)"
+    r"(?:(?!.*(?i:n't|\b(?:not?|never|nor|or|if|neither|nobody|nothing|none)\b))"
+    r"[A-Z][A-Za-z ]* (?:is|are|was|were|has|have|had|needs?|takes?|costs?|gets?) (?:(?:exactly|only|just|about) )?"
+    rf"|[Aa]n? |(?:[Aa]n? )?(?:{_AMOUNT}) of |[A-Z][a-z]+(?: [a-z]+)*: ?(?=[^:]*$))?(?=[-+(.]*\d)"
 )
 _WORDS_BETWEEN = re.compile(
     r"\d[\d.]*(?: ?\\text\{(?! ?(?:and|or|to)\b)[A-Za-z ]+\} ?\d[\d.]*)+"
@@ -673,7 +674,7 @@ _WORD_SEPARATOR = re.compile(r" *(?:,? and|[,;]) +")
 _ALL = re.compile("^all (?:of )?(?:the )?")
 _VERDICTS = frozenset(("true", "false", "yes", "no"))
 _YES_OR_NO = re.compile(  # a yes or no with a reason
-    r"(?:\\text\{ ?)?\b(?:(yes)(?!.*\b(?:yes|no|not|but|or|maybe)\b)|(no)(?!.*\b(?:yes|no|but|or|maybe)\b))"
+    r"(?:\\text\{ ?)?\b(?:(yes)(?!.*(?:n't|\b(?:yes|no|not|but|or|maybe)\b))|(no)(?!.*\b(?:yes|no|but|or|maybe)\b))"
     r" ?\}?(?:[,;:]|\.(?= [A-Za-z])) ?.*[A-Za-z].*",
     re.IGNORECASE,
 )

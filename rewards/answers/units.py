@@ -126,16 +126,17 @@ class _Quantity:
 
 
 def with_common_unit(first: str, second: str) -> tuple[str, str]:
-    r"""Two answers in base units, if both have a unit and the units differ, but measure the same.
+    r"""Two answers without their units, in base units if the units differ, if both have a unit of the same kind.
 
     >>> with_common_unit(r"2 \text{ hours}", "120 minutes"), with_common_unit("2 hours", "2 kg")
     (('3600\\cdot (2)', '60\\cdot (120)'), ('2 hours', '2 kg'))
     """
     if first == second or not (one := _quantity(first)) or not (other := _quantity(second)):
         return first, second
+    if one.unit == other.unit:
+        return (first, second) if one.unit == _UNITS["rad"] else (one.number, other.number)
     is_angle = {one.unit, other.unit} == {_UNITS["degree"], _UNITS["rad"]}
-    is_same_kind = one.unit.powers == other.unit.powers and one.unit.factor != other.unit.factor
-    return (one.latex(), other.latex()) if is_angle or is_same_kind else (first, second)
+    return (one.latex(), other.latex()) if is_angle or one.unit.powers == other.unit.powers else (first, second)
 
 
 def _quantity(text: str) -> _Quantity | None:

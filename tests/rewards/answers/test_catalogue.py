@@ -320,7 +320,7 @@ f(x)=2x+3
     - \text{It is not Tuesday}
 \text{Yes}
     + \text{Yes, it is prime.} | Yes, because x>1
-    - \text{Yes, no} | \text{Yes, but not always} | Yes or no | Yes, Yes
+    - \text{Yes, no} | \text{Yes, but not always} | Yes or no | Yes, Yes | \text{Yes, it isn't}
 \text{No}
     + \text{No, it is not} | \text{No}, \text{as } n \text{ is odd}
     - \text{No, yes}
@@ -341,6 +341,20 @@ B, A, C
     - (1) x=3; (2) x=2
 (a)(b)
     + ab
+2
+    + \gcd(a,b) = 2 | \lim_{n\to\infty} a_n = 2
+1
+    + \gcd(a,b) = 1
+    - \gcd(a,b)
+\lim_{n\to\infty} a_n = 2
+    + 2
+    - 3
+x=1, y=2 \text{ or } x=2, y=1
+    + (1,2),(2,1) | x=2,y=1; x=1,y=2
+    - (1,2) | (1,1),(2,2) | 1,2
+5
+    + \text{Total: 5} | \text{There are exactly 5 ways}
+    - \text{Total: 5, rest: 3} | \text{Nobody has 5} | \text{Neither is 5}
 7 \text{ R } 3
     + 7 R 3 | 7 remainder 3 | 7R3
     - 3R7 | 7

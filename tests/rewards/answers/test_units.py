@@ -48,6 +48,11 @@ UNITS = r"""
     - 6 months
 5\text{ m}
     + 5\text{ kg} | 5\text{ parsecs}
+120 \mathrm{~J}
+    + 120 J | 120\,J
+    - 120 W | 120J | 12 J
+x = \frac{\pi}{3}
+    - y = \frac{\pi}{3}
 """
 
 
