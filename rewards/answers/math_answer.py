@@ -30,6 +30,7 @@ from .normalise import (
     letters_in_order,
     normalise,
     read_choice,
+    read_conditions,
     read_decimal_comma,
     read_letters,
     read_modulus,
@@ -290,6 +291,8 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
             return "wrong"
         expected_values = _within(soft_limit, _values, expected)
         status_if_raised = "unparsed"
+        if _within(soft_limit, _have_different_conditions, expected, answer):
+            return "wrong"
         if _within(soft_limit, is_closed_at_infinity, answer) and not is_closed_at_infinity(expected):
             return "wrong"
         if isinstance(expected_values[0], Rational) and not expected_values[0].is_integer:
@@ -367,6 +370,14 @@ def _value(answer: str) -> Value:
         if not equals or not _NAME.fullmatch(name) or "=" in value:
             raise
         return parse_latex(value)
+
+
+def _have_different_conditions(expected: str, answer: str) -> bool:
+    """Whether both answers have conditions, such as `y = 2x, x > 0`, and these differ. Excluded values do not count."""
+    first, second = read_conditions(expected), read_conditions(answer)
+    if first is None or second is None or r"\ne" in first + second:
+        return False
+    return not equal(_value(first), _value(second))
 
 
 def _has_operation(answer: str) -> bool:

@@ -406,9 +406,9 @@ _FOR = (
     r"(?: (?:that|all|any|every|real|positive|integers?|numbers?))* ?\}|\bfor\b"
 )
 _COMPARED = r"(?:\\(?:[lgn]e|in)(?![A-Za-z])|[<>])"
-_CONDITION = (  # x \ne 1, 0 < x < 5, or x \in [0,1]
-    rf" ?(?:-?[\d.]+ ?{_COMPARED} ?)?[a-z] ?{_COMPARED} ?"
-    r"(?:[(\[][^()\[\]]*[)\]]|(?:[^\w,;()\[\]=<>]|\d|\\(?!text)[A-Za-z]+)+)"
+_CONDITION = (  # x \ne 1, 0 < x, 0 < x < 5, or x \in [0,1]
+    rf" ?(?:-?[\d.]+ ?[<>] ?[a-z](?= ?(?:[,;)\\]|$))|(?:-?[\d.]+ ?{_COMPARED} ?)?[a-z] ?{_COMPARED} ?"
+    r"(?:[(\[][^()\[\]]*[)\]]|(?:[^\w,;()\[\]=<>]|\d|\\(?!text)[A-Za-z]+)+))"
 )
 _BETWEEN_CONDITIONS = r"(?:[,;]|\\text\{ ?(?:and|or) ?\}|\b(?:and|or)\b)"
 _CONDITIONS = re.compile(
@@ -429,7 +429,7 @@ def _code(text: str) -> str:
     text = _COMBINATION.sub(_combination, text)
     text = _NESTED_LIST.sub(_matrix, text)
     text = _SET_MINUS.sub(r"\\setminus ", _EXCEPT.sub(_all_except, text))
-    text = _RELATION.sub(lambda match: _RELATIONS[match[0].replace(" ", "")], text).replace("!=", "! =")
+    text = _relations(text)
     text = _INFINITY.sub(r"\\infty ", text)
     text = _blackboard(text)
     text = _REALS.sub("", _BUILDER.sub(r"\2", text))
@@ -462,6 +462,10 @@ def _code(text: str) -> str:
     return _fractions(text)
 
 
+def _relations(text: str) -> str:
+    return _RELATION.sub(lambda match: _RELATIONS[match[0].replace(" ", "")], text).replace("!=", "! =")
+
+
 def _all_except(match: re.Match[str]) -> str:
     values = re.sub("^ ?[a-z] ?=", "", match[1] or match[2])
     return rf"\mathbb{{R}}\setminus\{{{', '.join(_values(values))}\}}"
@@ -475,12 +479,17 @@ def _values(text: str) -> list[str]:
 
 def _without_conditions(text: str) -> str:
     r"""An expression without the conditions on its variables, such as `\frac1x` of `\frac1x, x \ne 0`."""
+    match = _match_conditions(text)
+    return match["main"] if match else text
+
+
+def _match_conditions(text: str) -> re.Match[str] | None:
     match = _CONDITIONS.fullmatch(text)
     if match is None or re.search(rf"{_COMPARED}|\\begin", match["main"]):
-        return text
-    letters = set(re.findall(rf"([a-z]) ?{_COMPARED}", match["rest"]))
-    is_about_main = all(re.search(rf"(?<![A-Za-z\\]){letter}(?![a-z])", match["main"]) for letter in letters)
-    return match["main"] if is_about_main else text
+        return None
+    letters = set(re.findall(rf"([a-z]) ?{_COMPARED}|[<>] ?([a-z])", match["rest"]))
+    is_about_main = all(re.search(rf"(?<![A-Za-z\\]){one or other}(?![a-z])", match["main"]) for one, other in letters)
+    return match if is_about_main else None
 
 
 def _blackboard(text: str) -> str:
@@ -894,7 +903,7 @@ def undecorated(text: str) -> str:
     r"""An answer without delimiters and fonts, which may surround all of it.
 
     >>> undecorated(r"$\mathbf{x ≈ 5}$.")
-    'x \\approx  5'
+    'x \\approx 5'
     """
     return _decoration(_unicode(text))
 
@@ -918,6 +927,16 @@ def are_opposite(text: str, other: str) -> bool:
     return any(_OPPOSITES[word] in second - first for word in first - second)
 
 
+def read_conditions(text: str) -> str | None:
+    r"""The conditions after an expression, such as `x > 0` in `y = 2x, x > 0`; None if there are none.
+
+    >>> read_conditions(r"y = 2x \text{ for } x ≥ 0"), read_conditions("y = 2x")
+    (' x \\ge  0', None)
+    """
+    match = _match_conditions(_relations(undecorated(text)))
+    return match["rest"] if match else None
+
+
 def read_modulus(text: str) -> int | None:
     r"""The modulus at the end of an answer, such as 7 in `x \equiv 3 \pmod{7}`; None if there is none."""
     match = _MODULUS.search(undecorated(text)) if "mod" in text else None
@@ -931,7 +950,7 @@ _PAIRS = (
 )
 _OPPOSITES = dict(zip(_PAIRS.split()[::2], _PAIRS.split()[1::2], strict=True))
 _OPPOSITES |= {second: first for first, second in _OPPOSITES.items()}
-_DIRECTION = re.compile(rf"(?<![a-z\\])({'|'.join([*_OPPOSITES, *_SYNONYMS])})(?![a-z])")
+_DIRECTION = re.compile(rf"(?<![a-z\\])({'|'.join([*_OPPOSITES, *_SYNONYMS])})(?:wards?)?(?![a-z])")
 _LIST_OF_THOUSANDS = re.compile(r"[\s$]*(\d{3}(?:,\d{3})+)[\s$.]*")
 _LIST = re.compile(r"[\s$]*\d+(?:,\s+\d+)+[\s$.]*")
 

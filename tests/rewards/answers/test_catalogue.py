@@ -281,6 +281,9 @@ mgh
     - 41=x=42 | \text{If there are 42 apples}
 x \ge 1, y \ge 2
     - x \ge 1
+y = 2x, x > 0
+    + y = 2x \text{ for } x > 0 | y=2x, 0<x | y=2x
+    - y=2x, x<0 | y = 2x, x \ge 0
 25\%
     + 25% increase | \text{a 25\% rise} | \text{increase of }25\% | 25\%\text{ decrease}
 25% increase
@@ -288,7 +291,7 @@ x \ge 1, y \ge 2
     - 25\% \text{ decrease} | 25% loss
 5\text{ km north}
     + 5
-    - 5\text{ km south}
+    - 5\text{ km south} | 5\text{ km southwards}
 15
     + There are 15 apples | \text{Tom has 15 apples.} | \text{The train takes 15 hours} | \text{A total of 15 students}
     - \text{Tom has 15 or 16 apples} | \text{There are not 15 apples} | \text{There are 15 apples and 3 pears}

@@ -49,8 +49,8 @@ UNITS = r"""
 5\text{ m}
     + 5\text{ kg} | 5\text{ parsecs}
 120 \mathrm{~J}
-    + 120 J | 120\,J
-    - 120 W | 120J | 12 J
+    + 120 J | 120\,J | 120J
+    - 120 W | 12 J
 x = \frac{\pi}{3}
     - y = \frac{\pi}{3}
 """
