@@ -931,7 +931,7 @@ def read_conditions(text: str) -> str | None:
     r"""The conditions after an expression, such as `x > 0` in `y = 2x, x > 0`; None if there are none.
 
     >>> read_conditions(r"y = 2x \text{ for } x ≥ 0"), read_conditions("y = 2x")
-    (' x \\ge  0', None)
+    (' x \\ge 0', None)
     """
     match = _match_conditions(_relations(undecorated(text)))
     return match["rest"] if match else None
