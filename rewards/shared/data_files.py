@@ -114,7 +114,10 @@ def _lines(reader: Any) -> Iterator[list[str]]:
 
 def _read_parquet(path: Path) -> Dataset:
     from datasets import Dataset
+    from pyarrow.parquet import read_metadata
 
+    if not read_metadata(path).num_rows:  # datasets cannot read such a file
+        return Dataset.from_dict({})
     return Dataset.from_parquet(str(path))
 
 

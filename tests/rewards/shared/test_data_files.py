@@ -3,6 +3,7 @@
 import json
 import re
 
+import pandas
 import pytest
 from datasets import Dataset
 
@@ -131,6 +132,12 @@ def test_a_json_file_keeps_every_value(tmp_path, suffix, written, read):
 def test_a_key_that_some_rows_lack_is_none_there(tmp_path):
     dataset = load_text(tmp_path, "rows.jsonl", '{"a": 1}\n{"b": "x"}\n')
     assert dataset.to_list() == [{"a": 1, "b": None}, {"a": None, "b": "x"}]
+
+
+def test_a_parquet_file_without_rows_is_named(tmp_path):
+    pandas.DataFrame({"prompt": [], "solution": []}).to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match=r"rows\.parquet' has zero rows"):
+        load_file(tmp_path / "rows.parquet")
 
 
 def test_a_parquet_file_keeps_its_types(tmp_path):
