@@ -59,7 +59,8 @@ def named_rewards(run: RunArguments) -> dict[str, dict[str, Any]]:
     The options of the reward `reasoning_gym` default to those of the task in the data set.
 
     Raises:
-        ValueError: No reward is named, or `reward_kwargs` names a reward that `reward_funcs` does not list.
+        ValueError: No reward is named, `reward_funcs` names one twice, or `reward_kwargs` names a reward that
+            `reward_funcs` does not list.
     """
     names, options = run.reward_funcs or [], dict(run.reward_kwargs)
     is_task = run.dataset_name.startswith(REASONING_GYM)
@@ -70,6 +71,11 @@ def named_rewards(run: RunArguments) -> dict[str, dict[str, Any]]:
         options["reasoning_gym"] = task | (options.get("reasoning_gym") or {})
     if not names and not run.environment:  # an environment may have its own reward
         raise ValueError("reward_funcs is missing: write a reward's name, for example reward_funcs: [math].")
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ValueError(
+            f"reward_funcs={names} names {twice[0]!r} more than once, but it would count once. Write it once; "
+            "reward_weights says how much it counts."
+        )
     unused = set(options) - set(names)
     if unused:
         raise ValueError(f"reward_kwargs names {', '.join(sorted(unused))}, which reward_funcs does not list.")
