@@ -155,7 +155,7 @@ def _load_split(run: RunArguments, split: str, *, field: str = "dataset_name") -
         )
     if is_local(name):
         path = Path(name).expanduser()
-        if "[" in split:
+        if "[" in split and field == "dataset_name":  # the split of a data set of the Hub may be a part
             raise ValueError(
                 f"The split {split!r} would be ignored: {name!r} is a file, and all of its rows are read. Remove the "
                 "split, and write a smaller file."

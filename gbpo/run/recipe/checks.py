@@ -7,7 +7,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +72,7 @@ _RANGES = {
     "beta": _Range(0, math.inf, "would push the policy away from the reference model"),
     "logging_steps": _Range(0, math.inf, "would never log", low_allowed=False),
     "save_steps": _Range(0, math.inf, "would save at no step", low_allowed=False),
+    "eval_steps": _Range(0, math.inf, "cannot be a number of steps", low_allowed=False),
     "save_total_limit": _Range(1, math.inf, "would keep no checkpoint"),
     "dataloader_num_workers": _Range(0, math.inf, "is not a number of processes"),
     "vllm_gpu_memory_utilization": _Range(0, 1, "is not a fraction of the GPU memory", low_allowed=False),
@@ -129,6 +130,31 @@ _OPTIMIZERS = {
 }
 
 
+def check_numbers(values: Mapping[str, Any]) -> None:
+    """Check given numbers that the trainer's configuration would replace, or refuse without their name.
+
+    Call this before the configuration is built.
+
+    Args:
+        values: The given fields.
+
+    Raises:
+        ValueError: A number is infinite or NaN, or `eval_steps` is 0. `max_grad_norm` may be infinite.
+    """
+    for name, value in values.items():
+        numbers = [number for number in (value if isinstance(value, list) else [value]) if isinstance(number, float)]
+        if not all(map(math.isfinite, numbers)) and (name, value) != ("max_grad_norm", math.inf):
+            raise ValueError(
+                f"{name}={value} is not finite, so the loss would become NaN, or the field would have no effect. Write "
+                "a finite number."
+            )
+    if values.get("eval_steps") == 0:
+        raise ValueError(
+            "eval_steps=0 would be replaced by logging_steps. Write a number of steps, or remove eval_steps to "
+            "evaluate at every log."
+        )
+
+
 def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig) -> None:
     """Check the values of a parsed recipe, alone and in combination.
 
@@ -169,6 +195,7 @@ def check_fields(given: set[str], run: Any, args: GRPOConfig, model: ModelConfig
     if args.fp16 and args.device.type == "cpu":
         raise ValueError("fp16=True does not run on the CPU. Write bf16: true, or neither.")
     _check_needed(given)
+    _check_split(run)
     _check_images(run, args)
     _check_adapters(run, args, model)
     _check_checkpointing(args)
@@ -217,6 +244,16 @@ def _check_needed(given: set[str]) -> None:
             raise ValueError(
                 f"{name} is given, but has no effect without {needs[name]}. Write {switch}, or remove {name}."
             )
+
+
+def _check_split(run: Any) -> None:
+    """Raise `ValueError` for a split of a file, which has none. It may be the split of `eval_dataset_name`."""
+    is_file = Path(run.dataset_name).expanduser().is_file()
+    if run.dataset_train_split != "train" and is_file and not run.eval_dataset_name:
+        raise ValueError(
+            f"dataset_train_split={run.dataset_train_split!r} would be ignored: {run.dataset_name!r} is a file, and "
+            "all of its rows are read. Remove dataset_train_split, and write a smaller file."
+        )
 
 
 def _check_images(run: Any, args: Any) -> None:
@@ -302,11 +339,16 @@ def _check_adapters(run: Any, args: GRPOConfig, model: ModelConfig) -> None:
 
 def _check_schedule(args: GRPOConfig) -> None:
     """Raise `ValueError` if `lr_scheduler_kwargs` do not fit the schedule, which is built after the model is loaded."""
+    name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    if args.lr_scheduler_kwargs and name in ("constant", "constant_with_warmup"):
+        raise ValueError(
+            f"lr_scheduler_kwargs={args.lr_scheduler_kwargs} would be ignored, because lr_scheduler_type={name!r} has "
+            "no options. Remove lr_scheduler_kwargs; warmup_steps sets the warm-up."
+        )
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
     try:
         get_scheduler(args.lr_scheduler_type, optimizer, 0, 1, scheduler_specific_kwargs=args.lr_scheduler_kwargs)
     except (TypeError, ValueError) as error:
-        name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
         raise ValueError(
             f"lr_scheduler_kwargs={args.lr_scheduler_kwargs} does not fit lr_scheduler_type={name!r}: {error}. Correct "
             "lr_scheduler_kwargs, or write another lr_scheduler_type."

@@ -17,7 +17,7 @@ from ...shared.packages import find_recipe
 from ...shared.recipe_yaml import load_yaml, read_yaml
 from ...trainer.config import BaseConfig, GBPOConfig, reward_scale
 from .arguments import TOOL_TURNS, RunArguments, mapping
-from .checks import OTHER_NAMES, RENAMED, check_deepspeed, check_fields, check_fsdp
+from .checks import OTHER_NAMES, RENAMED, check_deepspeed, check_fields, check_fsdp, check_numbers
 
 _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 _PATH_OR_MAPPING = ("accelerator_config", "deepspeed", "fsdp_config", "environment")
@@ -64,6 +64,7 @@ def parse(argv: Sequence[str]) -> Recipe:
         values = {"use_cpu": True, "bf16": False, **values}
     sleeps, is_split = values.get("vllm_enable_sleep_mode"), values.get("vllm_tensor_parallel_size", 1) != 1
     use_expandable_segments(vllm_needs_fixed=bool(values.get("use_vllm") and (sleeps or is_split)))
+    check_numbers(values)
     check_deepspeed(values.get("deepspeed"))
     check_fsdp(values.get("fsdp"))
     try:
@@ -198,6 +199,11 @@ class _Parser(TrlParser):
         for word in unknown:
             if word.startswith("--"):
                 raise self._unknown_field(_field_name(word))
+        if _field_name(unknown[0]) in self._fields:
+            raise ValueError(
+                f"{unknown[0]!r} has no dashes, so it sets no field. Write --{unknown[0]}, or put the text that it "
+                "belongs to in quotes."
+            )
         before = [flag for flag in flags[: flags.index(unknown[0])] if flag.startswith("--")]
         field_name = _field_name(before[-1]) if before else "the recipe"
         raise ValueError(

@@ -6,8 +6,10 @@ import huggingface_hub
 import pandas
 import pytest
 import transformers
+from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
+from gbpo.run.data import loading
 from gbpo.run.data.loading import PASSED_BY_TRL, load, quiet
 from gbpo.run.recipe.arguments import RunArguments
 
@@ -43,6 +45,18 @@ def test_an_evaluation_file_replaces_the_test_split(tmp_path, suffix):
     )
     train, held_out = load(run, evaluation=True)
     assert train["prompt"] == ["1+1", "2+2"] and held_out["prompt"] == ["3+3"]
+
+
+def test_a_part_of_a_hub_set_can_be_evaluated_on_a_file(tmp_path, monkeypatch):
+    def load_dataset(name, config, split):
+        assert (name, split) == ("some/set", "train[:90%]")
+        return Dataset.from_dict({"prompt": ["1+1"]})
+
+    monkeypatch.setattr(loading, "load_dataset", load_dataset)
+    file = write(tmp_path / "test.jsonl", {"prompt": "3+3"})
+    run = RunArguments(dataset_name="some/set", dataset_train_split="train[:90%]", eval_dataset_name=file)
+    train, held_out = load(run, evaluation=True)
+    assert train["prompt"] == ["1+1"] and held_out["prompt"] == ["3+3"]
 
 
 def write(path, *rows):

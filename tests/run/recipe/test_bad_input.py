@@ -123,6 +123,10 @@ CASES = {
         [TINY, "--dataset_name", "good.jsonl", *MATHS, "--dataset_train_split", "train[:10%]"],
         ["'train[:10%]'", "would be ignored", "good.jsonl"],
     ),
+    "a split of a file": (
+        [TINY, "--dataset_name", "good.jsonl", *MATHS, "--dataset_train_split", "validation"],
+        ["dataset_train_split='validation' would be ignored", "'good.jsonl' is a file"],
+    ),
     "a configuration of a file": (
         [TINY, "--dataset_name", "good.jsonl", *MATHS, "--dataset_config", "main"],
         ["dataset_config='main'", "would be ignored"],
@@ -136,7 +140,9 @@ CASES = {
     "unknown key in the recipe": (["typo.yaml"], ["learning_rat", "learning_rate"]),
     "unknown key on the command line": ([TINY, "--target_baselin", "exact"], ["target_baselin", "target_baseline"]),
     "abbreviated key": ([TINY, "--num_iter", "4"], ["num_iter", "num_iterations"]),
-    "stray word": ([TINY, "epsilon"], ["epsilon"]),
+    "stray word": ([TINY, "and"], ["'and' follows the recipe"]),
+    "a field without dashes": ([TINY, "--seed", "3", "epsilon", "0.1"], ["'epsilon' has no dashes", "Write --epsilon"]),
+    "a field with its value without dashes": ([TINY, "learning-rate=1e-6"], ["Write --learning-rate=1e-6"]),
     "not a number": ([TINY, "--learning_rate", "fast"], ["learning_rate", "fast"]),
     "not a mapping": ([TINY, "--dataset_columns", "problem"], ["dataset_columns", "problem", "key: value"]),
     "unknown algorithm": ([TINY, "--algorithm", "ppo"], ["ppo", "gbpo, grpo"]),
@@ -167,6 +173,10 @@ CASES = {
     "own reward, column missing": (
         [TINY, "--reward_funcs", "module_with_reward.reward"],
         ["proof", "prompt, solution"],
+    ),
+    "a reward twice": (
+        [TINY, "--reward_funcs", "exact_match", "boxed", "exact_match"],
+        ["'exact_match' more than once", "count once", "reward_weights"],
     ),
     "two rewards of one name": (
         [TINY, "--reward_funcs", "exact_match", "same_name.exact_match"],
@@ -295,6 +305,10 @@ CASES |= {
         [TINY, "--lr_scheduler_type", "cosine_with_min_lr"],
         ["lr_scheduler_kwargs", "cosine_with_min_lr", "min_lr_rate"],
     ),
+    "options of a schedule that has none": (
+        [TINY, "--lr_scheduler_type", "constant_with_warmup", "--lr_scheduler_kwargs", "{num_warmup_steps: 9}"],
+        ["lr_scheduler_kwargs={'num_warmup_steps': 9} would be ignored", "'constant_with_warmup'", "warmup_steps sets"],
+    ),
     # the batch
     "batch zero": ([TINY, "--per_device_train_batch_size", "0"], ["per_device_train_batch_size=0", "1"]),
     "accumulation zero": ([TINY, "--gradient_accumulation_steps", "0"], ["gradient_accumulation_steps=0"]),
@@ -323,9 +337,15 @@ CASES |= {
         ["per_device_eval_batch_size", "12", "8"],
     ),
     "evaluation misspelled": ([TINY, "--eval_strategy", "step"], ["eval_strategy", "step", "steps"]),
+    "evaluation every 0 steps": (
+        [TINY, "--eval_strategy", "steps", "--eval_steps", "0"],
+        ["eval_steps=0", "replaced by logging_steps", "remove eval_steps"],
+    ),
+    "evaluation every -1 steps": ([TINY, "--eval_strategy", "steps", "--eval_steps", "-1"], ["eval_steps=-1"]),
     "saving misspelled": ([TINY, "--save_strategy", "epochs"], ["save_strategy", "epochs", "epoch"]),
     "saving every 0 steps": ([TINY, "--save_strategy", "steps", "--save_steps", "0"], ["save_steps=0"]),
     "logging every 0 steps": ([TINY, "--logging_steps", "0"], ["logging_steps"]),
+    "logging never": ([TINY, "--logging_steps", "inf"], ["logging_steps=inf", "not finite"]),
     "saving the best without evaluation": (
         [TINY, "--save_strategy", "best", "--metric_for_best_model", "reward"],
         ["save_strategy='best'", "eval_strategy='no'", "eval_strategy: steps"],
@@ -338,6 +358,7 @@ CASES |= {
     # sampling and the loss
     "temperature zero": ([TINY, "--temperature", "0"], ["temperature=0.0", "positive"]),
     "temperature negative": ([TINY, "--temperature", "-1"], ["temperature=-1", "positive"]),
+    "temperature infinite": ([TINY, "--temperature", "inf"], ["temperature=inf", "not finite"]),
     "top_p above 1": ([TINY, "--top_p", "1.5"], ["top_p=1.5", "(0, 1]"]),
     "top_k negative": ([TINY, "--top_k", "-2"], ["top_k=-2"]),
     "min_p above 1": ([TINY, "--min_p", "3"], ["min_p=3"]),
@@ -353,6 +374,7 @@ CASES |= {
         ["at least 2 generations", "1"],
     ),
     "weights of the rewards": ([TINY, "--reward_weights", "1", "2"], ["reward_weights", "2", "1", "exact_match"]),
+    "weight that is NaN": ([TINY, "--reward_weights", "[.nan]"], ["reward_weights=[nan]", "not finite"]),
     "weights that are words": ([TINY, "--reward_weights", "much"], ["reward_weights", "much"]),
     # the model
     "dtype misspelled": ([TINY, "--dtype", "bf16"], ["dtype", "bf16", "bfloat16"]),

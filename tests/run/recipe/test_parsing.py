@@ -454,6 +454,17 @@ def test_the_command_line_overrides_the_recipe(tmp_path):
     assert parse_text(tmp_path, text, "--dataset_name", "programs").run.dataset_kwargs == {}
 
 
+def test_a_file_may_be_trained_on_with_the_split_of_a_hub_set_to_evaluate_on(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"prompt": "1+1=", "solution": "2"}\n')
+    text = f"dataset_train_split: test\neval_strategy: steps\ndataset_name: {tmp_path / 'train.jsonl'}"
+    (tmp_path / "own.yaml").write_text(f"model_name_or_path: builtin:tiny_math\n{text}\n")
+    assert parse([str(tmp_path / "own.yaml"), "--eval_dataset_name", "some/set"]).run.dataset_train_split == "test"
+
+
+def test_an_infinite_norm_clips_no_gradient(tmp_path):
+    assert parse_text(tmp_path, "max_grad_norm: .inf").training.max_grad_norm == float("inf")
+
+
 def test_a_former_field_is_refused_with_the_new_one(tmp_path, monkeypatch):
     monkeypatch.setitem(checks.RENAMED, "former_field", "former_field is now new_field: write new_field: 3.")
     for text, flags in (("former_field: 3", []), ("", ["--former_field", "3"]), ("", ["--former-field=3"])):
