@@ -58,11 +58,22 @@ def rename_columns(dataset: Dataset, columns: Mapping[str, str]) -> tuple[Datase
 
 
 def with_column(dataset: Dataset, name: str, values: Sequence[Any]) -> Dataset:
-    """The data set with a column added or replaced."""
+    """The data set with a column added or replaced. Objects keep their keys, also if they differ between rows."""
+    if not _have_one_type(values):
+        return _with_mixed_column(dataset, name, values)
     if name not in dataset.column_names:
         return dataset.add_column(name, list(values))
     new = f"new {name}"  # added before the old one is removed, because a data set without columns has no rows
     return dataset.add_column(new, list(values)).remove_columns(name).rename_column(new, name)
+
+
+def _with_mixed_column(dataset: Dataset, name: str, values: Sequence[Any]) -> Dataset:
+    """As `with_column`, in a form that Arrow stores as JSON: it would give all objects the same keys, with nulls."""
+    from datasets import Dataset, concatenate_datasets
+
+    column = Dataset.from_dict({name: list(values)}, on_mixed_types="use_json")
+    others = [other for other in dataset.column_names if other != name]
+    return concatenate_datasets([dataset.select_columns(others), column], axis=1) if others else column
 
 
 def storable(values: Sequence[Any]) -> list[Any]:

@@ -21,7 +21,8 @@ def read_prompts(dataset: Dataset, name: str, images: Sequence[int] | None = Non
 
     A prompt becomes text or a list of messages with a role and a text. Messages may have the keys `from` and `value`,
     their content may be a list of text parts, and the list of messages may be text, as JSON or Python write it.
-    Assistant messages at the end are removed, because they contain the answer.
+    Assistant messages at the end are removed, because they contain the answer. Keys whose value is null are removed,
+    because Parquet files have them for keys that only other messages have.
 
     With images, every prompt becomes a list of messages, and the content of every message a list of parts, with a place
     for each image. The places are the parts of type `image` and the tags `<image>` of the prompt. If there are none,
@@ -124,7 +125,16 @@ def _message(message: Any) -> dict[str, Any]:
         content = [_part(part) for part in content]
     elif not isinstance(content, str) and not message.get("tool_calls"):  # a message that calls tools needs no content
         raise ValueError(f", in which a message has the content {content!r}. Write a text.")
-    return {**message, "role": _role(message), "content": content}
+    return {**_without_nulls(message), "role": _role(message), "content": content}
+
+
+def _without_nulls(value: Any) -> Any:
+    """A value without the keys of its objects whose value is null."""
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value
 
 
 def _part(part: Any) -> dict[str, Any]:

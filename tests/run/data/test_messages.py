@@ -5,7 +5,9 @@ import json
 import pytest
 from datasets import Dataset
 
+from gbpo.run.data.loading import load
 from gbpo.run.data.messages import read_prompts
+from gbpo.run.recipe.arguments import RunArguments
 
 
 def user(text):
@@ -86,7 +88,28 @@ def test_a_data_set_may_have_prompts_only():
 def test_messages_of_json_text_may_differ_in_their_keys():
     named = [{**user("3+8?"), "name": "Ada"}]
     prompts, _ = read(json.dumps(named), json.dumps([user("4+8?")]))
-    assert prompts == [named, [{**user("4+8?"), "name": None}]]
+    assert prompts == [named, [user("4+8?")]]
+
+
+@pytest.mark.parametrize("file", ["rows.jsonl", "rows.parquet"])
+def test_calls_of_tools_keep_their_own_arguments(tmp_path, file):
+    """Arrow gives all objects of a column the same keys, and a chat template would write those of other calls."""
+    calls = [
+        [user("?"), {**assistant(""), "tool_calls": [{"name": name, "arguments": {key: 1}}]}, user("!")]
+        for name, key in (("add", "a"), ("wait", "seconds"))
+    ]
+    if file.endswith("parquet"):
+        Dataset.from_dict({"prompt": calls}).to_parquet(tmp_path / file)
+    else:
+        (tmp_path / file).write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in calls))
+    rows, _ = load(RunArguments(dataset_name=str(tmp_path / file)), evaluation=False)
+    assert list(rows["prompt"]) == calls
+    assert [row["prompt"] for row in rows.select([1])] == [calls[1]]
+
+
+def test_keys_of_messages_without_a_value_are_removed():
+    prompts, _ = read([{**user("3+8?"), "tool_calls": None, "name": None}])
+    assert prompts == [[user("3+8?")]]
 
 
 def test_only_prompts_with_an_answer_are_cut():
