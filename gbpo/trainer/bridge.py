@@ -211,8 +211,7 @@ class BridgeTrainer(GRPOTrainer):
         # TRL would compute old log-probs for its correction; `anchor` corrects without them
         with self._with(vllm_importance_sampling_correction=False), self._own_logs() as logs:
             batch = super()._generate_and_score_completions(inputs)
-        if self.tools:
-            log = self._logs["completion"]
+        for log in (self._logs["prompt"], self._logs["completion"]):  # without tools, a model may write calls too
             log.extend([with_text_arguments(log.popleft()) for _ in range(len(log))])
         if leaves_out:
             del batch["old_per_token_logps"]

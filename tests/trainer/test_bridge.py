@@ -3,7 +3,7 @@
 import ast
 import importlib
 import inspect
-from collections import defaultdict
+from collections import defaultdict, deque
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -242,7 +242,7 @@ def bare(monkeypatch):
     trainer.num_iterations, trainer._step, trainer.use_vllm = 1, 0, False
     trainer.vllm_importance_sampling_correction, trainer.vllm_generation = False, None
     trainer.reward_func_names, trainer.tools = ["a reward"], []
-    trainer._metrics, trainer._logs = {"train": defaultdict(list)}, {}
+    trainer._metrics, trainer._logs = {"train": defaultdict(list)}, defaultdict(deque)
     return trainer, seen
 
 

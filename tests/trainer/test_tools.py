@@ -4,6 +4,10 @@ A random model never writes a tool call, so in every second completion the first
 calls it and masks the answer. The model samples the second turn itself.
 """
 
+import json
+from pathlib import Path
+
+import pandas
 import pytest
 import torch
 from datasets import Dataset
@@ -63,6 +67,20 @@ def with_calls(make_trainer, calling_model, monkeypatch):
         return made
 
     return make
+
+
+@pytest.mark.parametrize("arguments", [({}, {}), ({"a": 1}, {"a": "x"})])
+def test_calls_in_prompts_fit_into_the_table_without_tools(make_trainer, calling_model, arguments):
+    """Parquet has no object without keys, and one type per key."""
+    calls = [{"type": "function", "function": {"name": "add", "arguments": one}} for one in arguments]
+    asked, answered = {"role": "user", "content": "2?"}, {"role": "tool", "content": "2"}
+    prompts = [[asked, {"role": "assistant", "content": "", "tool_calls": [call]}, answered] for call in calls]
+    rows = Dataset.from_dict({"prompt": prompts}, on_mixed_types="use_json")
+    trainer = make_trainer(model=calling_model, dataset=rows, max_steps=1, log_completions=True)
+    trainer.train()
+    (table,) = (Path(trainer.args.output_dir) / "completions").glob("*.parquet")
+    logged = [prompt[1]["tool_calls"][0]["function"]["arguments"] for prompt in pandas.read_parquet(table).prompt]
+    assert set(logged) == {json.dumps(one) for one in arguments}
 
 
 @pytest.fixture

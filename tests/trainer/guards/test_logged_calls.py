@@ -26,6 +26,13 @@ def test_one_table_of_all_calls(tmp_path):
     assert before == str(given), "the rewards still read the completions as they are"
 
 
+def test_a_call_of_another_form_has_text_too():
+    calls = [{"name": "add", "arguments": {"a": 1}}, {"name": "wait"}]
+    assert with_text_arguments([{"role": "assistant", "tool_calls": calls}]) == [
+        {"role": "assistant", "tool_calls": [{"name": "add", "arguments": '{"a": 1}'}, {"name": "wait"}]}
+    ]
+
+
 def test_completions_without_calls_stay():
     chat = [{"role": "assistant", "content": "3"}, {"role": "assistant", "content": "", "tool_calls": None}]
     assert with_text_arguments(chat) == chat
