@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import random
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -163,10 +164,17 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-6 as a number, as recipes do. PyYAML reads it as text."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]\d+$"), [*"-+0123456789"])
+
+
 def _mapping(text: str) -> dict[str, Any]:
     """A mapping as in a recipe, or as JSON."""
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         value = None
     if not isinstance(value, dict):

@@ -87,6 +87,8 @@ def _hint(error: str, path: Path) -> str:
 class _Loader(yaml.SafeLoader):
     """Leaves names that look like numbers or dates as text, and raises an error for a key that is given twice.
 
+    It reads 1e-6 as a number, which PyYAML reads as text.
+
     PyYAML reads `0012` as 10, `12:30` as 750, `2024_01` as 202401 and a date as an object, and uses the last of two
     values.
     """
@@ -112,6 +114,9 @@ _Loader.yaml_implicit_resolvers = {
 _WHOLE = r"(?:0|[1-9]\d{0,2}(?:_\d{3})+|[1-9]\d*)"
 for _tag, _pattern in (
     ("int", rf"[-+]?{_WHOLE}"),
-    ("float", rf"[-+]?(?:\.\d+|{_WHOLE}\.\d*)(?:[eE][-+]\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"),
+    (
+        "float",
+        rf"[-+]?(?:\.\d+|{_WHOLE}\.\d*)(?:[eE][-+]\d+)?|[-+]?{_WHOLE}[eE][-+]\d+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+    ),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), [*"-+.0123456789"])

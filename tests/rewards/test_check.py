@@ -198,6 +198,14 @@ def test_names_that_are_no_text_are_refused(capsys, flags, words):
     assert words in capsys.readouterr().err
 
 
+def test_options_are_numbers_as_in_a_recipe(tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"solution": "4"}) + "\n")
+    with pytest.raises(SystemExit):
+        check.main([str(tmp_path / "rows.jsonl"), "--reward", "math", "--reward_kwargs", "{hard_limit: 8e+0}"])
+    printed = capsys.readouterr()
+    assert "1 of 1 reference answers" in printed.out, printed.err
+
+
 @pytest.mark.parametrize("text", ["answer", "answer=solution", "{answer: solution", "[answer]"])
 def test_columns_that_are_no_mapping_are_refused(capsys, text):
     with pytest.raises(SystemExit, match="2"):
