@@ -10,6 +10,9 @@ import difflib
 import functools
 import importlib
 import inspect
+import math
+import types
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +33,16 @@ _REGISTERED = {
     "repetition": "shape.repetition.Repetition",
     "reward_model": "judges.reward_model.RewardModel",
     "soft_overlong": "shape.length.SoftOverlong",
+}
+
+# type of an option -> what to write for it
+_TYPES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a finite number",
+    str: "a text",
+    tuple: "a list",
+    type(None): "null",
 }
 
 
@@ -54,8 +67,8 @@ def get_reward(name: str, **config: Any) -> Callable[..., Any]:
         A picklable callable with TRL's signature.
 
     Raises:
-        ValueError: The name is unknown, nothing that can be called has this path, an option is unknown, or a required
-            option of a class is missing.
+        ValueError: The name is unknown, nothing that can be called has this path, an option is unknown or has another
+            type, or a required option of a class is missing.
 
     >>> get_reward("exact_match")(["57", " 58 "], solution=[57, 57])
     [1.0, 0.0]
@@ -91,6 +104,40 @@ def get_reward(name: str, **config: Any) -> Callable[..., Any]:
             f"Reward {name!r} with the options {config} could not be made: {type(error).__name__}: {error}. Correct "
             "the class or its options."
         ) from error
+    if name in _REGISTERED:
+        _check_types(name, target, config)
     if not callable(reward):
         raise ValueError(f"Reward {name!r}: instances of the class cannot be called. Add a method `__call__`.")
     return reward
+
+
+def _check_types(name: str, target: type, config: dict[str, Any]) -> None:
+    """Raise `ValueError` if the value of an option does not have the type that the class names.
+
+    Python would take `"false"` for true, and other values would fail only when the reward is called.
+    """
+    hints = typing.get_type_hints(target.__init__)
+    for option, value in config.items():
+        if not _fits(value, hint := hints.get(option, Any)):
+            raise ValueError(
+                f"Reward {name!r}: {option}={value!r} has a type that the reward cannot use. Write {_in_words(hint)}."
+            )
+
+
+def _in_words(hint: Any) -> str:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (typing.get_origin(hint) or hint,)
+    return " or ".join(_TYPES.get(kind, kind.__name__) for kind in kinds)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value has a type. Whole numbers are floats too, but true and false are no numbers."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return any(_fits(value, argument) for argument in arguments)
+    if hint is Any or origin is tuple and isinstance(value, list | tuple):  # the classes check what is in it
+        return True
+    if isinstance(value, bool):
+        return hint is bool
+    if hint is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, origin or hint)

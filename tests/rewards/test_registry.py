@@ -82,6 +82,27 @@ def test_the_error_for_an_unknown_name_has_the_nearest_name_and_all_names(name, 
     assert ", ".join(reward_names()) in message and "my_package.my_module.my_reward" in message
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "value", "fix"),
+    [
+        ("majority_vote", "boxed", "false", "true or false"),  # a text is true
+        ("majority_vote", "votes", 8.0, "a whole number or null"),
+        ("math", "workers", True, "a whole number or null"),
+        ("repetition", "ngram_size", 2.5, "a whole number"),
+        ("repetition", "max_penalty", float("nan"), "a finite number"),
+        ("length", "grader", "math", "Math"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name, option, value, fix):
+    with pytest.raises(ValueError, match=f"'{name}': {option}={value!r} has a type .* Write {fix}\\."):
+        get_reward(name, **{option: value})
+
+
+def test_values_of_the_types_of_the_options_are_taken():
+    assert get_reward("math", workers=None, hard_limit=8).hard_limit == 8
+    assert get_reward("code", allow_missing=["network"], tol=1e-6).allow_missing == ("network",)
+
+
 @pytest.mark.parametrize(("name", "known"), [("math", "workers, hard_limit, memory_mb"), ("exact_match", "none")])
 def test_an_unknown_option_of_a_registered_reward_is_refused(name, known):
     message = error_of(name, wokers=2)

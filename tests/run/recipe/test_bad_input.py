@@ -558,6 +558,10 @@ CASES |= {
         [TINY, "--reward_kwargs", "{exact_match: 3}"],
         ["exact_match 3", "{option: value}"],
     ),
+    "text for a switch of a reward": (
+        [TINY, "--reward_funcs", "majority_vote", "--reward_kwargs", "{majority_vote: {boxed: 'false'}}"],
+        ["'majority_vote'", "boxed='false'", "Write true or false"],
+    ),
     "word for a number of a reward": (
         [TINY, "--reward_funcs", "soft_overlong", "--reward_kwargs", "{soft_overlong: {soft_buffer: two}}"],
         ["'soft_overlong'", "'two'", "other types"],

@@ -381,6 +381,13 @@ VALUES = {
     "list": ("reward_funcs: [math, length]", "run", "reward_funcs", ["math", "length"]),
     "list of numbers": ("reward_weights: [1, 5e-1]", "training", "reward_weights", [1.0, 0.5]),
     "mapping": ("dataset_kwargs: {size: 9}", "run", "dataset_kwargs", {"size": 9}),
+    "small number in a mapping": (
+        "reward_kwargs: {code: {tol: 1e-6}}",
+        "run",
+        "reward_kwargs",
+        {"code": {"tol": 1e-6}},
+    ),
+    "name like a number": ("dataset_kwargs: {name: 1e5}", "run", "dataset_kwargs", {"name": "1e5"}),
     "mapping as JSON": ("dataset_kwargs: '{\"size\": 9}'", "run", "dataset_kwargs", {"size": 9}),
     "marker of hashes": ("dataset_extract: {solution: after ####}", "run", "dataset_extract", AFTER_HASHES),
     "marker in a block": ("dataset_extract:\n  solution: after ####  ", "run", "dataset_extract", AFTER_HASHES),
