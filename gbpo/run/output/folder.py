@@ -133,7 +133,13 @@ def step_of(checkpoint: str) -> int:
 
 def _check_layout(checkpoint: Path, recipe: "Recipe") -> None:
     path = checkpoint.parent / CONFIG
-    config = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        config = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}), so it does not say whether {str(checkpoint)!r} fits this recipe. Restore "
+            "it, or remove it to continue without this check."
+        ) from None
     for section, part, names, held in (
         ("training", recipe.training, _LAYOUT, "the completions and the position in the data"),
         ("model", recipe.model, _WEIGHTS, "the weights and the state of the optimiser"),

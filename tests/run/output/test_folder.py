@@ -45,6 +45,16 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path):
         choose(parse([*again, "--use_peft", "true", "--lora_r", "8"]))
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+def test_a_damaged_configuration_is_named(tmp_path, content):
+    again = saved(tmp_path)
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json is damaged \(.*checkpoint-2' fits.* remove it to continue"):
+        choose(parse(again))
+    (tmp_path / "config.json").unlink()
+    assert choose(parse(again)) == tmp_path
+
+
 def test_a_resume_from_a_wrong_name_names_the_last_checkpoint(tmp_path):
     with pytest.raises(
         ValueError, match=r"resume_from_checkpoint='latest' is not a checkpoint.*true for \S+checkpoint-2,"
