@@ -134,7 +134,7 @@ def _fits(value: Any, hint: Any) -> bool:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
         return any(_fits(value, argument) for argument in arguments)
-    if hint is Any or origin is tuple and isinstance(value, list | tuple):  # the classes check what is in it
+    if hint is Any or (origin is tuple and isinstance(value, list | tuple)):  # the classes check what is in it
         return True
     if isinstance(value, bool):
         return hint is bool

@@ -114,9 +114,7 @@ _Loader.yaml_implicit_resolvers = {
 _WHOLE = r"(?:0|[1-9]\d{0,2}(?:_\d{3})+|[1-9]\d*)"
 for _tag, _pattern in (
     ("int", rf"[-+]?{_WHOLE}"),
-    (
-        "float",
-        rf"[-+]?(?:\.\d+|{_WHOLE}\.\d*)(?:[eE][-+]\d+)?|[-+]?{_WHOLE}[eE][-+]\d+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-    ),
+    ("float", rf"[-+]?(?:\.\d+|{_WHOLE}\.\d*)(?:[eE][-+]\d+)?|[-+]?{_WHOLE}[eE][-+]\d+"),
+    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), [*"-+.0123456789"])
