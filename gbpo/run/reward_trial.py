@@ -15,7 +15,7 @@ from .data.prompts import PromptFormat
 from .recipe.parsing import Recipe
 from .rewards import named_rewards
 
-_TEXT = "0"  # the stand-in for a completion
+_WRONG, _EMPTY = "0", ""  # the stand-ins for completions; a model may end a completion at once
 
 
 def try_own_rewards(
@@ -39,7 +39,7 @@ def try_own_rewards(
 
 
 def try_rewards(rewards: Mapping[str, Callable[..., Any]], row: Mapping[str, Any], count: int) -> None:
-    """Grade a stand-in for the completions of one prompt, with the arguments that TRL passes.
+    """Grade stand-ins for the completions of one prompt, the last of them empty, with the arguments that TRL passes.
 
     Args:
         rewards: The rewards by their names.
@@ -51,10 +51,12 @@ def try_rewards(rewards: Mapping[str, Callable[..., Any]], row: Mapping[str, Any
             completion.
     """
     prompt = row["prompt"]
-    completion = _TEXT if isinstance(prompt, str) else [{"role": "assistant", "content": _TEXT}]
+    is_text = isinstance(prompt, str)
+    texts = [_WRONG] * (count - 1) + [_EMPTY]
+    completions = texts if is_text else [[{"role": "assistant", "content": text}] for text in texts]
     columns = {name: value for name, value in row.items() if name not in ("prompt", "completion", "completion_ids")}
-    arguments = {"prompts": prompt, "completions": completion, "completion_ids": [0], **columns}
-    batch = {name: [value] * count for name, value in arguments.items()}
+    same = {name: [value] * count for name, value in {"completion_ids": [0], **columns}.items()}
+    batch = {"prompts": [prompt] * count, "completions": completions, **same}
     tools = {"trainer_state": TrainerState(), "log_extra": _ignore, "log_metric": _ignore}
     for name, reward in rewards.items():
         try:
@@ -70,12 +72,12 @@ def try_rewards(rewards: Mapping[str, Callable[..., Any]], row: Mapping[str, Any
                 values = asyncio.run(values)
         except (Exception, SystemExit) as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
-            is_about_messages = isinstance(completion, list) and "list" in str(error)
+            is_about_messages = not is_text and "list" in str(error)
             raise ValueError(
                 f"The reward {name!r} raised {type(error).__name__}: {' '.join(str(error).split())[:300]} "
-                f"({Path(where.filename).name}, line {where.lineno}) for the completion {_TEXT!r} of the first prompt, "
-                "so a run would end. Correct the reward: return 0 for a wrong completion, and None for one that cannot "
-                "be graded."
+                f"({Path(where.filename).name}, line {where.lineno}) for the completions {_WRONG!r} and {_EMPTY!r} of the "
+                "first prompt, so a run would end. Correct the reward: return 0 for a wrong completion, and None for one "
+                "that cannot be graded."
                 + (" A completion is a list of messages here: read completion[-1]['content']." * is_about_messages)
             ) from None
         if inspect.isgenerator(values) or inspect.isasyncgen(values):

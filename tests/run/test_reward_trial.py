@@ -6,6 +6,7 @@ import numpy
 import pytest
 import torch
 
+import rollouts
 from gbpo.run.reward_trial import try_rewards
 
 ROW = {"prompt": "1+1=", "solution": "2"}
@@ -52,6 +53,20 @@ def test_an_error_is_one_line_with_its_place():
         ValueError, match=rf"^The reward 'own\.fails' raised RuntimeError: boom and more .*py, line {line}\)"
     ):
         try_rewards({"own.fails": fails}, ROW, 2)
+
+
+def test_a_reward_that_fails_for_an_empty_completion_is_refused():
+    """A model may end a completion at once, perhaps late in a run."""
+    for prompt in ("1+1=", [{"role": "user", "content": "1+1="}]):
+        row = {**ROW, "prompt": prompt}
+
+        def last_word(completions, **_):
+            return [float(rollouts.text_of(one).split()[-1]) for one in completions]
+
+        with pytest.raises(
+            ValueError, match=r"raised IndexError: .* for the completions '0' and '' of the first prompt"
+        ):
+            try_rewards({"own.last_word": last_word}, row, 2)
 
 
 def test_a_reward_without_kwargs_is_told_to_take_them():
