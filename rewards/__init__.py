@@ -111,7 +111,7 @@ def get_reward(name: str, **config: Any) -> Callable[..., Any]:
     return reward
 
 
-def _check_types(name: str, target: type, config: dict[str, Any]) -> None:
+def _check_types(name: str, target: Any, config: dict[str, Any]) -> None:
     """Raise `ValueError` if the value of an option does not have the type that the class names.
 
     Python would take `"false"` for true, and other values would fail only when the reward is called.
