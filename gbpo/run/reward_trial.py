@@ -76,8 +76,8 @@ def try_rewards(rewards: Mapping[str, Callable[..., Any]], row: Mapping[str, Any
             raise ValueError(
                 f"The reward {name!r} raised {type(error).__name__}: {' '.join(str(error).split())[:300]} "
                 f"({Path(where.filename).name}, line {where.lineno}) for the completions {_WRONG!r} and {_EMPTY!r} of "
-                "the first prompt, so a run would end. Correct the reward: return 0 for a wrong completion, and None for "
-                "one that cannot be graded."
+                "the first prompt, so a run would end. Correct the reward: return 0 for a wrong completion, and None "
+                "for one that cannot be graded."
                 + (" A completion is a list of messages here: read completion[-1]['content']." * is_about_messages)
             ) from None
         if inspect.isgenerator(values) or inspect.isasyncgen(values):
