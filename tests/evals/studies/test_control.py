@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from evals.control import _check_published
 from evals.studies.control import table as made
 from evals.studies.control.table import STUDY, draw, hours, studies, table
+from gbpo.control.recipe import ALGORITHMS, parse
 
 PAGES = (STUDY / "README.md", STUDY.parents[2] / "gbpo/control/README.md")
 
@@ -40,3 +42,12 @@ def test_every_study_has_a_panel_whose_curves_end_at_its_results():
         ends = {line.get_label(): line.get_ydata()[-1] for line in axis.lines}
         assert ends == {name.upper(): study[name]["iqm"]["estimate"] for name in ("ppo", "bpo")}
         assert study["env"] in axis.get_title()
+
+
+@pytest.mark.parametrize("file", sorted(STUDY.glob("*.json")), ids=lambda file: file.stem)
+def test_the_recipe_still_has_the_settings_of_the_study(file, tmp_path):
+    """So the command of a row can add seeds to it."""
+    recipe, _, steps = file.stem.partition("-")
+    for algorithm in ALGORITHMS:
+        flags = ["--algorithm", algorithm, "--output", str(tmp_path / "run"), *(["--steps", steps] if steps else [])]
+        _check_published(file, parse([recipe, *flags]).plan, json.loads(file.read_text())["seeds"])
