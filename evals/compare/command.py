@@ -52,6 +52,12 @@ def _compare(argv: Sequence[str] | None) -> None:
     options.output = options.output or Path("runs") / f"compare-{options.recipe.stem}"
     try:
         options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(
+            f"--output {str(options.output)!r} cannot be made a folder ({error.strerror}), so no results can be "
+            "written. Give another --output."
+        )
+    try:
         with FileLock(options.output / ".lock").acquire(timeout=0):
             try:
                 plan = prepare(options, overrides, shlex.join(["gbpo", "compare", *argv]))

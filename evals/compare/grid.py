@@ -16,6 +16,9 @@ from gbpo.trainer.passes.speedups import SPEEDUPS, requested_speedups
 from .point import Algorithm, Point, describe, read_assignment
 from .same_steps import share_runs
 
+# Fields that the comparison sets for each run, and the option that sets them
+_SET_BY_COMPARISON = {"seed": "--seeds", "algorithm": "--algorithms", "output_dir": "--output"}
+
 # Fields of the trainer that all algorithms must share, in addition to the data and the model
 _SHARED_FIELDS = (
     "num_generations",
@@ -72,7 +75,8 @@ def grid_points(
         flags: Flags for all algorithms and grid points.
 
     Raises:
-        ValueError: The recipe cannot be parsed with these fields, or the algorithms are not comparable.
+        ValueError: The recipe cannot be parsed with these fields, the comparison sets one of them itself, or the
+            algorithms are not comparable.
     """
     if len(set(algorithms)) < len(algorithms):
         raise ValueError(
@@ -80,7 +84,13 @@ def grid_points(
             "once."
         )
     parsed = [Algorithm.parse(text) for text in algorithms]
-    given = {flag.removeprefix("--").partition("=")[0] for flag in flags if flag.startswith("--")}
+    given = {flag.removeprefix("--").partition("=")[0].replace("-", "_") for flag in flags if flag.startswith("--")}
+    for name, option in _SET_BY_COMPARISON.items():
+        if name in given or name in grid or any(name in algorithm.fields for algorithm in parsed):
+            raise ValueError(
+                f"{name} would be overwritten, because the comparison sets it for each run. Remove it and write "
+                f"{option}."
+            )
     for name in grid:
         setters = ["the command line"] * (name in given) + [a.name for a in parsed if name in a.fields]
         if setters:

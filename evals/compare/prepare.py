@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -36,7 +38,10 @@ from .point import Point
 from .questions import with_image_files, write_questions
 from .same_steps import shared_run_notes
 
-_SET_BY_COMPARISON = {"seed": "--seeds", "algorithm": "--algorithms", "output_dir": "--output"}
+_FEWEST_QUESTIONS = 2  # one to choose a checkpoint, one to test it
+# Fields that would give the runs of two grid points different starting models or prompts, in addition to those of the
+# questions
+_OF_ONE_TEST = {"model_name_or_path", "model_revision", "chat_template_kwargs"}
 # Fields of a recipe that name the questions, which the comparison writes to a file
 _SET_BY_QUESTIONS = {"dataset_name", "dataset_config", "dataset_train_split", "dataset_kwargs"}
 _MANIFEST = "comparison.json"
@@ -53,21 +58,18 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
     Raises:
         ValueError: The recipe, its data or the folder is invalid, or the comparison cannot show a difference.
     """
-    if len(set(options.seeds)) < len(options.seeds):
-        raise ValueError(
-            f"--seeds {' '.join(map(str, options.seeds))} repeats a seed, so runs would be repeated. "
-            "Write each only once."
-        )
-    for name, option in _SET_BY_COMPARISON.items():
-        if any(flag.partition("=")[0] == f"--{name}" for flag in overrides):
-            raise ValueError(
-                f"--{name} would be overwritten, because the comparison sets it for each run. Write {option}."
-            )
+    launcher = _check_options(options)
     read_yaml(options.recipe)  # raises an error if there is no recipe; later errors name an algorithm
     grid = read_grid(options.grid)
     found = grid_points(options.recipe, options.algorithms, grid, overrides)
     recipe = found[0].recipe
+    if recipe.run.dry_run:
+        raise ValueError(
+            "dry_run=True would train no model, so there would be nothing to test. Remove it, or preview a run: "
+            f"gbpo train {options.recipe} --dry_run true."
+        )
     held_out = options.eval_dataset_name or recipe.run.eval_dataset_name
+    _check_one_test(grid, held_out)
     run = dataclasses.replace(recipe.run, eval_dataset_name=held_out)
     test = _with_test_reward(options, run)
     Settings(test)  # raises an error for tasks that a test cannot run
@@ -94,18 +96,89 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
         points=found,
         eval_steps=options.eval_steps,
         evaluation=_evaluation_flags(options, recipe),
-        launcher=shlex.split(options.launcher) if options.launcher else [sys.executable],
+        launcher=launcher,
         jobs=options.jobs,
-        notes=[*shared_run_notes(found), *_prompt_notes(found), *hazards.overlap(train_set, eval_set), *switched_off],
+        notes=[
+            *shared_run_notes(found),
+            *_prompt_notes(found),
+            *_test_notes(options, grid),
+            *hazards.overlap(train_set, eval_set),
+            *switched_off,
+        ],
         command=command,
     )
-    _check_unchanged(plan, held_out, options.eval_questions)
     rows = rows[: options.eval_questions]
+    if len(rows) < _FEWEST_QUESTIONS:
+        raise ValueError(
+            f"{len(rows)} held-out question(s) cannot be split into validation and test questions. Give more questions."
+        )
+    _check_unchanged(plan, held_out, options.eval_questions)
     chosen = questions.select(rows)
     if run.image_column is not None:
         chosen = with_image_files(chosen, eval_set.select(rows), run, plan.folder)
     write_questions(plan.folder, chosen)
     return plan
+
+
+def _check_options(options: argparse.Namespace) -> list[str]:
+    """Check the options that no recipe has.
+
+    Returns:
+        The command that starts a run.
+
+    Raises:
+        ValueError: An option has no meaning.
+    """
+    if len(set(options.seeds)) < len(options.seeds):
+        raise ValueError(
+            f"--seeds {' '.join(map(str, options.seeds))} repeats a seed, so runs would be repeated. "
+            "Write each only once."
+        )
+    if wrong := [seed for seed in options.seeds if not 0 <= seed < 2**32]:
+        raise ValueError(
+            f"--seeds {wrong[0]} is not a seed that NumPy accepts, so every run would fail. Write a number from 0 to "
+            f"{2**32 - 1}."
+        )
+    if options.jobs < 1:
+        raise ValueError(f"--jobs {options.jobs} would start no run. Write 1 or more.")
+    if options.eval_steps is not None and not 0 < options.eval_steps < math.inf:
+        raise ValueError(
+            f"--eval_steps {options.eval_steps:g} sets no steps between validations. Write a number of steps, or a "
+            "fraction of all steps such as 0.05."
+        )
+    if options.eval_questions < _FEWEST_QUESTIONS:
+        raise ValueError(
+            f"--eval_questions {options.eval_questions} cannot be split into validation and test questions. Write "
+            f"{_FEWEST_QUESTIONS} or more."
+        )
+    try:
+        launcher = shlex.split(options.launcher or "") or [sys.executable]
+    except ValueError as error:
+        raise ValueError(
+            f"--launcher {options.launcher!r} is no command: {error}. Close the quotation marks."
+        ) from None
+    if shutil.which(launcher[0]) is None:
+        raise ValueError(
+            f"--launcher {options.launcher!r}: there is no command {launcher[0]!r}, so no run could start. Install it, "
+            "or correct its name."
+        )
+    return launcher
+
+
+def _check_one_test(grid: Mapping[str, Any], held_out: str | None) -> None:
+    """Check that the models of all grid points can take the same test, which has the prompts of the first point.
+
+    Raises:
+        ValueError: A field of the grid decides the prompts, the questions or the starting model.
+    """
+    shared = _OF_ONE_TEST.union(QUESTION_FIELDS) - (_SET_BY_QUESTIONS if held_out else set())
+    for name in grid:
+        if name in shared:
+            held = " or give the held-out questions with --eval_dataset_name" * (name in _SET_BY_QUESTIONS)
+            raise ValueError(
+                f"--grid {name}=… would change the prompts, the questions or the starting model, but all models of a "
+                f"comparison take the same test. Run one comparison for each value{held}."
+            )
 
 
 def _check_prompts(recipe: Recipe, train_set: Dataset, eval_set: Dataset) -> tuple[Dataset, list[int], list[str]]:
@@ -136,6 +209,16 @@ def _prompt_notes(points: Sequence[Point]) -> list[str]:
     return [
         "difficulty chooses prompts by the rewards. The runs of one seed have the same prompts in the first pass over "
         "the training set. After it, each run has its own prompts. Differences are paired by the seed."
+    ]
+
+
+def _test_notes(options: argparse.Namespace, grid: Mapping[str, Sequence[Any]]) -> list[str]:
+    """A line for each field of the grid that decides the sampling in training but not in the test."""
+    given = {"temperature": options.eval_temperature, "top_p": options.eval_top_p}
+    return [
+        f"All models are tested with {name}={grid[name][0]}, the first value of the grid."
+        for name in ("temperature", "top_p", "max_completion_length", "max_tool_calling_iterations")
+        if name in grid and given.get(name) is None
     ]
 
 

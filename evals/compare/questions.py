@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, Image, List
 
 from gbpo.run.data import images
 from gbpo.run.recipe.arguments import RunArguments
 from gbpo.run.rewards_package import rewards_module
+from gbpo.shared.write_whole import write_whole
 
 from .plan import TEST, VALIDATION
 
@@ -36,17 +40,26 @@ def with_image_files(questions: Dataset, loaded: Dataset, run: RunArguments, fol
 def write_questions(folder: Path, held_out: Dataset) -> None:
     """Write the held-out questions, alternately to the validation and the test file.
 
+    Args:
+        folder: Folder of the comparison.
+        held_out: The questions, at least two.
+
     Raises:
-        ValueError: There are fewer than two.
+        ValueError: The folder has other questions, with which its runs were validated and tested.
     """
-    count = len(held_out)
-    if count < 2:
-        raise ValueError(
-            f"{count} held-out question(s) cannot be split into validation and test questions. Give more questions, or "
-            "a larger --eval_questions."
-        )
-    for name, rows in ((VALIDATION, range(0, count, 2)), (TEST, range(1, count, 2))):
-        held_out.select(rows).to_json(folder / name, force_ascii=False)
+    for name, first in ((VALIDATION, 0), (TEST, 1)):
+        path, written = folder / name, io.BytesIO()
+        held_out.select(range(first, len(held_out), 2)).to_json(written, force_ascii=False)
+        if path.is_file() and _rows(path.read_bytes()) != _rows(written.getvalue()):
+            raise ValueError(
+                f"{str(path)!r} has other questions than the data set has now, so earlier runs and new ones would not "
+                "be comparable. Restore the earlier data set, or give another --output."
+            )
+        write_whole(path, written.getvalue())
+
+
+def _rows(lines: bytes) -> list[Any]:
+    return [*map(json.loads, lines.splitlines())]
 
 
 def _is_image(feature: object) -> bool:

@@ -224,7 +224,24 @@ WRONG = {
     "a range of seeds": (["--seeds", "0-4"], ["'0-4' is not an integer", "--seeds 0 1 2."]),
     "unknown field": (["--epsilom=0.3"], ["epsilom", "epsilon"]),
     "seed twice": (["--seeds", "1", "1"], ["--seeds", "repeats"]),
-    "seed as a field": (["--seed=3"], ["--seed", "--seeds"]),
+    "seed as a field": (["--seed=3"], ["seed would be overwritten", "write --seeds"]),
+    "seed in the grid": (["--grid", "seed=1,2"], ["seed would be overwritten", "write --seeds"]),
+    "algorithm in the grid": (["--grid", "algorithm=grpo,gbpo"], ["algorithm would be", "write --algorithms"]),
+    "seed of an algorithm": (["--algorithms", "grpo", "gbpo:seed=3"], ["seed would be overwritten", "write --seeds"]),
+    "output folder as a field": (["--output-dir=mine"], ["output_dir would be overwritten", "write --output"]),
+    "negative seed": (["--seeds", "-1"], ["--seeds -1 is not a seed", "from 0 to 4294967295"]),
+    "large seed": (["--seeds", "4294967296"], ["--seeds 4294967296 is not a seed", "from 0 to 4294967295"]),
+    "no jobs": (["--jobs=0"], ["--jobs 0 would start no run", "1 or more"]),
+    "no steps between validations": (["--eval_steps=0"], ["--eval_steps 0", "fraction"]),
+    "infinite steps between validations": (["--eval_steps=inf"], ["--eval_steps inf", "fraction"]),
+    "negative questions": (["--eval_questions=-8"], ["--eval_questions -8", "2 or more"]),
+    "unknown launcher": (["--launcher=acelerate launch"], ["'acelerate launch'", "no command 'acelerate'"]),
+    "open quotation mark": (["--launcher=accelerate 'launch"], ["No closing quotation", "--launcher"]),
+    "dry run": (["--dry_run=true"], ["dry_run=True", "gbpo train"]),
+    "prompts in the grid": (["--grid", "system_prompt=Add.,Sum."], ["--grid system_prompt=…", "the same test"]),
+    "questions in the grid": (["--grid", "dataset_name=a.jsonl,b.jsonl"], ["dataset_name=…", "--eval_dataset_name"]),
+    "template in the grid": (["--grid", "chat_template_kwargs={}"], ["chat_template_kwargs=…", "the same test"]),
+    "output is a file": (["--output=problems.jsonl"], ["'problems.jsonl'", "File exists", "another --output"]),
     "missing recipe": (["nowhere.yaml"], ["nowhere.yaml"]),
     "no held-out questions": (["--dataset_name=problems.jsonl"], ["problems.jsonl", "eval_dataset_name"]),
     "one held-out question": (["--eval_questions=1"], ["1", "--eval_questions"]),
@@ -258,7 +275,7 @@ def test_bad_input_is_one_line_before_anything_runs(case, tmp_path, monkeypatch,
     assert stop.value.code == 2
     assert error.startswith("gbpo compare: error:") and error.count("\n") == 0
     assert all(word in error for word in words), error
-    assert not list(tmp_path.rglob("cells"))
+    assert not (tmp_path / "compared").exists()
     assert (tmp_path / "full" / "thesis.tex").read_text() == "years of work"
 
 
@@ -315,3 +332,36 @@ def test_a_folder_accepts_only_comparable_runs(tmp_path, monkeypatch, capsys):
     code, error = status(*more)
     assert code == 1, error
     assert len(Results.load(tmp_path / "compared").cells) == 8
+
+
+def test_a_folder_accepts_only_the_same_questions(random_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "run_cells", lambda plan: False)
+    monkeypatch.chdir(tmp_path)
+
+    def status(*sums):
+        rows = [{"prompt": f"{a}+{b}=", "solution": str(a + b)} for a, b in sums]
+        (tmp_path / "held_out.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        argv = [str(TINY), "--algorithms", "grpo", "gbpo", "--seeds", "0", "--output=compared", "--max_steps=9"]
+        with pytest.raises(SystemExit) as stop:
+            module.main([*argv, f"--model_name_or_path={random_model}", "--eval_dataset_name=held_out.jsonl"])
+        return stop.value.code, capsys.readouterr().err
+
+    assert status((1, 2), (3, 4))[0] == 1  # no run is done
+    written = (tmp_path / "compared" / "test.jsonl").read_text()
+    code, error = status((1, 2), (3, 5))
+    assert code == 2 and "test.jsonl' has other questions than the data set has now" in error
+    assert (tmp_path / "compared" / "test.jsonl").read_text() == written
+    assert status((1, 2), (3, 4))[0] == 1
+
+
+def test_a_grid_over_the_sampling_says_how_the_models_are_tested(random_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "run_cells", lambda plan: False)
+    argv = [str(TINY), "--algorithms", "grpo", "gbpo", "--seeds", "0", "--max_steps=9"]
+    argv += [f"--model_name_or_path={random_model}", "--grid", "temperature=0.7,1.0"]
+    for folder, flags in (("first", []), ("given", ["--eval_temperature=1"])):
+        with pytest.raises(SystemExit):
+            module.main([*argv, f"--output={tmp_path / folder}", *flags])
+    noted = [
+        str(Results.load(tmp_path / name).notes).count("tested with temperature=0.7") for name in ("first", "given")
+    ]
+    assert noted == [1, 0]
