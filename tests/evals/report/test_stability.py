@@ -51,6 +51,7 @@ CASES = {
         [("fall", 50)],
     ),
     "one low validation": (series(reward=[0.5] * 6, eval_reward=[0.25, 0.1, 0.25, 0.1, 0.13, 0.1]), []),
+    "negative rewards that rise": (series(reward=[-3.0] * 6, eval_reward=[-3.0, -2.5, -2.0, -1.0, -0.5, 0.0]), []),
     "kept half": (series(reward=[0.4] * 5 + [0.2] * 20), []),
     "noise alone": (series(reward=[0.02, 0.0, 0.05, 0.01, 0.04, 0.0, 0.03, 0.0, 0.01, 0.0, 0.0, 0.04]), []),
     "ratios": (series(outside=[0.1, 0.2, 0.21, 0.3]), [("ratio", 30)]),
