@@ -98,17 +98,22 @@ class _Compared(NamedTuple):
     algorithm: str
     main: Interval | None
     points: Sequence[Interval]
+    where: str  # the grid point if there is a single one
 
 
 def _compared(analysis: Analysis) -> list[_Compared]:
-    points: dict[str, list[Interval]] = {}
+    points: dict[str, dict[str, Interval]] = {}
     for difference in analysis.differences:
-        points.setdefault(difference.algorithm, []).append(difference.last)
+        points.setdefault(difference.algorithm, {})[label(difference.setting)] = difference.last
     over_grid = {difference.algorithm: difference.grid for difference in analysis.overall}
-    return [
-        _Compared(algorithm, over_grid.get(algorithm) if len(found) > 1 else found[0], found)
-        for algorithm, found in points.items()
-    ]
+    found = []
+    for algorithm, by_point in points.items():
+        differences = [*by_point.values()]
+        if len(differences) > 1:
+            found.append(_Compared(algorithm, over_grid.get(algorithm), differences, ""))
+        else:
+            found.append(_Compared(algorithm, differences[0], differences, *by_point))
+    return found
 
 
 def _finals(analysis: Analysis) -> list[tuple[str, Interval]]:
@@ -122,11 +127,13 @@ def _finals(analysis: Analysis) -> list[tuple[str, Interval]]:
 
 def _sentence(compared: _Compared, baseline: str, mean: str) -> str:
     """What the comparison says about one algorithm."""
-    algorithm, difference, points = compared
+    algorithm, difference, points, where = compared
     if difference is None:
         return f"{algorithm} compared with {baseline} on the final {mean}: {_counts(points)}."
-    subject = f"its final {mean}" + f", averaged over the {len(points)} grid points," * (len(points) > 1)
-    by = f"{abs(difference.estimate):.3f} {'lower' if difference.estimate < 0 else 'higher'}"
+    subject = f"its final {mean}" + f" at {where}" * bool(where)
+    subject += f", averaged over the {len(points)} grid points," * (len(points) > 1)
+    change = "lower" if difference.estimate < 0 else "higher"
+    by = f"{abs(difference.estimate):.3f} {change}" if difference.estimate else "the same"
     kind, seeds = outcome(difference), _seeds([difference])
     if difference.ends is None:
         return f"{algorithm} compared with {baseline}: {subject} is {by} ({seeds})."

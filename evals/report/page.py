@@ -49,7 +49,7 @@ _INTERVALS = [
     f"95 % intervals of interquartile means and their differences: {BOOTSTRAP_T}.",
     f"95 % intervals of P(better): {CLOPPER_PEARSON}, with the number of wins rounded outwards.",
 ]
-_NO_INTERVALS = ["There are no confidence intervals, because there is only one seed."]
+_NO_INTERVALS = ["There are no confidence intervals, because they need two finished seeds."]
 
 
 def write(results: Results, analysis: Analysis, folder: Path) -> None:

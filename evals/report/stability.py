@@ -37,8 +37,8 @@ SIGNS = {
     "absolute difference between the rewards of successive logs.",
     "fall": f"The mean reward of the last {SMOOTHED_LOGS} logs has lost more than {DRAWDOWN_SHARE:.0%} of its best "
     f"value, and more than twice the noise. Or the validation reward was below {1 - DRAWDOWN_SHARE:.0%} of its best "
-    f"value at {LOW_VALIDATIONS} validations in a row. The best value must be above 0. This sign also covers runs whose "
-    "reward never rose.",
+    f"value at {LOW_VALIDATIONS} validations in a row. The best value must be above 0. This sign also covers runs "
+    "whose reward never rose.",
     "signal": f"All completions of every prompt had the same reward in the last {NO_SIGNAL_LOGS} logs.",
     "entropy": f"The entropy was below {LOW_SHARE:.0%} of its first value in the last {LOW_LOGS} logs.",
     "length": f"The mean completion length was below {LOW_SHARE:.0%} of its first value in the last {LOW_LOGS} logs.",

@@ -14,6 +14,8 @@ from .analysis import Analysis, PointSummary
 from .differences import PointDifference
 from .formatting import bounds, signed
 
+_CORRECT = "A sample is correct if its reward is 1."
+
 
 class Text(NamedTuple):
     """A cell of a table: the value, a small line below the value, and whether the value is a significant difference."""
@@ -91,9 +93,9 @@ def tables(analysis: Analysis, mean: str) -> dict[str, Table]:
         *(
             Column(
                 f"pass@{k}",
-                f"Probability that at least one of {k} samples is correct (unbiased estimate)."
+                f"Probability that at least one of {k} samples is correct (unbiased estimate). {_CORRECT}"
                 if k > 1
-                else "Probability that a sample is correct.",
+                else f"Probability that a sample is correct. {_CORRECT}",
                 lambda s, _, k=k: _estimate(s.pass_at.get(k)),  # type: ignore[misc]
             )
             for k in passes

@@ -225,6 +225,9 @@ def test_one_seed_has_no_interval(tmp_path):
         assert claim not in text + summary
     assert not re.search(r"\[[−+]?\d\.\d+, ", text + summary)
     assert text.count("With one seed there is no confidence interval: any difference may be due to chance.") == 1
+    for page_text in (text, summary):  # also true if all other seeds failed
+        assert "There are no confidence intervals, because they need two finished seeds." in page_text
+    assert "is correct (unbiased estimate). A sample is correct if its reward is 1." in text
     assert '"low":null' in html
     assert not re.search(r'"low":\[', html)
 
@@ -320,6 +323,16 @@ def test_the_verdict_of_one_algorithm():
     assert answer(compared(("gbpo", interval(0.1, 0.125, 1))), "mean@8") == [
         "gbpo compared with grpo: its final mean@8 is 0.100 higher (one seed)."
     ]
+    assert answer(compared(("gbpo", interval(0.0, 0.125, 1))), "mean@8") == [
+        "gbpo compared with grpo: its final mean@8 is the same (one seed)."
+    ]
+
+
+def test_the_verdict_names_the_grid_point_if_there_are_differences_at_one_only():
+    analysis = compared(("gbpo", interval(0.2, 0.125, 5)), grid={"gbpo": None})
+    assert answer(analysis, "mean@8")[0].startswith(
+        "gbpo is better than grpo: its final mean@8 at epsilon=1 is 0.200 higher (95 % interval"
+    )
 
 
 def test_the_verdict_over_a_grid():
