@@ -75,11 +75,14 @@ def _compare(argv: Sequence[str] | None) -> None:
     except (ValueError, ImportError, OSError, CellError) as error:
         parser.error(error)
     analysis = analyse(results)
-    page.write(results, analysis, plan.folder)
     print("\n".join(console(analysis, mean_name(results))))
     unfinished = [cell for cell in results.cells if cell.status != "done"]
     if unfinished:
         print(f"{len(unfinished)} of {len(results.cells)} runs are not done. Run the same command again to retry them.")
+    try:
+        page.write(results, analysis, plan.folder)
+    except ValueError as error:
+        parser.error(error)
     print(f"report: {plan.folder / 'report.html'}")
     raise SystemExit(130 if interrupted else 1 if unfinished else 0)
 

@@ -26,10 +26,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     try:
         results = Results.load(options.folder)
+        analysis = analyse(results)
+        page.write(results, analysis, options.folder)
     except ValueError as error:
         parser.error(error)
-    analysis = analyse(results)
-    page.write(results, analysis, options.folder)
     print("\n".join(console(analysis, mean_name(results))))
     print(f"report: {options.folder / 'report.html'}")
 

@@ -12,7 +12,7 @@ from gbpo.shared.pages.render import CHARTS, assets, environment
 from gbpo.shared.write_whole import write_whole
 
 from ..shared.estimates import BOOTSTRAP_T, CLOPPER_PEARSON, STUDENT_T, is_finite
-from ..shared.results import Results, label
+from ..shared.results import FILE, Results, label
 from .analysis import Analysis
 from .answer import answer, details, warning
 from .curves import MAX_POINTS, PANELS, curve
@@ -59,14 +59,23 @@ def write(results: Results, analysis: Analysis, folder: Path) -> None:
         results: The comparison.
         analysis: The numbers of the comparison.
         folder: Folder to write to. It is created if it does not exist.
+
+    Raises:
+        ValueError: The report cannot be written.
     """
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
     mean = mean_name(results)
-    for name, picture in figures(results, analysis, mean):
-        write_whole(folder / "figures" / name, picture)
     context = _context(results, analysis, mean)
-    for name in ("summary.md", "report.html"):
-        write_whole(folder / name, _TEMPLATES.get_template(name).render(context))
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for name, picture in figures(results, analysis, mean):
+            write_whole(folder / "figures" / name, picture)
+        for name in ("summary.md", "report.html"):
+            write_whole(folder / name, _TEMPLATES.get_template(name).render(context))
+    except OSError as error:
+        raise ValueError(
+            f"The report cannot be written into {str(folder)!r} ({error.strerror}). The results are kept in {FILE}. "
+            f"Make the folder writable or free some space, then write gbpo report {folder}."
+        ) from None
 
 
 def _fields(algorithms: list[str]) -> list[tuple[str, list[str]]]:

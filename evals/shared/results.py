@@ -172,7 +172,7 @@ class Results:
             fields["start"] = fields["start"] and Evaluation(**fields["start"])
             fields["cells"] = [_cell(**cell) for cell in fields["cells"]]
             return cls(**fields)
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OSError) as error:
             raise ValueError(
                 f"{str(path)!r} cannot be read by this version: {error}. Run the same evals.compare command again; "
                 "finished runs are kept."

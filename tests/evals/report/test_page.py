@@ -612,6 +612,23 @@ def test_command_makes_the_report_again(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("figures", b"a file", ["cannot be written into", "File exists", "gbpo report"]),
+        ("results.json", b"\xff", ["results.json' cannot be read", "finished runs are kept"]),
+    ],
+)
+def test_a_report_that_cannot_be_made_is_one_line(name, content, words, tmp_path, capsys):
+    results, _ = made_up(grid={}, seeds=1)
+    results.save(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SystemExit) as stop:
+        command.main([str(tmp_path)])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and all(word in error for word in words), error
+
+
+@pytest.mark.parametrize(
     "name, width, scheme",
     [("light", 1280, "light"), ("dark", 1280, "dark"), ("phone", 390, "dark"), ("small phone", 360, "light")],
 )
