@@ -72,8 +72,13 @@ def _compare(argv: Sequence[str] | None) -> None:
             f"{str(options.output)!r} is in use by another comparison, and both would write the same files. Wait until "
             "the other comparison ends, or give another --output."
         )
-    except (ValueError, ImportError, OSError, CellError) as error:
+    except (ValueError, ImportError, CellError) as error:
         parser.error(error)
+    except OSError as error:
+        parser.error(
+            f"{error}. The comparison ended, and its finished runs are kept. Repair this, for example free some space, "
+            "and run the same command again."
+        )
     analysis = analyse(results)
     print("\n".join(console(analysis, mean_name(results))))
     unfinished = [cell for cell in results.cells if cell.status != "done"]
@@ -104,7 +109,7 @@ def make_parser() -> OneLineErrorParser:
     add("--seeds", nargs="+", type=seed, required=True, metavar="N", help="seeds of the runs; use five or more")
     add("--output", type=Path, metavar="DIR", help="folder of the comparison (runs/compare-RECIPE)")
     add("--grid", nargs="+", default=[], metavar="FIELD=V,V", help="fields to vary, with their values")
-    add("--jobs", type=int, default=1, metavar="N", help="parallel runs; with several GPUs each gets one GPU (1)")
+    add("--jobs", type=int, default=1, metavar="N", help="parallel runs; they share out the GPUs (1)")
     add("--launcher", metavar="X", help="command of each run, such as 'accelerate launch --num_processes 8'")
     add("--eval_dataset_name", metavar="X", help="held-out questions: a file or a Hub id (the recipe's test split)")
     add("--eval_steps", type=float, metavar="N", help="steps between validations (the recipe's, or 20 validations)")

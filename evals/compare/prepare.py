@@ -69,6 +69,11 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
             f"gbpo train {options.recipe} --dry_run true."
         )
     held_out = options.eval_dataset_name or recipe.run.eval_dataset_name
+    if options.jobs > 1 and recipe.training.use_vllm and recipe.training.vllm_mode == "server":
+        raise ValueError(
+            f"--jobs {options.jobs} with vllm_mode='server': the runs would send their weights to the same server, so "
+            "they would train on completions of each other's models. Write --jobs 1, or vllm_mode: colocate."
+        )
     _check_one_test(grid, held_out)
     run = dataclasses.replace(recipe.run, eval_dataset_name=held_out)
     test = _with_test_reward(options, run)

@@ -48,7 +48,11 @@ def run_cells(plan: ComparisonPlan) -> bool:
         CellError: The starting model cannot be evaluated.
     """
     model = models.local_model(plan.base.model.model_name_or_path)  # built before parallel runs need it
-    cells = [(point, seed) for point, seed in plan.cells if point.same_as is None]
+    # all points of a seed come together, so that an interrupted comparison has pairs
+    cells = sorted(
+        ((point, seed) for point, seed in plan.cells if point.same_as is None),
+        key=lambda cell: plan.seeds.index(cell[1]),
+    )
     todo = [cell for cell in cells if not plan.cell_folder(*cell).is_done]
     runner = _Runner(plan, model)
     pool = concurrent.futures.ThreadPoolExecutor(plan.jobs)
@@ -184,9 +188,12 @@ class _Runner:
         gpus = torch.cuda.device_count()
         if not gpus:
             env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self._plan.jobs)))
-        elif self._plan.jobs > 1 and self._plan.launcher == [sys.executable]:
+        elif self._plan.jobs > 1 or self._plan.launcher == [sys.executable]:
             visible = env.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-            env["CUDA_VISIBLE_DEVICES"] = visible[slot % gpus]
+            # one process would use several GPUs for torch's DataParallel, which changes its batches
+            share = 1 if self._plan.launcher == [sys.executable] else max(1, gpus // self._plan.jobs)
+            first = slot * share % gpus
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(visible[first : first + share])
         return env
 
     def end(self) -> None:
@@ -211,4 +218,5 @@ class _Runner:
 def _is_finished(run: Path) -> bool:
     """Whether the report of a run says that it finished."""
     report = run / "report.txt"
-    return report.is_file() and ": finished;" in report.read_text().splitlines()[-1]
+    lines = report.read_text().splitlines() if report.is_file() else []  # no line: the disk was full
+    return any(": finished;" in line for line in lines[-1:])

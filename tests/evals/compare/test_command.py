@@ -365,3 +365,26 @@ def test_a_grid_over_the_sampling_says_how_the_models_are_tested(random_model, t
         str(Results.load(tmp_path / name).notes).count("tested with temperature=0.7") for name in ("first", "given")
     ]
     assert noted == [1, 0]
+
+
+def test_parallel_runs_do_not_share_a_vllm_server(random_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("gbpo.run.recipe.checks.find_spec", lambda name: object())  # as if vLLM was installed
+    monkeypatch.setattr(module, "run_cells", lambda plan: False)
+    argv = [str(TINY), "--algorithms", "grpo", "gbpo", "--seeds", "0", f"--output={tmp_path / 'compared'}"]
+    argv += [f"--model_name_or_path={random_model}", "--use_vllm=true", "--vllm_mode=server"]
+    for flags, status in (["--jobs=2"], 2), ([], 1):
+        with pytest.raises(SystemExit) as stop:
+            module.main([*argv, *flags])
+        error = capsys.readouterr().err
+        assert stop.value.code == status and ("vllm_mode='server'" in error) == (status == 2), error
+
+
+def test_an_error_of_the_disk_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def fails(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "prepare", fails)
+    with pytest.raises(SystemExit) as stop:
+        module.main([str(TINY), "--algorithms", "grpo", "--seeds", "0", "--output", str(tmp_path / "compared")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "No space left on device. The comparison ended, and its finished runs" in error

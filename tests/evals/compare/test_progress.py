@@ -75,6 +75,7 @@ def test_a_file_gets_a_line_for_each_cell_at_its_end_and_only_a_terminal_a_bar(i
     plan = SimpleNamespace(
         base=SimpleNamespace(model=SimpleNamespace(model_name_or_path="model")),
         cells=[(SimpleNamespace(same_as=None), seed) for seed in (0, 1)],
+        seeds=[0, 1],
         cell_folder=lambda *cell: SimpleNamespace(is_done=False),
         folder=tmp_path,
         jobs=1,
