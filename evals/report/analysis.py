@@ -136,7 +136,7 @@ def analyse(results: Results) -> Analysis:
         thresholds=thresholds,
         summaries=summaries,
         differences=point_differences(results, validation, reward_range, validation_range),
-        overall=grid_differences(results, reward_range),
+        overall=grid_differences(results, validation, reward_range),
         signs={folder: came for folder, came in found.items() if came},
     )
 

@@ -128,15 +128,16 @@ def point_differences(
     ]
 
 
-def grid_differences(results: Results, reward_range: float) -> list[GridDifference]:
+def grid_differences(results: Results, validation: str, reward_range: float) -> list[GridDifference]:
     """Differences to the baseline over the whole grid. Empty if the grid has a single point.
 
     Args:
         results: The comparison.
+        validation: Metric of the validations.
         reward_range: Largest possible difference of two scores on the test questions.
     """
     baseline, *others = results.algorithms
-    best = {algorithm: _best_point(results, algorithm) for algorithm in results.algorithms}
+    best = {algorithm: _best_point(results, algorithm, validation) for algorithm in results.algorithms}
     others = [algorithm for algorithm in others if best[algorithm] is not None]
     if len(results.settings()) < 2 or best[baseline] is None:
         return []
@@ -216,11 +217,11 @@ def _at_points(results: Results, algorithm: str, setting: Any, baseline: str, ba
     return _known(_final, _pairs(results.done(algorithm, setting), results.done(baseline, baseline_setting)))
 
 
-def _best_point(results: Results, algorithm: str) -> Any:
+def _best_point(results: Results, algorithm: str, validation: str) -> Any:
     """Grid point with the highest final validation reward, averaged over seeds. Ties go to the first."""
     rewards = {}
     for place, setting in enumerate(results.settings()):
-        curves = [logged(cell, "eval_reward") for cell in results.done(algorithm, setting)]
+        curves = [logged(cell, validation) for cell in results.done(algorithm, setting)]
         if any(curves):
             rewards[place] = fmean(curve[-1] for curve in curves if curve)
     return results.settings()[max(rewards, key=lambda place: rewards[place])] if rewards else None

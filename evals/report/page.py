@@ -30,8 +30,8 @@ from .verdicts import THRESHOLD_SHARE
 TEMPLATES = Path(__file__).parent / "templates"
 
 _RULES = [
-    "Validation reward, in areas and thresholds: the reward of the test on the validation questions. If the runs did "
-    "not log it, the reward that they trained on.",
+    "Validation reward, in areas, thresholds and best grid points: the reward of the test on the validation questions. "
+    "If the runs did not log it, the reward that they trained on.",
     f"Threshold: {THRESHOLD_SHARE:.0%} of the way from the first validation reward, averaged over all runs at the grid "
     "point, to the highest final validation reward of an algorithm, averaged over its seeds.",
     "Area: the mean validation reward over the run.",

@@ -217,6 +217,20 @@ def test_the_validation_curve_is_that_of_the_test_reward_if_it_was_logged(make_r
     assert analysis.thresholds == ["a validation reward of 0.780"]  # 0.6 + 0.9 · (0.8 − 0.6)
 
 
+def test_the_best_grid_point_is_chosen_by_the_reward_of_the_test(make_results, make_cell):
+    """The agreement with a majority vote is highest where the run has collapsed."""
+    cells = []
+    for algorithm in ("grpo", "gbpo"):
+        for epsilon, vote, right in ((0.2, 0.5, 0.6), (0.5, 1.0, 0.1)):
+            curves = {"eval_reward": vote, "eval_rewards/exact_match/mean": right}
+            series = {name: [None, None, 0.3, None, None, last] for name, last in curves.items()}
+            cells.append(make_cell(algorithm, 0, [1, 2], {"epsilon": epsilon}, series=series))
+    results = make_results(cells)
+    results.evaluation["reward_funcs"] = ["exact_match"]
+    [overall] = analyse(results).overall
+    assert overall.setting == overall.baseline_setting == {"epsilon": 0.2}
+
+
 def test_rewards_beyond_a_share_are_not_cut(make_results, make_cell):
     cells = [make_cell("grpo", seed, [2, 4 - 3 * seed]) for seed in (0, 1)]
     # scores 3/4 and 3/8: mean 9/16, standard error 3/16, t of 1 degree of freedom 12.7062
