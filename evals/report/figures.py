@@ -17,6 +17,8 @@ from .curves import curve
 from .differences import PointDifference
 from .heat_maps import HeatMaps, heat_maps
 
+FIGURE_NAMES = ("validation*.png", "heatmap-*.png", "differences.png")  # patterns of the file names
+
 
 def figures(results: Results, analysis: Analysis, mean_name: str) -> Iterator[tuple[str, bytes]]:
     """Draw the figures one at a time. Figures without numbers are left out.

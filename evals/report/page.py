@@ -18,7 +18,7 @@ from .answer import answer, details, warning
 from .curves import MAX_POINTS, PANELS, curve
 from .differences import PointDifference
 from .differing_samples import differing_samples
-from .figures import figures
+from .figures import FIGURE_NAMES, figures
 from .formatting import bounds, markdown, signed
 from .heat_maps import heat_maps
 from .overview import overview
@@ -67,8 +67,12 @@ def write(results: Results, analysis: Analysis, folder: Path) -> None:
     context = _context(results, analysis, mean)
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
+        earlier = {path for name in FIGURE_NAMES for path in (folder / "figures").glob(name)}
         for name, picture in figures(results, analysis, mean):
             write_whole(folder / "figures" / name, picture)
+            earlier.discard(folder / "figures" / name)
+        for path in earlier:  # more grid points give the figures other names
+            path.unlink()
         for name in ("summary.md", "report.html"):
             write_whole(folder / name, _TEMPLATES.get_template(name).render(context))
     except OSError as error:

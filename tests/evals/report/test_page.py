@@ -482,6 +482,19 @@ def test_the_page_loads_nothing(full):
     assert policy.startswith("default-src 'none'; ")
 
 
+def test_figures_of_an_earlier_grid_are_removed(tmp_path):
+    results, analysis = made_up(grid={"epsilon": [0.2]}, seeds=1)
+    written(tmp_path, results, analysis)
+    (tmp_path / "figures" / "mine.png").write_bytes(b"a picture of the user")
+    results, analysis = made_up(grid={"epsilon": [0.1, 0.2]}, seeds=1)
+    written(tmp_path, results, analysis)
+    assert sorted(path.name for path in (tmp_path / "figures").glob("[mv]*")) == [
+        "mine.png",
+        "validation-1-epsilon=0.1.png",
+        "validation-2-epsilon=0.2.png",
+    ]
+
+
 def test_figures_are_not_empty(full):
     figures = {path.name for path in (full[0] / "figures").iterdir()}
     assert len([name for name in figures if name.startswith("validation-")]) == 6
