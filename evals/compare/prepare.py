@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import math
 import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -280,7 +282,8 @@ def _check_unchanged(plan: ComparisonPlan, held_out: str | None, questions: int)
     """Check that earlier cells in the folder are comparable, and write the recipe and the shared settings.
 
     Raises:
-        ValueError: The folder contains cells with another recipe, other overrides or another evaluation.
+        ValueError: The folder contains cells with another recipe, another training file, other overrides or another
+            evaluation.
     """
     path, recipe = plan.folder / _MANIFEST, plan.folder / RECIPE
     now = {
@@ -290,9 +293,11 @@ def _check_unchanged(plan: ComparisonPlan, held_out: str | None, questions: int)
         "eval_steps": plan.eval_steps,
         "eval_dataset_name": held_out,
         "eval_questions": questions,
+        "training_file": _digest(Path(plan.base.run.dataset_name).expanduser()),
     }
     before: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else now
-    changed = [name for name in now if before.get(name) != now[name]]
+    # an earlier version has not written all of the fields
+    changed = [name for name in now if before.get(name, now[name]) != now[name]]
     if path.is_file() and read_yaml(recipe) != read_yaml(plan.recipe):  # comments may differ
         changed.insert(0, "recipe")
     if changed:
@@ -307,3 +312,11 @@ def _check_unchanged(plan: ComparisonPlan, held_out: str | None, questions: int)
         )
     recipe.write_text(plan.recipe.read_text())
     write_whole(path, json.dumps(now, indent=1, default=str) + "\n")
+
+
+def _digest(file: Path) -> str | None:
+    """A hash of a file's content. None for a data set that is no file: a generated task, or one of the Hub."""
+    if not file.is_file():
+        return None
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -337,21 +337,26 @@ def test_a_folder_accepts_only_comparable_runs(tmp_path, monkeypatch, capsys):
 def test_a_folder_accepts_only_the_same_questions(random_model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "run_cells", lambda plan: False)
     monkeypatch.chdir(tmp_path)
+    argv = [str(TINY), "--algorithms", "grpo", "gbpo", "--seeds", "0", "--output=compared", "--max_steps=9"]
+    argv += [f"--model_name_or_path={random_model}", "--eval_dataset_name=held_out.jsonl"]
+    argv += ["--dataset_name=train.jsonl", "--dataset_kwargs={}"]
 
-    def status(*sums):
-        rows = [{"prompt": f"{a}+{b}=", "solution": str(a + b)} for a, b in sums]
-        (tmp_path / "held_out.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-        argv = [str(TINY), "--algorithms", "grpo", "gbpo", "--seeds", "0", "--output=compared", "--max_steps=9"]
+    def status(*sums, trained=1):
+        for name, terms in (("held_out", sums), ("train", [(trained, b) for b in range(64)])):
+            rows = [{"prompt": f"{a}+{b}=", "solution": str(a + b)} for a, b in terms]
+            (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
         with pytest.raises(SystemExit) as stop:
-            module.main([*argv, f"--model_name_or_path={random_model}", "--eval_dataset_name=held_out.jsonl"])
+            module.main(argv)
         return stop.value.code, capsys.readouterr().err
 
-    assert status((1, 2), (3, 4))[0] == 1  # no run is done
+    assert status((101, 2), (103, 4))[0] == 1  # no run is done
     written = (tmp_path / "compared" / "test.jsonl").read_text()
-    code, error = status((1, 2), (3, 5))
+    code, error = status((101, 2), (103, 5))
     assert code == 2 and "test.jsonl' has other questions than the data set has now" in error
     assert (tmp_path / "compared" / "test.jsonl").read_text() == written
-    assert status((1, 2), (3, 4))[0] == 1
+    code, error = status((101, 2), (103, 4), trained=2)
+    assert code == 2 and "contains runs with another training_file, which are not comparable" in error
+    assert status((101, 2), (103, 4))[0] == 1
 
 
 def test_a_grid_over_the_sampling_says_how_the_models_are_tested(random_model, tmp_path, monkeypatch):
