@@ -55,6 +55,7 @@ def collect_results(plan: ComparisonPlan) -> Results:
         f"{name} questions": len((plan.folder / file).read_text().splitlines())
         for name, file in (("validation", VALIDATION), ("test", TEST))
     }
+    cells = [_cell(plan, point, seed) for point, seed in plan.cells]
     return Results(
         command=plan.command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -70,8 +71,8 @@ def collect_results(plan: ComparisonPlan) -> Results:
         evaluation=counts | settings,
         questions=_questions(plan),
         start=start[0] if start else None,
-        notes=plan.notes,
-        cells=[_cell(plan, point, seed) for point, seed in plan.cells],
+        notes=[*plan.notes, *_ungraded_notes(cells)],
+        cells=cells,
     )
 
 
@@ -105,6 +106,18 @@ def _cell(plan: ComparisonPlan, point: Point, seed: int) -> Cell:
         last=evaluations[0] if evaluations else None,
         best=evaluations[1] if len(evaluations) > 1 else None,
     )
+
+
+def _ungraded_notes(cells: list[Cell]) -> list[str]:
+    """A line for each run in whose test the reward left completions ungraded."""
+    tested = {cell.folder: [model for model in (cell.last, cell.best) if model] for cell in cells}
+    return [
+        f"The reward left {sum(model.ungraded for model in models)} of {sum(model.completed for model in models)} "
+        f"completions of the test in {where} ungraded. They count as 0. To test again, delete {where}/evaluation.json "
+        "and repeat the command."
+        for where, models in tested.items()
+        if any(model.ungraded for model in models)
+    ]
 
 
 def _training_options(run: Path) -> dict[str, Any]:

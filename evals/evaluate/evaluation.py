@@ -41,7 +41,8 @@ def evaluate(
     """Evaluate a checkpoint on questions.
 
     Completions that the reward leaves ungraded count as 0. Their number is printed as a warning. Broken episodes of an
-    environment count nowhere.
+    environment count nowhere. A result with ungraded completions is not cached, because the server of a reward may have
+    failed.
 
     Args:
         model: Folder of a model or of an adapter, Hub id, or name of a builtin model.
@@ -49,7 +50,7 @@ def evaluate(
         settings: Reward and sampling.
         reference: Model to measure the KL divergence from; see `evals.evaluate.divergence`.
         step: Optimiser step of the checkpoint, copied to the result.
-        use_cache: Read the result from the cache if the cache contains it. A new result is always written to the cache.
+        use_cache: Read the result from the cache if the cache contains it. A new result is written to the cache.
 
     Raises:
         ValueError: The model cannot be read, a column is missing, reference answers do not grade themselves as
@@ -72,20 +73,21 @@ def evaluate(
             checks = rewards_module("check")
             checks.check_sample(_reward_name(run), reward, questions)
             checks.check_server(reward, questions)
-        known = _measure(policy, start, questions, settings, reward, episodes)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(known, default=str) + "\n")
+        known = dataclasses.asdict(_measure(policy, start, questions, settings, reward, episodes))
+        if not known["ungraded"]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, json.dumps(known, default=str) + "\n")
     else:
         print(f"gbpo evaluate: {model}: cached, {path}", flush=True)
-    if known["ungraded"]:
-        total = len(questions) * (settings.samples + 1)
+    found = Evaluation(**known | {"step": step})
+    if found.ungraded:
         print(
-            f"gbpo evaluate: warning: {model}: the reward left {known['ungraded']} of {total} completions ungraded. "
-            "They count as 0.",
+            f"gbpo evaluate: warning: {model}: the reward left {found.ungraded} of {found.completed} completions "
+            "ungraded. They count as 0.",
             file=sys.stderr,
             flush=True,
         )
-    return Evaluation(**known["evaluation"] | {"step": step})
+    return found
 
 
 def episodes_of_test(run: RunArguments, questions: Dataset) -> Episodes:
@@ -111,8 +113,7 @@ def _measure(
     settings: Settings,
     reward: Callable[..., Any] | None,
     episodes: Episodes,
-) -> dict[str, Any]:
-    """The content of a cache file: `evaluation` (a dict) and `ungraded` (the number of ungraded completions)."""
+) -> Evaluation:
     k = settings.samples
     formatted = settings.prompts.format(questions, policy.tokenizer)
     if episodes:
@@ -136,7 +137,7 @@ def _measure(
             settings.batch_size,
             [answer.completion.written for answer in kept],
         )
-    evaluation = Evaluation(
+    return Evaluation(
         step=0,
         samples=k,
         scores=[fmean(own) for own in scores],
@@ -148,9 +149,8 @@ def _measure(
         truncated=fmean(_is_cut_off(answer, policy) for answer in kept),
         kl_to_start=kl,
         unbroken=[len(own) for own in scores] if episodes else None,
+        ungraded=sum(answer.score is None and answer.failure is None for answer in [*sampled, *greedy]),
     )
-    ungraded = sum(answer.score is None and answer.failure is None for answer in [*sampled, *greedy])
-    return {"evaluation": dataclasses.asdict(evaluation), "ungraded": ungraded}
 
 
 def _answer(

@@ -38,6 +38,7 @@ class Evaluation:
         kl_to_start: KL divergence from the starting model in nats per completion, estimated on the samples.
         unbroken: Number of samples per question without those whose episode is broken, which count nowhere. None
             without an environment.
+        ungraded: Number of completions, sampled and greedy, that the reward left ungraded. They count as 0.
     """
 
     step: int
@@ -51,6 +52,7 @@ class Evaluation:
     truncated: float
     kl_to_start: float | None = None
     unbroken: list[int] | None = None
+    ungraded: int = 0
 
     @property
     def counts(self) -> list[int]:
@@ -58,10 +60,14 @@ class Evaluation:
         return [self.samples] * len(self.scores) if self.unbroken is None else self.unbroken
 
     @property
+    def completed(self) -> int:
+        """Number of completions, sampled and greedy."""
+        return len(self.scores) * (self.samples + 1)
+
+    @property
     def broken(self) -> int:
         """Number of broken episodes, sampled and greedy."""
-        questions = len(self.scores)
-        return questions * (self.samples + 1) - sum(self.counts) - len(self.greedy)
+        return self.completed - sum(self.counts) - len(self.greedy)
 
 
 @dataclass
