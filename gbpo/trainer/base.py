@@ -27,6 +27,7 @@ from .sampling.background import BackgroundSampler
 from .sampling.curriculum import Curriculum
 from .sampling.delay_line import DelayLine
 from .sampling.extra_votes import ExtraVotes, vote_rounds
+from .sampling.merged_weights import has_mergeable_adapter
 from .sampling.resampling import Resampling
 from .sampling.seeds import SamplingSeeds
 from .sampling.unbiased import biased_sampling
@@ -86,16 +87,17 @@ class BaseTrainer(BridgeTrainer):
         rounds = isinstance(self.args, BaseConfig) and self.args.sampling_dtype is not None
         if self.use_vllm or ahead or rounds:
             seeds = self.sampling_seeds = SamplingSeeds(self.args.seed, self._engine_number)
+        if self._has_server:
+            self.adapter_sync = self._adapter_sync()
         if self.use_vllm:
             dtype = engine_dtype(self.model.dtype, self.accelerator.mixed_precision)
             biased = biased_sampling(self.args) is not None
-            self.weight_check = WeightCheck(self.accelerator, dtype, biased, self._weight_sync_fix(dtype))
+            merges = has_mergeable_adapter(self.model) and self.adapter_sync is None
+            self.weight_check = WeightCheck(self.accelerator, dtype, biased, self._weight_sync_fix(dtype), merges)
         if ahead or rounds:  # the log-probs of the sampler are kept with its completions
             self._check_ahead_is_possible()
             background = self._background_sampler() if self._has_server else None
             self.ahead = Ahead(DelayLine(ahead), self.curriculum or self.prompts_to_come(), seeds, background)
-        if self._has_server:
-            self.adapter_sync = self._adapter_sync()
         self.speedups = decide(
             self.args,
             self.model,

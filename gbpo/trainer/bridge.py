@@ -126,8 +126,8 @@ class BridgeTrainer(GRPOTrainer):
             set_seed(self.args.seed, device_specific=True)  # TRL did this before the engine, which set another seed
             if getattr(self.vllm_generation, "vllm_client", None) is not None:
                 self.vllm_generation.vllm_client = SeededClient(self.vllm_generation.vllm_client)
-            sharded = self._dist.is_fsdp or self._dist.is_zero3 or self.is_distributed_loading_by_transformers
-            if has_mergeable_adapter(self.model) and not sharded:
+            flat = self._dist.fsdp_version == 1 or self.is_distributed_loading_by_transformers
+            if has_mergeable_adapter(self.model) and not flat:
                 weights_for_vllm = self.vllm_generation._iter_named_params
                 self.vllm_generation._iter_named_params = partial(self._merged_weights, weights_for_vllm)
 
@@ -330,8 +330,10 @@ class BridgeTrainer(GRPOTrainer):
         self, weights_for_vllm: Callable[[], Iterator[tuple[str, torch.Tensor]]]
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """The names and weights that TRL sends to vLLM, with the adapter merged into copies of the weights."""
+        dtype = engine_dtype(self.model.dtype, self.accelerator.mixed_precision)
+        generator = torch.Generator(self.accelerator.device).manual_seed(self.state.global_step)
         with _replaced(self.model, merge_adapter=lambda: None, unmerge_adapter=lambda: None):
-            yield from merged_weights(self.model, weights_for_vllm())
+            yield from merged_weights(self.model, weights_for_vllm(), dtype, generator)
 
     @contextmanager
     def _shared_prefill(self) -> Iterator[None]:

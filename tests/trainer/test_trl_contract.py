@@ -74,8 +74,9 @@ SOURCES = {
     ),
     (VLLMGeneration, "_iter_named_params"): (
         "baab615d5c7bc3e1",
-        "calls merge_adapter and unmerge_adapter of the model, and gives `param.data` in between",
+        "calls merge_adapter and unmerge_adapter of the model; sampling/merged_weights.py knows how it names weights",
     ),
+    (VLLMGeneration, "_iter_fsdp2_params"): ("6d41acd02236f368", "as _iter_named_params"),
     (VLLMGeneration, "generate"): ("2d2ac2be5b1309c4", "calls the client's generate by keywords"),
     (VLLMClient, "generate"): (
         "63635cf59ca8bb70",

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.generation import vllm_generation
 
 from gbpo.shared.stopping import TrainingStopped
@@ -98,6 +100,40 @@ def test_decision(dtype, gaps_and_movements, alive, proven):
     verdicts = [check.judge(*pair) for pair in gaps_and_movements]
     assert all(verdicts) == alive
     assert check.proven == proven
+
+
+@pytest.mark.parametrize(
+    ("dtype", "gaps_and_movements", "alive", "proven"),
+    [
+        (torch.bfloat16, [(1e-7, 0.0), (0.01, 0.02), (0.01, 0.04)], True, False),  # rounding of the merged weights
+        (torch.bfloat16, [(1e-7, 0.0), (0.008, 0.06)], True, True),
+        (torch.bfloat16, [(1e-7, 0.0), (0.06, 0.06)], False, False),  # as large as the movement
+        (torch.float32, [(1e-7, 0.0), (0.001, 0.002)], False, False),  # float32 has no such rounding
+    ],
+)
+def test_decision_if_the_adapter_is_merged(dtype, gaps_and_movements, alive, proven):
+    check = WeightCheck(None, dtype, biased=False, fix="", merges=True, first_gap=gaps_and_movements[0][0])
+    verdicts = [check.judge(*pair) for pair in gaps_and_movements]
+    assert all(verdicts) == alive
+    assert check.proven == proven
+
+
+def test_the_rounding_of_merged_weights_does_not_end_the_run(make_with_vllm, random_model, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(random_model)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(20)  # small changes move the policy as much as in a large, trained model
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(random_model).save_pretrained(tmp_path / "model")
+    lora = LoraConfig(r=32, lora_alpha=64, target_modules="all-linear")
+    trainer = make_with_vllm(
+        model=str(tmp_path / "model"),
+        trainer={"peft_config": lora},
+        model_init_kwargs={"dtype": "bfloat16"},
+        learning_rate=1e-5,
+        max_steps=4,
+    )
+    trainer.train()
+    assert max(logged(trainer, "gbpo/vllm_logp_gap")) > 0.005 > 100 * trainer.weight_check.first_gap
 
 
 def test_weights_are_compared_again_after_an_outage(make_with_vllm):
