@@ -677,17 +677,19 @@ class BridgeTrainer(GRPOTrainer):
 
     @contextmanager
     def _accumulating(self, model: Any) -> Iterator[None]:
-        """Within this context, a backward does not reduce gradients across ranks.
+        """Within this context, a backward does not reduce gradients across ranks, unless `sync_each_batch` is set.
 
         Every micro-batch except the last of an optimiser step does the same.
         """
         if not self.accelerator.sync_gradients:
             yield
             return
-        context: Any = nullcontext()
-        if self.is_distributed_loading_by_transformers:
+        deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        if deepspeed or self.accelerator.gradient_state.plugin_kwargs.get("sync_each_batch", False):
+            context: Any = nullcontext()
+        elif self.is_distributed_loading_by_transformers:
             context = self._defer_fsdp_gradient_reduction()
-        elif self.accelerator.distributed_type != DistributedType.DEEPSPEED:
+        else:
             context = self.accelerator.no_sync(model)
         self.accelerator.gradient_state._set_sync_gradients(False)
         try:

@@ -418,9 +418,10 @@ def _communication(recipe: Recipe, module: Any, sharding: Sharding, training_pas
     parts = [Part("gradients", gradients / sharding.gradients, _split(sharding.gradients), "training", exact=exact)]
     if sharding.is_fsdp and training_pass.defers_reduction:
         whole = float(sum(parameter.numel() * (low.itemsize if low else size) for parameter, size in trained))
-        note = "whole on every rank between the passes of an optimiser step"
-        if recipe.training.gradient_accumulation_steps > 1:
-            note += "; accelerator_config: {gradient_accumulation_kwargs: {sync_each_batch: true}} splits them"
+        note = (
+            "whole on every rank between the passes of an optimiser step; accelerator_config: "
+            "{gradient_accumulation_kwargs: {sync_each_batch: true}} splits them"
+        )
         parts = [Part("gradients", max(whole, gradients / sharding.gradients), note, "training")]
     if sharding.name == "DDP":
         parts.append(Part("DDP buckets", gradients, "DDP reduces copies of the gradients"))

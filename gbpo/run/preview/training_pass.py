@@ -72,8 +72,8 @@ class TrainingPass:
         """Whether some backward passes of an optimiser step do not reduce the gradients across ranks."""
         args = self.recipe.training
         syncs_each = (args.accelerator_config.gradient_accumulation_kwargs or {}).get("sync_each_batch", False)
-        accumulates = args.gradient_accumulation_steps > 1 and not syncs_each
-        return accumulates or ceil(self.most_tokens / self.tokens) > self._window
+        several = args.gradient_accumulation_steps > 1 or ceil(self.most_tokens / self.tokens) > self._window
+        return several and not syncs_each
 
     @property
     def _budget(self) -> int | None:

@@ -276,6 +276,7 @@ def test_model_init_kwargs_change_the_model(model):
 
 SEVERAL = ("--gradient_accumulation_steps", "2")
 ONE = ("--gradient_accumulation_steps", "1")
+SYNC_EACH = ("--accelerator_config", "{gradient_accumulation_kwargs: {sync_each_batch: true}}")
 
 
 @pytest.mark.parametrize(
@@ -283,7 +284,8 @@ ONE = ("--gradient_accumulation_steps", "1")
     [
         ("fsdp2", (*SEVERAL, "--bf16", "true"), 2),
         ("fsdp2", (*ONE, "--max_tokens_per_micro_batch", "120"), 4),
-        ("fsdp2", (*SEVERAL, "--accelerator_config", "{gradient_accumulation_kwargs: {sync_each_batch: true}}"), None),
+        ("fsdp2", (*SEVERAL, *SYNC_EACH), None),
+        ("fsdp2", (*ONE, *SYNC_EACH, "--max_tokens_per_micro_batch", "120"), None),
         ("ddp", SEVERAL, 4),
     ],
     ids=str,
