@@ -126,8 +126,13 @@ class BridgeTrainer(GRPOTrainer):
             set_seed(self.args.seed, device_specific=True)  # TRL did this before the engine, which set another seed
             if getattr(self.vllm_generation, "vllm_client", None) is not None:
                 self.vllm_generation.vllm_client = SeededClient(self.vllm_generation.vllm_client)
-            flat = self._dist.fsdp_version == 1 or self.is_distributed_loading_by_transformers
-            if has_mergeable_adapter(self.model) and not flat:
+            if self._dist.fsdp_version == 1:
+                raise ValueError(
+                    "fsdp_version=1 with use_vllm=True: TRL 1.16 sends the weights of each layer before FSDP has "
+                    "prepared the whole model, so the first forward pass would fail. Write fsdp_version: 2, or launch "
+                    "with launch/accelerate/fsdp2.yaml."
+                )
+            if has_mergeable_adapter(self.model) and not self.is_distributed_loading_by_transformers:
                 weights_for_vllm = self.vllm_generation._iter_named_params
                 self.vllm_generation._iter_named_params = partial(self._merged_weights, weights_for_vllm)
 

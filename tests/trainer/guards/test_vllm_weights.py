@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl.distributed import DistributedBackend
 from trl.generation import vllm_generation
 
 from gbpo.shared.stopping import TrainingStopped
@@ -32,6 +33,13 @@ def test_mixed_precision_names_the_dtype():
     assert engine_dtype(torch.float32, "bf16") == torch.bfloat16
     assert engine_dtype(torch.float32, "fp16") == torch.float16
     assert engine_dtype(torch.float32, "no") == torch.float32
+
+
+def test_fsdp1_cannot_send_weights(make_with_vllm, monkeypatch):
+    fsdp1 = {"zero_stage": 0, "fsdp_version": 1}
+    monkeypatch.setattr(DistributedBackend, "__init__", lambda self, accelerator: vars(self).update(fsdp1))
+    with pytest.raises(ValueError, match="fsdp_version=1 with use_vllm=True: .* Write fsdp_version: 2"):
+        make_with_vllm()
 
 
 # --- whether the engine has the weights
