@@ -161,6 +161,33 @@ def check_step(random_model, tmp_path, in_two_processes, step_alone):
 
 
 @pytest.fixture
+def check_sharded_adapter(random_model, tmp_path, in_two_processes):
+    """`check_sharded_adapter(strategy)`: the fake engine gets the merged weights, and the frozen weights stay."""
+
+    def check(strategy):
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+
+        script = ROOT / "tests" / "trainer" / "sampling" / "sharded_adapter.py"
+        in_two_processes(strategy, script, random_model, tmp_path)
+        base = AutoModelForCausalLM.from_pretrained(random_model, dtype=torch.bfloat16).float()
+        before = {name: weight.clone() for name, weight in base.named_parameters()}
+        expected = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).merge_and_unload()
+        seen = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+        for one in seen:
+            assert one["sharded"] and not one["changed"]
+            for name, exact in expected.named_parameters():
+                change = (exact - before[name]).abs()  # PEFT may round it to bfloat16
+                spacing = torch.finfo(torch.bfloat16).eps * (exact.abs() + change)
+                assert ((one["engine"][name] - exact).abs() <= spacing).all(), name
+                assert torch.equal(one["engine"][name], seen[0]["engine"][name]), name
+        moved = [name for name, exact in expected.named_parameters() if not torch.equal(exact, before[name])]
+        assert len(moved) > len(before) / 2
+
+    return check
+
+
+@pytest.fixture
 def check_ahead(random_model, tmp_path, in_two_processes):
     """`check_ahead(strategy, num_generations)`: two processes that sample ahead take the steps of one.
 

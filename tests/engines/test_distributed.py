@@ -25,6 +25,11 @@ def test_save_and_resume(check_resume, strategy):
     check_resume(strategy)
 
 
+def test_vllm_gets_a_sharded_adapter(check_sharded_adapter):
+    """FSDP2 is tested in the other suite."""
+    check_sharded_adapter("zero3")
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("strategy", ["fsdp2", "zero2", "zero3"])
 def test_a_step_that_is_not_finite_is_skipped_on_both(in_two_processes, random_model, tmp_path, strategy, precision):

@@ -10,21 +10,51 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch.distributed.tensor import DTensor
+from transformers import TrainerCallback
 from trl.generation import vllm_generation
 
 from gbpo import GBPOConfig, GBPOTrainer
+from gbpo.run.preview.memory import _unsharded
 from gbpo.run.processes.group import leave_together
+from gbpo.run.processes.launcher import is_sharded
 from rollouts import character_sum
 from vllm_engine import FakeEngine
 
 
+class Frozen(TrainerCallback):
+    """Keeps this rank's part of the frozen weights, and names those that have changed."""
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.weights = {name: local_part(p).detach().clone() for name, p in model.named_parameters() if frozen(p)}
+
+    def changed(self, model):
+        parts = {name: local_part(parameter) for name, parameter in model.named_parameters()}
+        return [name for name, before in self.weights.items() if not torch.equal(parts[name], before)]
+
+
+def frozen(parameter):
+    return not parameter.requires_grad
+
+
+def local_part(parameter):
+    """The part of a parameter that this rank holds, under ZeRO-3, FSDP2 or neither."""
+    if hasattr(parameter, "ds_tensor"):
+        return parameter.ds_tensor
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
+def whole_engine(*args, **options):
+    with _unsharded():
+        return FakeEngine(*args, **options)
+
+
 def main(model: str, folder: str) -> None:
-    engine = {"LLM": FakeEngine, "SamplingParams": lambda **options: SimpleNamespace(**options)}
+    engine = {"LLM": whole_engine, "SamplingParams": lambda **options: SimpleNamespace(**options)}
     vars(vllm_generation).update(engine, is_vllm_available=lambda: True)
     args = GBPOConfig(
         output_dir=f"{folder}/run",
         use_cpu=True,
-        bf16=False,
+        bf16=True,
         model_init_kwargs={"dtype": "bfloat16"},
         use_vllm=True,
         vllm_mode="colocate",
@@ -41,17 +71,16 @@ def main(model: str, folder: str) -> None:
     dataset = Dataset.from_dict({"prompt": [f"{i}+1=" for i in range(8)]})
     lora = LoraConfig(r=2, lora_alpha=8, target_modules="all-linear")
     trainer = GBPOTrainer(model, character_sum, args, train_dataset=dataset, peft_config=lora)
-    frozen = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if not p.requires_grad}
+    weights = Frozen()
+    trainer.add_callback(weights)
     trainer.train()
     trainer.vllm_generation.sync_weights()
-    sharded, changed = 0, []
-    for name, parameter in trainer.model.named_parameters():
-        sharded += isinstance(parameter, DTensor)
-        if name in frozen:
-            now = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
-            changed += [] if torch.equal(now, frozen[name]) else [name]
     trainer.save_model(f"{folder}/adapter")
-    seen = {"engine": trainer.vllm_generation.llm.model.state_dict(), "sharded": sharded, "changed": changed}
+    seen = {
+        "engine": trainer.vllm_generation.llm.model.state_dict(),
+        "sharded": any(is_sharded(parameter) for parameter in trainer.model.parameters()),
+        "changed": weights.changed(trainer.model),
+    }
     torch.save(seen, f"{folder}/{trainer.accelerator.process_index}.pt")
 
 
