@@ -42,7 +42,7 @@ from .output.trend import Trend
 from .preview import dry_run, hazards, memory, plan
 from .processes.ending import command_to_continue, started_words, watched
 from .processes.group import agreed, leave_together
-from .processes.launcher import LaunchError, ShardsCheck, check_group, check_launcher, check_strategy
+from .processes.launcher import LaunchError, ShardsCheck, check_group, check_launcher, check_one_gpu, check_strategy
 from .processes.output_lock import lock_output
 from .recipe.checks import check_difficulty, check_reward_names, check_reward_weights, check_writable, form_rewards
 from .recipe.evaluation import set_evaluation
@@ -100,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             agreed(lambda: _print_dry_run(inputs))
             leave_together()
             return
+        check_one_gpu(recipe.training)
         agreed(lambda: _check_server(recipe))
         agreed(lambda: _check_servers_of_rewards(inputs))
         model = catalogue.local_model(name)

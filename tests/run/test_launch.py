@@ -12,8 +12,10 @@ from accelerate.commands.config import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from filelock import FileLock
 from torch.distributed.tensor import DTensor, Replicate, Shard, init_device_mesh
+from transformers import TrainingArguments
 
 from gbpo.run.processes import launcher
+from gbpo.run.train import main
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "recipes" / "tiny_math.yaml"
@@ -103,6 +105,18 @@ def test_a_folder_that_another_run_locks(launch, random_model, tmp_path):
         line = refusal(launch(TINY, *SMALL, "--model_name_or_path", random_model))
     assert "Another running process writes to output_dir='run'" in line
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_one_process_that_sees_several_gpus(monkeypatch, tmp_path, capsys):
+    """TRL would refuse them after the model is loaded."""
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 8))
+    flags = [TINY, "--output_dir", tmp_path / "run", "--per_device_train_batch_size", 16]
+    with pytest.raises(SystemExit, match="2"):
+        main([str(flag) for flag in flags])
+    error = capsys.readouterr().err
+    assert "sees 8 GPUs" in error and "--processes 8" in error and "CUDA_VISIBLE_DEVICES=0" in error
+    assert not (tmp_path / "run").exists()
+    main([str(flag) for flag in [*flags, "--dry_run", "true"]])  # loads no model
 
 
 COMMANDS = {

@@ -10,7 +10,7 @@ from accelerate.commands.config import default_config_file, load_config_from_fil
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType, str_to_bool
 from torch.distributed.tensor import DTensor
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ...trainer.config import launched_processes
 
@@ -77,6 +77,19 @@ def check_group() -> None:
             f"The launcher started {started} processes, but this one is in a group of {together}: each process would "
             "train alone and overwrite the files of the others. Without an accelerator write use_cpu: true. Otherwise "
             "launch with torchrun or accelerate launch, which set RANK, LOCAL_RANK and WORLD_SIZE."
+        )
+
+
+def check_one_gpu(args: TrainingArguments) -> None:
+    """Check that a process that was started alone sees one GPU. TRL refuses several, but only with a loaded model.
+
+    Raises:
+        LaunchError: The process sees several GPUs.
+    """
+    if args.n_gpu > 1 and "device_map" not in (getattr(args, "model_init_kwargs", None) or {}):
+        raise LaunchError(
+            f"One process was started and sees {args.n_gpu} GPUs, but a process can use only one. Write --processes "
+            f"{args.n_gpu} after gbpo train to use all, or CUDA_VISIBLE_DEVICES=0 before the command to use one."
         )
 
 
