@@ -65,17 +65,8 @@ def prepare(options: argparse.Namespace, overrides: list[str], command: str) -> 
     grid = read_grid(options.grid)
     found = grid_points(options.recipe, options.algorithms, grid, overrides)
     recipe = found[0].recipe
-    if recipe.run.dry_run:
-        raise ValueError(
-            "dry_run=True would train no model, so there would be nothing to test. Remove it, or preview a run: "
-            f"gbpo train {options.recipe} --dry_run true."
-        )
+    _check_recipe(options, recipe)
     held_out = options.eval_dataset_name or recipe.run.eval_dataset_name
-    if options.jobs > 1 and recipe.training.use_vllm and recipe.training.vllm_mode == "server":
-        raise ValueError(
-            f"--jobs {options.jobs} with vllm_mode='server': the runs would send their weights to the same server, so "
-            "they would train on completions of each other's models. Write --jobs 1, or vllm_mode: colocate."
-        )
     _check_one_test(grid, held_out)
     run = dataclasses.replace(recipe.run, eval_dataset_name=held_out)
     test = _with_test_reward(options, run)
@@ -170,6 +161,29 @@ def _check_options(options: argparse.Namespace) -> list[str]:
             "or correct its name."
         )
     return launcher
+
+
+def _check_recipe(options: argparse.Namespace, recipe: Recipe) -> None:
+    """Check the fields of a recipe that work in a run but not in a comparison.
+
+    Raises:
+        ValueError: A field does not work here.
+    """
+    if recipe.run.dry_run:
+        raise ValueError(
+            "dry_run=True would train no model, so there would be nothing to test. Remove it, or preview a run: "
+            f"gbpo train {options.recipe} --dry_run true."
+        )
+    if options.jobs > 1 and recipe.training.use_vllm and recipe.training.vllm_mode == "server":
+        raise ValueError(
+            f"--jobs {options.jobs} with vllm_mode='server': the runs would send their weights to the same server, so "
+            "they would train on completions of each other's models. Write --jobs 1, or vllm_mode: colocate."
+        )
+    if (revision := recipe.model.model_revision) != "main":
+        raise ValueError(
+            f"model_revision={revision!r}: the starting model would be tested in its newest revision. Download the "
+            "revision into a folder, and write this folder as model_name_or_path."
+        )
 
 
 def _check_one_test(grid: Mapping[str, Any], held_out: str | None) -> None:

@@ -190,7 +190,7 @@ class _Runner:
             env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self._plan.jobs)))
         elif self._plan.jobs > 1 or self._plan.launcher == [sys.executable]:
             visible = env.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-            # one process would use several GPUs for torch's DataParallel, which changes its batches
+            # without a launcher a run is one process, which can use one GPU
             share = 1 if self._plan.launcher == [sys.executable] else max(1, gpus // self._plan.jobs)
             first = slot * share % gpus
             env["CUDA_VISIBLE_DEVICES"] = ",".join(visible[first : first + share])

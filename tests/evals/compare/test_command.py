@@ -238,6 +238,7 @@ WRONG = {
     "unknown launcher": (["--launcher=acelerate launch"], ["'acelerate launch'", "no command 'acelerate'"]),
     "open quotation mark": (["--launcher=accelerate 'launch"], ["No closing quotation", "--launcher"]),
     "dry run": (["--dry_run=true"], ["dry_run=True", "gbpo train"]),
+    "revision": (["--model_revision=v2"], ["model_revision='v2'", "model_name_or_path"]),
     "prompts in the grid": (["--grid", "system_prompt=Add.,Sum."], ["--grid system_prompt=…", "the same test"]),
     "questions in the grid": (["--grid", "dataset_name=a.jsonl,b.jsonl"], ["dataset_name=…", "--eval_dataset_name"]),
     "template in the grid": (["--grid", "chat_template_kwargs={}"], ["chat_template_kwargs=…", "the same test"]),
