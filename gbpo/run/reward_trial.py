@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ def try_rewards(rewards: Mapping[str, Callable[..., Any]], row: Mapping[str, Any
         count: Completions of the prompt.
 
     Raises:
-        ValueError: A reward raises an error, or returns something else than one finite number or None for each
-            completion.
+        ValueError: A reward raises an error, returns something else than one finite number or None for each
+            completion, or logs another number of values.
     """
     prompt = row["prompt"]
     is_text = isinstance(prompt, str)
@@ -57,7 +58,12 @@ def try_rewards(rewards: Mapping[str, Callable[..., Any]], row: Mapping[str, Any
     columns = {name: value for name, value in row.items() if name not in ("prompt", "completion", "completion_ids")}
     same = {name: [value] * count for name, value in {"completion_ids": [0], **columns}.items()}
     batch = {"prompts": [prompt] * count, "completions": completions, **same}
-    tools = {"trainer_state": TrainerState(), "log_extra": _ignore, "log_metric": _ignore}
+    logged: Counter[str] = Counter()  # values of each column; several calls may fill it
+
+    def log_extra(column: str, values: Sequence[Any]) -> None:
+        logged[column] += len(values)
+
+    tools = {"trainer_state": TrainerState(), "log_extra": log_extra, "log_metric": lambda name, value: None}
     for name, reward in rewards.items():
         try:
             inspect.signature(reward).bind(**batch, **tools)
@@ -90,6 +96,11 @@ def try_rewards(rewards: Mapping[str, Callable[..., Any]], row: Mapping[str, Any
                 f"The reward {name!r} returned {str(values)[:100]!r} for {count} completions, so a run would end. "
                 "Return a list with one finite number or None for each completion."
             )
+        if wrong := next((column for column, length in logged.items() if length != count), None):
+            raise ValueError(
+                f"The reward {name!r} logs {logged[wrong]} values in {wrong!r} for {count} completions, so the table "
+                "of completions could not be written. Give log_extra one value for each completion."
+            )
 
 
 def _is_list_of_rewards(values: Any, count: int) -> bool:
@@ -98,7 +109,3 @@ def _is_list_of_rewards(values: Any, count: int) -> bool:
         return rewards.shape == (count,) and not rewards.isinf().any()
     except (TypeError, ValueError, RuntimeError):
         return False
-
-
-def _ignore(*args: Any) -> None:
-    """Stands for TRL's functions that log."""

@@ -1,6 +1,7 @@
 """A reward of the user is called once before a model is loaded."""
 
 import math
+from functools import partial
 
 import numpy
 import pytest
@@ -42,6 +43,17 @@ async def yields_later(**_):
 def test_a_generator_is_told_to_return_a_list(reward):
     with pytest.raises(ValueError, match=r"^The reward 'own\.reward' yields values, .* Return a list .* yield\.$"):
         try_rewards({"own.reward": reward}, ROW, 2)
+
+
+def test_a_reward_that_logs_too_few_values_is_refused():
+    def logs(completions, log_extra, values, **_):
+        for part in values:
+            log_extra("reason", part)
+        return [0.0, 1.0]
+
+    try_rewards({"own.logs": partial(logs, values=[["right"], ["wrong"]])}, ROW, 2)  # several calls fill a column
+    with pytest.raises(ValueError, match=r"^The reward 'own\.logs' logs 1 values in 'reason' for 2 completions, .*\.$"):
+        try_rewards({"own.logs": partial(logs, values=[["right"]])}, ROW, 2)
 
 
 def test_an_error_is_one_line_with_its_place():
