@@ -187,18 +187,18 @@ def _question(spec: str, question: int) -> tuple[str, str] | str:
 
 def _score(spec: str, answer: str, question: int) -> float | str:
     task = _task(spec)
-    module = sys.modules[type(task).__module__]
-    if "sympy" in inspect.getsource(module) and not _EXPRESSION.fullmatch(answer):
+    task_module = sys.modules[type(task).__module__]
+    if "sympy" in inspect.getsource(task_module) and not _EXPRESSION.fullmatch(answer):
         return "unparsed"
     entry = _entry(spec, question)  # with the real `eval`
     known = {*_texts(entry)} - {answer}
-    vars(module)["eval"] = lambda text: eval(text) if text in known else ast.literal_eval(text)
+    vars(task_module)["eval"] = lambda text: eval(text) if text in known else ast.literal_eval(text)
     try:
         return float(task.score_answer(answer=answer, entry=entry))
     except Exception:  # scorers raise many kinds of errors on unreadable answers
         return "unparsed"
     finally:
-        del vars(module)["eval"]
+        del vars(task_module)["eval"]
 
 
 def _texts(value: Any) -> Iterator[str]:

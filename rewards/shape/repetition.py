@@ -44,10 +44,8 @@ class Repetition:
     __name__ = "repetition"  # TRL logs an instance under this name; not a dataclass field, as it has no annotation
 
     def __post_init__(self) -> None:
-        if not isinstance(self.ngram_size, int) or self.ngram_size < 1:
-            raise ValueError(
-                f"ngram_size={self.ngram_size} is not a number of tokens, so nothing can be compared; give 1 or more."
-            )
+        if self.ngram_size < 1:
+            raise ValueError(f"ngram_size={self.ngram_size} leaves nothing to compare; give 1 or more tokens.")
         if self.max_penalty > 0:
             raise ValueError(
                 f"max_penalty={self.max_penalty} would reward repetition; give 0 or less, such as {-self.max_penalty}."

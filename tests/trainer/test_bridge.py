@@ -65,7 +65,7 @@ PATCHES = {
     # These change other libraries.
     (
         "rewards/answers/reasoning_gym.py",
-        "vars(sys.modules[type(task).__module__])['eval']",
+        "vars(task_module)['eval']",
     ): "a scorer of reasoning-gym evaluates answers; a safe evaluator takes the place of the builtin",
     ("rewards/programs/sandbox/runner.py", "vars(builtins).update"): "inside the box, for the program that runs there",
     (

@@ -136,7 +136,7 @@ def check_numbers(values: Mapping[str, Any]) -> None:
     Call this before the configuration is built.
 
     Args:
-        values: The given fields.
+        values: The given fields of the trainer.
 
     Raises:
         ValueError: A number is infinite or NaN, or `eval_steps` is 0. `max_grad_norm` may be infinite.

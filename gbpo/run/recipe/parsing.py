@@ -64,7 +64,7 @@ def parse(argv: Sequence[str]) -> Recipe:
         values = {"use_cpu": True, "bf16": False, **values}
     sleeps, is_split = values.get("vllm_enable_sleep_mode"), values.get("vllm_tensor_parallel_size", 1) != 1
     use_expandable_segments(vllm_needs_fixed=bool(values.get("use_vllm") and (sleeps or is_split)))
-    check_numbers(values)
+    check_numbers({name: value for name, value in values.items() if name in GBPOConfig.__dataclass_fields__})
     check_deepspeed(values.get("deepspeed"))
     check_fsdp(values.get("fsdp"))
     try:

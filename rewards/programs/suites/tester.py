@@ -405,7 +405,7 @@ class _Solution(types.ModuleType):
 
     def __init__(self, get):
         super().__init__("solution")
-        vars(self)["get"] = get
+        super().__setattr__("get", get)
 
     def __getattr__(self, name):
         if name.startswith("__"):
