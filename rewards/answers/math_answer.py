@@ -264,15 +264,12 @@ def _grade(text: str, reference: str, equal_text_is_correct: bool = True, soft_l
     status_if_raised = "no_gold"
     try:
         letters = read_letters(expected), read_letters(answer)
-        if letters[0] and letters[1] and letters[0][1] != letters[1][1]:
-            return "ok" if letters[0][0] == letters[1][0] else "wrong"
-        if (
-            letters[0]
-            and letters[1]
-            and not letters[0][1]
-            and (order := letters_in_order(expected)) != "".join(sorted(order))
-        ):
-            return "ok" if letters_in_order(answer) == order else "wrong"
+        if letters[0] and letters[1]:
+            if letters[0][1] != letters[1][1]:
+                return "ok" if letters[0][0] == letters[1][0] else "wrong"
+            order = letters_in_order(expected)
+            if not letters[0][1] and order != "".join(sorted(order)):  # the order is the answer
+                return "ok" if letters_in_order(answer) == order else "wrong"
         choice, chosen = read_choice(expected), read_choice(answer)
         if choice and choice[0].isupper():
             if chosen:
