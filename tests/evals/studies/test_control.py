@@ -1,5 +1,6 @@
 """The study of control: both pages show its table, which is computed from the results, and its picture."""
 
+import dataclasses
 import json
 
 import pytest
@@ -51,3 +52,17 @@ def test_the_recipe_still_has_the_settings_of_the_study(file, tmp_path):
     for algorithm in ALGORITHMS:
         flags = ["--algorithm", algorithm, "--output", str(tmp_path / "run"), *(["--steps", steps] if steps else [])]
         _check_published(file, parse([recipe, *flags]).plan, json.loads(file.read_text())["seeds"])
+
+
+@pytest.mark.parametrize("file", sorted((STUDY / "ant-settings").glob("*/results.json")), ids=lambda f: f.parent.name)
+def test_the_page_shows_the_returns_of_other_settings_on_ant(file, tmp_path):
+    name, _, algorithm = file.parent.name.rpartition("-")
+    results = json.loads(file.read_text())
+    recipe = file.parents[1] / f"{name}.yaml"
+    plan = parse([str(recipe), "--algorithm", algorithm, "--output", str(tmp_path / "run")]).plan
+    assert results["plan"] == json.loads(json.dumps(dataclasses.asdict(plan)))
+    returns = [
+        ", ".join(f"{seed[part]:,.0f}".replace("-", "−") for seed in results["seeds"])
+        for part in ("eval_return_mean", "sampled_return_mean")
+    ]
+    assert f"| `{name}` | {returns[0]} | {returns[1]} |" in PAGES[0].read_text()
