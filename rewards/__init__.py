@@ -130,7 +130,7 @@ def _in_words(hint: Any) -> str:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value has a type. Whole numbers are floats too, but true and false are no numbers."""
+    """Whether a value has a type. Whole numbers are floats too, but true and false are not numbers."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
         return any(_fits(value, argument) for argument in arguments)

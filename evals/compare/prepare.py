@@ -153,7 +153,7 @@ def _check_options(options: argparse.Namespace) -> list[str]:
         launcher = shlex.split(options.launcher or "") or [sys.executable]
     except ValueError as error:
         raise ValueError(
-            f"--launcher {options.launcher!r} is no command: {error}. Close the quotation marks."
+            f"--launcher {options.launcher!r} is not a command: {error}. Close the quotation marks."
         ) from None
     if shutil.which(launcher[0]) is None:
         raise ValueError(
@@ -329,7 +329,7 @@ def _check_unchanged(plan: ComparisonPlan, held_out: str | None, questions: int)
 
 
 def _digest(file: Path) -> str | None:
-    """A hash of a file's content. None for a data set that is no file: a generated task, or one of the Hub."""
+    """A hash of a file's content. None for a data set that is not a file: a generated task, or one of the Hub."""
     if not file.is_file():
         return None
     with file.open("rb") as content:

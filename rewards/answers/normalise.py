@@ -1057,11 +1057,8 @@ def _parts(text: str) -> str:
     ends = [label.start() for label in labels[1:]] + [len(text)]
     parts = [text[label.end() : end] for label, end in zip(labels, ends, strict=True)]
     parts = [re.sub(rf"^{_BETWEEN_PARTS}+|{_BETWEEN_PARTS}+$", "", part) for part in parts]
-    return (
-        f"({', '.join(parts)})"
-        if all(re.fullmatch(r"-?[\w\\](?:[^,;]*[\w)\]}!%'])?", part) for part in parts)
-        else text
-    )
+    are_answers = all(re.fullmatch(r"-?[\w\\](?:[^,;]*[\w)\]}!%'])?", part) for part in parts)
+    return f"({', '.join(parts)})" if are_answers else text
 
 
 _STEPS = (

@@ -460,7 +460,7 @@ if __name__ == "__main__":
         "def up(s): return s.upper()",
         ["def up(s): return s"],
     ),
-    "tests that a class gets from one that is no class of tests": (
+    "tests from a mixin": (
         "import unittest\nfrom solution import up\n\nclass Shared:\n"
         "    def test_up(self): self.assertEqual(up('a'), 'A')\n\nclass Cases(Shared, unittest.TestCase): pass\n",
         "def up(s): return s.upper()",
