@@ -32,6 +32,7 @@ class ReplyCache:
 
     def __init__(self, folder: str | None):
         self._folder = None if folder is None else Path(folder).expanduser()
+        self._can_keep = True
 
     def find(self, key: str) -> Any:
         """The reply to a request; None if there is none, or if its file is damaged."""
@@ -45,9 +46,10 @@ class ReplyCache:
     def keep(self, key: str, reply: Any) -> None:
         """Keep a reply. Its file is written whole or not at all.
 
-        If the disk refuses it, a warning says so, and no further reply is kept.
+        If the disk refuses it, a warning says so, and no further reply is kept. Replies that
+        are already there are still found.
         """
-        if self._folder is None:
+        if self._folder is None or not self._can_keep:
             return
         path = self._file(self._folder, key)
         try:
@@ -61,7 +63,7 @@ class ReplyCache:
                 os.unlink(temporary)
                 raise
         except OSError as error:
-            self._folder = None
+            self._can_keep = False
             logger.warning("Replies cannot be kept, so a resumed run asks for them again: %s", error)
 
     @staticmethod

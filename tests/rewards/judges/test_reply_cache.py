@@ -45,6 +45,14 @@ def test_a_disk_that_refuses_gives_one_warning(tmp_path, caplog):
     assert caplog.text.count("a resumed run asks for them again") == 1
 
 
+def test_a_disk_that_refuses_still_gives_the_replies_that_it_has(tmp_path):
+    cache = ReplyCache(str(tmp_path))
+    cache.keep("00", {"a": 1})
+    (tmp_path / "01").write_text("in the way")  # of the folder of the next reply
+    cache.keep("01", {"a": 2})
+    assert cache.find("00") == {"a": 1} and cache.find("01") is None
+
+
 def test_without_a_folder_nothing_is_kept():
     cache = ReplyCache(None)
     cache.keep("00", {})
